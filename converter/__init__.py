@@ -1,0 +1,1 @@
+"""The rewrite: standard convolutions become depthwise + pointwise pairs."""

@@ -1,0 +1,173 @@
+"""How close one model's outputs are to another's, and to the labels.
+
+All functions take arrays with the batch axis first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_TINY = 1e-12
+
+
+class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One output compared with the reference's.
+
+    Attributes:
+        name: The output's name.
+        finite: Whether every value is finite.
+        sqnr_db: Signal to quantization-noise ratio, 10·log10(Σ r² / Σ (r − y)²), in dB; None where
+            it is infinite (equal) or undefined.
+        relative_error: ‖r − y‖ / ‖r‖ (Frobenius).
+        max_abs_error: max |r − y|.
+        kl_nats: Mean KL(r ‖ y) per sample in nats, for class distributions only.
+        top1_agreement: Share of samples with the same arg max, for class outputs only.
+        reference_classes: Number of classes the reference predicts at least once: an agreement of
+            1.0 over a single class says nothing.
+    """
+
+    name: str
+    finite: bool
+    sqnr_db: float | None
+    relative_error: float | None
+    max_abs_error: float | None
+    kl_nats: float | None = None
+    top1_agreement: float | None = None
+    reference_classes: int | None = None
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A share of correct answers with its 95 % Wilson score interval."""
+
+    correct: int
+    total: int
+    value: float
+    low: float
+    high: float
+
+
+def wilson(correct: int, total: int, z: float = 1.959964) -> Accuracy:
+    """The share correct/total with its Wilson score interval (95 % for the default z).
+
+    Raises:
+        ValueError: If ``total`` is not positive or ``correct`` is outside 0…total.
+    """
+    if total <= 0 or not 0 <= correct <= total:
+        raise ValueError(f"need 0 <= correct <= total and total > 0, got {correct} of {total}")
+    p = correct / total
+    scale = 1 + z * z / total
+    centre = (p + z * z / (2 * total)) / scale
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / scale
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Accuracy(correct=correct, total=total, value=p, low=min(low, p), high=max(high, p))
+
+
+def top_k(scores: Array, labels: Array, k: int) -> Accuracy:
+    """Top-k accuracy; a tie with the true class counts against it.
+
+    Ties count against the model because a constant or saturated output would otherwise be right
+    by its position.
+
+    Args:
+        scores: (batch, classes), any monotone score.
+        labels: (batch,) integer classes.
+        k: How many classes may be named.
+    """
+    true = np.take_along_axis(scores, labels.reshape(-1, 1).astype(np.int64), axis=1)
+    better = np.sum(scores >= true, axis=1) - 1  # minus the true class itself
+    correct = (better < k) & np.isfinite(scores).all(axis=1)
+    return wilson(int(correct.sum()), len(labels))
+
+
+def is_class_distribution(outputs: Array) -> bool:
+    """Whether every row is a probability distribution over at least two classes."""
+    return (
+        outputs.ndim == 2
+        and outputs.shape[1] >= 2
+        and bool(np.all(outputs >= -1e-3))
+        and bool(np.allclose(outputs.sum(axis=1), 1.0, atol=2e-2))
+    )
+
+
+def kl_divergence(reference: Array, other: Array) -> float:
+    """Mean KL(reference ‖ other) in nats over rows of class distributions, (batch, classes)."""
+    p = np.asarray(reference, np.float64)
+    q = np.asarray(other, np.float64)
+    p = np.maximum(p, 0) / np.maximum(p, 0).sum(axis=1, keepdims=True)
+    q = np.maximum(q, _TINY)
+    q = q / q.sum(axis=1, keepdims=True)
+    return float(np.sum(p * (np.log(np.maximum(p, _TINY)) - np.log(q)), axis=1).mean())
+
+
+def relative_error(reference: Array, other: Array) -> float:
+    """‖reference − other‖ / ‖reference‖ in float64; 0 when both are zero, inf when only r is."""
+    r = np.asarray(reference, np.float64)
+    noise = float(np.linalg.norm(r - other))
+    signal = float(np.linalg.norm(r))
+    if signal == 0:
+        return 0.0 if noise == 0 else math.inf
+    return noise / signal
+
+
+def compare_output(name: str, reference: Array, other: Array) -> OutputFidelity:
+    """Compare one output, (batch, ...), with the reference's of the same shape.
+
+    Class outputs are recognised in the reference: two-dimensional with at least two columns.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise ValueError(f"{name}: shape {other.shape} where the reference has {reference.shape}")
+    if not np.isfinite(other).all():
+        return OutputFidelity(
+            name=name, finite=False, sqnr_db=None, relative_error=None, max_abs_error=None
+        )
+    error = relative_error(reference, other)
+    classes = reference.ndim == 2 and reference.shape[1] >= 2
+    winners = reference.argmax(axis=1) if classes else None
+    return OutputFidelity(
+        name=name,
+        finite=True,
+        sqnr_db=-20 * math.log10(error) if 0 < error < math.inf else None,
+        relative_error=error if math.isfinite(error) else None,
+        max_abs_error=float(np.max(np.abs(np.asarray(reference, np.float64) - other), initial=0.0)),
+        kl_nats=kl_divergence(reference, other) if is_class_distribution(reference) else None,
+        top1_agreement=None if winners is None else float(np.mean(winners == other.argmax(axis=1))),
+        reference_classes=None if winners is None else int(np.unique(winners).size),
+    )
+
+
+def compare_outputs(
+    names: Sequence[str], references: Sequence[Array], others: Sequence[Array]
+) -> tuple[OutputFidelity, ...]:
+    """Compare all outputs of two models, in order; see `compare_output`."""
+    return tuple(
+        compare_output(name, reference, other)
+        for name, reference, other in zip(names, references, others, strict=True)
+    )
+
+
+def harm(references: Sequence[Array], others: Sequence[Array]) -> float:
+    """One number to choose by: how far the outputs moved, smaller is better.
+
+    The sum over outputs of the mean KL for class distributions and of the squared relative error
+    for everything else; infinite where any value is not finite.
+    """
+    total = 0.0
+    for reference, other in zip(references, others, strict=True):
+        if not np.isfinite(other).all():
+            return math.inf
+        if is_class_distribution(reference):
+            total += kl_divergence(reference, other)
+        else:
+            total += relative_error(reference, other) ** 2
+    return total

@@ -1,0 +1,55 @@
+"""Writing files so that a failed run leaves what was there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Refuse early what `replacing` would refuse late.
+
+    Raises:
+        InputError: If the folder does not exist, or the file does and ``overwrite`` is false.
+    """
+    if not path.parent.is_dir():
+        raise InputError(
+            f"cannot write {path}: the folder {path.parent} does not exist.",
+            f"Try: mkdir -p {path.parent}",
+        )
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder.", "Name a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already.", "Name another file, or add --overwrite.")
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block succeeds.
+
+    The temporary file has the same suffix, since Keras and others choose the format by it.
+
+    Raises:
+        InputError: As `check_writable`.
+    """
+    check_writable(path, overwrite=overwrite)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What comes out: export, verification, runtimes, profiling."""

@@ -1,0 +1,1 @@
+"""What goes in: model files, data, fine-tuning, evaluation."""
