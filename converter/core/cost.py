@@ -1,0 +1,59 @@
+"""MACs and parameters: of a convolution, and of the pairs that may replace it.
+
+One multiply-accumulate is one MAC; biases and activations are not counted, as in MobileNet
+(Howard et al., arXiv:1704.04861), whose cost model this is.
+"""
+
+from __future__ import annotations
+
+from .patches import output_size
+from .types import ConvSpec, Order, Size
+
+
+def output_pixels(spec: ConvSpec, size: Size) -> int:
+    """Output positions of one call on an input of ``size`` (H, W)."""
+    height, width = output_size(spec, size)
+    return height * width
+
+
+def conv_macs(spec: ConvSpec) -> int | None:
+    """MACs of the convolution over all its calls; None where a size is free."""
+    per_pixel = spec.taps * (spec.in_channels // spec.groups) * spec.out_channels
+    total = 0
+    for size in spec.input_sizes:
+        if size is None:
+            return None
+        total += per_pixel * output_pixels(spec, size)
+    return total
+
+
+def conv_params(spec: ConvSpec) -> int:
+    """Weights and biases of the convolution."""
+    weights = spec.taps * (spec.in_channels // spec.groups) * spec.out_channels
+    return weights + spec.out_channels * spec.use_bias
+
+
+def pair_macs(spec: ConvSpec, order: Order, pairs: int) -> int | None:
+    """MACs of ``pairs`` pairs over all calls; None where a size is free.
+
+    Depthwise first, both run at the output's resolution: T·C·(k² + N) per pixel, which for T = 1
+    is 1/N + 1/k² of the convolution. Pointwise first, the pointwise runs at the input's.
+    """
+    C, N = spec.in_channels, spec.out_channels
+    total = 0
+    for size in spec.input_sizes:
+        if size is None:
+            return None
+        pixels = output_pixels(spec, size)
+        if order == "depthwise-first":
+            total += pairs * pixels * C * (spec.taps + N)
+        else:
+            total += pairs * (size[0] * size[1] * C * N + pixels * N * spec.taps)
+    return total
+
+
+def pair_params(spec: ConvSpec, order: Order, pairs: int, *, bias: bool) -> int:
+    """Weights of ``pairs`` pairs, and the one bias of the last operation."""
+    C, N = spec.in_channels, spec.out_channels
+    depthwise = C if order == "depthwise-first" else N
+    return pairs * (spec.taps * depthwise + C * N) + N * bias

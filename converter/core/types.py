@@ -1,0 +1,153 @@
+"""The nouns of the rewrite. Everything here is frozen; what is a Struct can be written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .predictor import Array
+
+Float = NDArray[np.float64]
+Size = tuple[int, int]
+Padding = Literal["same", "valid"] | tuple[Size, Size]
+Order = Literal["depthwise-first", "pointwise-first"]
+OrderChoice = Literal["depthwise-first", "pointwise-first", "auto"]
+Method = Literal["data", "svd", "random"]
+
+ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A record that can be written as JSON and read back strictly."""
+
+
+class ConvSpec(_Record, kw_only=True):
+    """A two-dimensional convolution without its weights.
+
+    Attributes:
+        name: The layer's or node's name, unique in the model.
+        kernel_size: (kh, kw).
+        strides: (vertical, horizontal).
+        dilation: (vertical, horizontal).
+        padding: "same" (TensorFlow's: the odd pixel goes to the end), "valid", or explicit
+            ((top, bottom), (left, right)).
+        in_channels: C, of the whole input.
+        out_channels: N.
+        groups: 1 for a standard convolution.
+        use_bias: Whether it adds a bias of its own.
+        input_size: (H, W) of each call; None where the model leaves it free.
+    """
+
+    name: str
+    kernel_size: Size
+    strides: Size = (1, 1)
+    dilation: Size = (1, 1)
+    padding: Padding = "valid"
+    in_channels: int
+    out_channels: int
+    groups: int = 1
+    use_bias: bool = True
+    input_sizes: tuple[Size | None, ...] = ()
+
+    @property
+    def taps(self) -> int:
+        """k² = kh·kw."""
+        return self.kernel_size[0] * self.kernel_size[1]
+
+    def full_rank(self, order: Order) -> int:
+        """The number of pairs that reproduces any kernel: min(k², N), or min(k², C)."""
+        mixed = self.out_channels if order == "depthwise-first" else self.in_channels
+        return min(self.taps, mixed)
+
+
+class Reason(_Record, kw_only=True):
+    """Why a layer is left alone.
+
+    Attributes:
+        code: One word to filter by, e.g. "stem", "groups", "excluded".
+        text: The sentence, with its numbers.
+    """
+
+    code: str
+    text: str
+
+
+class Choice(_Record, kw_only=True):
+    """What a convolution is replaced by: ``pairs`` depthwise + pointwise pairs, summed."""
+
+    pairs: int
+    order: OrderChoice = "auto"
+
+
+class LayerPlan(_Record, kw_only=True):
+    """One convolution of the plan: either a choice or the reason why there is none."""
+
+    name: str
+    spec: ConvSpec | None
+    choice: Choice | None = None
+    reason: Reason | None = None
+
+
+class Plan(_Record, kw_only=True):
+    """What to do with every convolution of one model; editable and replayable."""
+
+    schema: Literal["dsconvert.plan/1"] = "dsconvert.plan/1"
+    source_sha256: str = ""
+    layers: tuple[LayerPlan, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, Choice]:
+        """The layers that will be rewritten, in the order of the network."""
+        return {layer.name: layer.choice for layer in self.layers if layer.choice is not None}
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """T pairs that stand for one kernel W (kh, kw, C, N).
+
+    depthwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, c] · pointwise[t, c, n]
+    pointwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, n] · pointwise[t, c, n]
+
+    Attributes:
+        order: Which of the two comes first.
+        depthwise: (T, kh, kw, C) or, pointwise first, (T, kh, kw, N).
+        pointwise: (T, C, N).
+        bias: (N,), of the last operation; None leaves the convolution's own bias as it is.
+        weight_error: ‖W − Ŵ‖ / ‖W‖ (Frobenius).
+        data_error: ‖y − ŷ‖ / ‖y − E y‖ on the patches it was fitted to; None without data.
+        notes: What a reader of the report should know about the fit.
+    """
+
+    order: Order
+    depthwise: Float
+    pointwise: Float
+    bias: Float | None
+    weight_error: float
+    data_error: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> int:
+        """T."""
+        return int(self.depthwise.shape[0])
+
+    def kernel(self) -> Float:
+        """The kernel these pairs stand for, (kh, kw, C, N)."""
+        sides = "tabc,tcn->abcn" if self.order == "depthwise-first" else "tabn,tcn->abcn"
+        return np.asarray(np.einsum(sides, self.depthwise, self.pointwise, optimize=True))
+
+
+def error_between(kernel: Array, approximation: Array) -> float:
+    """‖W − Ŵ‖ / ‖W‖, zero for a zero kernel that is met exactly."""
+    norm = float(np.linalg.norm(np.asarray(kernel, np.float64)))
+    gap = float(np.linalg.norm(np.asarray(kernel, np.float64) - approximation))
+    return gap / norm if norm > 0 else float(gap > 0)
+
+
+def as_float(values: Any) -> Float:
+    """A float64 copy or view, in which all algebra of the core is done."""
+    return np.asarray(values, np.float64)
