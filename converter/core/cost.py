@@ -6,8 +6,10 @@ One multiply-accumulate is one MAC; biases and activations are not counted, as i
 
 from __future__ import annotations
 
+import msgspec
+
 from .patches import output_size
-from .types import ConvSpec, Order, Size
+from .types import ORDERS, ConvSpec, Order, Size
 
 
 def output_pixels(spec: ConvSpec, size: Size) -> int:
@@ -57,3 +59,17 @@ def pair_params(spec: ConvSpec, order: Order, pairs: int, *, bias: bool) -> int:
     C, N = spec.in_channels, spec.out_channels
     depthwise = C if order == "depthwise-first" else N
     return pairs * (spec.taps * depthwise + C * N) + N * bias
+
+
+_NOMINAL: Size = (224, 224)
+
+
+def affordable_orders(spec: ConvSpec, pairs: int) -> tuple[Order, ...]:
+    """The orders that cost no more than depthwise first, which is always one of them.
+
+    Sizes left free are judged on a nominal image: only the ratio counts.
+    """
+    sized = [size or _NOMINAL for size in spec.input_sizes] or [_NOMINAL]
+    known = msgspec.structs.replace(spec, input_sizes=tuple(sized))
+    limit = (pair_macs(known, "depthwise-first", pairs) or 0) * 1.02
+    return tuple(o for o in ORDERS if (pair_macs(known, o, pairs) or 0) <= limit)

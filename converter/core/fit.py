@@ -20,6 +20,7 @@ import scipy.linalg
 from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
 from .predictor import Array
+from .staged import Weights
 from .types import Factorization, Float, Order, error_between
 
 JOINT_LIMIT = 2400
@@ -140,6 +141,20 @@ def fit(
         weight_error=error_between(kernel, factors.kernel()),
         data_error=stats.relative_error(flat),
     )
+
+
+def refit(stats: Statistics, kernel: Array, ridge: float) -> Weights:
+    """The best weights of a layer that keeps its form, for the inputs it actually gets.
+
+    Args:
+        stats: Moments of its inputs and of the outputs to aim at.
+        kernel: The trained W, (kh, kw, C, N), towards which the ridge pulls.
+        ridge: λ relative to the mean variance of the inputs.
+    """
+    N = kernel.shape[-1]
+    best = Problem.of(stats, kernel, np.ones(N), ridge).best_kernel(kernel.shape)
+    flat = by_channel(best, "depthwise-first").reshape(-1, N)
+    return Weights(best, stats.mean_y - flat.T @ stats.mean_x)
 
 
 def _unit_taps(taps: Float, mixers: Float) -> tuple[Float, Float]:

@@ -21,11 +21,7 @@ Method = Literal["data", "svd", "random"]
 ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record that can be written as JSON and read back strictly."""
-
-
-class ConvSpec(_Record, kw_only=True):
+class ConvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A two-dimensional convolution without its weights.
 
     Attributes:
@@ -64,7 +60,7 @@ class ConvSpec(_Record, kw_only=True):
         return min(self.taps, mixed)
 
 
-class Reason(_Record, kw_only=True):
+class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why a layer is left alone.
 
     Attributes:
@@ -76,14 +72,14 @@ class Reason(_Record, kw_only=True):
     text: str
 
 
-class Choice(_Record, kw_only=True):
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a convolution is replaced by: ``pairs`` depthwise + pointwise pairs, summed."""
 
     pairs: int
     order: OrderChoice = "auto"
 
 
-class LayerPlan(_Record, kw_only=True):
+class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One convolution of the plan: either a choice or the reason why there is none."""
 
     name: str
@@ -92,7 +88,7 @@ class LayerPlan(_Record, kw_only=True):
     reason: Reason | None = None
 
 
-class Plan(_Record, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to do with every convolution of one model; editable and replayable."""
 
     schema: Literal["dsconvert.plan/1"] = "dsconvert.plan/1"

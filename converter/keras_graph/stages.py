@@ -1,0 +1,272 @@
+"""A Keras model as the stages that `core.sequential` walks through."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.predictor import Array
+from ..core.staged import Norm, Site, Weights
+from ..core.types import ConvSpec, as_float
+from .graph import FlatGraph, Step, keras_module
+from .read import conv_spec, is_pointwise
+
+HEAD_FEATURES = 4096
+"""Above this many features a dense layer is not refitted: the normal equations grow too large."""
+
+
+class KerasStages:
+    """See `core.staged.Stages`.
+
+    Args:
+        graph: The model, read by `graph.flatten`.
+        rewritten: Names of the convolutions to fit.
+        refit: Whether 1×1 convolutions and last dense layers are sites as well.
+
+    Raises:
+        InputError: If a value between two stages has no batch axis.
+    """
+
+    def __init__(self, graph: FlatGraph, rewritten: Collection[str], *, refit: bool = True) -> None:
+        self.graph = graph
+        self.steps = _depth_first(graph)
+        self._writer = {v: i for i, step in enumerate(self.steps) for v in step.writes}
+        self._readers: dict[int, list[int]] = {}
+        for i, step in enumerate(self.steps):
+            for value in set(step.reads.values()):
+                self._readers.setdefault(value, []).append(i)
+        self._calls: dict[int, list[int]] = {}
+        for i, step in enumerate(self.steps):
+            self._calls.setdefault(id(step.operation), []).append(i)
+        found = {i: self._site(i, rewritten, refit) for i in range(len(self.steps))}
+        self._cuts = [0, *(i for i, site in found.items() if site is not None), len(self.steps)]
+        self.sites: tuple[Site | None, ...] = (None, *filter(None, found.values()))
+        self._live = [self._live_at(cut) for cut in self._cuts[1:]]
+        self._check_batch_axes()
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Value numbers of the model's inputs."""
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Value numbers of the model's outputs."""
+        return self.graph.outputs
+
+    @property
+    def batch_size(self) -> int | None:
+        """The model's fixed batch, if it has one."""
+        size: int | None = self.graph.symbolic[self.graph.inputs[0]].shape[0]
+        return size
+
+    def live_after(self, stage: int) -> tuple[int, ...]:
+        """Values that are read after a stage, or are outputs."""
+        return self._live[stage]
+
+    def run(self, stage: int, values: Mapping[int, Array]) -> dict[int, Array]:
+        """Compute the steps of one stage for one batch, in inference mode."""
+        keras = keras_module()
+        tensors: dict[int, Any] = {
+            value: keras.ops.convert_to_tensor(
+                np.asarray(array), dtype=self.graph.symbolic[value].dtype
+            )
+            for value, array in values.items()
+        }
+        given = set(tensors)
+        for step in self.steps[self._cuts[stage] : self._cuts[stage + 1]]:
+            step.run(tensors)
+        return {
+            value: np.asarray(keras.ops.convert_to_numpy(tensors[value]), np.float32)
+            for value in self._live[stage]
+            if value not in given
+        }
+
+    @contextmanager
+    def using(self, stage: int, weights: Weights | None) -> Iterator[None]:
+        """Give the stage's site other weights, and its own back afterwards."""
+        if weights is None:
+            yield
+            return
+        step = self.steps[self._cuts[stage]]
+        layer = step.operation
+        pairs = [(layer.kernel, weights.kernel.reshape(layer.kernel.shape))]
+        if layer.use_bias and weights.bias is not None:
+            pairs.append((layer.bias, weights.bias))
+        if weights.norm is not None:
+            norm = self._norm_after(step)
+            pairs.append((norm.moving_mean, weights.norm.mean))
+            pairs.append((norm.moving_variance, weights.norm.variance - norm.epsilon))
+        before = [(variable, variable.numpy()) for variable, _ in pairs]
+        try:
+            for variable, value in pairs:
+                variable.assign(value)
+            yield
+        finally:
+            for variable, value in before:
+                variable.assign(value)
+
+    # Reading the sites.
+
+    def _site(self, index: int, rewritten: Collection[str], refit: bool) -> Site | None:
+        keras = keras_module()
+        step = self.steps[index]
+        layer = step.operation
+        calls = self._calls[id(layer)]
+        if getattr(layer, "name", None) in rewritten and type(layer) is keras.layers.Conv2D:
+            return self._convolution(index, "conv", calls)
+        if not refit or len(calls) > 1:
+            return None
+        if is_pointwise(layer):
+            return self._convolution(index, "shortcut", calls)
+        if self._is_head(step):
+            return self._head(step)
+        return None
+
+    def _convolution(self, index: int, role: Any, calls: list[int]) -> Site:
+        step = self.steps[index]
+        layer = step.operation
+        norm = self._norm_after(step)
+        gain = None if norm is None else _norm_of(norm)
+        return Site(
+            name=layer.name,
+            role=role,
+            spec=conv_spec(layer, [None]),
+            kernel=np.asarray(layer.kernel),
+            bias=np.asarray(layer.bias) if layer.use_bias else None,
+            reads=next(iter(step.reads.values())),
+            norm=gain,
+            beside=self._beside(index, step, norm) if len(calls) == 1 else None,
+            channels_first=layer.data_format == "channels_first",
+            call=calls.index(index),
+            calls=len(calls),
+        )
+
+    def _head(self, step: Step) -> Site:
+        layer = step.operation
+        features, units = layer.kernel.shape
+        spec = ConvSpec(
+            name=layer.name, kernel_size=(1, 1), in_channels=features, out_channels=units
+        )
+        return Site(
+            name=layer.name,
+            role="head",
+            spec=spec,
+            kernel=np.asarray(layer.kernel)[None, None],
+            bias=np.asarray(layer.bias) if layer.use_bias else None,
+            reads=next(iter(step.reads.values())),
+            norm=None,
+        )
+
+    def _is_head(self, step: Step) -> bool:
+        """A dense layer on vectors that ends in an output, through activations at most."""
+        keras = keras_module()
+        layer = step.operation
+        if type(layer) is not keras.layers.Dense or not layer.use_bias:
+            return False
+        if getattr(layer, "quantization_mode", None) or layer.kernel.shape[0] > HEAD_FEATURES:
+            return False
+        if len(self.graph.symbolic[next(iter(step.reads.values()))].shape) != 2:
+            return False
+        while step.writes[0] not in self.graph.outputs:
+            after = self._only_reader(step)
+            if after is None or not isinstance(
+                after.operation, keras.layers.Activation | keras.layers.Softmax | keras.layers.ReLU
+            ):
+                return False
+            step = after
+        return True
+
+    def _only_reader(self, step: Step) -> Step | None:
+        """The one step that reads a step's one output, if nothing else does."""
+        if len(step.writes) != 1 or step.writes[0] in self.graph.outputs:
+            return None
+        readers = self._readers.get(step.writes[0], [])
+        return self.steps[readers[0]] if len(readers) == 1 else None
+
+    def _norm_after(self, step: Step) -> Any | None:
+        """The BatchNormalization that belongs to a convolution alone."""
+        keras = keras_module()
+        layer = step.operation
+        if not _is_linear(layer) or len(self._calls[id(layer)]) > 1:
+            return None
+        after = self._only_reader(step)
+        if after is None or type(after.operation) is not keras.layers.BatchNormalization:
+            return None
+        norm = after.operation
+        axis = 1 if layer.data_format == "channels_first" else 3
+        alone = len(self._calls[id(norm)]) == 1
+        return norm if alone and norm.axis in (axis, axis - 4) else None
+
+    def _beside(self, index: int, step: Step, norm: Any | None) -> int | None:
+        """The other operand of the sum that a linear convolution goes into, if known by then."""
+        keras = keras_module()
+        if not _is_linear(step.operation):
+            return None
+        last = step if norm is None else self._only_reader(step)
+        after = None if last is None else self._only_reader(last)
+        if last is None or after is None:
+            return None
+        adds = (keras.layers.Add, keras.src.ops.numpy.Add)
+        others = [v for v in after.reads.values() if v != last.writes[0]]
+        if not isinstance(after.operation, adds) or len(others) != 1:
+            return None
+        same = self.graph.symbolic[others[0]].shape == self.graph.symbolic[last.writes[0]].shape
+        return others[0] if same and self._writer.get(others[0], -1) < index else None
+
+    # Live values.
+
+    def _live_at(self, cut: int) -> tuple[int, ...]:
+        """Values known before a cut and needed after it."""
+        known = set(self.graph.inputs) | {v for v, i in self._writer.items() if i < cut}
+        needed = {v for step in self.steps[cut:] for v in step.reads.values()}
+        return tuple(sorted(known & (needed | set(self.graph.outputs))))
+
+    def _check_batch_axes(self) -> None:
+        batch = self.batch_size
+        for value in {value for live in self._live for value in live}:
+            shape = self.graph.symbolic[value].shape
+            if len(shape) == 0 or shape[0] != batch:
+                raise InputError(
+                    f"a value of shape {shape} between two layers has no batch axis in front, so "
+                    "the layers cannot be fitted one after the other.",
+                    "Use --method svd, which needs no data.",
+                )
+
+
+def _is_linear(layer: Any) -> bool:
+    return layer.activation is keras_module().activations.linear
+
+
+def _norm_of(layer: Any) -> Norm:
+    variance = as_float(layer.moving_variance) + layer.epsilon
+    gamma = as_float(layer.gamma) if layer.scale else 1.0
+    return Norm(gamma / np.sqrt(variance), as_float(layer.moving_mean), variance)
+
+
+def _depth_first(graph: FlatGraph) -> tuple[Step, ...]:
+    """The steps in an order that finishes one branch before it starts the next.
+
+    So a convolution is followed at once by what belongs to it, few values are live at a time, and
+    the last layer before a sum knows the other operand.
+    """
+    writer = {value: step for step in graph.steps for value in step.writes}
+    ordered: list[Step] = []
+    done: set[int] = set()
+    stack: list[tuple[Step, bool]] = [
+        (writer[value], False) for value in reversed(graph.outputs) if value in writer
+    ]
+    while stack:
+        step, ready = stack.pop()
+        if ready and id(step) not in done:
+            done.add(id(step))
+            ordered.append(step)
+        elif id(step) not in done:
+            stack.append((step, True))
+            sources = [writer[v] for v in step.reads.values() if v in writer]
+            stack.extend((source, False) for source in reversed(sources))
+    return tuple(ordered)
