@@ -1,0 +1,179 @@
+"""What a file really is, by its content, and the configuration that it holds."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsconvert.converter.core.errors import InputError, require
+
+from .tree import Config, is_object
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_SUFFIXES = {"h5": (".h5", ".hdf5"), "keras": (".keras",)}
+_SAVE_AGAIN = "Load the model where it was made and save it: model.save('model.keras')."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model file, read but not yet understood.
+
+    Attributes:
+        path: The file.
+        format: ``"h5"`` or ``"keras"``, by content.
+        config: The model's configuration as it stands in the file.
+        keras_version: The version that wrote it; ``"1"`` where an .h5 file says nothing, as
+            Keras itself assumes.
+        backend: The Keras backend that wrote it, or an empty string.
+    """
+
+    path: Path
+    format: str
+    config: Config
+    keras_version: str
+    backend: str
+
+    @property
+    def misnamed(self) -> str | None:
+        """A sentence where the suffix says something else than the content."""
+        if self.path.suffix.lower() in _SUFFIXES[self.format]:
+            return None
+        what = {"h5": "an HDF5 file", "keras": "a Keras zip archive"}[self.format]
+        return f"read {self.path.name} as what it is: {what}"
+
+
+def open_source(path: Path) -> Source:
+    """Find out what a file is and read its configuration.
+
+    Raises:
+        InputError: If it is no Keras model file, or one without an architecture.
+    """
+    _refuse_other_things(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(_HDF5_MAGIC):
+        return _open_h5(path)
+    if head.startswith(b"PK"):
+        return _open_keras(path)
+    raise InputError(*_unknown_content(path, head))
+
+
+def _refuse_other_things(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist.", "Check the path.")
+    if path.is_dir():
+        if (path / "saved_model.pb").exists():
+            raise InputError(
+                f"{path} is a SavedModel: it holds a graph of operations without Keras layers.",
+                _SAVE_AGAIN,
+            )
+        raise InputError(f"{path} is a folder.", "Give a .keras, .h5 or .hdf5 file.")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file.", "Give a .keras, .h5 or .hdf5 file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes).", "Copy or download it again.")
+
+
+def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
+    """The message and hint for a file that is neither HDF5 nor zip."""
+    if head.startswith(b"version https://git-lfs"):
+        return f"{path} is a git-lfs pointer, not the model itself.", "Run: git lfs pull"
+    if head[4:8] == b"TFL3":
+        return f"{path} is a TFLite file: it holds no Keras layers.", _SAVE_AGAIN
+    if path.suffix.lower() == ".onnx":
+        return f"{path} is not a Keras file; this loads .keras, .h5 and .hdf5.", _SAVE_AGAIN
+    if path.suffix.lower() == ".pb":
+        return f"{path} is a TensorFlow graph: it holds no Keras layers.", _SAVE_AGAIN
+    if head.lstrip()[:1] in (b"<", b"{") or head.isascii():
+        start = head.decode("utf-8", "replace").strip().split("\n")[0][:60]
+        return (
+            f"{path} is a text file that starts with {start!r}, not a model.",
+            "Perhaps a download page was saved instead of the file: download it again.",
+        )
+    return (
+        f"{path} is neither an HDF5 file nor a zip archive, so no Keras model "
+        f"(it starts with {head[:8].hex(' ')}).",
+        "Give a .keras, .h5 or .hdf5 file.",
+    )
+
+
+def _open_h5(path: Path) -> Source:
+    h5py = require("h5py", "keras", "to read .h5 files")
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {key: _text(value) for key, value in file.attrs.items()}
+            groups = set(file)
+    except OSError as error:
+        raise InputError(*_broken(path, "HDF5 file", error)) from error
+    if "model_config" not in attributes:
+        weights = "layer_names" in attributes or groups & {
+            "layers",
+            "_layer_checkpoint_dependencies",
+        }
+        raise InputError(
+            f"{path} holds weights only: no architecture (no model_config) is in it."
+            if weights
+            else f"{path} is an HDF5 file, but no Keras model: it has no model_config.",
+            f"Build the architecture in Python, then: model.load_weights({path.name!r}); "
+            "model.save('model.keras').",
+        )
+    if "model_weights" not in groups:
+        raise InputError(f"{path} holds an architecture but no weights.", _SAVE_AGAIN)
+    return Source(
+        path,
+        "h5",
+        _parse(path, attributes["model_config"]),
+        attributes.get("keras_version", "1"),
+        attributes.get("backend", ""),
+    )
+
+
+def _open_keras(path: Path) -> Source:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken:
+                raise zipfile.BadZipFile(f"{broken} is damaged")
+            names = archive.namelist()
+            texts = {n: archive.read(n).decode() for n in names if n.endswith(".json")}
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+        raise InputError(*_broken(path, "zip archive", error)) from error
+    if "config.json" not in texts:
+        found = ", ".join(names[:4]) or "nothing"
+        raise InputError(
+            f"{path} is a zip archive, but no Keras model: config.json is not in it, but {found}.",
+            "Give a .keras, .h5 or .hdf5 file.",
+        )
+    if not any(name.startswith("model.weights") for name in names):
+        raise InputError(f"{path} holds an architecture but no weights.", _SAVE_AGAIN)
+    version = json.loads(texts.get("metadata.json", "{}")).get("keras_version", "3")
+    return Source(path, "keras", _parse(path, texts["config.json"]), version, "")
+
+
+def _parse(path: Path, text: str) -> Config:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(*_broken(path, "model configuration", error)) from error
+    if isinstance(config, dict) and isinstance(config.get("config"), list):
+        return config  # a Sequential of Keras before 2.2.3
+    if not is_object(config):
+        raise InputError(
+            f"{path}: its model configuration has no class_name and config.", _SAVE_AGAIN
+        )
+    return config
+
+
+def _broken(path: Path, what: str, error: Exception) -> tuple[str, str]:
+    reason = str(error).splitlines()[0]
+    return (
+        f"{path} is damaged or cut short: its {what} cannot be read ({reason}).",
+        "Copy or download it again.",
+    )
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

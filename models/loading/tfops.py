@@ -1,0 +1,187 @@
+"""TensorFlow functions that tf.keras recorded as layers, read as the Keras layers they equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .graph import is_tensor
+from .tree import Config, edit, name_of
+
+Call = tuple[str, Config, list[Any]]
+"""A layer's class, its configuration and the tensors that it is called on."""
+
+_CONSTANT = "_CONSTANT_VALUE"
+
+
+def tf_operations(model: Config) -> tuple[Config, str | None]:
+    """Replace TFOpLambda layers by Keras layers that compute the same.
+
+    A function without an equal stays as it is and is refused later, by name.
+    """
+    read: dict[str, str] = {}
+
+    def change(item: Config) -> Config | None:
+        call = _translate(item) if item["class_name"] == "TFOpLambda" else None
+        if call is None:
+            return None
+        class_name, config, tensors = call
+        name = name_of(item)
+        read[name] = class_name
+        return {
+            "class_name": class_name,
+            "config": {"name": name, **config},
+            "name": name,
+            "inbound_nodes": [[[*tensor[:3], {}] for tensor in tensors]],
+        }
+
+    model, _ = edit(model, change)
+    if not read:
+        return model, None
+    return model, "read " + ", ".join(f"{name} as {layer}" for name, layer in read.items())
+
+
+def _translate(item: Config) -> Call | None:
+    nodes = item.get("inbound_nodes") or []
+    function = item["config"].get("function", "").removeprefix("__operators__.")
+    translation = _TRANSLATIONS.get(function.removeprefix("math.").removeprefix("nn."))
+    if translation is None or len(nodes) != 1 or not nodes[0]:
+        return None
+    node = nodes[0]
+    operands = [node] if isinstance(node[0], str) else node
+    keywords = {k: v for k, v in operands[0][3].items() if v is not None and k != "name"}
+    values = [ref[2] if ref[0] == _CONSTANT else ref for ref in operands]
+    if any(is_tensor(v) for k, v in keywords.items() if k != "y"):
+        return None
+    return translation(values, keywords)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a constant is a number, or one number for each channel."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_number(v) and not isinstance(v, list) for v in value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _arithmetic(
+    layer: str | None,
+    left: Callable[[Any], Config | None],
+    right: Callable[[Any], Config | None],
+) -> Callable[[list[Any], Config], Call | None]:
+    """A binary operator.
+
+    Args:
+        layer: The layer for two tensors, if there is one.
+        left: From a constant c, the Rescaling that is ``c ∘ x``.
+        right: From a constant c, the Rescaling that is ``x ∘ c``.
+    """
+
+    def translate(values: list[Any], keywords: Config) -> Call | None:
+        a, b = values[0], keywords.get("y")
+        if is_tensor(a) and is_tensor(b):
+            return (layer, {}, [a, b]) if layer else None
+        if is_tensor(a) and _is_number(b):
+            config = right(b)
+            return ("Rescaling", config, [a]) if config else None
+        if is_tensor(b) and _is_number(a):
+            config = left(a)
+            return ("Rescaling", config, [b]) if config else None
+        return None
+
+    return translate
+
+
+def _rescaling(scale: Any, offset: Any) -> Config:
+    return {"scale": scale, "offset": offset}
+
+
+def _mapped(function: Callable[[float], float], value: Any) -> Any:
+    return [function(v) for v in value] if isinstance(value, list) else function(value)
+
+
+def _inverse(value: Any) -> Config | None:
+    if 0 in (value if isinstance(value, list) else [value]):
+        return None
+    return _rescaling(_mapped(lambda v: 1.0 / v, value), 0.0)
+
+
+def _unary(layer: str, **config: Any) -> Callable[[list[Any], Config], Call | None]:
+    """A function of one tensor and nothing else."""
+    return lambda values, keywords: None if keywords else (layer, config, values)
+
+
+def _softmax(values: list[Any], keywords: Config) -> Call | None:
+    return "Softmax", {"axis": keywords.get("axis", -1)}, values
+
+
+def _leaky_relu(values: list[Any], keywords: Config) -> Call | None:
+    return "LeakyReLU", {"negative_slope": keywords.get("alpha", 0.2)}, values
+
+
+def _concat(values: list[Any], keywords: Config) -> Call | None:
+    if not all(map(is_tensor, values)) or "axis" not in keywords:
+        return None
+    return "Concatenate", {"axis": keywords["axis"]}, values
+
+
+def _pooled(layer: str) -> Callable[[list[Any], Config], Call | None]:
+    """A reduction over height and width."""
+
+    def translate(values: list[Any], keywords: Config) -> Call | None:
+        if keywords.get("axis") != [1, 2]:
+            return None
+        return layer, {"keepdims": bool(keywords.get("keepdims"))}, values
+
+    return translate
+
+
+def _reshape(values: list[Any], keywords: Config) -> Call | None:
+    shape = keywords.get("shape")
+    if (
+        not isinstance(shape, list)
+        or shape[:1] != [-1]
+        or not all(isinstance(size, int) and size > 0 for size in shape[1:])
+    ):
+        return None
+    return "Reshape", {"target_shape": shape[1:]}, values
+
+
+def _bias_add(values: list[Any], keywords: Config) -> Call | None:
+    bias = keywords.get("bias")
+    if not _is_number(bias) or keywords.get("data_format", "NHWC") != "NHWC":
+        return None
+    return "Rescaling", _rescaling(1.0, bias), values
+
+
+def _cast(values: list[Any], keywords: Config) -> Call | None:
+    if keywords.get("dtype") != "float32":
+        return None
+    return "Activation", {"activation": "linear"}, values
+
+
+_TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
+    "add": _arithmetic("Add", lambda c: _rescaling(1.0, c), lambda c: _rescaling(1.0, c)),
+    "subtract": _arithmetic(
+        "Subtract",
+        lambda c: _rescaling(-1.0, c),
+        lambda c: _rescaling(1.0, _mapped(lambda v: -v, c)),
+    ),
+    "multiply": _arithmetic("Multiply", lambda c: _rescaling(c, 0.0), lambda c: _rescaling(c, 0.0)),
+    "truediv": _arithmetic(None, lambda c: None, _inverse),
+    "divide": _arithmetic(None, lambda c: None, _inverse),
+    "negative": _unary("Rescaling", scale=-1.0, offset=0.0),
+    "relu": _unary("ReLU"),
+    "relu6": _unary("ReLU", max_value=6.0),
+    "sigmoid": _unary("Activation", activation="sigmoid"),
+    "tanh": _unary("Activation", activation="tanh"),
+    "elu": _unary("Activation", activation="elu"),
+    "silu": _unary("Activation", activation="silu"),
+    "softmax": _softmax,
+    "leaky_relu": _leaky_relu,
+    "concat": _concat,
+    "reduce_mean": _pooled("GlobalAveragePooling2D"),
+    "reduce_max": _pooled("GlobalMaxPooling2D"),
+    "reshape": _reshape,
+    "bias_add": _bias_add,
+    "cast": _cast,
+}

@@ -1,0 +1,134 @@
+"""Putting the weights of a legacy .h5 file into the model that was rebuilt from it.
+
+Keras' own reader goes by the order of the layers and knows neither Keras 1 nor Theano. This one
+goes by their names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.converter.core.errors import InputError
+
+from .container import Source
+
+if TYPE_CHECKING:
+    import h5py
+    import keras
+
+Array = np.ndarray[Any, Any]
+_CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose")
+
+
+def restore(model: keras.Model, source: Source) -> str | None:
+    """Set every weight of ``model`` from the file.
+
+    Returns:
+        A sentence where kernels had to be mirrored, or None.
+
+    Raises:
+        InputError: If the file's weights are not those of its architecture, or are damaged.
+    """
+    import h5py
+
+    leaves = list(model._flatten_layers(include_self=False, recursive=True))
+    owners = {
+        id(v): layer for layer in leaves if not hasattr(layer, "layers") for v in layer.weights
+    }
+    mirrored = 0
+    try:
+        with h5py.File(source.path, "r") as file:
+            saved = _saved(file["model_weights"])
+    except (OSError, KeyError) as error:
+        raise _mismatch(source, f"they cannot be read ({error})") from error
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    if saved.keys() != layers.keys():
+        names = ", ".join(sorted(saved.keys() ^ layers.keys()))
+        raise _mismatch(source, f"only one of the two has weights for: {names}")
+    for name, layer in layers.items():
+        for variable, value in _matched(source, layer, saved[name]):
+            owner = owners.get(id(variable), layer)
+            if source.keras_version.startswith("1"):
+                value = _from_keras1(owner, value)
+            if source.backend == "theano" and _is_kernel(owner, value):
+                value, mirrored = _mirrored(value), mirrored + 1
+            if tuple(variable.shape) != value.shape:
+                raise _mismatch(
+                    source, f"{variable.path} is {tuple(variable.shape)}, in the file {value.shape}"
+                )
+            variable.assign(value)
+    for leaf in leaves:
+        if hasattr(leaf, "finalize_state") and leaf.weights:
+            leaf.finalize_state()
+    return f"mirrored {mirrored} kernels, which Theano stores the other way" if mirrored else None
+
+
+def _saved(group: h5py.Group) -> dict[str, list[tuple[str, Array]]]:
+    """Each layer's weights, in the order of the file."""
+    saved = {}
+    for layer in _names(group, "layer_names"):
+        weights = [
+            (name, np.asarray(group[layer][name])) for name in _names(group[layer], "weight_names")
+        ]
+        if weights:
+            saved[layer] = weights
+    return saved
+
+
+def _names(group: h5py.Group, key: str) -> list[str]:
+    """A list of names; HDF5 limits the size of an attribute, so long lists come in parts."""
+    if key in group.attrs:
+        parts = [group.attrs[key]]
+    else:
+        count = sum(name.startswith(key) for name in group.attrs)
+        parts = [group.attrs[f"{key}{i}"] for i in range(count)]
+    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in part]
+
+
+def _matched(
+    source: Source, layer: keras.Layer, saved: list[tuple[str, Array]]
+) -> list[tuple[Any, Array]]:
+    """Each variable of a layer with its value, by name where the names agree, else by order."""
+    variables = layer.trainable_weights + layer.non_trainable_weights  # the order of the file
+    if len(variables) != len(saved):
+        raise _mismatch(source, f"{layer.name} has {len(variables)} weights, the file {len(saved)}")
+    by_name = {_short(name): value for name, value in saved}
+    names = [_short(variable.path) for variable in variables]
+    if len(by_name) == len(saved) and by_name.keys() == set(names):
+        return [(variable, by_name[name]) for variable, name in zip(variables, names, strict=True)]
+    return [(variable, value) for variable, (_, value) in zip(variables, saved, strict=True)]
+
+
+def _short(path: str) -> str:
+    """``model/conv/kernel:0`` -> ``conv/kernel``."""
+    return "/".join(path.removesuffix(":0").split("/")[-2:])
+
+
+def _is_kernel(layer: keras.Layer, value: Array) -> bool:
+    return type(layer).__name__ in _CONVOLUTIONS and value.ndim > 2
+
+
+def _from_keras1(layer: keras.Layer, value: Array) -> Array:
+    """One weight in the layout of Keras 2: kernels are (*window, in, out), transposed (…, out, in)."""
+    match type(layer).__name__:
+        case "Conv1D" if value.ndim == 4:
+            if value.shape[1] != 1:  # before Keras 1.2: (out, in, window, 1)
+                value = value.transpose(2, 3, 1, 0)
+            return value[:, 0]
+        case "Conv2DTranspose" if value.ndim == 4:
+            return value.transpose(0, 1, 3, 2)
+    return value
+
+
+def _mirrored(kernel: Array) -> Array:
+    """The kernel turned around in all its window axes, which come first."""
+    return np.flip(kernel, axis=tuple(range(kernel.ndim - 2)))
+
+
+def _mismatch(source: Source, what: str) -> InputError:
+    return InputError(
+        f"{source.path}: its weights do not fit its architecture: {what}.",
+        "Save the model again where it was made: model.save('model.keras').",
+    )
