@@ -1,1 +1,8 @@
 """What comes out: export, verification, runtimes, profiling."""
+
+from .export import export
+from .runtime import Runtime
+from .runtimes import open_runtime
+from .types import Artifact, Measurement
+
+__all__ = ["Artifact", "Measurement", "Runtime", "export", "open_runtime"]

@@ -1,0 +1,142 @@
+"""The records of this room: what an exported file is, and what it measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from dsconvert.converter.core.fidelity import OutputFidelity
+from dsconvert.converter.core.predictor import Shape
+
+Format = Literal["tflite", "onnx"]
+Quantization = Literal["none", "float16", "dynamic", "int8"]
+VerifiedOn = Literal["verification data", "calibration data", "random inputs"]
+Verdict = Literal["faster", "slower", "no measurable difference"]
+
+
+class TensorInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input or output of a model file.
+
+    Attributes:
+        name: Its name.
+        shape: Batch axis first; None where a size is free.
+        dtype: The numpy name of the stored type, e.g. ``"int8"``.
+        scale: For a quantized tensor, the s of real = s · (stored − zero_point); else None.
+        zero_point: For a quantized tensor, its zero point; else None.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An exported file that passed its verification.
+
+    Attributes:
+        path: Where the file lies.
+        format: Its format.
+        quantization: How its weights and activations are stored.
+        size_bytes: Its size.
+        sha256: Its hash.
+        source_sha256: The hash of the model file it was made from; empty if not told.
+        tools: Versions of everything that took part, by package name.
+        inputs: Its inputs, in the order of the Keras model.
+        outputs: Its outputs, in the order of the Keras model.
+        fidelity: How close each output is to the Keras model's.
+        verified_on: What data the outputs were compared on.
+        samples: How many samples that was.
+        notes: What its user should know.
+    """
+
+    schema: Literal["dsconvert.artifact/1"] = "dsconvert.artifact/1"
+    path: str
+    format: Format
+    quantization: Quantization
+    size_bytes: int
+    sha256: str
+    source_sha256: str
+    tools: dict[str, str]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    fidelity: tuple[OutputFidelity, ...]
+    verified_on: VerifiedOn
+    samples: int
+    notes: tuple[str, ...] = ()
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The time of one invocation: percentiles in milliseconds, and every sample behind them."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    mean_ms: float
+    inferences_per_s: float
+    samples_ms: tuple[float, ...]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """This file's time over the first file's.
+
+    Attributes:
+        baseline: The first file's path.
+        ratio: Median time over the first file's median time: below 1 is faster.
+        low: Lower end of the 95 % bootstrap interval of the ratio.
+        high: Upper end.
+        verdict: What the interval allows to say.
+    """
+
+    baseline: str
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one file measured on this machine.
+
+    Attributes:
+        path: The file.
+        sha256: Its hash.
+        size_bytes: Its size.
+        runtime: The runtime's name.
+        runtime_version: Its version.
+        cpu: The processor's name.
+        threads: Threads the runtime was given.
+        batch: Samples per invocation.
+        warmup: Untimed invocations before the timed ones.
+        runs: Timed invocations.
+        load_ms: Time to read the file and prepare its kernels, in a fresh process.
+        first_run_ms: Time of the first invocation there.
+        peak_memory_mib: Peak resident memory of that process.
+        memory_increase_mib: The part of it that loading and running the file added.
+        latency: The timed invocations; None if the measurement failed.
+        comparison: Against the first file; None for the first file and for failures.
+        failure: Why there is no latency; empty if there is.
+        notes: What a reader of these figures should know.
+    """
+
+    schema: Literal["dsconvert.measurement/1"] = "dsconvert.measurement/1"
+    path: str
+    sha256: str
+    size_bytes: int
+    runtime: str
+    runtime_version: str
+    cpu: str
+    threads: int
+    batch: int
+    warmup: int
+    runs: int
+    load_ms: float | None
+    first_run_ms: float | None
+    peak_memory_mib: float | None
+    memory_increase_mib: float | None
+    latency: Latency | None
+    comparison: Comparison | None = None
+    failure: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""The gate between an exported file and its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsconvert.converter.core.errors import GateFailed, InputError
+from dsconvert.converter.core.fidelity import OutputFidelity, compare_outputs
+from dsconvert.converter.core.predictor import Array
+
+from .runtimes import open_runtime
+from .types import Quantization
+
+MAX_RELATIVE_ERROR: dict[Quantization, float] = {
+    # The same arithmetic in another order: 1e-6 for one layer; a hundred layers stay far below.
+    "none": 1e-3,
+    # Each weight is rounded by up to 2⁻¹¹ = 5e-4: forty such errors, all of the same sign.
+    "float16": 2e-2,
+}
+MIN_SQNR_DB = 10.0
+"""For dynamic and int8: errors of a third of the signal. Good files reach 20 dB and more, broken
+ones (ranges from wrong data, saturated layers) fall below 5."""
+MIN_TOP1_AGREEMENT = 0.9
+"""What excuses a class output below `MIN_SQNR_DB`: the same winners, of more than one class."""
+
+
+def verify(
+    path: Path,
+    names: Sequence[str],
+    references: Sequence[Array],
+    inputs: Sequence[Array],
+    quantize: Quantization,
+) -> tuple[OutputFidelity, ...]:
+    """Run the file in its real runtime and compare every output with the reference's.
+
+    Args:
+        path: The file.
+        names: The outputs' names, in the order of the references.
+        references: What the outputs should be, (n, ...) each.
+        inputs: The inputs they belong to.
+        quantize: What the file was made with; chooses the gate.
+
+    Raises:
+        GateFailed: If an output is too far from its reference.
+    """
+    try:
+        fidelity = compare_outputs(names, references, open_runtime(path).predict(inputs))
+    except (InputError, ValueError) as error:
+        raise GateFailed(
+            f"{path.name} was not kept, it was converted but does not run as the model: "
+            + str(error).replace(str(path), path.name),
+            "Check that the calibration data is typical: a tensor that is constant on it cannot "
+            "be quantized."
+            if quantize == "int8"
+            else "",
+        ) from error
+    refusals = [text for one in fidelity if (text := refusal(one, quantize))]
+    if refusals:
+        raise GateFailed(
+            f"{path.name} was not kept, its outputs are not the model's: {'; '.join(refusals)}.",
+            "Check the calibration data's preprocessing, or choose a milder quantization."
+            if quantize != "none"
+            else "Please report the model: its conversion changed it.",
+        )
+    return fidelity
+
+
+def refusal(fidelity: OutputFidelity, quantize: Quantization) -> str:
+    """Why this output fails its gate, with the figures; empty if it passes."""
+    if not fidelity.finite:
+        return f"{fidelity.name} is not finite"
+    error, sqnr = fidelity.relative_error, fidelity.sqnr_db
+    if error == 0:
+        return ""
+    limit = MAX_RELATIVE_ERROR.get(quantize)
+    if limit is not None:
+        if error is not None and error <= limit:
+            return ""
+        return f"{fidelity.name} has a relative error of {_figure(error)}, allowed is {limit:g}"
+    agreement = fidelity.top1_agreement or 0.0
+    if (sqnr is not None and sqnr >= MIN_SQNR_DB) or (
+        agreement >= MIN_TOP1_AGREEMENT and (fidelity.reference_classes or 0) > 1
+    ):
+        return ""
+    text = f"{fidelity.name} has an SQNR of {_figure(sqnr)} dB, needed are {MIN_SQNR_DB:g}"
+    if fidelity.top1_agreement is not None:
+        text += (
+            f" (or the same class for {MIN_TOP1_AGREEMENT:.0%}: it is {agreement:.1%} over "
+            f"{fidelity.reference_classes} classes)"
+        )
+    return text
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
