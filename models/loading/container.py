@@ -155,7 +155,7 @@ def _open_keras(path: Path) -> Source:
 
 def _parse(path: Path, text: str) -> Config:
     try:
-        config = json.loads(text)
+        config: Config = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(*_broken(path, "model configuration", error)) from error
     if isinstance(config, dict) and isinstance(config.get("config"), list):

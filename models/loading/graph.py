@@ -47,7 +47,7 @@ def own_nodes(model: Config) -> Repaired:
         return with_config(item, layers=layers, output_layers=outputs)
 
     model, changed = edit(model, change)
-    return model, f"renumbered the calls of {counted(shifted)}" if changed else None
+    return model, f"counted from 0 the calls of {_named(shifted)}" if changed else None
 
 
 def keyword_tensors(model: Config) -> Repaired:

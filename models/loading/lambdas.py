@@ -69,7 +69,8 @@ def allow_lambdas(path: Path, model: Config, *, trust: bool) -> Config:
             f"{path} has Lambda layers ({names}): loading them would run code from the file.",
             f"If you know who wrote the file, add --trust; otherwise {rebuild}",
         )
-    return edit(model, _runnable)[0]
+    runnable: Config = edit(model, _runnable)[0]
+    return runnable
 
 
 def _affine(function: Any) -> Affine | None:

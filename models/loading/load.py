@@ -22,6 +22,7 @@ from .custom import check_names
 from .lambdas import allow_lambdas
 from .modules import modern
 from .repairs import repair
+from .tfops import refuse_tf_operations
 from .tree import Config, name_of, objects
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load(
     config, repairs = repair(source.config)
     if int(source.keras_version.split(".")[0]) < 3:
         _refuse_changed_meaning(path, config)
+    refuse_tf_operations(path, config)
     config = allow_lambdas(path, modern(config), trust=trust)
     require("keras", "keras", "to load Keras models")
     custom = dict(custom_objects or {})

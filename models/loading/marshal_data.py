@@ -39,8 +39,14 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     age: tuple(f"{_HEADS[age]} code* consts* names* {_VARIABLES[age]} {_TAILS[age]}".split())
     for age in _HEADS
 }
-_TYPES = {"code": bytes, "consts": tuple, "names": tuple, "varnames": tuple, "kinds": bytes} | {
-    field: tuple for field in ("freevars", "cellvars")
+_TYPES: dict[str, type] = {
+    "code": bytes,
+    "consts": tuple,
+    "names": tuple,
+    "varnames": tuple,
+    "freevars": tuple,
+    "cellvars": tuple,
+    "kinds": bytes,
 }
 
 

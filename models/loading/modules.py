@@ -53,7 +53,7 @@ def modern(model: Config) -> Config:
 
 
 def _with_modules(item: Config) -> Config:
-    held = {}
+    held: Config = {}
     for key in _HELD_LAYERS:
         value = item["config"].get(key)
         if isinstance(value, list):
@@ -82,4 +82,6 @@ def _in_todays_words(item: Config) -> Config:
         config["axis"] = axes[0] if len(axes) == 1 else axes or None
     if item["class_name"] == "LeakyReLU" and "alpha" in config:
         config["negative_slope"] = config.pop("alpha")
+    if item["class_name"] == "MultiHeadAttention":  # built by its call, from all its inputs
+        item = {key: value for key, value in item.items() if key != "build_config"}
     return {**item, "config": config}

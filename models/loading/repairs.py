@@ -29,6 +29,7 @@ _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 _RECURRENT = ("RNN", "SimpleRNN", "GRU", "LSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+_SPATIAL_DROPOUT = ("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 _RANDOM = (
     "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomHeight",
     "RandomRotation", "RandomTranslation", "RandomWidth", "RandomZoom",
@@ -45,6 +46,9 @@ _IDLE_KEYS: dict[str, tuple[tuple[str, ...], Any]] = {
     "query_shape": (("MultiHeadAttention",), _ANY),
     "key_shape": (("MultiHeadAttention",), _ANY),
     "value_shape": (("MultiHeadAttention",), _ANY),
+    "softmax_robust_masking": (("MultiHeadAttention",), False),
+    "trainable": (_SPATIAL_DROPOUT, _ANY),
+    "noise_shape": (_SPATIAL_DROPOUT, None),
 }
 
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from .graph import is_tensor
-from .tree import Config, edit, name_of
+from dsconvert.converter.core.errors import InputError
+
+from .graph import is_tensor, tensor
+from .tree import Config, edit, name_of, objects
 
 Call = tuple[str, Config, list[Any]]
 """A layer's class, its configuration and the tensors that it is called on."""
 
+_RECORDED = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 _CONSTANT = "_CONSTANT_VALUE"
 
 
 def tf_operations(model: Config) -> tuple[Config, str | None]:
-    """Replace TFOpLambda layers by Keras layers that compute the same.
+    """Replace TFOpLambda and SlicingOpLambda layers by what in Keras computes the same.
 
     A function without an equal stays as it is and is refused later, by name.
     """
     read: dict[str, str] = {}
 
     def change(item: Config) -> Config | None:
+        if item["class_name"] == "SlicingOpLambda":
+            read[name_of(item)] = "a slice"
+            return _slice(item)
         call = _translate(item) if item["class_name"] == "TFOpLambda" else None
         if call is None:
             return None
@@ -39,6 +46,46 @@ def tf_operations(model: Config) -> tuple[Config, str | None]:
     if not read:
         return model, None
     return model, "read " + ", ".join(f"{name} as {layer}" for name, layer in read.items())
+
+
+def refuse_tf_operations(path: Path, model: Config) -> None:
+    """Name the TensorFlow functions that no Keras layer stands for.
+
+    Raises:
+        InputError: If there are any.
+    """
+    left = [item for item in objects(model) if item["class_name"] in _RECORDED]
+    if left:
+        names = ", ".join(map(name_of, left))
+        raise InputError(
+            f"{path} records calls of TensorFlow functions without an equal in Keras: {names}.",
+            "Rebuild these steps with keras.layers or keras.ops and save the model again.",
+        )
+
+
+def _slice(item: Config) -> Config:
+    """``x[...]`` as the operation that Keras 3 records for it."""
+    ref = item["inbound_nodes"][0]
+    ref = ref if isinstance(ref[0], str) else ref[0]
+    spec = ref[3]["slice_spec"]
+    keys = [_index(key) for key in (spec if isinstance(spec, list) else [spec])]
+    return {
+        "module": "keras.src.ops.numpy",
+        "class_name": "GetItem",
+        "registered_name": "GetItem",
+        "config": {"name": name_of(item)},
+        "name": name_of(item),
+        "inbound_nodes": [{"args": [tensor(ref), keys], "kwargs": {}}],
+    }
+
+
+def _index(key: Any) -> Any:
+    """One index of a slice: a number, None, an ellipsis or start:stop:step."""
+    if not isinstance(key, dict):
+        return key
+    if "class_name" in key:
+        return {"class_name": key["class_name"], "config": {}}
+    return {"class_name": "__slice__", "config": key}
 
 
 def _translate(item: Config) -> Call | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.errors import InputError, require
 
 from .container import Source
 
@@ -31,8 +30,7 @@ def restore(model: keras.Model, source: Source) -> str | None:
     Raises:
         InputError: If the file's weights are not those of its architecture, or are damaged.
     """
-    import h5py
-
+    h5py = require("h5py", "keras", "to read .h5 files")
     leaves = list(model._flatten_layers(include_self=False, recursive=True))
     owners = {
         id(v): layer for layer in leaves if not hasattr(layer, "layers") for v in layer.weights
@@ -111,7 +109,7 @@ def _is_kernel(layer: keras.Layer, value: Array) -> bool:
 
 
 def _from_keras1(layer: keras.Layer, value: Array) -> Array:
-    """One weight in the layout of Keras 2: kernels are (*window, in, out), transposed (…, out, in)."""
+    """One weight in the layout of Keras 2: (*window, in, out), transposed (*window, out, in)."""
     match type(layer).__name__:
         case "Conv1D" if value.ndim == 4:
             if value.shape[1] != 1:  # before Keras 1.2: (out, in, window, 1)
