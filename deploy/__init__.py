@@ -1,8 +1,9 @@
 """What comes out: export, verification, runtimes, profiling."""
 
 from .export import export
+from .profile import profile
 from .runtime import Runtime
 from .runtimes import open_runtime
 from .types import Artifact, Measurement
 
-__all__ = ["Artifact", "Measurement", "Runtime", "export", "open_runtime"]
+__all__ = ["Artifact", "Measurement", "Runtime", "export", "open_runtime", "profile"]

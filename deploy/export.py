@@ -16,7 +16,7 @@ from dsconvert.converter.core.progress import Progress, silent
 from . import onnx_export, tflite
 from .keras_source import KerasSource, read_source
 from .runtimes import open_runtime
-from .samples import check_inputs, random_inputs
+from .samples import check_inputs, count_samples, random_inputs
 from .types import Artifact, Format, Quantization, VerifiedOn
 from .verify import verify
 
@@ -86,6 +86,7 @@ def export(
         source = read_source(model, None if given is None else _arrays(given))
         if calibration is not None:
             calibration = check_inputs(calibration, source.inputs, "calibration data")
+            count_samples(calibration, "calibration data")
         inputs, verified_on = _verification_inputs(source, calibration, verification, seed)
         references = source.predict(inputs)
         advance()
@@ -148,6 +149,7 @@ def _verification_inputs(
     """What to compare the outputs on, and what to call it."""
     if verification is not None:
         data = check_inputs(verification, source.inputs, "verification data")
+        count_samples(data, "verification data")
         return data, "verification data"
     if calibration is not None:
         return tuple(array[:_SAMPLES] for array in calibration), "calibration data"

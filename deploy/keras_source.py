@@ -126,7 +126,7 @@ def _functional(keras: Any, model: Any, samples: Sequence[Array] | None) -> Any:
                 "Give calibration or verification data, or call the model once on an input "
                 "made with keras.Input.",
             )
-        inputs = [keras.Input(array.shape[1:], dtype=array.dtype.name) for array in samples]
+        inputs = [keras.Input(array.shape[1:]) for array in samples]
         outputs = model(inputs[0] if len(inputs) == 1 else inputs)
         if not getattr(model, "outputs", None):  # a subclass still has none of its own
             return keras.Model(inputs, keras.tree.flatten(outputs))

@@ -24,12 +24,13 @@ class LiteRT(Runtime):
 
     name = "LiteRT"
     package = "ai-edge-litert"
+    module = "ai_edge_litert.interpreter"
 
     def _load(
         self, path: Path, threads: int
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        module = require("ai_edge_litert.interpreter", "keras", "to run .tflite files")
-        self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+        litert = require(self.module, "keras", "to run .tflite files")
+        self._interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         self._inputs = [details["index"] for details in inputs]

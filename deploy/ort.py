@@ -23,11 +23,12 @@ class OnnxRuntime(Runtime):
 
     name = "ONNX Runtime"
     package = "onnxruntime"
+    module = "onnxruntime"
 
     def _load(
         self, path: Path, threads: int
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        ort = require("onnxruntime", "onnx", "to run .onnx files")
+        ort = require(self.module, "onnx", "to run .onnx files")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -18,7 +18,7 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array, Shape
 
 from .quiet import captured
-from .samples import check_inputs, shape_text
+from .samples import check_inputs, count_samples, shape_text
 from .types import TensorInfo
 
 _FREE_BATCH = 32
@@ -47,6 +47,7 @@ class Runtime(ABC):
     Attributes:
         name: The runtime's name.
         package: The installed package it comes from.
+        module: What of it is imported.
         path: The file.
         inputs: The file's inputs.
         outputs: The file's outputs.
@@ -54,6 +55,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     package: ClassVar[str]
+    module: ClassVar[str]
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
@@ -111,9 +113,8 @@ class Runtime(ABC):
                 axis.
         """
         arrays = check_inputs(inputs, self.inputs, str(self.path))
-        if not all(self.input_shapes):
-            raise InputError(f"{self.path}: a scalar input has no batch axis.")
-        count, size = len(arrays[0]), self.batch or min(_FREE_BATCH, len(arrays[0]))
+        count = count_samples(arrays, str(self.path))
+        size = self.batch or min(_FREE_BATCH, count)
         chunks = []
         for start in range(0, count, size):
             part = [array[start : start + size] for array in arrays]

@@ -25,7 +25,7 @@ def check_inputs(
 ) -> tuple[Array, ...]:
     """The data as one array per input, (n, ...), of sizes that the inputs allow.
 
-    The batch axis is not compared: a file with a fixed batch is fed batch by batch.
+    The first axis is free: a file with a fixed batch is fed batch by batch.
 
     Args:
         data: One array per input, or the array itself if there is one input.
@@ -33,8 +33,8 @@ def check_inputs(
         what: What to call the data in an error, e.g. ``"calibration data"``.
 
     Raises:
-        InputError: If arrays are missing or too many, their sizes do not fit, they are empty,
-            they disagree in n, or a value is not finite.
+        InputError: If arrays are missing or too many, their sizes do not fit, they are empty, or a
+            value is not finite.
     """
     arrays = (data,) if isinstance(data, np.ndarray) else tuple(np.asarray(a) for a in data)
     if len(arrays) != len(inputs):
@@ -44,10 +44,24 @@ def check_inputs(
         )
     for array, info in zip(arrays, inputs, strict=True):
         _check_array(array, info, what)
-    counts = {len(array) for array, info in zip(arrays, inputs, strict=True) if info.shape}
-    if len(counts) > 1:
-        raise InputError(f"{what}: the inputs have different numbers of samples: {sorted(counts)}.")
     return arrays
+
+
+def count_samples(arrays: Sequence[Array], what: str) -> int:
+    """How many samples the arrays hold.
+
+    Args:
+        arrays: One array per input, (n, ...).
+        what: What to call the data in an error.
+
+    Raises:
+        InputError: If the arrays disagree, or one has no first axis.
+    """
+    counts = {array.shape[:1] for array in arrays}
+    if len(counts) > 1 or () in counts:
+        sizes = ", ".join(shape_text(count) for count in sorted(counts))
+        raise InputError(f"{what}: the inputs have different numbers of samples: {sizes}.")
+    return len(arrays[0])
 
 
 def _check_array(array: Array, info: TensorInfo, what: str) -> None:

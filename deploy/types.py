@@ -67,6 +67,22 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notes: tuple[str, ...] = ()
 
 
+class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a fresh process measured that did nothing but load one file and run it once.
+
+    Attributes:
+        load_ms: Time to read the file and prepare its kernels; the runtime was imported before.
+        first_run_ms: Time of the first invocation.
+        peak_memory_mib: Peak resident memory of the process.
+        memory_increase_mib: The part of it that loading and running the file added.
+    """
+
+    load_ms: float
+    first_run_ms: float
+    peak_memory_mib: float
+    memory_increase_mib: float
+
+
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The time of one invocation: percentiles in milliseconds, and every sample behind them."""
 
@@ -87,13 +103,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ratio: Median time over the first file's median time: below 1 is faster.
         low: Lower end of the 95 % bootstrap interval of the ratio.
         high: Upper end.
-        verdict: What the interval allows to say.
+        resolution: How far from 1 the ratio of two copies of one file can be on its own.
+        verdict: What can be said: a difference only if the interval stays out of 1 ± resolution.
     """
 
     baseline: str
     ratio: float
     low: float
     high: float
+    resolution: float
     verdict: Verdict
 
 
@@ -111,10 +129,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         batch: Samples per invocation.
         warmup: Untimed invocations before the timed ones.
         runs: Timed invocations.
-        load_ms: Time to read the file and prepare its kernels, in a fresh process.
-        first_run_ms: Time of the first invocation there.
-        peak_memory_mib: Peak resident memory of that process.
-        memory_increase_mib: The part of it that loading and running the file added.
+        startup: Loading and first run in a fresh process; None if that failed, see the notes.
         latency: The timed invocations; None if the measurement failed.
         comparison: Against the first file; None for the first file and for failures.
         failure: Why there is no latency; empty if there is.
@@ -132,10 +147,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     batch: int
     warmup: int
     runs: int
-    load_ms: float | None
-    first_run_ms: float | None
-    peak_memory_mib: float | None
-    memory_increase_mib: float | None
+    startup: Startup | None
     latency: Latency | None
     comparison: Comparison | None = None
     failure: str = ""
