@@ -37,6 +37,11 @@ class Source:
     backend: str
 
     @property
+    def is_old(self) -> bool:
+        """Whether Keras 2 or 1 wrote it."""
+        return self.keras_version.startswith(("1", "2"))
+
+    @property
     def misnamed(self) -> str | None:
         """A sentence where the suffix says something else than the content."""
         if self.path.suffix.lower() in _SUFFIXES[self.format]:

@@ -88,13 +88,15 @@ def input_layers(model: Config) -> Repaired:
 
 
 def bare_ends(item: Config) -> Config:
-    """Let a Keras 2 model of one input and output take and give a tensor, not a list of one."""
-    old = any(isinstance(node, list) for layer in _layers(item) for node in _nodes(layer))
+    """Let a model of one input and output take and give a tensor, and not a list of one.
+
+    Keras 2 wrote the list in any case; Keras 3 writes it where a list is meant.
+    """
     ends = {key: item["config"].get(key) for key in ("input_layers", "output_layers")}
     bare = {
         key: value[0]
         for key, value in ends.items()
-        if old and isinstance(value, list) and len(value) == 1 and is_tensor(value[0])
+        if isinstance(value, list) and len(value) == 1 and is_tensor(value[0])
     }
     return with_config(item, **bare)
 

@@ -98,7 +98,8 @@ def keras1_vocabulary(model: Config) -> tuple[Config, str | None]:
             return _merge(item)
         name, renamed = _CLASSES.get(item["class_name"], (item["class_name"], {}))
         config = item["config"]
-        if name == item["class_name"] and not (config.keys() & (renamed.keys() | _SIGNS)):
+        signs = renamed.keys() | _SIGNS | ({"mode"} if name == "BatchNormalization" else set())
+        if name == item["class_name"] and not config.keys() & signs:
             return None
         return {**item, "class_name": name, "config": _config(item, renamed | _COMMON)}
 
@@ -146,7 +147,7 @@ def _regularizer(value: Any) -> Config | None:
 
 def _merge(item: Config) -> Config:
     mode = item["config"].get("mode")
-    if mode not in _MERGES or "inbound_nodes" not in item:
+    if not isinstance(mode, str) or mode not in _MERGES or "inbound_nodes" not in item:
         raise _refusal(item, "mode", mode if isinstance(mode, str) else "a function")
     config = {"name": name_of(item)}
     if mode == "concat":

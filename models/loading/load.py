@@ -68,10 +68,10 @@ def load(
     path = Path(path)
     source = open_source(path)
     config, repairs = repair(source.config)
-    if int(source.keras_version.split(".")[0]) < 3:
+    if source.is_old:
         _refuse_changed_meaning(path, config)
     refuse_tf_operations(path, config)
-    config = allow_lambdas(path, modern(config), trust=trust)
+    config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
     require("keras", "keras", "to load Keras models")
     custom = dict(custom_objects or {})
     with warnings.catch_warnings():

@@ -37,16 +37,21 @@ def _home(item: Config) -> str:
     return "keras" if item["class_name"] in MODEL_CLASSES else "keras.layers"
 
 
-def modern(model: Config) -> Config:
+def modern(model: Config, *, keras2: bool) -> Config:
     """The configuration in today's words, with every layer's module said.
 
     What Keras 3 still reads from a legacy .h5 file by itself, it reads here too; so these changes
     are no repairs. Compilation is left out: it is never restored.
+
+    Args:
+        model: The repaired configuration.
+        keras2: Whether Keras 2 or 1 wrote it.
     """
 
     def change(item: Config) -> Config:
         item = {key: value for key, value in item.items() if key != "compile_config"}
-        return _with_modules(bare_ends(_in_todays_words(item)))
+        item = _in_todays_words(item)
+        return _with_modules(bare_ends(item) if keras2 else item)
 
     model, _ = edit(model, change)
     return _with_module(model)

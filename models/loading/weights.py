@@ -60,7 +60,8 @@ def restore(model: keras.Model, source: Source) -> str | None:
     for leaf in leaves:
         if hasattr(leaf, "finalize_state") and leaf.weights:
             leaf.finalize_state()
-    return f"mirrored {mirrored} kernels, which Theano stores the other way" if mirrored else None
+    kernels = f"{mirrored} kernel{'s' if mirrored > 1 else ''}"
+    return f"mirrored {kernels}, which Theano stores the other way" if mirrored else None
 
 
 def _saved(group: h5py.Group) -> dict[str, list[tuple[str, Array]]]:
