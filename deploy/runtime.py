@@ -6,6 +6,7 @@ and outputs in the order of the file.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,9 +181,15 @@ class Runtime(ABC):
         return tuple(decode(array, info) for array, info in zip(arrays, self.outputs, strict=True))
 
 
+_ORT_PREFIX = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?"
+    r"(/onnxruntime_src/\S+ .*?\) )?"
+)
+
+
 def first_line(error: BaseException) -> str:
-    """An error's first line, cut at 300 characters."""
-    lines = str(error).strip().splitlines()
+    """An error's first line, cut at 300 characters, without what ONNX Runtime puts before it."""
+    lines = _ORT_PREFIX.sub("", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
