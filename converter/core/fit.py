@@ -23,9 +23,6 @@ from .predictor import Array
 from .staged import Weights
 from .types import Factorization, Float, Order, error_between
 
-JOINT_LIMIT = 2400
-"""Depthwise unknowns C·k²·T up to which they are solved for jointly (a Cholesky of that size)."""
-
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -191,11 +188,10 @@ def _depthwise_first(
 ) -> tuple[Float, Float]:
     taps = _whitened_taps(problem, T)  # (T, C, k²)
     mixers = _solve_mixers(problem, taps)  # (T, C, N)
-    joint = taps.size <= JOINT_LIMIT
 
     def depthwise_step() -> float:
         nonlocal taps
-        taps = (_solve_taps if joint else _sweep_taps)(problem, taps, mixers)
+        taps = _sweep_taps(problem, taps, mixers)
         return problem.value(_estimate(taps, mixers))
 
     def pointwise_step() -> float:
@@ -229,7 +225,7 @@ def _whitened_taps(problem: Problem, T: int) -> Float:
 
 def _solve_mixers(problem: Problem, taps: Float) -> Float:
     """All pointwise kernels by one least-squares solve: (UᵀCU) V = UᵀG."""
-    T, C, k2 = taps.shape
+    T, C, _ = taps.shape
     N = problem.cross.shape[-1]
     half = np.einsum("tia,iajb->tijb", taps, problem.cov, optimize=True)
     normal = np.einsum("tijb,sjb->tisj", half, taps, optimize=True).reshape(T * C, T * C)
@@ -237,18 +233,11 @@ def _solve_mixers(problem: Problem, taps: Float) -> Float:
     return _solve(normal, right).reshape(T, C, N)
 
 
-def _solve_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
-    """All depthwise kernels jointly, kept near the present ones in the directions left free."""
-    T, C, k2 = taps.shape
-    gains = np.einsum("tin,sjn->tisj", mixers, mixers, optimize=True)
-    normal = np.einsum("tisj,iajb->tiasjb", gains, problem.cov).reshape(taps.size, taps.size)
-    right = np.einsum("tin,ian->tia", mixers, problem.cross, optimize=True).ravel()
-    gap = right - normal @ taps.ravel()
-    return taps + _solve(normal, gap).reshape(T, C, k2)
-
-
 def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
-    """The depthwise kernels one channel after the other, each against the others' residual."""
+    """The depthwise kernels one channel after the other, each against the others' residual.
+
+    As good as solving for all of them jointly on the layers measured, at a cost linear in C·k².
+    """
     T, C, k2 = taps.shape
     taps = taps.copy()
     gains = np.einsum("tin,sjn->itjs", mixers, mixers, optimize=True)  # (C, T, C, T)

@@ -8,7 +8,7 @@ so images that no fit has seen decide: the lane whose outputs stay nearest to th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -81,7 +81,7 @@ class Settings:
     patches: int | None = None
     memory: int = 2 << 30
     seed: int = 0
-    fit: FitOptions = FitOptions()
+    fit: FitOptions = field(default_factory=FitOptions)
     refit_head: bool = True
 
 
@@ -147,6 +147,17 @@ class _Walk:
             log.info("%s: harm %.4g on held-out images", lane.recipe, lane.harm)
         return sorted(self.lanes, key=lambda lane: lane.harm)
 
+    def observe(self, visit: Callable[[Site, Statistics], None], progress: Progress) -> None:
+        sites = self.stages.sites
+        with progress("Looking at layers", len(sites)) as advance:
+            for index, site in enumerate(sites):
+                if site is not None and site.role == "conv":
+                    self._gather(site, [self.clean])
+                    if site.call + 1 == site.calls:
+                        visit(site, self.clean.moments.pop(site.name).statistics())
+                self._advance(index)
+                advance()
+
     # Advancing: from the live values before a stage to those after it.
 
     def _advance(self, index: int) -> None:
@@ -210,7 +221,9 @@ class _Walk:
                     )
                 self._rewrite(lane, site, fits[id(moments)], stats)
             elif site.role == "shortcut":
-                lane.weights[site.name] = refit(stats, site.kernel, self.settings.fit.ridge)
+                best = refit(stats, site.kernel, self.settings.fit.ridge)
+                bias, norm = _settle(site, best.bias, site.norm)
+                lane.weights[site.name] = Weights(best.kernel, bias, norm)
                 lane.refitted.append(site.name)
             else:
                 self._refit_head(index, lane, site, stats)
@@ -226,13 +239,9 @@ class _Walk:
         norm = site.norm
         if norm is not None and lane.recipe.match_variance:
             norm = _matched(norm, factors, stats)
-        if norm is not None and factors.bias is not None and site.bias is None:
-            # The convolution has no bias of its own: the BatchNorm takes the correction.
-            norm = replace(norm, mean=norm.mean - factors.bias)
-            factors = replace(factors, bias=None)
-        lane.factors[site.name] = factors
-        changed = norm if norm is not site.norm else None
-        lane.weights[site.name] = Weights(factors.kernel(), factors.bias, changed)
+        bias, norm = _settle(site, factors.bias, norm)
+        lane.factors[site.name] = replace(factors, bias=bias)
+        lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
 
     def _gather(self, site: Site, lanes: Sequence[Lane]) -> None:
         """Stream the patches of all lanes into their moments, at the same positions."""
@@ -328,6 +337,17 @@ def _enough(features: int) -> int:
     return int(np.clip(affordable, max(8192, 2 * features), 65536))
 
 
+def _settle(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
+    """Where the bias goes: to the BatchNorm, if the layer has none of its own and a norm follows.
+
+    Returns:
+        The layer's bias and the norm's new statistics, None where they stay as they are.
+    """
+    if norm is not None and bias is not None and site.bias is None:
+        bias, norm = None, replace(norm, mean=norm.mean - bias)
+    return bias, None if norm is site.norm else norm
+
+
 def _matched(norm: Norm, factors: Factorization, stats: Statistics) -> Norm:
     """The norm whose output keeps its mean and variance when Var(y) has become Var(ŷ)."""
     kernel = factors.kernel()
@@ -336,3 +356,26 @@ def _matched(norm: Norm, factors: Factorization, stats: Statistics) -> Norm:
     ratio = np.clip(ratio, 0.05, 1.0)
     mean = stats.mean_y + (norm.mean - stats.mean_y) * np.sqrt(ratio)
     return Norm(norm.gain / np.sqrt(ratio), mean, norm.variance * ratio)
+
+
+def observe_network(
+    stages: Stages,
+    inputs: Sequence[Array],
+    settings: Settings,
+    visit: Callable[[Site, Statistics], None],
+    progress: Progress = silent,
+) -> None:
+    """Show the moments of each convolution of the untouched network, in its order.
+
+    Args:
+        stages: The network; its "conv" sites are shown, a shared layer once.
+        inputs: One array per model input, (n, ...).
+        settings: See `Settings`.
+        visit: Called with each site and its moments.
+        progress: Told of each stage.
+    """
+    store = Store(settings.memory)
+    try:
+        _Walk(stages, inputs, 0, {}, [], settings, store).observe(visit, progress)
+    finally:
+        store.close()

@@ -76,16 +76,20 @@ class FlatGraph:
         inputs: Value numbers of the inputs.
         outputs: Value numbers of the outputs.
         symbolic: The symbolic tensor (shape, dtype) of each value.
+        paths: Where each operation stands, by its id: "layer" or "nested model/layer".
     """
 
     steps: tuple[Step, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     symbolic: tuple[Any, ...]
+    paths: Mapping[int, str]
 
-    def readers(self, value: int) -> list[int]:
-        """Indices of the steps that read a value."""
-        return [i for i, step in enumerate(self.steps) if value in step.reads.values()]
+    def name_of(self, operation: Any) -> str:
+        """The operation's name, with its path where another one of the model has the same name."""
+        name = str(operation.name)
+        namesakes = [path for path in self.paths.values() if path.split("/")[-1] == name]
+        return name if len(namesakes) == 1 else self.paths[id(operation)]
 
     def calls(self, operation: Any) -> list[int]:
         """Indices of the steps that call an operation."""
@@ -106,8 +110,9 @@ def flatten(model: Any) -> FlatGraph:
         )
     steps: list[Step] = []
     symbolic: list[Any] = list(graph.inputs)
+    paths: dict[int, str] = {}
 
-    def visit(inner: Any, arguments: list[int]) -> list[int]:
+    def visit(inner: Any, arguments: list[int], path: str) -> list[int]:
         known = dict(zip(map(id, inner.inputs), arguments, strict=True))
         for node in nodes_in_order(inner):
             tensors = node.arguments.keras_tensors
@@ -125,13 +130,14 @@ def flatten(model: Any) -> FlatGraph:
                 results = list(range(len(symbolic), len(symbolic) + len(node.outputs)))
                 symbolic.extend(node.outputs)
                 reads = {id(tensor): known[id(tensor)] for tensor in tensors}
+                paths.setdefault(id(node.operation), path + node.operation.name)
                 steps.append(Step(node.operation, node, reads, tuple(results)))
             known.update(zip(map(id, node.outputs), results, strict=True))
         return [known[id(tensor)] for tensor in inner.outputs]
 
     inputs = list(range(len(symbolic)))
-    outputs = visit(graph, inputs)
-    return FlatGraph(tuple(steps), tuple(inputs), tuple(outputs), tuple(symbolic))
+    outputs = visit(graph, inputs, "")
+    return FlatGraph(tuple(steps), tuple(inputs), tuple(outputs), tuple(symbolic), paths)
 
 
 def as_functional(model: Any) -> Any:

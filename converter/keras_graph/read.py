@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.types import ConvSpec, Reason, Size
-from .graph import FlatGraph, flat, keras_module
+from .graph import FlatGraph, keras_module
 
 STEM_CHANNELS = 4
 """Up to this many input channels (grey, RGB, RGBA) a first layer gains no time."""
@@ -18,11 +18,10 @@ class Convolution:
     """A convolution of the model.
 
     Attributes:
-        name: The layer's name.
+        name: The layer's name, as `FlatGraph.name_of` gives it.
         layer: The Keras layer.
         spec: Its geometry; None for what is no two-dimensional convolution.
         reason: Why it cannot be rewritten, or None if it can.
-        stem: Whether it reads a picture: at most four channels.
     """
 
     name: str
@@ -51,29 +50,30 @@ def read_convolutions(graph: FlatGraph) -> list[Convolution]:
 def _read(graph: FlatGraph, layer: Any) -> Convolution | None:
     keras = keras_module()
     kind = type(layer).__name__
+    name = graph.name_of(layer)
     if type(layer) is keras.layers.Conv2D:
         sizes = [_input_size(graph, graph.steps[call], layer) for call in graph.calls(layer)]
-        spec = conv_spec(layer, sizes)
-        return Convolution(layer.name, layer, spec, _refusal(layer, spec))
+        spec = conv_spec(layer, name, sizes)
+        return Convolution(name, layer, spec, _refusal(layer, spec))
     if type(layer) is keras.layers.DepthwiseConv2D:
         reason = Reason(code="depthwise", text="it is depthwise already")
-        return Convolution(layer.name, layer, None, reason)
+        return Convolution(name, layer, None, reason)
     if isinstance(layer, keras.src.layers.convolutional.base_conv.BaseConv):
         if isinstance(layer, keras.layers.Conv2D):
             reason = Reason(code="custom", text=f"{kind} is not the stock Conv2D")
         else:
             reason = Reason(code="rank", text=f"{kind} is not two-dimensional")
-        return Convolution(layer.name, layer, None, reason)
+        return Convolution(name, layer, None, reason)
     if kind in ("SeparableConv2D", "SeparableConv1D", "DepthwiseConv1D"):
         reason = Reason(code="depthwise", text=f"{kind} is depthwise already")
-        return Convolution(layer.name, layer, None, reason)
+        return Convolution(name, layer, None, reason)
     if kind.startswith("Conv") and kind.endswith("Transpose"):
         reason = Reason(code="transpose", text=f"{kind} is a transposed convolution")
-        return Convolution(layer.name, layer, None, reason)
+        return Convolution(name, layer, None, reason)
     inner = _inner_convolutions(layer)
     if inner:
         text = f"{', '.join(inner)} inside {kind} cannot be seen from outside"
-        return Convolution(layer.name, layer, None, Reason(code="hidden", text=text))
+        return Convolution(name, layer, None, Reason(code="hidden", text=text))
     return None
 
 
@@ -89,11 +89,11 @@ def _inner_convolutions(layer: Any) -> list[str]:
     ]
 
 
-def conv_spec(layer: Any, sizes: Iterable[Size | None]) -> ConvSpec:
+def conv_spec(layer: Any, name: str, sizes: Iterable[Size | None]) -> ConvSpec:
     """The geometry of a built Conv2D."""
     kh, kw, channels, filters = layer._kernel.shape
     return ConvSpec(
-        name=layer.name,
+        name=name,
         kernel_size=(kh, kw),
         strides=_pair(layer.strides),
         dilation=_pair(layer.dilation_rate),
@@ -146,8 +146,3 @@ def is_pointwise(operation: Any) -> bool:
         and tuple(operation.kernel_size) == (1, 1)
         and not getattr(operation, "quantization_mode", None)
     )
-
-
-def outputs_of(node: Any) -> list[Any]:
-    """The symbolic outputs of a call."""
-    return flat(node.outputs)

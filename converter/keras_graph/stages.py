@@ -89,26 +89,43 @@ class KerasStages:
     @contextmanager
     def using(self, stage: int, weights: Weights | None) -> Iterator[None]:
         """Give the stage's site other weights, and its own back afterwards."""
-        if weights is None:
-            yield
-            return
-        step = self.steps[self._cuts[stage]]
-        layer = step.operation
-        pairs = [(layer.kernel, weights.kernel.reshape(layer.kernel.shape))]
-        if layer.use_bias and weights.bias is not None:
-            pairs.append((layer.bias, weights.bias))
-        if weights.norm is not None:
-            norm = self._norm_after(step)
-            pairs.append((norm.moving_mean, weights.norm.mean))
-            pairs.append((norm.moving_variance, weights.norm.variance - norm.epsilon))
-        before = [(variable, variable.numpy()) for variable, _ in pairs]
+        changes = [] if weights is None else self._changes(stage, weights)
+        before = [(variable, variable.numpy()) for variable, _ in changes]
+        layer = self.steps[self._cuts[stage]].operation
+        lends_bias = weights is not None and weights.bias is not None and not layer.use_bias
         try:
-            for variable, value in pairs:
+            for variable, value in changes:
                 variable.assign(value)
+            if weights is not None and lends_bias:  # its pairs will have one: see `apply`
+                layer.use_bias = True
+                layer.bias = keras_module().ops.cast(weights.bias, layer.compute_dtype)
             yield
         finally:
             for variable, value in before:
                 variable.assign(value)
+            if lends_bias:
+                layer.use_bias, layer.bias = False, None
+
+    def _changes(self, stage: int, weights: Weights) -> list[tuple[Any, Array]]:
+        """The variables that the new weights go into, with their values."""
+        step = self.steps[self._cuts[stage]]
+        layer = step.operation
+        changes: list[tuple[Any, Array]] = [
+            (layer.kernel, weights.kernel.reshape(layer.kernel.shape))
+        ]
+        if weights.bias is not None and layer.use_bias:
+            changes.append((layer.bias, weights.bias))
+        if weights.norm is not None:
+            changes += norm_changes(self._norm_after(step), weights.norm)
+        return changes
+
+    def norms(self) -> dict[str, Any]:
+        """The BatchNormalization layer of each site that has one, by the site's name."""
+        found = {}
+        for cut, site in zip(self._cuts, self.sites, strict=False):
+            if site is not None and site.norm is not None:
+                found[site.name] = self._norm_after(self.steps[cut])
+        return found
 
     # Reading the sites.
 
@@ -117,11 +134,11 @@ class KerasStages:
         step = self.steps[index]
         layer = step.operation
         calls = self._calls[id(layer)]
-        if getattr(layer, "name", None) in rewritten and type(layer) is keras.layers.Conv2D:
+        if type(layer) is keras.layers.Conv2D and self.graph.name_of(layer) in rewritten:
             return self._convolution(index, "conv", calls)
         if not refit or len(calls) > 1:
             return None
-        if is_pointwise(layer):
+        if is_pointwise(layer) and (layer.use_bias or self._norm_after(step) is not None):
             return self._convolution(index, "shortcut", calls)
         if self._is_head(step):
             return self._head(step)
@@ -131,15 +148,15 @@ class KerasStages:
         step = self.steps[index]
         layer = step.operation
         norm = self._norm_after(step)
-        gain = None if norm is None else _norm_of(norm)
+        name = self.graph.name_of(layer)
         return Site(
-            name=layer.name,
+            name=name,
             role=role,
-            spec=conv_spec(layer, [None]),
+            spec=conv_spec(layer, name, [None]),
             kernel=np.asarray(layer.kernel),
             bias=np.asarray(layer.bias) if layer.use_bias else None,
             reads=next(iter(step.reads.values())),
-            norm=gain,
+            norm=None if norm is None else _norm_of(norm),
             beside=self._beside(index, step, norm) if len(calls) == 1 else None,
             channels_first=layer.data_format == "channels_first",
             call=calls.index(index),
@@ -149,11 +166,10 @@ class KerasStages:
     def _head(self, step: Step) -> Site:
         layer = step.operation
         features, units = layer.kernel.shape
-        spec = ConvSpec(
-            name=layer.name, kernel_size=(1, 1), in_channels=features, out_channels=units
-        )
+        name = self.graph.name_of(layer)
+        spec = ConvSpec(name=name, kernel_size=(1, 1), in_channels=features, out_channels=units)
         return Site(
-            name=layer.name,
+            name=name,
             role="head",
             spec=spec,
             kernel=np.asarray(layer.kernel)[None, None],
@@ -240,6 +256,14 @@ class KerasStages:
 
 def _is_linear(layer: Any) -> bool:
     return layer.activation is keras_module().activations.linear
+
+
+def norm_changes(layer: Any, norm: Norm) -> list[tuple[Any, Array]]:
+    """The variables of a BatchNormalization that new statistics go into, with their values."""
+    return [
+        (layer.moving_mean, norm.mean),
+        (layer.moving_variance, norm.variance - layer.epsilon),
+    ]
 
 
 def _norm_of(layer: Any) -> Norm:

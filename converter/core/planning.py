@@ -1,0 +1,96 @@
+"""Deciding what to do with each convolution. A plan is data: nothing is touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+import msgspec
+
+from .errors import InputError
+from .types import Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
+
+
+class Candidate(Protocol):
+    """A convolution as a front end found it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the model."""
+
+    @property
+    def spec(self) -> ConvSpec | None:
+        """Its geometry, if it is a two-dimensional convolution."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it cannot be rewritten, if so."""
+
+    @property
+    def stem(self) -> bool:
+        """Whether it reads a picture."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A uniform wish for all convolutions.
+
+    Attributes:
+        pairs: T, at least 1.
+        order: Which operation comes first; "auto" takes the lower error at equal cost.
+        include: Glob patterns of names to rewrite; empty means all.
+        exclude: Glob patterns of names to leave alone.
+    """
+
+    pairs: int = 1
+    order: OrderChoice = "auto"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: str = "") -> Plan:
+    """Apply a policy to every convolution.
+
+    Raises:
+        InputError: If T is below 1, or a pattern matches nothing.
+    """
+    if policy.pairs < 1:
+        raise InputError(f"pairs must be at least 1, got {policy.pairs}.", "Try: --pairs 1")
+    names = [candidate.name for candidate in candidates]
+    for pattern in (*policy.include, *policy.exclude):
+        if not _matches_any(names, pattern):
+            raise InputError(
+                f"no convolution matches {pattern!r}; there are: {', '.join(names) or 'none'}.",
+                "Try: dsconvert inspect MODEL",
+            )
+    layers = tuple(_plan_one(candidate, policy) for candidate in candidates)
+    return Plan(source_sha256=source_sha256, layers=layers)
+
+
+def _matches_any(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
+    reason = candidate.reason or _unwanted(candidate, policy)
+    if reason is not None:
+        return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
+    choice = Choice(pairs=policy.pairs, order=policy.order)
+    return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
+
+
+def _unwanted(candidate: Candidate, policy: Policy) -> Reason | None:
+    name, spec = candidate.name, candidate.spec
+    for pattern in policy.exclude:
+        if fnmatchcase(name, pattern):
+            return Reason(code="excluded", text=f"excluded by {pattern!r}")
+    if policy.include and not any(fnmatchcase(name, pattern) for pattern in policy.include):
+        return Reason(code="not-included", text="not among the included names")
+    # A stem is rewritten only when it is meant: named without a wildcard.
+    if spec is not None and candidate.stem and name not in policy.include:
+        channels = f"{spec.in_channels} input channel{'s' if spec.in_channels > 1 else ''}"
+        return Reason(
+            code="stem",
+            text=f"a stem of {channels}: its pairs are no faster (--include {name} to insist)",
+        )
+    return None
