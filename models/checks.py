@@ -1,0 +1,162 @@
+"""Whether data fit a model: what must be refused, and what only looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.predictor import Array, Shape
+
+from .datasets import Data
+
+_PROBE = 256
+"""Samples looked at where a few tell as much as all."""
+
+_VARIANCE_RATIO = 30.0
+"""By how much a BatchNorm's inputs may differ in variance from what it saw in training.
+
+Feeding 0…255 for 0…1 or the other way round is a factor of 65,000; other data of the same kind
+stays within about 3.
+"""
+
+
+def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
+    """Refuse data that the model cannot take.
+
+    Args:
+        input_shapes: The shapes of the model's inputs with the batch axis first; None where free.
+        data: The samples.
+
+    Raises:
+        InputError: With what was got and expected for every input.
+    """
+    if len(input_shapes) != len(data.inputs):
+        raise InputError(
+            f"{data.source} gives {len(data.inputs)} inputs, the model takes {len(input_shapes)}."
+        )
+    names = data.names or tuple(f"input {number}" for number in range(len(input_shapes)))
+    pairs = list(zip(names, data.inputs, input_shapes, strict=True))
+    wrong = [
+        f"{name}: got {_told(array.shape)}, expected {_told(expected)}"
+        for name, array, expected in pairs
+        if not _fits(array.shape, expected)
+    ]
+    if not wrong:
+        return
+    turned = not data.preprocessing.channels_first and any(
+        array.ndim == 4 and _fits([array.shape[axis] for axis in (0, 3, 1, 2)], expected)
+        for _, array, expected in pairs
+    )
+    raise InputError(
+        f"the shape of {data.source} does not fit the model: {'; '.join(wrong)}.",
+        "The model takes channels first: add --channels-first."
+        if turned
+        else "Give the data in the shape that the model was trained with.",
+    )
+
+
+def check_classes(data: Data, classes: int) -> None:
+    """Refuse labels that are not classes 0 … ``classes`` − 1.
+
+    Raises:
+        InputError: With the range that was got.
+    """
+    labels = data.labels
+    if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
+        got = "none" if labels is None else f"{labels.dtype} of shape {_told(labels.shape)}"
+        raise InputError(f"{data.source} gives no class labels: got {got}.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"the labels of {data.source} go from {labels.min()} to {labels.max()}, "
+            f"and the model has the classes 0 to {classes - 1}."
+        )
+
+
+def suspicions(data: Data, model: Any = None) -> list[str]:
+    """What looks wrong with the data but need not be.
+
+    Args:
+        data: The samples.
+        model: The Keras model that they are for, to compare with what it was trained on; without
+            it only the data are looked at.
+
+    Returns:
+        Sentences for the user; empty where nothing is conspicuous.
+    """
+    found = [
+        f"{name or 'the input'} of {data.source} {fault}"
+        for name, array in zip(data.names or [""] * len(data.inputs), data.inputs, strict=True)
+        if (fault := _fault(array))
+    ]
+    if found or model is None:
+        return found
+    return [text for text in (_rescaling(data, model), _batch_norm(data, model)) if text]
+
+
+def _fault(array: Array) -> str | None:
+    if not np.isfinite(array).all():
+        return "has values that are not finite"
+    if array.min() == array.max():
+        return f"is constant: every value is {array.flat[0]}"
+    if len(array) > 1 and (array[1:] == array[0]).all():
+        return f"repeats one sample {len(array)} times"
+    return None
+
+
+def _rescaling(data: Data, model: Any) -> str | None:
+    """A model that divides its inputs by 255 itself, fed with what was divided already."""
+    import keras
+
+    from .trainee import leaf_layers
+
+    layers = [x for x in leaf_layers(model) if not isinstance(x, keras.layers.InputLayer)]
+    if not layers or not isinstance(layers[0], keras.layers.Rescaling):
+        return None
+    scale = float(np.max(np.abs(layers[0].scale)))
+    largest = float(np.abs(data.inputs[0]).max())
+    if scale > 1 / 50 or largest > 2:
+        return None
+    return (
+        f"the model itself multiplies its input by {scale:.3g}, and {data.source} reaches only "
+        f"{largest:.3g}: is it scaled twice? Without --scale the stored values are fed."
+    )
+
+
+def _batch_norm(data: Data, model: Any) -> str | None:
+    """The variance at the first BatchNorm against the one it remembers from training."""
+    import keras
+
+    from .keras_predictor import KerasPredictor
+
+    norms = (x for x in model.layers if isinstance(x, keras.layers.BatchNormalization))
+    norm = next(norms, None)
+    if norm is None or not hasattr(norm, "input"):  # shared layers have several
+        return None
+    trained = np.asarray(norm.moving_variance, np.float64)
+    if (trained == 1).all():  # never trained
+        return None
+    probe = keras.Model(model.inputs, norm.input)
+    (values,) = KerasPredictor(probe).predict([array[:_PROBE] for array in data.inputs])
+    axes = tuple(axis for axis in range(values.ndim) if axis != norm.axis % values.ndim)
+    alive = trained > 1e-3 * trained.max()
+    ratio = float(np.median(values.var(axis=axes, dtype=np.float64)[alive] / trained[alive]))
+    if 1 / _VARIANCE_RATIO <= ratio <= _VARIANCE_RATIO:
+        return None
+    return (
+        f"at {norm.name} the variance of {data.source} is {ratio:.2g} times that of the training "
+        f"data: values {np.sqrt(ratio):.2g} times as large as those the model was trained on? "
+        "See --scale, --mean and --std."
+    )
+
+
+def _fits(shape: Iterable[int], expected: Shape) -> bool:
+    got = tuple(shape)
+    return len(got) == len(expected) and all(
+        free in (None, size) for size, free in zip(got[1:], expected[1:], strict=True)
+    )
+
+
+def _told(shape: Sequence[int | None]) -> str:
+    return f"({', '.join(['n', *('any' if size is None else str(size) for size in shape[1:])])})"
