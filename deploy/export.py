@@ -140,7 +140,7 @@ def _checked_format(path: Path, format: Format | None, quantize: Quantization) -
 
 def _arrays(data: Data) -> Sequence[Array]:
     """The data as one array per input."""
-    return [data] if isinstance(data, np.ndarray) else data
+    return [data] if isinstance(data, np.ndarray) else [np.asarray(array) for array in data]
 
 
 def _verification_inputs(

@@ -12,6 +12,7 @@ from dsconvert.converter.core.predictor import Array
 
 from .quiet import captured
 from .runtime import first_line
+from .samples import check_inputs
 from .types import TensorInfo
 
 _CHUNK = 32
@@ -86,7 +87,9 @@ def read_source(model: Any, samples: Sequence[Array] | None) -> KerasSource:
         if any(layer.compute_dtype in _LOW_PRECISION for layer in _all_layers(functional)):
             functional = _in_float32(keras, functional)
             notes.append("mixed-precision model: exported, and compared, in float32")
-        fixed = samples if _is_dilated(functional) else None
+        fixed = None
+        if samples is not None and _is_dilated(functional):
+            fixed = check_inputs(samples, _infos(functional.inputs), "the data")
         inputs = _named_inputs(keras, functional, fixed)
         for tensor, original in zip(inputs, functional.inputs, strict=True):
             if tensor.shape != original.shape:
@@ -100,11 +103,12 @@ def read_source(model: Any, samples: Sequence[Array] | None) -> KerasSource:
                     )
         outputs = keras.tree.flatten(functional(inputs))
         flat = keras.Model(inputs, dict(zip(names, outputs, strict=True)))
-    infos = tuple(
-        TensorInfo(name=tensor.name, shape=tuple(tensor.shape), dtype=tensor.dtype)
-        for tensor in inputs
-    )
-    return KerasSource(model=flat, inputs=infos, output_names=names, notes=tuple(notes))
+    return KerasSource(model=flat, inputs=_infos(inputs), output_names=names, notes=tuple(notes))
+
+
+def _infos(tensors: Iterable[Any]) -> tuple[TensorInfo, ...]:
+    """Describe symbolic tensors."""
+    return tuple(TensorInfo(name=t.name, shape=tuple(t.shape), dtype=t.dtype) for t in tensors)
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:

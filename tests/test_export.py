@@ -191,6 +191,8 @@ def test_free_height_and_width_stay_free(name, tmp_path):
 
 def test_free_sizes_of_a_dilated_model_are_fixed_to_the_data(images, tmp_path):
     model = build_cnn(dilation=2, size=None)
+    with pytest.raises(InputError, match="2 arrays where the model has 1 input"):
+        export(model, tmp_path / "fixed.tflite", verification=[images, images])
     free = export(model, tmp_path / "free.tflite")
     fixed = export(model, tmp_path / "fixed.tflite", verification=images)
 
