@@ -1,1 +1,30 @@
-"""The rewrite: standard convolutions become depthwise + pointwise pairs."""
+"""The rewrite: trained convolutions become depthwise + pointwise pairs.
+
+`inspect` shows what a model's convolutions are and what rewriting them would do; `rewrite` does it
+and returns a `Rewritten`: the new model, the plan and a report.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.types import Plan
+    from .inspection import Inspection, inspect
+    from .rewriting import Rewritten, rewrite
+
+_HOME = {
+    "Inspection": ".inspection",
+    "Plan": ".core.types",
+    "Rewritten": ".rewriting",
+    "inspect": ".inspection",
+    "rewrite": ".rewriting",
+}
+
+__all__ = ["Inspection", "Plan", "Rewritten", "inspect", "rewrite"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up late: the command line lives in this package and must start without numpy.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)

@@ -1,1 +1,28 @@
-"""What goes in: model files, data, fine-tuning, evaluation."""
+"""What goes in, and what makes it good again: model files, data, fine-tuning, evaluation."""
+
+from .checks import suspicions
+from .datasets import Data, load_data
+from .evaluate import Evaluation, evaluate
+from .finetune import finetune
+from .keras_predictor import KerasPredictor
+from .loading import Loaded, load, resolve_custom_objects
+from .preprocess import Preprocessing, parse_number
+from .tuning import Epoch, FinetuneSettings, Tuned
+
+__all__ = [
+    "Data",
+    "Epoch",
+    "Evaluation",
+    "FinetuneSettings",
+    "KerasPredictor",
+    "Loaded",
+    "Preprocessing",
+    "Tuned",
+    "evaluate",
+    "finetune",
+    "load",
+    "load_data",
+    "parse_number",
+    "resolve_custom_objects",
+    "suspicions",
+]

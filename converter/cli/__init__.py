@@ -1,0 +1,33 @@
+"""The command line. One file per command; what they share is in `options` and `terminal`."""
+
+import click
+
+from .evaluate import evaluate
+from .export import export
+from .finetune import finetune
+from .inspect import inspect
+from .profile import profile
+from .rewrite import rewrite
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dsconvert")
+def main() -> None:
+    r"""Rewrite trained convolutions as depthwise + pointwise pairs, and deploy the result.
+
+    \b
+    A typical run:
+      dsconvert inspect  model.h5
+      dsconvert rewrite  model.h5 -o small.keras --calibration images.npz
+      dsconvert finetune small.keras --teacher model.h5 --data train.npz -o tuned.keras
+      dsconvert evaluate tuned.keras --data test.npz --reference model.h5
+      dsconvert export   tuned.keras -o model.tflite --quantize int8 --calibration images.npz
+      dsconvert profile  model.tflite
+
+    Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
+    2 the input cannot be used.
+    """
+
+
+for command in (inspect, rewrite, finetune, evaluate, export, profile):
+    main.add_command(command)

@@ -13,7 +13,7 @@ from .predictor import Array
 from .staged import Site
 from .types import Choice, ConvSpec, Factorization, Order
 
-AFFORDABLE_WORK = 2e10
+AFFORDABLE_WORK = 2e9
 """Multiplications a sweep of the pointwise-first fit may take before "auto" leaves it out."""
 
 

@@ -79,7 +79,7 @@ def weight_errors(kernel: Array, order: Order) -> Float:
     if total == 0:
         return np.zeros(min(matrices.shape[1:]))
     tail = np.maximum(total - np.cumsum(energy.sum(axis=0)), 0.0)
-    return np.sqrt(tail / total)[: min(matrices.shape[1:])]
+    return as_float(np.sqrt(tail / total))[: min(matrices.shape[1:])]
 
 
 def random_pairs(

@@ -71,19 +71,20 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> Accuracy:
 
 
 def top_k(scores: Array, labels: Array, k: int) -> Accuracy:
-    """Top-k accuracy; a tie with the true class counts against it.
+    """Top-k accuracy; of equal scores the lower class comes first, as with arg max.
 
-    Ties count against the model because a constant or saturated output would otherwise be right
-    by its position.
+    A sample with a value that is not finite counts as wrong.
 
     Args:
         scores: (batch, classes), any monotone score.
         labels: (batch,) integer classes.
         k: How many classes may be named.
     """
-    true = np.take_along_axis(scores, labels.reshape(-1, 1).astype(np.int64), axis=1)
-    better = np.sum(scores >= true, axis=1) - 1  # minus the true class itself
-    correct = (better < k) & np.isfinite(scores).all(axis=1)
+    truth = labels.reshape(-1, 1).astype(np.int64)
+    true = np.take_along_axis(scores, truth, axis=1)
+    earlier = np.arange(scores.shape[1]) < truth
+    rank = np.sum((scores > true) | ((scores == true) & earlier), axis=1)
+    correct = (rank < k) & np.isfinite(scores).all(axis=1)
     return wilson(int(correct.sum()), len(labels))
 
 

@@ -21,7 +21,7 @@ from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
 from .predictor import Array
 from .staged import Weights
-from .types import Factorization, Float, Order, error_between
+from .types import Factorization, Float, Order, as_float, error_between
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _pointwise_first(
         """What pair t has to explain: G − C·(the other pairs), (C, k², N)."""
         others = estimate() - np.einsum("na,nc->can", taps[t], mixers[t])
         pulled = problem.cov.reshape(C * k2, C * k2) @ others.reshape(C * k2, N)
-        return problem.cross - pulled.reshape(C, k2, N)
+        return as_float(problem.cross - pulled.reshape(C, k2, N))
 
     def step() -> float:
         for t in range(T):
@@ -286,7 +286,7 @@ def _pointwise_first(
         return problem.value(estimate())
 
     _alternate((step,), problem.value(estimate()), options, problem.constant, trace)
-    return taps, mixers
+    return as_float(taps), as_float(mixers)
 
 
 _BLOCK = 1 << 26  # float64 values of scratch, 512 MiB

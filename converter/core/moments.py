@@ -39,7 +39,7 @@ class Statistics:
     def explained(self, kernel: Float) -> Float:
         """E(y − E y − Wᵀ(x − E x))² for each output, (N,), of a kernel (D, N)."""
         quadratic = np.einsum("dn,dn->n", kernel, self.cov @ kernel)
-        return self.var_y - 2 * np.einsum("dn,dn->n", kernel, self.cross) + quadratic
+        return as_float(self.var_y - 2 * np.einsum("dn,dn->n", kernel, self.cross) + quadratic)
 
     def relative_error(self, kernel: Float) -> float:
         """‖y − ŷ‖ / ‖y − E y‖ of a kernel (D, N) whose bias is right."""
@@ -49,7 +49,7 @@ class Statistics:
 
     def output_variance(self, kernel: Float) -> Float:
         """Var(ŷ) of a kernel (D, N), (N,)."""
-        return np.maximum(np.einsum("dn,dn->n", kernel, self.cov @ kernel), 0.0)
+        return as_float(np.maximum(np.einsum("dn,dn->n", kernel, self.cov @ kernel), 0.0))
 
 
 class Moments:

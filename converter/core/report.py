@@ -101,24 +101,25 @@ def _layer_report(layer: LayerPlan, factors: Factorization | None) -> LayerRepor
     spec = layer.spec
     if spec is None:
         return LayerReport(name=layer.name, reason=layer.reason)
-    before = {"macs_before": conv_macs(spec), "params_before": conv_params(spec)}
+    macs, params = conv_macs(spec), conv_params(spec)
     if factors is None:
         return LayerReport(
             name=layer.name,
             reason=layer.reason,
-            **before,
-            macs_after=before["macs_before"],
-            params_after=before["params_before"],
+            macs_before=macs,
+            macs_after=macs,
+            params_before=params,
+            params_after=params,
         )
     order, pairs = factors.order, factors.pairs
-    has_bias = factors.bias is not None
     return LayerReport(
         name=layer.name,
         order=order,
         pairs=pairs,
-        **before,
+        macs_before=macs,
         macs_after=pair_macs(spec, order, pairs),
-        params_after=pair_params(spec, order, pairs, bias=has_bias),
+        params_before=params,
+        params_after=pair_params(spec, order, pairs, bias=factors.bias is not None),
         weight_error=factors.weight_error,
         data_error=factors.data_error,
         notes=factors.notes,

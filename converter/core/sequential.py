@@ -332,9 +332,9 @@ def _image(array: Array, site: Site) -> Array:
 
 
 def _enough(features: int) -> int:
-    """Patches for a layer: several per unknown, bounded by about 4·10¹¹ multiplications."""
-    affordable = int(2e11 / features**2)
-    return int(np.clip(affordable, max(8192, 2 * features), 65536))
+    """Patches for a layer: several per unknown, as many as 10¹¹ multiplications allow."""
+    affordable = int(1e11 / features**2)
+    return int(np.clip(affordable, max(8192, 2 * features), 32768))
 
 
 def _settle(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
@@ -343,9 +343,11 @@ def _settle(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | 
     Returns:
         The layer's bias and the norm's new statistics, None where they stay as they are.
     """
-    if norm is not None and bias is not None and site.bias is None:
-        bias, norm = None, replace(norm, mean=norm.mean - bias)
-    return bias, None if norm is site.norm else norm
+    if norm is None:
+        return bias, None
+    if bias is not None and site.bias is None:
+        return None, replace(norm, mean=norm.mean - bias)
+    return bias, norm if norm is not site.norm else None
 
 
 def _matched(norm: Norm, factors: Factorization, stats: Statistics) -> Norm:

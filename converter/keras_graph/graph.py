@@ -120,12 +120,8 @@ def flatten(model: Any) -> FlatGraph:
                 continue  # a call outside this graph
             nested = graph_of(node.operation)
             if nested is not None:
-                given = [
-                    known[id(t)]
-                    for t in flat((node.arguments.args, node.arguments.kwargs))
-                    if id(t) in known
-                ]
-                results = visit(nested, given)
+                given = [known[id(tensor)] for tensor in tensors]
+                results = visit(nested, given, f"{path}{node.operation.name}/")
             else:
                 results = list(range(len(symbolic), len(symbolic) + len(node.outputs)))
                 symbolic.extend(node.outputs)

@@ -82,8 +82,13 @@ def rewrite(
     from .keras_graph.graph import as_functional, flatten
     from .keras_graph.read import read_convolutions
 
-    inputs = _as_inputs(calibration)
+    inputs = as_inputs(calibration)
     method = method or ("svd" if inputs is None else "data")
+    if method == "data" and inputs is None:
+        raise InputError(
+            "fitting to data needs calibration images.",
+            "Add --calibration FILE.npz, or use --method svd.",
+        )
     source = as_functional(model)
     graph = flatten(source)
     convolutions = read_convolutions(graph)
@@ -92,9 +97,10 @@ def rewrite(
         plan = make_plan(convolutions, policy, source_sha256)
     chosen = plan.chosen
     trials: list[Lane] = []
-    if method == "data":
+    if method == "data" and inputs is not None:
+        check_calibration(graph, inputs)
         settings = Settings(memory=memory, seed=seed)
-        trials = _fit(graph, chosen, _checked(graph, inputs), settings, progress)
+        trials = _fit(graph, chosen, inputs, settings, progress)
     else:
         rng = np.random.default_rng(seed)
         for convolution in convolutions:
@@ -140,9 +146,7 @@ def _fit(
     mixed = np.random.default_rng(settings.seed).permutation(len(inputs[0]))
     shuffled = [array[mixed] for array in inputs]
     held_out = _held_out(len(mixed))
-    return fit_network(
-        stages, shuffled, held_out, chosen, _recipes(stages), settings, progress
-    )
+    return fit_network(stages, shuffled, held_out, chosen, _recipes(stages), settings, progress)
 
 
 def _recipes(stages: Any) -> list[Recipe]:
@@ -177,20 +181,20 @@ def _apply(
     return rebuild(source, lane.factors, lane.weights, KerasStages(graph, chosen).norms())
 
 
-def _as_inputs(calibration: Array | Sequence[Array] | None) -> list[Array] | None:
+def as_inputs(calibration: Array | Sequence[Array] | None) -> list[Array] | None:
+    """The calibration data as a list with one array per input."""
     if calibration is None:
         return None
     arrays = [calibration] if isinstance(calibration, np.ndarray) else list(calibration)
     return [np.asarray(array) for array in arrays]
 
 
-def _checked(graph: Any, inputs: list[Array] | None) -> list[Array]:
-    """The calibration arrays, once they fit the model's inputs."""
-    if inputs is None:
-        raise InputError(
-            "fitting to data needs calibration images.",
-            "Add --calibration FILE.npz, or use --method svd.",
-        )
+def check_calibration(graph: Any, inputs: Sequence[Array]) -> None:
+    """Refuse calibration arrays that do not fit the model's inputs.
+
+    Raises:
+        InputError: With the shapes, or the number of images.
+    """
     expected = [tuple(graph.symbolic[value].shape) for value in graph.inputs]
     got = [array.shape for array in inputs]
     fits = len(expected) == len(got) and all(
@@ -212,7 +216,6 @@ def _checked(graph: Any, inputs: list[Array] | None) -> list[Array]:
     for array in inputs:
         if not np.isfinite(array).all():
             raise InputError("the calibration data hold NaN or infinite values.", "Clean them.")
-    return inputs
 
 
 def _held_out(images: int) -> int:

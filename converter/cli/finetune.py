@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import figures, options, terminal
+from .records import FinetuneResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LABEL_WEIGHT = 0.3
+"""The share of the true class in the targets with --labels."""
+
+
+def show(console: Console, result: FinetuneResult) -> None:
+    """One line per epoch, then the file."""
+    from rich.table import Table
+
+    table = Table("epoch", "loss", "harm", "output", "agreement", "SQNR", "time", box=None)
+    for epoch in result.history:
+        first = epoch.fidelity[0]
+        table.add_row(
+            f"{epoch.epoch}{' (kept)' if epoch.epoch == result.best_epoch else ''}",
+            figures.short(epoch.loss),
+            figures.short(epoch.harm),
+            first.name,
+            figures.percent(first.top1_agreement),
+            "–" if first.sqnr_db is None else f"{first.sqnr_db:.1f} dB",
+            f"{epoch.seconds:.1f} s",
+        )
+    console.print(table)
+    console.print("harm: KL in nats, or squared relative error, to the teacher on held-out images")
+    for note in result.notes:
+        console.print(f"note: {note}")
+    console.print(f"{result.output}: {figures.kib(result.size_bytes)}, SHA-256 {result.sha256}")
+
+
+@click.command()
+@click.argument("model", type=options.MODEL)
+@click.option("--teacher", type=options.MODEL, required=True, help="The model it was made from.")
+@click.option("--data", metavar="DATA", required=True, help="Training images; no labels needed.")
+@options.output("_tuned.keras", "a .keras or .h5 file")
+@click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
+@click.option("--labels", is_flag=True, help="Mix the data's labels into the targets.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option(
+    "--optimizer", type=click.Choice(["adam", "adamw"]), default="adam", show_default=True
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True)
+@click.option(
+    "--augment", multiple=True, type=click.Choice(["flip", "crop"]), help="May be repeated."
+)
+@click.option(
+    "--mixed-precision", is_flag=True, help="Compute in bfloat16: several times faster on new CPUs."
+)
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@options.overwrite
+@options.preprocessing
+@options.loading
+@options.common
+@terminal.speaks(show)
+def finetune(
+    model: Path,
+    teacher: Path,
+    data: str,
+    output: Path | None,
+    samples: int | None,
+    labels: bool,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    optimizer: Any,
+    temperature: float,
+    augment: tuple[Any, ...],
+    mixed_precision: bool,
+    resume: bool,
+    overwrite: bool,
+    seed: int,
+    trust: bool,
+    custom_objects: str | None,
+    **prepare: Any,
+) -> FinetuneResult:
+    """Train the rewritten MODEL to answer as --teacher does, and keep the best epoch."""
+    from dsconvert.models import FinetuneSettings
+    from dsconvert.models import finetune as run
+
+    prepared = options.as_preprocessing(**prepare)
+    output = options.place(model, output, "_tuned.keras", overwrite, allowed=(".keras", ".h5"))
+    state = _state(output, resume, overwrite)
+    settings = FinetuneSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        label_weight=LABEL_WEIGHT if labels else 0.0,
+        temperature=temperature,
+        augment=augment,
+        mixed_precision=mixed_precision,
+        seed=seed,
+    )
+    student = options.load_keras(model, trust, custom_objects)
+    original = options.load_keras(teacher, trust, custom_objects)
+    images = options.data_for(
+        original.model,
+        data,
+        split="train",
+        samples=samples,
+        seed=seed,
+        labels=labels,
+        preprocessing=prepared,
+    )
+    tuned = run(
+        student.model, original.model, images, settings, state=state, progress=terminal.progress
+    )
+    size, digest = options.save_keras(tuned.model, output, overwrite)
+    state.unlink(missing_ok=True)
+    return FinetuneResult(
+        student=str(model),
+        teacher=str(teacher),
+        output=str(output),
+        sha256=digest,
+        size_bytes=size,
+        settings=settings,
+        preprocessing=prepared,
+        history=tuned.history,
+        best_epoch=tuned.best_epoch,
+        notes=tuned.notes,
+    )
+
+
+def _state(output: Path, resume: bool, overwrite: bool) -> Path:
+    """The file beside the output that an interrupted run leaves."""
+    from dsconvert.converter.core.errors import InputError
+
+    state = output.with_name(output.name + ".state")
+    if state.exists() and not resume:
+        if not overwrite:
+            raise InputError(
+                f"{state} is left from an interrupted run.",
+                "Go on with --resume, or start again with --overwrite.",
+            )
+        state.unlink()
+    if resume and not state.exists():
+        raise InputError(f"there is nothing to resume: {state} does not exist.", "Drop --resume.")
+    return state

@@ -1,0 +1,177 @@
+"""The options that commands share, and the values they become. Imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dsconvert.models import Data, Loaded, Preprocessing
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MODEL = click.Path(path_type=Path)
+
+
+class Memory(click.ParamType[int]):
+    """Bytes as people write them: 512MiB, 2GiB, 1.5G."""
+
+    name = "size"
+    units = {"k": 10, "m": 20, "g": 30, "t": 40}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a size in binary units."""
+        if isinstance(value, int):
+            return value
+        text = value.strip().lower().removesuffix("b").removesuffix("i")
+        power = self.units.get(text[-1:], 0)
+        try:
+            size = int(float(text[:-1] if power else text) * 2**power)
+        except ValueError:
+            size = 0
+        if size <= 0:
+            self.fail(f"{value!r} is not a size; write it as 512MiB or 2GiB.", param, ctx)
+        return size
+
+
+def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several decorators as one, the first outermost."""
+
+    def apply(function: Command) -> Command:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+common = stack(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seeds every draw."),
+)
+
+loading = stack(
+    click.option(
+        "--trust", is_flag=True, help="Allow a model file to run code it carries (Lambda layers)."
+    ),
+    click.option(
+        "--custom-objects",
+        metavar="MODULE:NAME",
+        help="A dictionary, class or function of yours that the model needs.",
+    ),
+)
+
+preprocessing = stack(
+    click.option("--scale", metavar="NUMBER", help="Multiply stored values, e.g. 1/255."),
+    click.option("--mean", metavar="N[,N…]", help="Then subtract: one number, or one per channel."),
+    click.option("--std", metavar="N[,N…]", help="Then divide by: one number, or one per channel."),
+    click.option("--channels-first", is_flag=True, help="Feed images as (n, C, H, W)."),
+)
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+def as_preprocessing(
+    scale: str | None, mean: str | None, std: str | None, channels_first: bool
+) -> Preprocessing:
+    """The four options as one value."""
+    from dsconvert.models import Preprocessing, parse_number
+
+    def numbers(text: str | None) -> tuple[float, ...] | None:
+        return None if text is None else tuple(map(parse_number, text.split(",")))
+
+    return Preprocessing(
+        scale=1.0 if scale is None else parse_number(scale),
+        mean=numbers(mean),
+        std=numbers(std),
+        channels_first=channels_first,
+    )
+
+
+def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
+    """Load a Keras model and tell what was repaired."""
+    from dsconvert.models import load, resolve_custom_objects
+
+    from .terminal import import_quietly, note
+
+    import_quietly("tensorflow")
+    objects = resolve_custom_objects(custom_objects) if custom_objects else None
+    loaded = load(path, trust=trust, custom_objects=objects)
+    for repair in loaded.repairs:
+        note(f"{path.name}: {repair}")
+    return loaded
+
+
+def data_for(model: Any, source: str, *, split: Any, warn: bool = True, **wishes: Any) -> Data:
+    """Load data in the form a Keras model takes, and say what looks wrong with them."""
+    from dsconvert.models import KerasPredictor, load_data, suspicions
+
+    from .terminal import note
+
+    predictor = KerasPredictor(model)
+    data = load_data(
+        source,
+        split=split,
+        input_names=predictor.input_names,
+        input_shapes=predictor.input_shapes,
+        **wishes,
+    )
+    for suspicion in suspicions(data, model) if warn else ():
+        note(suspicion)
+    return data
+
+
+def calibration_for(
+    model: Any, source: str | None, samples: int, seed: int, prepared: Preprocessing
+) -> Data | None:
+    """Calibration images, if a source was given."""
+    if source is None:
+        return None
+    return data_for(
+        model, source, split="train", samples=samples, seed=seed, preprocessing=prepared
+    )
+
+
+def output(ending: str, kind: str) -> Callable[[Command], Command]:
+    """The option -o with its default described."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        help=f"The file to write, {kind}; by default MODEL with the ending {ending}.",
+    )
+
+
+def place(
+    model: Path, output: Path | None, ending: str, overwrite: bool, *, allowed: tuple[str, ...]
+) -> Path:
+    """Where the result goes, refused at once if it cannot go there."""
+    from dsconvert.converter.core.errors import InputError
+    from dsconvert.converter.core.files import check_writable
+
+    path = output or model.with_name(model.stem + ending)
+    if path.suffix not in allowed:
+        raise InputError(
+            f"{path} ends in {path.suffix!r}; allowed: {' or '.join(allowed)}.",
+            f"Try: -o {path.with_suffix(allowed[0])}",
+        )
+    check_writable(path, overwrite=overwrite)
+    return path
+
+
+def save_keras(model: Any, path: Path, overwrite: bool) -> tuple[int, str]:
+    """Save a Keras model; gives its size in bytes and its SHA-256."""
+    import warnings
+
+    from dsconvert.converter.core.files import replacing, sha256
+
+    with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
+        # Keras calls .h5 legacy; it was asked for.
+        warnings.filterwarnings("ignore", message=".*HDF5.*")
+        model.save(temporary)
+    return path.stat().st_size, sha256(path)

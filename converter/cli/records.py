@@ -1,0 +1,63 @@
+"""Results of commands that join the records of several rooms; importing this is cheap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from dsconvert.converter.core.report import RewriteReport
+    from dsconvert.models import Epoch, FinetuneSettings, Preprocessing
+
+
+class RewriteResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A rewritten model file.
+
+    Attributes:
+        model: The file it was made from.
+        output: The file that was written.
+        sha256: Its hash.
+        size_bytes: Its size.
+        repairs: What had to be repaired to load the model.
+        preprocessing: What was done to the calibration images.
+        report: What was done to the layers.
+    """
+
+    schema: Literal["dsconvert.rewritten/1"] = "dsconvert.rewritten/1"
+    model: str
+    output: str
+    sha256: str
+    size_bytes: int
+    repairs: tuple[str, ...]
+    preprocessing: Preprocessing
+    report: RewriteReport
+
+
+class FinetuneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A fine-tuned model file.
+
+    Attributes:
+        student: The file it was made from.
+        teacher: The file it learnt from.
+        output: The file that was written.
+        sha256: Its hash.
+        size_bytes: Its size.
+        settings: How it was trained.
+        preprocessing: What was done to the images.
+        history: Epoch 0, the student as it came, and those after it.
+        best_epoch: The epoch whose weights were kept.
+        notes: What a reader should know.
+    """
+
+    schema: Literal["dsconvert.finetuned/1"] = "dsconvert.finetuned/1"
+    student: str
+    teacher: str
+    output: str
+    sha256: str
+    size_bytes: int
+    settings: FinetuneSettings
+    preprocessing: Preprocessing
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    notes: tuple[str, ...]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import figures, options, terminal
+from .records import RewriteResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(console: Console, result: RewriteResult) -> None:
+    """One line per convolution, then the totals and the file."""
+    from rich.table import Table
+
+    report = result.report
+    table = Table("layer", "became", "MACs", "params", box=None, pad_edge=False)
+    table.add_column("weight error", justify="right")
+    table.add_column("data error", justify="right")
+    for row in report.layers:
+        if row.pairs is None:
+            reason = row.reason.text if row.reason else ""
+            table.add_row(row.name, f"left alone: {reason}")
+            continue
+        notes = f" ({'; '.join(row.notes)})" if row.notes else ""
+        table.add_row(
+            row.name,
+            f"{row.pairs} × {row.order}{notes}",
+            f"{figures.short(row.macs_before)} → {figures.short(row.macs_after)}",
+            f"{row.params_before:,} → {row.params_after:,}",
+            figures.percent(row.weight_error),
+            figures.percent(row.data_error),
+        )
+    console.print(table)
+    for trial in report.trials:
+        chosen = " (taken)" if trial is report.trials[0] else ""
+        console.print(f"fitted with {trial.recipe}: harm {trial.harm:.4g}{chosen}")
+    if report.trials:
+        console.print(
+            f"  harm: KL in nats, or squared relative error, on {report.held_out_images} of the "
+            f"calibration images that no fit saw; the other {report.calibration_images} were used"
+        )
+    if report.refitted:
+        console.print(f"also refitted: {', '.join(report.refitted)}")
+    for note in report.notes:
+        console.print(f"note: {note}")
+    console.print(
+        f"{len(report.rewritten)} of {len(report.layers)} convolutions rewritten by "
+        f"{report.method}: MACs {figures.short(report.macs_before)} → "
+        f"{figures.short(report.macs_after)} "
+        f"({figures.ratio(report.macs_before, report.macs_after)} fewer), parameters "
+        f"{report.params_before:,} → {report.params_after:,} "
+        f"({figures.ratio(report.params_before, report.params_after)} fewer)"
+    )
+    console.print(f"{result.output}: {figures.kib(result.size_bytes)}, SHA-256 {result.sha256}")
+
+
+@click.command()
+@click.argument("model", type=options.MODEL)
+@options.output("_ds.keras", "a .keras or .h5 file")
+@click.option("--calibration", metavar="DATA", help="Unlabelled images to fit the pairs to.")
+@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["data", "svd", "random"]),
+    help="data: fit to images (default with --calibration); svd: weights only; "
+    "random: a fresh start, to compare with.",
+)
+@click.option("--pairs", type=click.IntRange(1), default=1, show_default=True, metavar="T")
+@click.option(
+    "--order",
+    type=click.Choice(["depthwise-first", "pointwise-first", "auto"]),
+    default="auto",
+    show_default=True,
+    help="auto: the lower error at equal cost.",
+)
+@click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
+@click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
+@options.overwrite
+@options.preprocessing
+@options.loading
+@options.common
+@terminal.speaks(show)
+def rewrite(
+    model: Path,
+    output: Path | None,
+    calibration: str | None,
+    samples: int,
+    method: Any,
+    pairs: int,
+    order: Any,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    memory: int,
+    overwrite: bool,
+    seed: int,
+    trust: bool,
+    custom_objects: str | None,
+    **prepare: Any,
+) -> RewriteResult:
+    """Replace the convolutions of MODEL by depthwise + pointwise pairs, using its weights.
+
+    With --calibration the pairs are fitted to what each layer does to your images, which is worth
+    far more than fitting them to the weights.
+    """
+    from dsconvert.converter import rewrite as run
+    from dsconvert.converter.core.errors import InputError
+
+    prepared = options.as_preprocessing(**prepare)
+    output = options.place(model, output, "_ds.keras", overwrite, allowed=(".keras", ".h5"))
+    if method in ("svd", "random") and calibration:
+        raise InputError(
+            f"--method {method} looks at no images, so --calibration would be ignored.",
+            "Leave one of the two out.",
+        )
+    loaded = options.load_keras(model, trust, custom_objects)
+    data = options.calibration_for(loaded.model, calibration, samples, seed, prepared)
+    result = run(
+        loaded.model,
+        calibration=None if data is None else data.inputs,
+        method=method,
+        pairs=pairs,
+        order=order,
+        include=include,
+        exclude=exclude,
+        memory=memory,
+        seed=seed,
+        source_sha256=loaded.sha256,
+        progress=terminal.progress,
+    )
+    size, digest = options.save_keras(result.model, output, overwrite)
+    return RewriteResult(
+        model=str(model),
+        output=str(output),
+        sha256=digest,
+        size_bytes=size,
+        repairs=loaded.repairs,
+        preprocessing=prepared,
+        report=result.report,
+    )
