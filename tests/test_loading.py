@@ -70,6 +70,25 @@ class TestGoodFiles:
         assert not loaded.model.compiled
         np.testing.assert_array_equal(loaded.model(images()), copy(images()))
 
+    def test_a_loss_that_is_not_there_does_not_matter_even_in_a_nested_model(self, tmp_path):
+        def lost(y_true, y_pred):
+            return keras.ops.mean(y_pred - y_true)
+
+        inner = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(2, 3)])
+        inner.compile(loss=lost)
+        path = tmp_path / "outer.keras"
+        outer = keras.Sequential([keras.Input((6, 6, 3)), inner])
+        outer.compile(loss=lost)
+        outer.save(path)
+        np.testing.assert_array_equal(load(path).model(images()), outer(images()))
+
+    def test_what_keras_warns_of_while_it_loads_is_kept_from_the_caller(self, saved):
+        with pytest.warns(UserWarning, match="must match the names"):
+            image = keras.Input((6, 6, 3), name="image")
+            model = keras.Model({"x": image}, keras.layers.Conv2D(2, 3)(image))
+        model.save(saved)
+        assert load(saved).model.input_names == ["image"]
+
     def test_the_given_file_is_not_changed(self, saved):
         before = saved.read_bytes()
         load(saved)
@@ -338,7 +357,8 @@ class TestRealFiles:
             group = file["model_weights"]
             for layer in group.values():
                 for name in layer.attrs["weight_names"]:
-                    found[name.decode().removesuffix(":0")] = layer[name][()]
+                    path = name.decode().removesuffix(":0")
+                    found[path.replace("depthwise_kernel", "kernel")] = layer[name][()]
         assert weights.keys() == found.keys()
         for name, value in found.items():
             np.testing.assert_array_equal(weights[name], value, err_msg=name)

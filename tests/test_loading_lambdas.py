@@ -51,8 +51,12 @@ NORMALIZE = {
         "BpgCinvzAAAAAA=="
     ),
 }
-# marshal.dumps((lambda x: x * x).__code__) and of abs(x), by the oldest and the newest.
+# The same of x * x and abs(x), by the oldest, the newest and one between.
 NOT_AFFINE = {
+    "2.7 whole division": (  # x * (7 / 2), which is 3 x
+        "YwEAAAABAAAAAwAAAEMAAABzDAAAAHwAAGQBAGQCABUUUygDAAAATmkHAAAAaQIAAAAoAAAAACgBAAAAdAEA"
+        "AAB4KAAAAAAoAAAAAHMIAAAAPHN0cmluZz50CAAAADxsYW1iZGE+AgAAAHQAAAAA"
+    ),
     "2.7 square": (
         "YwEAAAABAAAAAgAAAEMAAABzCAAAAHwAAHwAABRTKAEAAABOKAAAAAAoAQAAAHQBAAAAeCgAAAAAKAAAAABz"
         "EwAAAC90bXAvZ2VuX21hcnNoYWwucHl0CAAAADxsYW1iZGE+CgAAAHQAAAAA"
@@ -135,7 +139,9 @@ def test_affine_functions_are_followed(function, scale, offset, text):
     "function",
     [
         lambda x: x * x,
+        lambda x: (x + 1) * (x + 2),
         lambda x: 1.0 / x,
+        lambda x: 1.0 / (x + 2),
         lambda x: x / 0.0,
         lambda x: 3.0,
         lambda x: x - x,
@@ -169,8 +175,9 @@ def test_damaged_bytes_never_raise_anything_but_not_readable(seed):
         data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
         data[rng.integers(len(data))] = rng.integers(256)
         read_affine(bytes(data))
-    with pytest.raises(NotReadable):
-        read_code(whole[:-1])
+    for data in (whole[:-1], whole + b"N"):
+        with pytest.raises(NotReadable):
+            read_code(data)
 
 
 def test_deep_nesting_is_refused_before_python_runs_out_of_stack():

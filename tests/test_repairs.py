@@ -418,6 +418,18 @@ def test_weights_are_matched_by_name_where_order_differs(write_h5):
         np.testing.assert_array_equal(bias, weights[name][f"{name}/bias:0"])
 
 
+def test_weights_of_a_nested_depthwise_layer_are_matched_by_name(write_h5):
+    """Keras 3 calls kernel what Keras 2 called depthwise_kernel."""
+    shape = [None, 6, 6, 1]
+    convs = [layer("DepthwiseConv2D", n, kernel_size=[3, 3], use_bias=False) for n in ("a", "b")]
+    model = sequential(image(shape=shape), sequential(image(shape=shape), *convs, name="block"))
+    kernels = {n: array(3, 3, 1, 1, seed=i) for i, n in enumerate(("b", "a"))}
+    weights = {f"{n}/depthwise_kernel:0": kernel for n, kernel in kernels.items()}
+    block = load(write_h5(model, {"block": weights})).model.get_layer("block")
+    for name, kernel in kernels.items():
+        np.testing.assert_array_equal(block.get_layer(name).get_weights()[0], kernel)
+
+
 @pytest.mark.parametrize(
     ("weights", "match"),
     [

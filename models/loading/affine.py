@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from .marshal_data import Code, NotReadable, read_code
 
-_GENERATOR_OR_STARRED = 0x2C  # CO_VARARGS | CO_VARKEYWORDS | CO_GENERATOR
-
 _CLASSIC = {
     9: "NOP", 11: "NEGATE", 20: "*", 23: "+", 24: "-", 27: "/",
     83: "RETURN", 100: "CONST", 124: "ARGUMENT",
@@ -60,14 +58,7 @@ def read_affine(data: bytes) -> Affine | None:
     except NotReadable:
         return None
     fields = code.fields
-    if (
-        fields["argcount"] != 1
-        or fields.get("kwonly", 0)
-        or len(fields["varnames"]) != 1
-        or fields.get("freevars")
-        or fields.get("cellvars")
-        or fields["flags"] & _GENERATOR_OR_STARRED
-    ):
+    if fields["argcount"] != 1 or len(fields["varnames"]) != 1:  # *x and *, x count as names only
         return None
     # Pythons of one layout differ in their opcodes: a reading counts if it is the only one.
     readings = {

@@ -74,10 +74,8 @@ def allow_lambdas(path: Path, model: Config, *, trust: bool) -> Config:
 
 
 def _affine(function: Any) -> Affine | None:
-    code, defaults, closure = _parts(function)
-    if code is None or defaults or closure:
-        return None
-    return read_affine(code)
+    code, _, _ = _parts(function)
+    return None if code is None else read_affine(code)
 
 
 def _parts(function: Any) -> tuple[bytes | None, Any, Any]:

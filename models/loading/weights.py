@@ -101,8 +101,9 @@ def _matched(
 
 
 def _short(path: str) -> str:
-    """``model/conv/kernel:0`` -> ``conv/kernel``."""
-    return "/".join(path.removesuffix(":0").split("/")[-2:])
+    """``model/conv/depthwise_kernel:0`` -> ``conv/kernel``, as Keras 3 calls it."""
+    name = "/".join(path.removesuffix(":0").split("/")[-2:])
+    return name.replace("/depthwise_kernel", "/kernel")
 
 
 def _is_kernel(layer: keras.Layer, value: Array) -> bool:
