@@ -26,7 +26,8 @@ def show(console: Console, result: list[Measurement]) -> None:
     for one in result:
         cells = [one.path, f"{one.runtime} {one.runtime_version}", figures.kib(one.size_bytes)]
         start, latency = one.startup, one.latency
-        cells += [figures.ms(start and start.load_ms), figures.ms(start and start.first_run_ms)]
+        cells.append(figures.ms(start.load_ms if start else None))
+        cells.append(figures.ms(start.first_run_ms if start else None))
         if latency is None:
             table.add_row(*cells, *[""] * 6, f"failed: {one.failure}")
             continue
