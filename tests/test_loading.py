@@ -83,11 +83,12 @@ class TestGoodFiles:
         np.testing.assert_array_equal(load(path).model(images()), outer(images()))
 
     def test_what_keras_warns_of_while_it_loads_is_kept_from_the_caller(self, saved):
+        image = keras.Input((6, 6, 3), name="image")
+        output = keras.layers.Conv2D(2, 3)(image)
         with pytest.warns(UserWarning, match="must match the names"):
-            image = keras.Input((6, 6, 3), name="image")
-            model = keras.Model({"x": image}, keras.layers.Conv2D(2, 3)(image))
+            model = keras.Model({"x": image}, output)
         model.save(saved)
-        assert load(saved).model.input_names == ["image"]
+        assert load(saved).model.inputs[0].name == "image"
 
     def test_the_given_file_is_not_changed(self, saved):
         before = saved.read_bytes()
