@@ -179,6 +179,17 @@ class TestOtherFiles:
             with pytest.raises(InputError, match=match):
                 load(path)
 
+    def test_a_configuration_of_the_wrong_shape(self, saved):
+        if saved.suffix == ".keras":
+            pytest.skip("one format is enough")
+        with h5py.File(saved, "a") as file:
+            config = json.loads(file.attrs["model_config"])
+            policy = {"class_name": "Policy", "config": {}}
+            config["config"]["layers"][1]["config"]["dtype"] = policy
+            file.attrs["model_config"] = json.dumps(config)
+        with pytest.raises(InputError, match=r"not one that any Keras writes \(KeyError"):
+            load(saved)
+
     def test_a_config_that_keras_refuses(self, saved):
         if saved.suffix == ".keras":
             pytest.skip("one format is enough")

@@ -57,12 +57,11 @@ def read_affine(data: bytes) -> Affine | None:
         code = read_code(data)
     except NotReadable:
         return None
-    fields = code.fields
-    if fields["argcount"] != 1 or len(fields["varnames"]) != 1:  # *x and *, x count as names only
+    if code.fields["argcount"] != 1:
         return None
     # Pythons of one layout differ in their opcodes: a reading counts if it is the only one.
     readings = {
-        _follow(code, instructions(fields["code"]), names)
+        _follow(code, instructions(code.fields["code"]), names)
         for names in _OPCODES[code.age]
         for instructions in (_pairs, _words)
     } - {None}
@@ -71,7 +70,7 @@ def read_affine(data: bytes) -> Affine | None:
 
 def _pairs(code: bytes) -> Iterator[tuple[int, int]]:
     """Instructions of Python 3.6 and later: always two bytes."""
-    yield from zip(code[::2], code[1::2], strict=len(code) % 2 == 0)
+    yield from zip(code[::2], code[1::2], strict=False)
 
 
 def _words(code: bytes) -> Iterator[tuple[int, int]]:

@@ -154,15 +154,20 @@ def _open_keras(path: Path) -> Source:
         )
     if not any(name.startswith("model.weights") for name in names):
         raise InputError(f"{path} holds an architecture but no weights.", _SAVE_AGAIN)
-    version = json.loads(texts.get("metadata.json", "{}")).get("keras_version", "3")
+    metadata = _json(path, texts.get("metadata.json", "{}"))
+    version = str(metadata.get("keras_version", "3")) if isinstance(metadata, dict) else "3"
     return Source(path, "keras", _parse(path, texts["config.json"]), version, "")
 
 
-def _parse(path: Path, text: str) -> Config:
+def _json(path: Path, text: str) -> Any:
     try:
-        config: Config = json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(*_broken(path, "model configuration", error)) from error
+
+
+def _parse(path: Path, text: str) -> Config:
+    config: Config = _json(path, text)
     if isinstance(config, dict) and isinstance(config.get("config"), list):
         return config  # a Sequential of Keras before 2.2.3
     if not is_object(config):

@@ -146,14 +146,14 @@ def _is_known(item: Config, kind: str, custom: Mapping[str, Any]) -> bool:
     import keras
 
     name, module = item["class_name"], item.get("module")
-    registered = item.get("registered_name") or name
+    registered = str(item.get("registered_name") or name)
     if name.startswith("__") or keras.saving.get_registered_object(registered, custom) is not None:
         return True
     if module is None:
         if kind in _FIXED_NAMESPACES:
             return _is_known_name(name, kind, custom)
         return kind != "quantizer" and "module" not in item
-    if module.split(".")[0] != "keras":
+    if not isinstance(module, str) or module.split(".")[0] != "keras":
         return False
     try:
         return hasattr(importlib.import_module(module), name)

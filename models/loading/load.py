@@ -67,11 +67,18 @@ def load(
     """
     path = Path(path)
     source = open_source(path)
-    config, repairs = repair(source.config)
-    if source.is_old:
-        _refuse_changed_meaning(path, config)
-    refuse_tf_operations(path, config)
-    config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
+    try:
+        config, repairs = repair(source.config)
+        if source.is_old:
+            _refuse_changed_meaning(path, config)
+        refuse_tf_operations(path, config)
+        config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its model configuration is not one that any Keras writes "
+            f"({type(error).__name__}: {error}).",
+            _SAVE_AGAIN,
+        ) from error
     require("keras", "keras", "to load Keras models")
     custom = dict(custom_objects or {})
     with warnings.catch_warnings():
