@@ -8,6 +8,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.staged import Weights
 from ..core.types import Factorization
+from .copying import copy_layer
 from .graph import flatten, graph_of, keras_module, nodes_in_order
 from .pairs import pair_block
 from .stages import norm_changes
@@ -103,7 +104,7 @@ class _Rebuild:
 
     def _clone(self, operation: Any) -> Callable[..., Any]:
         try:
-            clone: Callable[..., Any] = type(operation).from_config(operation.get_config())
+            clone: Callable[..., Any] = copy_layer(operation)
         except Exception as error:
             raise InputError(
                 f"layer {operation.name!r} ({type(operation).__name__}) cannot be copied: {error}",

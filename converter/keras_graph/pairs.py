@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.types import Factorization
+from .copying import copy_layer
 from .graph import keras_module
 
 
@@ -91,7 +92,7 @@ def _ending(layer: Any) -> dict[str, Any]:
 def _copy(activation: Any) -> Any:
     """An activation that is itself a layer is copied, a function is shared."""
     if isinstance(activation, keras_module().layers.Layer):
-        return type(activation).from_config(activation.get_config())
+        return copy_layer(activation)
     return activation
 
 
