@@ -90,6 +90,7 @@ class Trainer:
         with self._progress(f"Epoch {number}/{self._settings.epochs}", self._steps) as advance:
             history = self._copy.fit(
                 self._batches(number, answers),
+                steps_per_epoch=self._steps,
                 shuffle=False,
                 verbose=0,
                 callbacks=[
