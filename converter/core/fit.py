@@ -303,9 +303,7 @@ def _pointwise_given_taps(by_taps: Float, taps: Float, gap: Float) -> Float:
         d = taps[first : first + rows]
         outer = (d[:, :, None] * d[:, None, :]).reshape(len(d), k2 * k2)
         normal = (outer @ by_taps).reshape(len(d), C, C)
-        result[first : first + rows] = np.linalg.solve(
-            normal, right[first : first + rows, :, None]
-        )[..., 0]
+        result[first : first + rows] = _solve_each(normal, right[first : first + rows])
     return result
 
 
@@ -318,9 +316,17 @@ def _taps_given_pointwise(by_taps: Float, mixers: Float, gap: Float) -> Float:
     normal = np.empty((N, k2 * k2))
     for pair in range(k2 * k2):
         normal[:, pair] = np.einsum("nc,nc->n", mixers @ cov[pair], mixers)
-    system = normal.reshape(N, k2, k2)
-    floor = 1e-10 * np.einsum("naa->n", system)[:, None, None] + 1e-300
-    return np.linalg.solve(system + floor * np.eye(k2), right[..., None])[..., 0]
+    return _solve_each(normal.reshape(N, k2, k2), right)
+
+
+def _solve_each(normal: Float, right: Float) -> Float:
+    """Solve many small systems (B, n, n) with right sides (B, n), damped in place.
+
+    The system of a dead output is zero, and so is its solution.
+    """
+    diagonal = np.einsum("bii->bi", normal)
+    diagonal += 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
+    return as_float(np.linalg.solve(normal, right[..., None])[..., 0])
 
 
 def _solve(normal: Float, right: Float) -> Float:
