@@ -68,12 +68,14 @@ class _Rebuild:
         for tensor in graph.inputs:
             layer = tensor._keras_history.operation
             known[id(tensor)] = type(layer).from_config(layer.get_config()).output
+        # A shared layer may name an output with any of its calls.
+        last = {id(tensor._keras_history.operation) for tensor in graph.outputs}
         for node in nodes_in_order(graph):
             if any(id(tensor) not in known for tensor in node.arguments.keras_tensors):
                 continue
             args, kwargs = node.arguments.fill_in(known)
-            is_output = any(tensor is output for tensor in node.outputs for output in graph.outputs)
-            outputs = self._operation(node.operation, is_output)(*args, **kwargs)
+            operation = self._operation(node.operation, id(node.operation) in last)
+            outputs = operation(*args, **kwargs)
             made = keras.tree.flatten(outputs)
             known.update(zip(map(id, node.outputs), made, strict=True))
         return keras.Model(
