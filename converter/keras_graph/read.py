@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +51,7 @@ def _read(graph: FlatGraph, layer: Any) -> Convolution | None:
     kind = type(layer).__name__
     name = graph.name_of(layer)
     if type(layer) is keras.layers.Conv2D:
-        sizes = [_input_size(graph, graph.steps[call], layer) for call in graph.calls(layer)]
-        spec = conv_spec(layer, name, sizes)
+        spec = conv_spec(graph, layer)
         return Convolution(name, layer, spec, _refusal(layer, spec))
     if type(layer) is keras.layers.DepthwiseConv2D:
         reason = Reason(code="depthwise", text="it is depthwise already")
@@ -89,11 +87,11 @@ def _inner_convolutions(layer: Any) -> list[str]:
     ]
 
 
-def conv_spec(layer: Any, name: str, sizes: Iterable[Size | None]) -> ConvSpec:
-    """The geometry of a built Conv2D."""
+def conv_spec(graph: FlatGraph, layer: Any) -> ConvSpec:
+    """The geometry of a built Conv2D and of its calls."""
     kh, kw, channels, filters = layer._kernel.shape
     return ConvSpec(
-        name=name,
+        name=graph.name_of(layer),
         kernel_size=(kh, kw),
         strides=_pair(layer.strides),
         dilation=_pair(layer.dilation_rate),
@@ -102,7 +100,9 @@ def conv_spec(layer: Any, name: str, sizes: Iterable[Size | None]) -> ConvSpec:
         out_channels=filters,
         groups=layer.groups,
         use_bias=layer.use_bias,
-        input_sizes=tuple(sizes),
+        input_sizes=tuple(
+            _input_size(graph, graph.steps[call], layer) for call in graph.calls(layer)
+        ),
     )
 
 

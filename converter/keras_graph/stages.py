@@ -153,11 +153,11 @@ class KerasStages:
         step = self.steps[index]
         layer = step.operation
         norm = self._norm_after(step)
-        name = self.graph.name_of(layer)
+        spec = conv_spec(self.graph, layer)
         return Site(
-            name=name,
+            name=spec.name,
             role=role,
-            spec=conv_spec(layer, name, [None]),
+            spec=spec,
             kernel=np.asarray(layer.kernel),
             bias=np.asarray(layer.bias) if layer.use_bias else None,
             reads=next(iter(step.reads.values())),
