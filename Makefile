@@ -38,3 +38,32 @@ types: setup links ## Types, strictly
 links:
 	@mkdir -p build/src/dsconvert
 	@for room in converter models deploy; do ln -sfn ../../../$$room build/src/dsconvert/$$room; done
+
+demo: setup ## Train a small CNN on real digits and take it through every command (about 3 minutes)
+	$(BIN)/python benchmarks/demo.py
+
+bench: setup ## Run the benchmarks; they need the data sets and models named in benchmarks/README.md
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/latency.py
+
+# make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']
+QUANTIZE ?= none
+DATA_OPTION = $(if $(DATA),--calibration $(DATA))
+
+export-tflite: setup need-model ## MODEL=model.h5 [OUT=…] [QUANTIZE=none|float16|dynamic|int8] [DATA=calib.npz] [ARGS=…]
+	$(BIN)/dsconvert export $(MODEL) --format tflite $(if $(OUT),-o $(OUT)) --quantize $(QUANTIZE) $(DATA_OPTION) $(ARGS)
+
+export-onnx: setup need-model ## MODEL=model.h5 [OUT=…] [DATA=calib.npz] [ARGS=…]
+	$(BIN)/dsconvert export $(MODEL) --format onnx $(if $(OUT),-o $(OUT)) $(DATA_OPTION) $(ARGS)
+
+profile: setup ## FILES='a.tflite b.tflite' [THREADS=1] [ARGS=…]
+	@test -n "$(FILES)" || { echo "Say which: make profile FILES='model.tflite other.tflite'" >&2; exit 2; }
+	$(BIN)/dsconvert profile $(FILES) --threads $(or $(THREADS),1) $(ARGS)
+
+.PHONY: need-model
+need-model:
+	@test -n "$(MODEL)" || { echo "Say which: make $(MAKECMDGOALS) MODEL=model.h5" >&2; exit 2; }
+
+clean: ## Remove what was made here: environment, caches, demo
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

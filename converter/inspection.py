@@ -12,11 +12,12 @@ from .core.choose import best_fit
 from .core.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
 from .core.factorize import weight_errors
 from .core.fit import FitOptions
+from .core.lanes import Settings
 from .core.moments import Statistics
 from .core.planning import Policy, make_plan
 from .core.predictor import Array
 from .core.progress import Progress, silent
-from .core.sequential import Settings, observe_network
+from .core.sequential import observe_network
 from .core.staged import Site
 from .core.types import Choice, ConvSpec, Order, Reason
 from .rewriting import as_inputs, check_calibration
@@ -125,8 +126,9 @@ def inspect(
         names = [convolution.name for convolution in convolutions if convolution.reason is None]
         settings = Settings(memory=memory, seed=seed)
 
-        def visit(site: Site, stats: Statistics) -> None:
-            fits[site.name] = _data_errors(site, stats, settings.fit)
+        def visit(site: Site, stats: Sequence[Statistics]) -> None:
+            if len(stats) == 1:  # else too wide to be fitted four times over
+                fits[site.name] = _data_errors(site, stats[0], settings.fit)
 
         stages = KerasStages(graph, names, refit=False)
         observe_network(stages, inputs, settings, visit, progress)

@@ -11,11 +11,12 @@ import numpy as np
 from .core.choose import best_of_weights
 from .core.errors import InputError
 from .core.factorize import random_pairs
+from .core.lanes import Lane, Recipe, Settings
 from .core.planning import Policy, make_plan
 from .core.predictor import Array
 from .core.progress import Progress, silent
 from .core.report import RewriteReport, Trial, layer_reports
-from .core.sequential import Lane, Recipe, Settings, fit_network
+from .core.sequential import fit_network
 from .core.types import ORDERS, Choice, Factorization, Method, OrderChoice, Plan
 
 HELD_OUT = 0.2

@@ -23,7 +23,7 @@ def runtime_for(path: Path) -> type[Runtime]:
     if path.suffix.lower() in _KERAS:
         raise InputError(
             f"{path} is a Keras model: the files to run are {' and '.join(_RUNTIMES)}.",
-            f"Try: dsconvert export {path} {path.with_suffix('.tflite').name}",
+            f"Try: dsconvert export {path} -o {path.with_suffix('.tflite').name}",
         )
     if path.suffix.lower() not in _RUNTIMES:
         raise InputError(f"{path}: no runtime for this format, only {' and '.join(_RUNTIMES)}.")

@@ -39,8 +39,12 @@ class KerasPredictor:
         self._fixed = model.inputs[0].shape[0]
         self._batch_size = self._fixed or batch_size
 
+        # A Sequential model has one input, and no `input` before it was called.
+        sequential = isinstance(model, keras.Sequential)
+        structure = model.inputs[0] if sequential else model.input
+
         def run(*tensors: Any) -> list[Any]:
-            packed = keras.tree.pack_sequence_as(model.input, list(tensors))
+            packed = keras.tree.pack_sequence_as(structure, list(tensors))
             outputs = keras.tree.flatten(model(packed, training=False))
             return [tf.cast(output, tf.float32) for output in outputs]
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from .cost import affordable_orders
+from .errors import InputError
 from .factorize import from_weights
 from .fit import FitOptions, fit, pointwise_first_work
 from .moments import Statistics
 from .predictor import Array
 from .staged import Site
-from .types import Choice, ConvSpec, Factorization, Order
+from .types import Choice, ConvSpec, Factorization, Order, error_between
 
 AFFORDABLE_WORK = 2e9
 """Multiplications a sweep of the pointwise-first fit may take before "auto" leaves it out."""
@@ -31,6 +34,58 @@ def best_fit(stats: Statistics, site: Site, choice: Choice, options: FitOptions)
 
     best = min(map(attempt, orders), key=lambda factors: factors.data_error or 0.0)
     return replace(best, notes=best.notes + note)
+
+
+def block_fit(
+    stats: Sequence[Statistics],
+    blocks: Sequence[slice],
+    site: Site,
+    choice: Choice,
+    options: FitOptions,
+) -> Factorization:
+    """Fit a layer too wide for one covariance, each block of channels to its own share.
+
+    Args:
+        stats: Moments of each block's patches and of its share of the output.
+        blocks: The input channels of each.
+        site: The layer.
+        choice: What to make of it; the order can only be depthwise first, since pointwise first
+            mixes all channels at once.
+        options: See `FitOptions`.
+
+    Raises:
+        InputError: If pointwise first was asked for.
+    """
+    if choice.order == "pointwise-first":
+        raise InputError(
+            f"{site.name}: a pointwise-first fit of {site.spec.in_channels} channels does not fit "
+            "into the memory allowed.",
+            "Give more with --memory, or leave --order at auto.",
+        )
+    weight = None if site.norm is None else site.norm.gain**2
+    parts = [
+        fit(
+            part,
+            site.kernel[:, :, block],
+            "depthwise-first",
+            choice.pairs,
+            output_weight=weight,
+            options=options,
+        )
+        for part, block in zip(stats, blocks, strict=True)
+    ]
+    spread = [float(part.var_y.sum()) for part in stats]
+    missed = sum(v * (p.data_error or 0.0) ** 2 for v, p in zip(spread, parts, strict=True))
+    whole = Factorization(
+        order="depthwise-first",
+        depthwise=np.concatenate([part.depthwise for part in parts], axis=3),
+        pointwise=np.concatenate([part.pointwise for part in parts], axis=1),
+        bias=sum((part.bias for part in parts if part.bias is not None), np.zeros(1)),
+        weight_error=0.0,
+        data_error=float(np.sqrt(missed / max(sum(spread), 1e-300))),
+        notes=(f"fitted in {len(parts)} blocks of channels: too wide for one covariance",),
+    )
+    return replace(whole, weight_error=error_between(site.kernel, whole.kernel()))
 
 
 def best_of_weights(

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from . import fidelity
-from .choose import best_fit
-from .fit import FitOptions, refit
-from .moments import Moments, Statistics
-from .patches import gather, output_size, sample_positions
+from .choose import best_fit, block_fit
+from .fit import refit
+from .gathering import channel_blocks, features_of, gather_moments, moment_bytes
+from .lanes import Lane, Recipe, Settings
+from .moments import Statistics
 from .predictor import Array
 from .progress import Progress, silent
 from .staged import Norm, Site, Stages, Weights
@@ -28,61 +29,6 @@ log = logging.getLogger(__name__)
 
 HEAD_RIDGES = (0.03, 0.3, 3.0)
 """Strengths of the prior tried for the last dense layer: few images, many features."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which liberties a lane takes.
-
-    Attributes:
-        sequential: Fit to the rewritten prefix's activations instead of the original's.
-        shortcuts: Refit 1×1 convolutions, and let a layer that is added to something make up for
-            what that has lost.
-        match_variance: Re-estimate the BatchNorm after a rewritten layer so that each channel
-            keeps its variance.
-    """
-
-    sequential: bool = False
-    shortcuts: bool = False
-    match_variance: bool = False
-
-    def __str__(self) -> str:
-        parts = [
-            name for name in ("sequential", "shortcuts", "match_variance") if getattr(self, name)
-        ]
-        return " + ".join(parts) or "clean inputs"
-
-
-@dataclass
-class Lane:
-    """One recipe on its way through the network."""
-
-    recipe: Recipe
-    live: dict[int, Array] = field(default_factory=dict)
-    weights: dict[str, Weights] = field(default_factory=dict)
-    factors: dict[str, Factorization] = field(default_factory=dict)
-    moments: dict[str, Moments] = field(default_factory=dict)
-    refitted: list[str] = field(default_factory=list)
-    harm: float = np.inf
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much data the fit may look at.
-
-    Attributes:
-        patches: Patches per layer at most; None chooses by the layer's size.
-        memory: Bytes for activations in memory.
-        seed: Seeds the choice of patches.
-        fit: Options of each layer's fit.
-        refit_head: Whether the last dense layers may be refitted.
-    """
-
-    patches: int | None = None
-    memory: int = 2 << 30
-    seed: int = 0
-    fit: FitOptions = field(default_factory=FitOptions)
-    refit_head: bool = True
 
 
 def fit_network(
@@ -108,7 +54,7 @@ def fit_network(
     Returns:
         The lanes, best first: the one with the least harm to the outputs of the held-out images.
     """
-    store = Store(settings.memory)
+    store = _store(stages, settings)
     try:
         return _Walk(stages, inputs, held_out, choices, recipes, settings, store).run(progress)
     finally:
@@ -147,14 +93,17 @@ class _Walk:
             log.info("%s: harm %.4g on held-out images", lane.recipe, lane.harm)
         return sorted(self.lanes, key=lambda lane: lane.harm)
 
-    def observe(self, visit: Callable[[Site, Statistics], None], progress: Progress) -> None:
+    def observe(
+        self, visit: Callable[[Site, Sequence[Statistics]], None], progress: Progress
+    ) -> None:
         sites = self.stages.sites
         with progress("Looking at layers", len(sites)) as advance:
             for index, site in enumerate(sites):
                 if site is not None and site.role == "conv":
                     self._gather(site, [self.clean])
                     if site.call + 1 == site.calls:
-                        visit(site, self.clean.moments.pop(site.name).statistics())
+                        moments = self.clean.moments.pop(site.name)
+                        visit(site, [part.statistics() for part in moments])
                 self._advance(index)
                 advance()
 
@@ -166,6 +115,7 @@ class _Walk:
             # A lane that has changed nothing yet shares the clean activations.
             lane.live = self._run_all(index, lane) if lane.weights else after
         self.clean.live = after
+        self.store.settle()
 
     def _run_all(self, index: int, lane: Lane) -> dict[int, Array]:
         results: dict[int, Array] = {}
@@ -213,84 +163,59 @@ class _Walk:
         fits: dict[int, Factorization] = {}  # lanes that share moments share the fit
         for lane in lanes:
             moments = lane.moments.pop(site.name)
-            stats = moments.statistics()
+            stats = [part.statistics() for part in moments]
             if site.role == "conv":
                 if id(moments) not in fits:
-                    fits[id(moments)] = best_fit(
-                        stats, site, self.choices[site.name], self.settings.fit
-                    )
+                    fits[id(moments)] = self._best_fit(site, stats)
                 self._rewrite(lane, site, fits[id(moments)], stats)
             elif site.role == "shortcut":
-                best = refit(stats, site.kernel, self.settings.fit.ridge)
+                best = refit(stats[0], site.kernel, self.settings.fit.ridge)
                 bias, norm = _settle(site, best.bias, site.norm)
                 lane.weights[site.name] = Weights(best.kernel, bias, norm)
                 lane.refitted.append(site.name)
             else:
-                self._refit_head(index, lane, site, stats)
+                self._refit_head(index, lane, site, stats[0])
+
+    def _best_fit(self, site: Site, stats: Sequence[Statistics]) -> Factorization:
+        choice, options = self.choices[site.name], self.settings.fit
+        if len(stats) == 1:
+            return best_fit(stats[0], site, choice, options)
+        return block_fit(stats, self._blocks(site), site, choice, options)
 
     def _wanted(self, lane: Lane, site: Site) -> bool:
         if site.role == "conv":
             return site.name in self.choices
         if not lane.weights:
             return False  # nothing has drifted
+        if len(self._blocks(site)) > 1:
+            return False  # too wide to be solved for as a whole
         return self.settings.refit_head if site.role == "head" else lane.recipe.shortcuts
 
-    def _rewrite(self, lane: Lane, site: Site, factors: Factorization, stats: Statistics) -> None:
+    def _rewrite(
+        self, lane: Lane, site: Site, factors: Factorization, stats: Sequence[Statistics]
+    ) -> None:
         norm = site.norm
-        if norm is not None and lane.recipe.match_variance:
-            norm = _matched(norm, factors, stats)
+        if norm is not None and lane.recipe.match_variance and len(stats) == 1:
+            norm = _matched(norm, factors, stats[0])
         bias, norm = _settle(site, factors.bias, norm)
         lane.factors[site.name] = replace(factors, bias=bias)
         lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
 
     def _gather(self, site: Site, lanes: Sequence[Lane]) -> None:
-        """Stream the patches of all lanes into their moments, at the same positions."""
-        clean = _image(self.clean.live[site.reads], site)
-        height, width = output_size(site.spec, (clean.shape[1], clean.shape[2]))
-        features = site.spec.taps * site.spec.in_channels
-        wanted = self.settings.patches or _enough(features)
-        per_image = max(1, -(-wanted // self.fitting))
-        groups: dict[int, tuple[Lane, Moments]] = {}
-        common = Moments(features, site.spec.out_channels)
-        for lane in lanes:
-            if site.calls == 1 and not self._drifts(lane, site):
-                lane.moments[site.name] = common
-            elif site.name not in lane.moments:
-                lane.moments[site.name] = Moments(features, site.spec.out_channels)
-            moments = lane.moments[site.name]
-            groups.setdefault(id(moments), (lane, moments))
-        kernel = site.kernel.transpose(2, 0, 1, 3).reshape(features, -1).astype(np.float32)
-        for rows in self._batches({0: clean}, self.fitting):
-            where = sample_positions(self.rng, len(clean[rows]), (height, width), per_image)
-            patches = gather(clean[rows], site.spec, where).reshape(-1, features)
-            target = patches @ kernel
-            if site.bias is not None:
-                target += site.bias
-            for lane, moments in groups.values():
-                if not self._drifts(lane, site):
-                    moments.update(patches, target)
-                    continue
-                drifted = gather(_image(lane.live[site.reads], site)[rows], site.spec, where)
-                aim = target + self._owed(lane, site, rows, where)
-                moments.update(drifted.reshape(-1, features), aim)
-
-    def _drifts(self, lane: Lane, site: Site) -> bool:
-        follows = lane.recipe.sequential or site.role != "conv"
-        return follows and lane.live is not self.clean.live
-
-    def _owed(
-        self, lane: Lane, site: Site, rows: slice, where: tuple[Array, Array, Array]
-    ) -> Array | float:
-        """What the other side of the sum has lost, in units of this site's output."""
-        if site.beside is None or not lane.recipe.shortcuts:
-            return 0.0
-        lost = (
-            _image(self.clean.live[site.beside], site)[rows]
-            - (_image(lane.live[site.beside], site)[rows])
+        live = {site.reads: self.clean.live[site.reads]}
+        gather_moments(
+            site,
+            self.clean,
+            lanes,
+            blocks=self._blocks(site),
+            batches=self._batches(live, self.fitting),
+            images=self.fitting,
+            patches=self.settings.patches,
+            rng=self.rng,
         )
-        gain = 1.0 if site.norm is None else site.norm.gain
-        usable = np.abs(gain) > 1e-3 * np.max(np.abs(gain))
-        return np.asarray(lost[where] * np.where(usable, 1 / np.where(usable, gain, 1.0), 0.0))
+
+    def _blocks(self, site: Site) -> list[slice]:
+        return channel_blocks(site, self.settings.memory // 2)
 
     def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:
         """Keep the refitted last layer only if the held-out images say so."""
@@ -324,17 +249,11 @@ class _Walk:
         return [np.concatenate([part[value] for part in parts]) for value in outputs]
 
 
-def _image(array: Array, site: Site) -> Array:
-    """The array as (n, H, W, C): features (n, F) become a 1×1 image."""
-    if array.ndim == 2:
-        return array[:, None, None, :]
-    return array.transpose(0, 2, 3, 1) if site.channels_first else array
-
-
-def _enough(features: int) -> int:
-    """Patches for a layer: several per unknown, as many as 10¹¹ multiplications allow."""
-    affordable = int(1e11 / features**2)
-    return int(np.clip(affordable, max(8192, 2 * features), 32768))
+def _store(stages: Stages, settings: Settings) -> Store:
+    """Room for activations: what the largest layer's moments leave of the memory."""
+    sizes = [moment_bytes(features_of(site)) for site in stages.sites if site is not None]
+    moments = min(max(sizes, default=0), settings.memory // 2)
+    return Store(settings.memory - moments)
 
 
 def _settle(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
@@ -364,7 +283,7 @@ def observe_network(
     stages: Stages,
     inputs: Sequence[Array],
     settings: Settings,
-    visit: Callable[[Site, Statistics], None],
+    visit: Callable[[Site, Sequence[Statistics]], None],
     progress: Progress = silent,
 ) -> None:
     """Show the moments of each convolution of the untouched network, in its order.
@@ -376,7 +295,7 @@ def observe_network(
         visit: Called with each site and its moments.
         progress: Told of each stage.
     """
-    store = Store(settings.memory)
+    store = _store(stages, settings)
     try:
         _Walk(stages, inputs, 0, {}, [], settings, store).observe(visit, progress)
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,7 @@ class Store:
         self.memory = memory
         self.used = 0
         self.spilled = 0
+        self._mapped: list[weakref.ref[Any]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def empty(self, shape: tuple[int, ...]) -> Array:
@@ -41,7 +44,15 @@ class Store:
         mapped = np.memmap(path, np.float32, "w+", shape=shape)
         path.unlink()  # the mapping keeps it alive, and nothing is left behind by a crash
         self.spilled += size
+        self._mapped.append(weakref.ref(mapped))
         return mapped
+
+    def settle(self) -> None:
+        """Let the operating system take back the pages of what was spilled; the data stay."""
+        self._mapped = [reference for reference in self._mapped if reference() is not None]
+        for reference in self._mapped:
+            mapped: Any = reference()
+            mapped._mmap.madvise(mmap.MADV_DONTNEED)
 
     def _give_back(self, size: int) -> None:
         self.used -= size
