@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.predictor import Array
 from ..core.types import Factorization
 from .copying import copy_layer
 from .graph import keras_module
@@ -74,10 +73,7 @@ def pair_block(
     def block(inputs: Any) -> Any:
         outputs = [branch(inputs) for branch in branches]
         result = outputs[0] if adder is None else adder(outputs)
-        if finisher is not None:
-            result = finisher(result)
-            finisher.set_weights(_activation_weights(layer))
-        return result
+        return result if finisher is None else finisher(result)
 
     return block
 
@@ -98,14 +94,6 @@ def _copy(activation: Any) -> Any:
     if isinstance(activation, keras_module().layers.Layer):
         return copy_layer(activation)
     return activation
-
-
-def _activation_weights(layer: Any) -> list[Array]:
-    """The weights of an activation that is itself a layer, such as PReLU."""
-    if not isinstance(layer.activation, keras_module().layers.Layer):
-        return []
-    weights: list[Array] = layer.activation.get_weights()
-    return weights
 
 
 class _Branch:
@@ -161,8 +149,6 @@ class _Branch:
             id(self.pointwise): [factors.pointwise[t][None, None]],
         }
         self.weights[id(self.calls[-1])] += bias
-        if "activation" in extra:
-            self.weights[id(self.calls[-1])] += _activation_weights(layer)
 
     def __call__(self, inputs: Any) -> Any:
         for layer in self.calls:
