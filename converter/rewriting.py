@@ -179,7 +179,9 @@ def _apply(
     from .keras_graph.apply import rebuild
     from .keras_graph.stages import KerasStages
 
-    return rebuild(source, lane.factors, lane.weights, KerasStages(graph, chosen).norms())
+    # Only a fit changes norms, and only a fit needs the network in stages.
+    norms = KerasStages(graph, chosen).norms() if lane.weights else {}
+    return rebuild(source, lane.factors, lane.weights, norms)
 
 
 def as_inputs(calibration: Array | Sequence[Array] | None) -> list[Array] | None:
