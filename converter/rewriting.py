@@ -210,6 +210,12 @@ def check_calibration(graph: Any, inputs: Sequence[Array]) -> None:
             f"the calibration data have the shape {got}, the model takes {expected}.",
             "Give images of the model's size, one array per input.",
         )
+    counts = [len(array) for array in inputs]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"the calibration arrays hold different numbers of images: {counts}.",
+            "Give one image per input and example, in the same order.",
+        )
     if len(inputs[0]) < FEWEST_IMAGES:
         raise InputError(
             f"{len(inputs[0])} calibration images are too few: at least {FEWEST_IMAGES} are "
