@@ -67,6 +67,33 @@ def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: st
     return Plan(source_sha256=source_sha256, layers=layers)
 
 
+def check_plan(plan: Plan, candidates: Sequence[Candidate]) -> None:
+    """Refuse a plan that does not fit the model.
+
+    Raises:
+        InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
+            asks for less than one pair.
+    """
+    known = {candidate.name: candidate for candidate in candidates}
+    for name, choice in plan.chosen.items():
+        if name not in known:
+            raise InputError(
+                f"the plan rewrites {name!r}; the model has: {', '.join(known) or 'none'}.",
+                "Use the plan with the model that it was made for.",
+            )
+        reason = known[name].reason
+        if reason is not None:
+            raise InputError(
+                f"the plan rewrites {name!r}, which cannot be: {reason.text}.",
+                "Take its choice out of the plan.",
+            )
+        if choice.pairs < 1:
+            raise InputError(
+                f"the plan gives {name!r} {choice.pairs} pairs; at least 1 is needed.",
+                "Take its choice out of the plan to leave it alone.",
+            )
+
+
 def _matches_any(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
