@@ -1,0 +1,165 @@
+"""One class of numerical tests for every front end, and the convolution they are held against.
+
+A front end subclasses `PairNumerics` and supplies three hooks. Each test builds one network with
+all cases side by side, so that a backend is started a handful of times.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from dsconvert.converter.core.factorize import from_weights
+from dsconvert.converter.core.patches import output_size
+from dsconvert.converter.core.types import ORDERS, ConvSpec
+
+ACTIVATIONS = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
+
+
+def convolve(x, kernel, spec, bias=None):
+    """The convolution by its definition: for each tap, a shifted image times a matrix.
+
+    Args:
+        x: (n, H, W, C).
+        kernel: (kh, kw, C, N).
+        spec: Its strides, dilation and padding.
+        bias: (N,) or None.
+
+    Returns:
+        (n, H', W', N), float64.
+    """
+    kh, kw = spec.kernel_size
+    (sy, sx), (dy, dx) = spec.strides, spec.dilation
+    pads = spec.padding
+    if pads == "valid":
+        pads = ((0, 0), (0, 0))
+    elif (
+        pads == "same"
+    ):  # TensorFlow's: as many outputs as fit the stride, the odd pixel at the end
+        short = [
+            max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            for size, s, k, d in zip(x.shape[1:3], (sy, sx), (kh, kw), (dy, dx), strict=True)
+        ]
+        pads = tuple((total // 2, total - total // 2) for total in short)
+    x = np.pad(np.asarray(x, np.float64), ((0, 0), *pads, (0, 0)))
+    height = (x.shape[1] - (kh - 1) * dy - 1) // sy + 1
+    width = (x.shape[2] - (kw - 1) * dx - 1) // sx + 1
+    y = np.zeros((len(x), height, width, kernel.shape[3]))
+    for a, b in product(range(kh), range(kw)):
+        rows = slice(a * dy, a * dy + (height - 1) * sy + 1, sy)
+        columns = slice(b * dx, b * dx + (width - 1) * sx + 1, sx)
+        y += x[:, rows, columns] @ kernel[a, b]
+    return y if bias is None else y + bias
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution with its weights and what follows inside the layer."""
+
+    spec: ConvSpec
+    kernel: Any
+    bias: Any
+    activation: str
+
+    def output(self, x, kernel):
+        """What the layer would give with another kernel."""
+        return ACTIVATIONS[self.activation](convolve(x, kernel, self.spec, self.bias))
+
+    def __str__(self):
+        s = self.spec
+        size = "x".join(map(str, s.kernel_size))
+        return f"{size} stride {s.strides} dilation {s.dilation} {s.padding} {self.activation}" + (
+            " biased" if s.use_bias else ""
+        )
+
+
+def make_cases(strides, dilations, paddings, kernel_sizes, channels=3, filters=4):
+    """Every geometry with and without a bias; the activations take turns."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for stride, dilation, padding, size, biased in product(
+        strides, dilations, paddings, kernel_sizes, (True, False)
+    ):
+        if max(stride) > 1 and max(dilation) > 1:
+            continue  # neither Keras nor TensorFlow Lite has it
+        spec = ConvSpec(
+            name=f"conv{len(cases)}",
+            kernel_size=size,
+            strides=stride,
+            dilation=dilation,
+            padding=padding,
+            in_channels=channels,
+            out_channels=filters,
+            use_bias=biased,
+            input_sizes=((11, 10),),
+        )
+        kernel = rng.normal(size=(*size, channels, filters)).astype(np.float32)
+        bias = rng.normal(size=filters).astype(np.float32) if biased else None
+        cases.append(Case(spec, kernel, bias, list(ACTIVATIONS)[len(cases) % 3]))
+    return cases
+
+
+IMAGES = np.random.default_rng(1).normal(size=(2, 11, 10, 3)).astype(np.float32)
+
+
+class PairNumerics:
+    """What pairs compute, whatever framework computes it. Subclass it and supply the hooks.
+
+    Attributes:
+        CASES: The convolutions; a front end may replace them to cover what only it has.
+    """
+
+    CASES = make_cases(
+        strides=[(1, 1), (2, 2)],
+        dilations=[(1, 1), (2, 2)],
+        paddings=["same", "valid"],
+        kernel_sizes=[(1, 3), (3, 3), (5, 5), (2, 2), (3, 5)],
+    )
+
+    # The hooks. A model may be whatever the three agree on.
+
+    def build(self, cases):
+        """A model of one input (n, 11, 10, C) and one output per case, in their order."""
+        raise NotImplementedError
+
+    def rewrite(self, model, pairs, order):
+        """The model with every convolution, stems included, made into pairs without data."""
+        raise NotImplementedError
+
+    def run(self, model, x):
+        """The outputs for images x (n, H, W, C), each (n, H', W', N), in the order of the cases."""
+        raise NotImplementedError
+
+    # The tests.
+
+    def check(self, model, kernels):
+        """Each output is the reference convolution with the kernel given for it."""
+        outputs = self.run(model, IMAGES)
+        assert len(outputs) == len(self.CASES)
+        wrong = {}
+        for case, output, kernel in zip(self.CASES, outputs, kernels, strict=True):
+            expected = case.output(IMAGES, kernel)
+            assert output.shape == expected.shape, str(case)
+            assert output.shape[1:3] == output_size(case.spec, IMAGES.shape[1:3]), str(case)
+            error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
+            # Some 75 products and a sum of pairs: a handful of float32 roundings of 6e-8.
+            if not error < 2e-6:
+                wrong[str(case)] = error
+        assert wrong == {}
+
+    def test_original_is_the_convolution(self):
+        self.check(self.build(self.CASES), [case.kernel for case in self.CASES])
+
+    @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.parametrize("pairs", [1, 2])
+    def test_pairs_are_their_kernel(self, order, pairs):
+        kernels = [from_weights(case.kernel, None, order, pairs).kernel() for case in self.CASES]
+
+        self.check(self.rewrite(self.build(self.CASES), pairs, order), kernels)
+
+    @pytest.mark.parametrize("order", ORDERS)
+    def test_full_rank_is_the_original(self, order):
+        rewritten = self.rewrite(self.build(self.CASES), 25, order)
+
+        self.check(rewritten, [case.kernel for case in self.CASES])
