@@ -47,19 +47,24 @@ def epoch_batches(
         yield index, tuple(_augment(array[index], augment, mirrored, offsets) for array in inputs)
 
 
-def check_augmentation(inputs: Sequence[Array], augment: Sequence[Augmentation]) -> None:
-    """Refuse to augment what are not images.
+def augmentation(
+    inputs: Sequence[Array], asked: Sequence[Augmentation] | None
+) -> Sequence[Augmentation]:
+    """What to do with these inputs: what was asked for, or a flip of colour images.
 
     Raises:
         InputError: If there is no input (n, H, W, C).
     """
-    if augment and not any(array.ndim == 4 for array in inputs):
+    if asked is None:
+        return ("flip",) if any(x.ndim == 4 and x.shape[-1] == 3 for x in inputs) else ()
+    if asked and not any(array.ndim == 4 for array in inputs):
         shapes = ", ".join(str(array.shape) for array in inputs)
         raise InputError(
-            f"augmentation by {' and '.join(augment)} needs images (n, height, width, channels); "
+            f"augmentation by {' and '.join(asked)} needs images (n, height, width, channels); "
             f"the data have the shape {shapes}.",
             "Leave the augmentation out.",
         )
+    return asked
 
 
 def _augment(

@@ -14,7 +14,7 @@ from dsconvert.converter.core.fidelity import compare_outputs, harm
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
-from .batches import check_augmentation
+from .batches import augmentation
 from .checks import check_against, check_classes
 from .datasets import Data, holdout
 from .distill import ends_in_softmax, objectives
@@ -151,7 +151,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
                 "Give as teacher the model that the student was made from.",
             )
     check_against([tuple(tensor.shape) for tensor in teacher.inputs], data)
-    check_augmentation(data.inputs, settings.augment)
+    augmentation(data.inputs, settings.augment)
     if settings.label_weight == 0:
         return
     if data.labels is None:

@@ -11,6 +11,10 @@ from typing import Any
 
 from dsconvert.converter.core.errors import InputError
 
+_BATCH_NORM_MOMENTUM = 0.9
+"""At most: with Keras' default of 0.99 the moving statistics trail the weights by hundreds of
+steps, which a short run on little data does not have."""
+
 
 def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
     """A float32 or bfloat16 copy that takes and gives flat tuples.
@@ -34,10 +38,12 @@ def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation such as keras.ops.add has no state
         half = mixed_precision and id(layer) not in last
-        config = {
+        config: dict[str, Any] = {
             key: None if key.endswith("_regularizer") else value
             for key, value in layer.get_config().items()
         }
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["momentum"] = min(config["momentum"], _BATCH_NORM_MOMENTUM)
         config["dtype"] = "mixed_bfloat16" if half else "float32"
         return type(layer).from_config(config)
 

@@ -9,7 +9,7 @@ import numpy as np
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress
 
-from .batches import epoch_batches
+from .batches import augmentation, epoch_batches
 from .datasets import Data
 from .distill import Objective
 from .evaluate import predict_all
@@ -46,6 +46,7 @@ class Trainer:
         self._progress = progress
         self._data = data
         self._objectives = objectives
+        self._augment = augmentation(data.inputs, settings.augment)
         self._teacher = teacher
         self._batch_size = min(settings.batch_size, len(data))
         self._steps = len(data) // self._batch_size
@@ -119,7 +120,7 @@ class Trainer:
         for index, inputs in epoch_batches(
             self._data.inputs,
             self._batch_size,
-            settings.augment,
+            self._augment,
             seed=settings.seed,
             epoch=number,
         ):
@@ -137,7 +138,7 @@ class Trainer:
             copy_model(self._teacher, mixed_precision=settings.mixed_precision),
             max(self._batch_size, 64),
         )
-        if settings.augment:
+        if self._augment:
             return lambda _, inputs: teacher.predict(inputs)
         known = predict_all(teacher, self._data.inputs, self._progress, "Asking the teacher")
         return lambda index, _: tuple(outputs[index] for outputs in known)
