@@ -31,7 +31,7 @@ def write_digits(path: Path, seed: int = 0) -> None:
     )
 
 
-def train_digits(data: Path, path: Path, epochs: int = 4, seed: int = 0) -> None:
+def train_digits(data: Path, path: Path, epochs: int = 5, seed: int = 0) -> None:
     """Train a plain CNN of four 3×3 convolutions on them and save it as the user's model."""
     import keras
     from keras import layers
@@ -39,15 +39,20 @@ def train_digits(data: Path, path: Path, epochs: int = 4, seed: int = 0) -> None
     keras.utils.set_random_seed(seed)
     arrays = np.load(data)
     x = arrays["x_train"].astype(np.float32) / 255
+    blocks: list[keras.Layer] = []
+    for number, filters in enumerate((32, 64, 128, 128), start=1):
+        blocks += [
+            layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{number}"),
+            layers.BatchNormalization(momentum=0.9, name=f"norm{number}"),
+            layers.ReLU(name=f"relu{number}"),
+        ]
+        if number == 2:
+            blocks.append(layers.MaxPooling2D(name="pool"))
     model = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 1), name="image"),
-            layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1"),
-            layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(128, 3, padding="same", activation="relu", name="conv3"),
-            layers.Conv2D(128, 3, padding="same", activation="relu", name="conv4"),
-            layers.GlobalAveragePooling2D(),
+            *blocks,
+            layers.GlobalAveragePooling2D(name="mean"),
             layers.Dense(10, activation="softmax", name="digit"),
         ],
         name="digits",

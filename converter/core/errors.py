@@ -59,14 +59,13 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         purpose: What it is needed for, e.g. ``"to run .onnx files"``.
 
     Raises:
-        MissingExtra: If the module's top-level package is not installed.
+        MissingExtra: If the module, or one that it imports, is not installed.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
-            raise
+        missing = (error.name or module).split(".")[0]  # the module, or what it needs in turn
         raise MissingExtra(
-            f"{error.name} is needed {purpose} and is not installed.",
+            f"{missing} is needed {purpose} and is not installed.",
             f"Try: pip install 'dsconvert[{extra}]'",
         ) from error

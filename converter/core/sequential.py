@@ -115,7 +115,6 @@ class _Walk:
             # A lane that has changed nothing yet shares the clean activations.
             lane.live = self._run_all(index, lane) if lane.weights else after
         self.clean.live = after
-        self.store.settle()
 
     def _run_all(self, index: int, lane: Lane) -> dict[int, Array]:
         results: dict[int, Array] = {}
@@ -129,6 +128,7 @@ class _Walk:
                     if value not in results:
                         results[value] = self.store.empty((self.total, *array.shape[1:]))
                     results[value][rows] = array
+                self.store.settle()
         return passed | results
 
     def _weights(self, index: int, lane: Lane) -> Weights | None:

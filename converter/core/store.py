@@ -48,7 +48,7 @@ class Store:
         return mapped
 
     def settle(self) -> None:
-        """Let the operating system take back the pages of what was spilled; the data stay."""
+        """Let go of the pages of what was spilled; the data stay in the file."""
         self._mapped = [reference for reference in self._mapped if reference() is not None]
         for reference in self._mapped:
             mapped: Any = reference()
