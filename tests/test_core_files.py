@@ -25,12 +25,14 @@ class TestReplacing:
     def test_failure_leaves_the_old_file(self, tmp_path):
         path = tmp_path / "model.keras"
         path.write_text("old")
-        with (
-            pytest.raises(PermissionError, match="half way"),
-            replacing(path, overwrite=True) as temporary,
-        ):
-            temporary.write_text("half")
-            raise PermissionError("half way")
+
+        def save():
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_text("half")
+                raise PermissionError("half way")
+
+        with pytest.raises(PermissionError, match="half way"):
+            save()
 
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
