@@ -75,12 +75,12 @@ class TestRequire:
         assert "pip install 'dsconvert[keras]'" in caught.value.hint
         assert caught.value.exit_code == 2
 
-    def test_broken_package_is_not_called_missing(self, tmp_path, monkeypatch):
-        (tmp_path / "broken_package.py").write_text("import no_such_package")
+    def test_package_that_misses_another_names_that(self, tmp_path, monkeypatch):
+        (tmp_path / "half_installed.py").write_text("import no_such_package.inner")
         monkeypatch.syspath_prepend(tmp_path)
 
-        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
-            require("broken_package", "keras", "to dream")
+        with pytest.raises(MissingExtra, match="no_such_package is needed to dream"):
+            require("half_installed", "keras", "to dream")
 
 
 class TestStore:

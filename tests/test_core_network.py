@@ -66,7 +66,7 @@ def assert_same_factors(factors, expected):
 def test_each_recipe_fits_to_its_own_inputs(images):
     network = classifier()
     _, lanes = run(network, images, CLEAN, SEQUENTIAL)
-    clean, own = lanes[CLEAN], by_recipe[SEQUENTIAL]
+    clean, own = lanes[CLEAN], lanes[SEQUENTIAL]
     trained = network.values(images[:FITTED])
     drifted = network.values(images[:FITTED], {"a": own.weights["a"]})
     b = network.layers["b"]
