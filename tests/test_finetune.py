@@ -332,6 +332,12 @@ class TestCopy:
     def test_kept_layers(self, teacher, student):
         assert [layer.name for layer in kept_layers(student, teacher)] == ["stem", "classes"]
         assert kept_layers(twin(teacher), teacher) == []
+        other = keras.Sequential(
+            [layers.Input((8, 8, 1)), layers.Conv2D(4, 3, name="stem"), layers.Flatten()]
+        )
+        assert kept_layers(other, teacher) == []  # the name alone says nothing
+        other.add(layers.Dense(2, name="new"))
+        assert kept_layers(other, teacher) == []
 
 
 class TestObjectives:
