@@ -12,7 +12,7 @@ from .core.choose import best_of_weights
 from .core.errors import InputError
 from .core.factorize import random_pairs
 from .core.lanes import Lane, Recipe, Settings
-from .core.planning import Policy, check_plan, make_plan
+from .core.planning import Policy, make_plan, replay_plan
 from .core.predictor import Array
 from .core.progress import Progress, silent
 from .core.report import RewriteReport, Trial, layer_reports
@@ -96,7 +96,8 @@ def rewrite(
     if plan is None:
         policy = Policy(pairs=pairs, order=order, include=tuple(include), exclude=tuple(exclude))
         plan = make_plan(convolutions, policy, source_sha256)
-    check_plan(plan, convolutions)
+    else:
+        plan = replay_plan(plan, convolutions)
     chosen = plan.chosen
     trials: list[Lane] = []
     if method == "data" and inputs is not None:

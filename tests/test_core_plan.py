@@ -12,7 +12,7 @@ from dsconvert.converter.core.cost import (
     pair_params,
 )
 from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.planning import Policy, check_plan, make_plan
+from dsconvert.converter.core.planning import Policy, make_plan, replay_plan
 from dsconvert.converter.core.types import Choice, ConvSpec, LayerPlan, Plan, Reason
 
 
@@ -174,7 +174,18 @@ class TestPlan:
         layer = LayerPlan(name=name, spec=None, choice=Choice(pairs=pairs))
 
         with pytest.raises(InputError, match=message):
-            check_plan(Plan(layers=(layer,)), network())
+            replay_plan(Plan(layers=(layer,)), network())
 
-    def test_own_plan_passes_the_check(self):
-        check_plan(make_plan(network(), Policy(include=("stem", "block*"))), network())
+    def test_own_plan_is_replayed_as_it_was(self):
+        plan = make_plan(network(), Policy(include=("stem", "block*")), "ab12")
+
+        assert replay_plan(plan, network()) == plan
+
+    def test_edited_plan_is_completed(self):
+        layer = LayerPlan(name="block2/conv", spec=None, choice=Choice(pairs=3))
+        plan = replay_plan(Plan(layers=(layer,)), network())
+
+        assert plan.chosen == {"block2/conv": Choice(pairs=3)}
+        assert [layer.spec for layer in plan.layers] == [found.spec for found in network()]
+        reasons = [layer.reason and layer.reason.code for layer in plan.layers]
+        assert reasons == ["unplanned", "unplanned", "pointwise", None, "rank"]

@@ -67,8 +67,8 @@ def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: st
     return Plan(source_sha256=source_sha256, layers=layers)
 
 
-def check_plan(plan: Plan, candidates: Sequence[Candidate]) -> None:
-    """Refuse a plan that does not fit the model.
+def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
+    """A given plan, checked against the model and completed: every convolution, as it stands there.
 
     Raises:
         InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
@@ -92,6 +92,9 @@ def check_plan(plan: Plan, candidates: Sequence[Candidate]) -> None:
                 f"the plan gives {name!r} {choice.pairs} pairs; at least 1 is needed.",
                 "Take its choice out of the plan to leave it alone.",
             )
+    given = {layer.name: layer for layer in plan.layers}
+    layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
+    return Plan(source_sha256=plan.source_sha256, layers=layers)
 
 
 def _matches_any(names: Iterable[str], pattern: str) -> bool:
@@ -104,6 +107,14 @@ def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
         return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
     choice = Choice(pairs=policy.pairs, order=policy.order)
     return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
+
+
+def _replay_one(candidate: Candidate, given: LayerPlan | None) -> LayerPlan:
+    if given is not None and given.choice is not None:
+        return LayerPlan(name=candidate.name, spec=candidate.spec, choice=given.choice)
+    reason = candidate.reason or (given and given.reason)
+    reason = reason or Reason(code="unplanned", text="the plan leaves it alone")
+    return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
 
 
 def _unwanted(candidate: Candidate, policy: Policy) -> Reason | None:
