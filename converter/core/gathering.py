@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def gather_moments(
     lanes: Sequence[Lane],
     *,
     blocks: Sequence[slice],
-    batches: Iterable[slice],
+    batches: Callable[[int], Iterable[slice]],
     images: int,
     patches: int | None,
     rng: np.random.Generator,
@@ -64,7 +64,7 @@ def gather_moments(
         clean: The lane of the untouched network, which gives the outputs to aim at.
         lanes: Whose ``moments`` are filled; a shared layer adds to those of its earlier calls.
         blocks: Input channels that are looked at together.
-        batches: Rows of the live values, at most ``images`` together.
+        batches: Rows of the live values for a number of values per image, ``images`` together.
         images: How many images there are.
         patches: How many patches to take; None chooses by the layer's size.
         rng: Draws the positions.
@@ -89,7 +89,7 @@ def gather_moments(
     size = images_of(clean.live[site.reads], site).shape[1:3]
     wanted = patches or _enough(max(widths))
     per_image = max(1, -(-wanted // images))
-    for rows in batches:
+    for rows in batches(per_image * sum(widths)):
         x = images_of(clean.live[site.reads][rows], site)
         where = sample_positions(rng, len(x), output_size(site.spec, size), per_image)
         seen = _by_block(gather(x, site.spec, where), blocks)

@@ -8,7 +8,7 @@ so images that no fit has seen decide: the lane whose outputs stay nearest to th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -120,29 +120,40 @@ class _Walk:
         results: dict[int, Array] = {}
         keep = self.stages.live_after(index)
         passed = {value: lane.live[value] for value in keep if value in lane.live}
-        with self.stages.using(index, self._weights(index, lane)):
-            for rows in self._batches(lane.live):
-                batch = {value: array[rows] for value, array in lane.live.items()}
-                made = self.stages.run(index, batch)
-                for value, array in made.items():
-                    if value not in results:
-                        results[value] = self.store.empty((self.total, *array.shape[1:]))
-                    results[value][rows] = array
-                self.store.settle()
+        for rows, made in self._stream(index, lane.live, self._weights(index, lane)):
+            for value, array in made.items():
+                if value not in results:
+                    results[value] = self.store.empty((self.total, *array.shape[1:]))
+                results[value][rows] = array
+            self.store.settle()
         return passed | results
+
+    def _stream(
+        self, index: int, live: Mapping[int, Array], weights: Weights | None
+    ) -> Iterator[tuple[slice, dict[int, Array]]]:
+        """Run a stage batch by batch: rows, and what was made of them."""
+        total = len(next(iter(live.values())))
+        widest = max(map(_width, live.values()))
+        fixed = self.stages.batch_size
+        first = 0
+        with self.stages.using(index, weights):
+            while first < total:
+                # What comes out may be wider than what goes in, so the first batch is small.
+                size = fixed or _images_at_once(widest, limit=128 if first else 4)
+                rows = slice(first, min(first + size, total))
+                batch = {value: array[rows] for value, array in live.items()}
+                if fixed:
+                    batch = {value: _filled(array, fixed) for value, array in batch.items()}
+                made = self.stages.run(index, batch)
+                count = rows.stop - rows.start
+                yield rows, {value: array[:count] for value, array in made.items()}
+                widest = max(widest, *map(_width, made.values()), 1)
+                first = rows.stop
 
     def _weights(self, index: int, lane: Lane) -> Weights | None:
         """What the stage's site has in this lane; a shared layer changes at its last call."""
         site = self.stages.sites[index]
         return lane.weights.get(site.name) if site is not None else None
-
-    def _batches(self, live: Mapping[int, Array], stop: int | None = None) -> list[slice]:
-        total = self.total if stop is None else stop
-        size = self.stages.batch_size
-        if size is None:
-            widest = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in live.values())
-            size = int(np.clip((16 << 20) // max(widest, 1), 1, 128))
-        return [slice(first, min(first + size, total)) for first in range(0, total, size)]
 
     def _harm(self, lane: Lane, outputs: Sequence[int]) -> float:
         unseen = slice(self.fitting, None)
@@ -202,13 +213,19 @@ class _Walk:
         lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
 
     def _gather(self, site: Site, lanes: Sequence[Lane]) -> None:
-        live = {site.reads: self.clean.live[site.reads]}
+        def batches(width: int) -> list[slice]:
+            size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
+            return [
+                slice(first, min(first + size, self.fitting))
+                for first in range(0, self.fitting, size)
+            ]
+
         gather_moments(
             site,
             self.clean,
             lanes,
             blocks=self._blocks(site),
-            batches=self._batches(live, self.fitting),
+            batches=batches,
             images=self.fitting,
             patches=self.settings.patches,
             rng=self.rng,
@@ -241,12 +258,29 @@ class _Walk:
     ) -> list[Array]:
         """The outputs that the stage makes of the held-out images."""
         unseen = {value: array[self.fitting :] for value, array in lane.live.items()}
-        parts = []
-        with self.stages.using(index, weights):
-            for rows in self._batches(unseen, self.total - self.fitting):
-                batch = {value: array[rows] for value, array in unseen.items()}
-                parts.append(batch | self.stages.run(index, batch))
+        parts = [
+            {value: array[rows] for value, array in unseen.items()} | made
+            for rows, made in self._stream(index, unseen, weights)
+        ]
         return [np.concatenate([part[value] for part in parts]) for value in outputs]
+
+
+_BATCH = 16 << 20
+"""Values of one tensor that a batch may have: 64 MiB."""
+
+
+def _width(array: Array) -> int:
+    """Values per image."""
+    return int(np.prod(array.shape[1:], dtype=np.int64))
+
+
+def _images_at_once(width: int, limit: int = 128) -> int:
+    return int(np.clip(_BATCH // max(width, 1), 1, limit))
+
+
+def _filled(array: Array, size: int) -> Array:
+    """A batch with its last image repeated up to the only size the model takes."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
 def _store(stages: Stages, settings: Settings) -> Store:
