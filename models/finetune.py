@@ -11,6 +11,7 @@ from typing import Any
 
 from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.fidelity import compare_outputs, harm
+from dsconvert.converter.core.files import check_writable
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
@@ -56,6 +57,8 @@ def finetune(
     """
     require("keras", "keras", "to fine-tune")
     settings = settings or FinetuneSettings()
+    if state is not None:
+        check_writable(state, overwrite=True)
     _check(student, teacher, data, settings)
     training, validation = holdout(data, settings.validation, seed=settings.seed)
     best = student.get_weights()

@@ -294,6 +294,12 @@ class TestResume:
             finetune(start, teacher, data.take(slice(150)), FinetuneSettings(epochs=1), state=state)
         assert state.read_bytes() == before
 
+    def test_nowhere_to_write_is_said_first(self, digits, teacher, student, tmp_path):
+        before = twin(student)
+        with pytest.raises(InputError, match="does not exist"):
+            finetune(student, teacher, digits[0], state=tmp_path / "none" / "state.npz")
+        assert_same(student, before)
+
     def test_no_state_file(self, digits, teacher, student, tmp_path):
         state = tmp_path / "state.npz"
         state.write_text("something else")
