@@ -69,16 +69,11 @@ class KerasStages:
         return self._live[stage]
 
     def run(self, stage: int, values: Mapping[int, Array]) -> dict[int, Array]:
-        """Compute the steps of one stage for one batch, in inference mode.
-
-        A model of a fixed batch gets a short one filled up with repetitions.
-        """
+        """Compute the steps of one stage for one batch, in inference mode."""
         keras = keras_module()
-        count = len(next(iter(values.values())))
-        size = self.batch_size or count
         tensors: dict[int, Any] = {
             value: keras.ops.convert_to_tensor(
-                np.resize(array, (size, *array.shape[1:])), dtype=self.graph.symbolic[value].dtype
+                np.asarray(array), dtype=self.graph.symbolic[value].dtype
             )
             for value, array in values.items()
         }
@@ -86,7 +81,7 @@ class KerasStages:
         for step in self.steps[self._cuts[stage] : self._cuts[stage + 1]]:
             step.run(tensors)
         return {
-            value: np.asarray(keras.ops.convert_to_numpy(tensors[value]), np.float32)[:count]
+            value: np.asarray(keras.ops.convert_to_numpy(tensors[value]), np.float32)
             for value in self._live[stage]
             if value not in given
         }
