@@ -1,15 +1,21 @@
 """The walk through a network: whose inputs a layer is fitted to, and what is kept in the end."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from dsconvert.converter.core import fidelity
 from dsconvert.converter.core.choose import best_fit
+from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.fit import FitOptions, fit
+from dsconvert.converter.core.gathering import moment_bytes
 from dsconvert.converter.core.lanes import Recipe, Settings
 from dsconvert.converter.core.moments import Moments
 from dsconvert.converter.core.patches import gather
 from dsconvert.converter.core.sequential import fit_network, observe_network
 from dsconvert.converter.core.types import Choice
+from numerics import convolve
 from numpy_network import Network, layer, pool, relu, softmax
 
 CLEAN, SEQUENTIAL = Recipe(), Recipe(sequential=True)
@@ -269,6 +275,40 @@ def test_a_fixed_batch_is_kept_to(images):
 
     for name in "ab":
         assert_same_factors(fixed[SEQUENTIAL].factors[name], free[SEQUENTIAL].factors[name])
+
+
+@pytest.mark.parametrize("pairs", [1, 9])
+def test_layer_too_wide_for_its_memory_is_fitted_in_blocks(images, pairs):
+    network = Network({"a": layer("a", 1, (3, 3, 4, 12))}, [("a", 0)])
+    a, choices = network.layers["a"], {"a": Choice(pairs=pairs)}
+    # Half of it takes the moments of two channels of nine taps, and not those of three.
+    little = Settings(patches=FITTED * PIXELS, memory=2 * moment_bytes(18))
+    _, lanes = run(network, images, SEQUENTIAL, settings=little, choices=choices)
+    factors = lanes[SEQUENTIAL].factors["a"]
+    y = network.values(images[:FITTED])[1]
+    rewritten = network.values(images[:FITTED], lanes[SEQUENTIAL].weights)[1]
+
+    assert factors.order == "depthwise-first"
+    assert factors.notes == ("fitted in 2 blocks of channels: too wide for one covariance",)
+    np.testing.assert_allclose(rewritten.mean((0, 1, 2)), y.mean((0, 1, 2)), atol=1e-5)
+    for block in (slice(0, 2), slice(2, 4)):
+        part = replace(a, spec=msgspec.structs.replace(a.spec, in_channels=2))
+        x = images[:FITTED, ..., block]
+        share = convolve(x, a.kernel[:, :, block], a.spec)
+        stats = statistics(part, x, share)
+        own = fit(stats, a.kernel[:, :, block], "depthwise-first", pairs)
+        np.testing.assert_allclose(factors.kernel()[:, :, block], own.kernel(), atol=1e-3)
+    if pairs == 9:
+        assert factors.data_error < 1e-3
+
+    with pytest.raises(InputError, match="a: a pointwise-first fit of 4 channels"):
+        run(
+            network,
+            images,
+            CLEAN,
+            settings=little,
+            choices={"a": Choice(pairs=1, order="pointwise-first")},
+        )
 
 
 def test_auto_takes_the_lower_error(images):
