@@ -3,8 +3,13 @@
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
+from dsconvert.converter.core.lanes import Settings
+from dsconvert.converter.core.moments import Moments
+from dsconvert.converter.core.patches import gather
+from dsconvert.converter.core.sequential import fit_network
 from dsconvert.converter.core.staged import Norm, Site, Weights
-from dsconvert.converter.core.types import ConvSpec
+from dsconvert.converter.core.types import Choice, ConvSpec
 from numerics import convolve
 
 
@@ -130,3 +135,56 @@ def layer(name, seed, shape, role="conv", *, bias=True, normed=False, beside=Non
         norm=norm,
         beside=beside,
     )
+
+
+FITTED, HELD_OUT = 40, 10
+PIXELS = 30
+EVERYTHING = Settings(patches=FITTED * PIXELS)
+"""Every position of every image, so that nothing is left to chance."""
+ONE = Choice(pairs=1, order="depthwise-first")
+
+
+def smooth_images():
+    """(50, 6, 5, 4) float32 whose neighbours are alike."""
+    noise = np.random.default_rng(0).normal(size=(FITTED + HELD_OUT, 8, 7, 4))
+    x = sum(noise[:, a : a + 6, b : b + 5] for a in range(3) for b in range(3)) / 3
+    return x.astype(np.float32)
+
+
+def fit_lanes(network, images, *recipes, settings=EVERYTHING, choices=None):
+    """The lanes by recipe, best first; every convolution gets one pair unless told otherwise."""
+    convs = [name for name, site in network.layers.items() if site.role == "conv"]
+    choices = choices or dict.fromkeys(convs, ONE)
+    lanes = fit_network(network, [images], HELD_OUT, choices, recipes, settings)
+    return {lane.recipe: lane for lane in lanes}
+
+
+def statistics(site, x, y):
+    """Moments of all patches of x against outputs y."""
+    where = tuple(axis.ravel() for axis in np.indices(y.shape[:3]))
+    patches = gather(x, site.spec, where)
+    moments = Moments(patches[0].size, y.shape[3])
+    moments.update(patches.reshape(len(patches), -1), y.reshape(-1, y.shape[3]))
+    return moments.statistics()
+
+
+def assert_same_factors(factors, expected):
+    """As near as float32 sums in another order, amplified by the ridge's 1e3, can be."""
+    np.testing.assert_allclose(factors.kernel(), expected.kernel(), atol=1e-3)
+    assert factors.data_error == pytest.approx(expected.data_error, abs=1e-4)
+
+
+def classifier(seed=1):
+    """Two convolutions, pooled, and a dense layer with a softmax; value 7 is the output."""
+    layers = {
+        "a": layer("a", seed, (3, 3, 4, 6)),
+        "b": layer("b", seed + 1, (3, 3, 6, 8)),
+        "head": layer("head", seed + 2, (1, 1, 8, 5), "head"),
+    }
+    calls = [("a", 0), (relu, 1), ("b", 2), (relu, 3), (pool, 4), ("head", 5), (softmax, 6)]
+    return Network(layers, calls)
+
+
+def shared_network():
+    """One convolution called twice: value 1 and value 3."""
+    return Network({"s": layer("s", 1, (3, 3, 4, 4))}, [("s", 0), (relu, 1), ("s", 2), (pool, 3)])
