@@ -8,7 +8,7 @@ import pytest
 from dsconvert.converter.core.choose import best_fit
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.fit import FitOptions, fit
-from dsconvert.converter.core.gathering import moment_bytes
+from dsconvert.converter.core.gathering import channel_blocks, moment_bytes
 from dsconvert.converter.core.lanes import Recipe, Settings
 from dsconvert.converter.core.sequential import observe_network
 from dsconvert.converter.core.types import Choice
@@ -56,11 +56,21 @@ def test_observing_shows_the_moments_of_each_convolution(images):
 def test_a_fixed_batch_is_kept_to(images):
     network = classifier()
     free = fit_lanes(network, images, SEQUENTIAL)
-    network.batch_size = 10
+    network.batch_size = 15  # of which neither 40 nor 10 nor 50 is a multiple
     fixed = fit_lanes(network, images, SEQUENTIAL)
 
     for name in "ab":
         assert_same_factors(fixed[SEQUENTIAL].factors[name], free[SEQUENTIAL].factors[name])
+
+
+@pytest.mark.parametrize(
+    ("fitting", "sizes"), [(6, [6]), (5, [3, 3]), (3, [3, 3]), (2, [2, 2, 2]), (1, [1] * 6)]
+)
+def test_blocks_are_as_few_as_fit_into_memory(fitting, sizes):
+    blocks = channel_blocks(layer("a", 1, (3, 3, 6, 4)), moment_bytes(9 * fitting))
+
+    assert [block.stop - block.start for block in blocks] == sizes
+    assert [block.start for block in blocks] == np.cumsum([0, *sizes[:-1]]).tolist()
 
 
 @pytest.mark.parametrize("pairs", [1, 9])
