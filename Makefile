@@ -42,9 +42,11 @@ links:
 demo: setup ## Train a small CNN on real digits and take it through every command (about 3 minutes)
 	$(BIN)/python benchmarks/demo.py
 
-bench: setup ## Run the benchmarks; they need the data sets and models named in benchmarks/README.md
-	$(BIN)/python benchmarks/accuracy.py
-	$(BIN)/python benchmarks/latency.py
+# make bench [BENCH='--models FOLDER --data cifar10.npz']
+bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' says on what
+	$(BIN)/python benchmarks/latency.py $(BENCH)
+	$(BIN)/python benchmarks/accuracy.py $(BENCH)
+	$(BIN)/python benchmarks/scale.py
 
 # make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']
 QUANTIZE ?= none

@@ -46,14 +46,17 @@ def show(console: Console, result: FinetuneResult) -> None:
 @click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
 @click.option("--labels", is_flag=True, help="Mix the data's labels into the targets.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option(
     "--optimizer", type=click.Choice(["adam", "adamw"]), default="adam", show_default=True
 )
-@click.option("--temperature", type=float, default=1.0, show_default=True)
+@click.option("--temperature", type=float, default=4.0, show_default=True)
 @click.option(
-    "--augment", multiple=True, type=click.Choice(["flip", "crop"]), help="May be repeated."
+    "--augment",
+    multiple=True,
+    type=click.Choice(["flip", "crop", "none"]),
+    help="May be repeated; by default flip, for images of three channels.",
 )
 @click.option(
     "--mixed-precision", is_flag=True, help="Compute in bfloat16: several times faster on new CPUs."
@@ -99,7 +102,7 @@ def finetune(
         optimizer=optimizer,
         label_weight=LABEL_WEIGHT if labels else 0.0,
         temperature=temperature,
-        augment=augment,
+        augment=tuple(kind for kind in augment if kind != "none") if augment else None,
         mixed_precision=mixed_precision,
         seed=seed,
     )

@@ -1,0 +1,75 @@
+"""What the benchmarks share: where the models and data are, the machine, tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import warnings
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+warnings.filterwarnings("ignore")
+
+RESNET8 = "mlperf_tiny_resnet8_cifar10.h5"
+VGG6 = "vgg6_cifar10.h5"
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path("../shared/models/keras"),
+        help=f"folder with {RESNET8} (MLPerf Tiny) and {VGG6}",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data/cifar10.npz"),
+        help="CIFAR-10 as x_train, y_train, x_test, y_test (uint8)",
+    )
+    chosen = parser.parse_args()
+    for path in (chosen.models, chosen.data):
+        if not path.exists():
+            parser.error(f"{path} does not exist; say where the models and the data are")
+    return chosen
+
+
+def machine() -> str:
+    """One line about where the figures come from."""
+    from dsconvert.deploy.profile import cpu_name
+
+    packages = ("tensorflow-cpu", "keras", "ai-edge-litert", "onnxruntime", "numpy")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n### {title}\n")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+def images(data: Path, count: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Unlabelled calibration images, float32 0–255."""
+    x = np.load(data)["x_train"]
+    chosen = np.random.default_rng(seed).choice(len(x), count, replace=False)
+    return x[chosen].astype(np.float32)
+
+
+def accuracy(model: Any, data: Path) -> float:
+    """Top-1 on the test images, in percent."""
+    from dsconvert.models import evaluate, load_data
+
+    result = evaluate(model, load_data(data, split="test"))
+    assert result.top1 is not None
+    return 100 * result.top1.value
