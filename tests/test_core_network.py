@@ -77,6 +77,18 @@ def test_held_out_images_are_not_fitted_to(images):
     assert before[SEQUENTIAL].harm != after[SEQUENTIAL].harm
 
 
+def test_patches_are_drawn_by_the_seed(images):
+    first, again, other = (
+        fit_lanes(classifier(), images, CLEAN, settings=Settings(patches=200, seed=seed))[CLEAN]
+        for seed in (1, 1, 2)
+    )
+
+    for name in "ab":
+        kernel = first.factors[name].kernel()
+        np.testing.assert_array_equal(again.factors[name].kernel(), kernel)
+        assert not np.allclose(other.factors[name].kernel(), kernel, rtol=1e-3)
+
+
 def test_unchosen_layers_are_left_alone(images):
     lanes = fit_lanes(classifier(), images, SEQUENTIAL, choices={"b": ONE})
 

@@ -150,6 +150,14 @@ class TestInputsAndOutputs:
         assert [tensor.name for tensor in result.model.inputs] == ["right", "left"]
         assert result.model.output_names == model.output_names == ["total", "b", "a"]
 
+    def test_lists_of_one_take_and_give_a_tensor(self):
+        image = keras.Input((8, 8, 6))
+        model = keras.Model([image], [conv()(image)])
+        made = rewrite(model, pairs=FULL_RANK).model
+
+        # Given a bare tensor, Keras would warn of a model that wants a list.
+        np.testing.assert_allclose(made(X), model([X]), atol=1e-5)
+
     def test_dictionaries_keep_their_keys(self):
         left, right = keras.Input((8, 8, 6), name="left"), keras.Input((8, 8, 6), name="right")
         model = keras.Model(

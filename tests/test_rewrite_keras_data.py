@@ -243,6 +243,15 @@ class TestInputs:
         assert {layer.dtype_policy.name for layer in result.model.layers[1:]} == {"mixed_bfloat16"}
         assert result.report.trials[0].harm < 0.5
 
+    def test_layers_in_training_mode_do_not_disturb_the_fit(self):
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8, 8, 6))
+        x = layers.Dropout(0.5)(conv(8)(image), training=True)
+        model = keras.Model(image, conv(4)(x))
+        first, again = (rewrite(model, calibration=X) for _ in range(2))
+
+        assert first.report == again.report
+
     def test_shared_layers(self):
         shared = conv(6)
         image = keras.Input((8, 8, 6))
