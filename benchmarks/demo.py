@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ DSCONVERT = str(Path(sys.executable).with_name("dsconvert"))
 
 def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=UserWarning, module="keras")
     FOLDER.mkdir(exist_ok=True)
     os.chdir(FOLDER)
     prepare()
@@ -44,10 +42,12 @@ def main() -> None:
 def prepare() -> None:
     """The data and the trained model."""
     from digits import train_digits, write_digits
+    from dsconvert.deploy.quiet import captured
 
     print("Training a small CNN on scikit-learn's digits …", flush=True)
     write_digits(Path("digits.npz"))
-    train_digits(Path("digits.npz"), Path("model.h5"))
+    with captured():  # Keras calls .h5 legacy, and TensorFlow greets
+        train_digits(Path("digits.npz"), Path("model.h5"))
 
 
 def run(arguments: str) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +12,7 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array, Shape
 
 from .sources import Raw, Request, numeric
+from .user_code import current_folder_importable, import_named
 
 
 def is_function(source: str) -> bool:
@@ -32,10 +29,9 @@ def read_function(source: str, request: Request) -> Raw:
     Raises:
         InputError: If it cannot be imported, fails, or gives something else.
     """
-    module, _, name = source.partition(":")
     try:
-        with _current_folder_importable():
-            function = getattr(importlib.import_module(module), name)
+        with current_folder_importable():
+            function = import_named(source)
             given = _call(function, request)
             if _is_element(given):
                 raw = _parts(given, request)
@@ -49,16 +45,6 @@ def read_function(source: str, request: Request) -> Raw:
         raise InputError(f"{source} failed: {type(error).__name__}: {error}") from error
     labels = None if raw.labels is None else raw.labels[index]
     return Raw(tuple(array[index] for array in raw.inputs), labels)
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _call(function: Callable[..., Any], request: Request) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dsconvert.converter.core.errors import InputError
 
+from ..user_code import import_named
 from .tree import Config, edit, is_object, with_config
 
 _FIXED_NAMESPACES = {
@@ -40,8 +38,7 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
             "For example: --custom-objects my_layers:CUSTOM_OBJECTS",
         )
     try:
-        with _current_directory_first():
-            found = getattr(importlib.import_module(module_name), name)
+        found = import_named(spec)
     except Exception as error:  # user code may raise anything while it is imported
         raise InputError(
             f"--custom-objects {spec}: cannot be imported: {type(error).__name__}: {error}.",
@@ -56,16 +53,6 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
         "expected a dict, a class or a function.",
         _HINT,
     )
-
-
-@contextmanager
-def _current_directory_first() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def check_names(path: Path, model: Config, custom: Mapping[str, Any]) -> tuple[Config, str | None]:
