@@ -85,6 +85,10 @@ sys.exit(f"imported {{heavy & set(sys.modules)}}" if heavy & set(sys.modules) el
         assert result.returncode == 0, result.stderr
         assert "Usage:" in result.stdout
 
+    def test_help_shows_a_typical_run_line_by_line(self) -> None:
+        lines = CliRunner().invoke(main, ["--help"]).stdout.splitlines()
+        assert [f"    dsconvert {name}" in line[:24] for line in lines].count(True) == len(COMMANDS)
+
     def test_a_missing_extra_is_one_sentence(self, folder: Path) -> None:
         code = f"""
 import sys

@@ -13,7 +13,7 @@ from .rewrite import rewrite
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dsconvert")
 def main() -> None:
-    r"""Rewrite trained convolutions as depthwise + pointwise pairs, and deploy the result.
+    """Rewrite trained convolutions as depthwise + pointwise pairs, and deploy the result.
 
     \b
     A typical run:
@@ -26,7 +26,7 @@ def main() -> None:
 
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used.
-    """
+    """  # noqa: D301 - click reads \b as the control character
 
 
 for command in (inspect, rewrite, finetune, evaluate, export, profile):
