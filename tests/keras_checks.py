@@ -30,3 +30,8 @@ def layers_of(model):
 def images(*shape, seed=0):
     """Standard normal float32 numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def model_of(*stack, shape=(8, 8, 6), **more):
+    """A Sequential model of these layers; ``more`` goes to its input."""
+    return keras.Sequential([keras.Input(shape, **more), *stack])

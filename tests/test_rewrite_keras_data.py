@@ -7,14 +7,10 @@ from dsconvert.converter import rewrite
 from dsconvert.converter.core import fidelity
 from dsconvert.converter.core.errors import InputError
 from keras import layers, ops
-from keras_checks import assert_same_outputs, images, layers_of, outputs
+from keras_checks import assert_same_outputs, images, layers_of, model_of, outputs
 
 X = images(60, 8, 8, 6)
 HELD_OUT = 12
-
-
-def model_of(*stack, shape=(8, 8, 6), **more):
-    return keras.Sequential([keras.Input(shape, **more), *stack])
 
 
 def conv(filters=6, **more):
@@ -183,7 +179,8 @@ class TestBiases:
         result = rewrite(model, calibration=x)
         (before,), (after,) = outputs(model, x), outputs(result.model, x)
 
-        assert result.report.params_after == sum(w.size for w in result.model.get_weights())
+        count = sum(w.size for w in result.model.get_weights())
+        assert result.report.layers[0].params_after == result.report.params_after == count
         assert [w.shape for w in result.model.get_weights()].count((5,)) == 1
         spread = before.std() / np.sqrt(before[..., 0].size)
         assert np.abs((after - before).mean(axis=(0, 1, 2))).max() < 4 * spread
@@ -222,6 +219,25 @@ class TestInputs:
 
         assert_same_outputs(made, rewrite(fixed, calibration=X).model, X, tolerance=1e-6)
         assert made(images(1, 11, 5, 6)).shape == (1, 4)
+
+    def test_channels_first_is_fitted_as_channels_last(self):
+        keras.utils.set_random_seed(0)
+        made = []
+        for form in ("channels_last", "channels_first"):
+            first = form == "channels_first"
+            model = model_of(
+                conv(8, data_format=form, use_bias=False),
+                layers.BatchNormalization(axis=1 if first else 3),
+                conv(5, data_format=form, strides=2),
+                shape=(6, 8, 7) if first else (8, 7, 6),
+            )
+            if made:
+                model.set_weights(made[0][0].get_weights())
+            x = X[:, :, :7].transpose(0, 3, 1, 2) if first else X[:, :, :7]
+            made.append((model, outputs(rewrite(model, calibration=x).model, x)[0]))
+        (_, last), (_, first) = made
+
+        np.testing.assert_allclose(first.transpose(0, 2, 3, 1), last, atol=1e-3)
 
     def test_several_inputs(self):
         left, right = keras.Input((8, 8, 6), name="left"), keras.Input((4, 4, 5), name="right")
