@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from .calibration import as_inputs
 from .core.choose import best_fit
 from .core.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
 from .core.factorize import weight_errors
@@ -20,7 +21,6 @@ from .core.progress import Progress, silent
 from .core.sequential import observe_network
 from .core.staged import Site
 from .core.types import Choice, ConvSpec, Order, Reason
-from .rewriting import as_inputs, check_calibration
 
 MOST_PAIRS = 4
 
@@ -119,9 +119,8 @@ def inspect(
     plan = make_plan(convolutions, Policy())
     fits: dict[str, dict[int, tuple[Order, float]]] = {}
     images = 0
-    inputs = as_inputs(calibration)
+    inputs = as_inputs(calibration, graph)
     if inputs is not None:
-        check_calibration(graph, inputs)
         images = len(inputs[0])
         names = [convolution.name for convolution in convolutions if convolution.reason is None]
         settings = Settings(memory=memory, seed=seed)

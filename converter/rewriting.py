@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .calibration import as_inputs, split
 from .core.choose import best_of_weights
 from .core.errors import InputError
 from .core.factorize import random_pairs
@@ -17,11 +18,7 @@ from .core.predictor import Array
 from .core.progress import Progress, silent
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.sequential import fit_network
-from .core.types import ORDERS, Choice, Factorization, Method, OrderChoice, Plan
-
-HELD_OUT = 0.2
-"""The share of the calibration images that choose between the ways of fitting."""
-FEWEST_IMAGES = 10
+from .core.types import ORDERS, Choice, Method, OrderChoice, Plan
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,17 @@ def rewrite(
 
     Raises:
         InputError: If the model cannot be rewritten, or the data do not fit it.
+        GateFailed: If the new model does not compute what was fitted; a bug, and not silent.
     """
+    from .keras_graph.apply import rebuild
+    from .keras_graph.check import check_rebuilt
     from .keras_graph.cost import model_macs
     from .keras_graph.graph import as_functional, flatten
     from .keras_graph.read import read_convolutions
+    from .keras_graph.stages import KerasStages
 
-    inputs = as_inputs(calibration)
-    method = method or ("svd" if inputs is None else "data")
-    if method == "data" and inputs is None:
+    method = method or ("svd" if calibration is None else "data")
+    if method == "data" and calibration is None:
         raise InputError(
             "fitting to data needs calibration images.",
             "Add --calibration FILE.npz, or use --method svd.",
@@ -98,23 +98,30 @@ def rewrite(
         plan = make_plan(convolutions, policy, source_sha256)
     else:
         plan = replay_plan(plan, convolutions)
-    chosen = plan.chosen
-    trials: list[Lane] = []
-    if method == "data" and inputs is not None:
-        check_calibration(graph, inputs)
-        settings = Settings(memory=memory, seed=seed)
-        trials = _fit(graph, chosen, inputs, settings, progress)
+    images = as_inputs(calibration, graph) if method == "data" else None
+    if images is None:
+        data, shared = None, False
+        lanes = [_factorize(convolutions, plan.chosen, method, seed)]
+        norms = {}
     else:
-        rng = np.random.default_rng(seed)
-        for convolution in convolutions:
-            if convolution.name in chosen:
-                factors = _factorize(convolution, chosen[convolution.name], method, rng)
-                trials = trials or [Lane(Recipe())]
-                trials[0].factors[convolution.name] = factors
-    best = trials[0] if trials else Lane(Recipe())
-    rewritten, notes = _apply(source, graph, chosen, best)
-    fitted = len(inputs[0]) if inputs is not None and method == "data" else 0
-    held_out = _held_out(fitted) if fitted else 0
+        data = split(images, seed)
+        stages = KerasStages(graph, plan.chosen)
+        lanes = fit_network(
+            stages,
+            data.inputs,
+            data.held_out,
+            plan.chosen,
+            _recipes(stages),
+            Settings(memory=memory, seed=seed),
+            progress,
+        )
+        norms = stages.norms()
+        # A shared layer is fitted at its last call, so its earlier calls ran as they were.
+        shared = any(site is not None and site.calls > 1 for site in stages.sites)
+    best = lanes[0]
+    rewritten, notes = rebuild(source, best.factors, best.weights, norms)
+    if data is not None and not shared:
+        check_rebuilt(rewritten, data.inputs, [best.live[value] for value in graph.outputs])
     report = RewriteReport(
         method=method,
         source_sha256=source_sha256,
@@ -123,33 +130,13 @@ def rewrite(
         macs_after=model_macs(rewritten),
         params_before=source.count_params(),
         params_after=rewritten.count_params(),
-        calibration_images=fitted - held_out,
-        held_out_images=held_out,
-        trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in trials)
-        if method == "data"
-        else (),
+        calibration_images=data.fitted if data else 0,
+        held_out_images=data.held_out if data else 0,
+        trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in lanes if data),
         refitted=tuple(best.refitted),
         notes=tuple(notes),
     )
     return Rewritten(rewritten, plan, report)
-
-
-def _fit(
-    graph: Any,
-    chosen: Mapping[str, Choice],
-    inputs: Sequence[Array],
-    settings: Settings,
-    progress: Progress,
-) -> list[Lane]:
-    from .keras_graph.stages import KerasStages
-
-    if not chosen:
-        return []
-    stages = KerasStages(graph, chosen)
-    mixed = np.random.default_rng(settings.seed).permutation(len(inputs[0]))
-    shuffled = [array[mixed] for array in inputs]
-    held_out = _held_out(len(mixed))
-    return fit_network(stages, shuffled, held_out, chosen, _recipes(stages), settings, progress)
 
 
 def _recipes(stages: Any) -> list[Recipe]:
@@ -164,70 +151,21 @@ def _recipes(stages: Any) -> list[Recipe]:
 
 
 def _factorize(
-    convolution: Any, choice: Choice, method: Method, rng: np.random.Generator
-) -> Factorization:
-    layer = convolution.layer
-    kernel = np.asarray(layer.kernel)
-    bias = np.asarray(layer.bias) if layer.use_bias else None
-    if method == "random":
-        order = ORDERS[0] if choice.order == "auto" else choice.order
-        return random_pairs(kernel, bias, order, choice.pairs, rng)
-    return best_of_weights(kernel, bias, convolution.spec, choice)
-
-
-def _apply(
-    source: Any, graph: Any, chosen: Mapping[str, Choice], lane: Lane
-) -> tuple[Any, list[str]]:
-    from .keras_graph.apply import rebuild
-    from .keras_graph.stages import KerasStages
-
-    # Only a fit changes norms, and only a fit needs the network in stages.
-    norms = KerasStages(graph, chosen).norms() if lane.weights else {}
-    return rebuild(source, lane.factors, lane.weights, norms)
-
-
-def as_inputs(calibration: Array | Sequence[Array] | None) -> list[Array] | None:
-    """The calibration data as a list with one array per input."""
-    if calibration is None:
-        return None
-    arrays = [calibration] if isinstance(calibration, np.ndarray) else list(calibration)
-    return [np.asarray(array) for array in arrays]
-
-
-def check_calibration(graph: Any, inputs: Sequence[Array]) -> None:
-    """Refuse calibration arrays that do not fit the model's inputs.
-
-    Raises:
-        InputError: With the shapes, or the number of images.
-    """
-    expected = [tuple(graph.symbolic[value].shape) for value in graph.inputs]
-    got = [array.shape for array in inputs]
-    fits = len(expected) == len(got) and all(
-        len(want) == len(have)
-        and all(w is None or w == h for w, h in zip(want[1:], have[1:], strict=True))
-        for want, have in zip(expected, got, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"the calibration data have the shape {got}, the model takes {expected}.",
-            "Give images of the model's size, one array per input.",
-        )
-    counts = [len(array) for array in inputs]
-    if len(set(counts)) > 1:
-        raise InputError(
-            f"the calibration arrays hold different numbers of images: {counts}.",
-            "Give one image per input and example, in the same order.",
-        )
-    if len(inputs[0]) < FEWEST_IMAGES:
-        raise InputError(
-            f"{len(inputs[0])} calibration images are too few: at least {FEWEST_IMAGES} are "
-            "needed, 500 to 1000 are good.",
-            "Give more images, or use --method svd.",
-        )
-    for array in inputs:
-        if not np.isfinite(array).all():
-            raise InputError("the calibration data hold NaN or infinite values.", "Clean them.")
-
-
-def _held_out(images: int) -> int:
-    return max(1, round(images * HELD_OUT))
+    convolutions: Iterable[Any], chosen: Mapping[str, Choice], method: Method, seed: int
+) -> Lane:
+    """The pairs of each layer by itself, without data."""
+    rng = np.random.default_rng(seed)
+    lane = Lane(Recipe())
+    for convolution in convolutions:
+        if convolution.name not in chosen:
+            continue
+        choice, layer = chosen[convolution.name], convolution.layer
+        kernel = np.asarray(layer.kernel)
+        bias = np.asarray(layer.bias) if layer.use_bias else None
+        if method == "random":
+            order = ORDERS[0] if choice.order == "auto" else choice.order
+            factors = random_pairs(kernel, bias, order, choice.pairs, rng)
+        else:
+            factors = best_of_weights(kernel, bias, convolution.spec, choice)
+        lane.factors[convolution.name] = factors
+    return lane

@@ -1,0 +1,88 @@
+"""Calibration data: checked against the model, shuffled, and split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .core.errors import InputError
+from .core.predictor import Array
+
+HELD_OUT = 0.2
+"""The share of the images that choose between the ways of fitting."""
+FEWEST_IMAGES = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images in random order; the last ``held_out`` of them are for no fit to see.
+
+    Attributes:
+        inputs: One array per model input, (n, ...).
+        held_out: How many images are kept out.
+    """
+
+    inputs: tuple[Array, ...]
+    held_out: int
+
+    @property
+    def fitted(self) -> int:
+        """How many images are fitted to."""
+        return len(self.inputs[0]) - self.held_out
+
+
+def split(inputs: Sequence[Array], seed: int) -> Calibration:
+    """Shuffle, and keep a fifth out."""
+    count = len(inputs[0])
+    order = np.random.default_rng(seed).permutation(count)
+    return Calibration(tuple(array[order] for array in inputs), max(1, round(count * HELD_OUT)))
+
+
+def as_inputs(calibration: Array | Sequence[Array] | None, graph: Any) -> list[Array] | None:
+    """The data as a list with one array per input, once they fit the model.
+
+    Args:
+        calibration: Images (n, ...), or one such array per input, or None.
+        graph: The model, a `keras_graph.graph.FlatGraph`.
+
+    Raises:
+        InputError: With the shapes, or the number of images.
+    """
+    if calibration is None:
+        return None
+    given = [calibration] if isinstance(calibration, np.ndarray) else calibration
+    inputs = [np.asarray(array) for array in given]
+    _check(inputs, [tuple(graph.symbolic[value].shape) for value in graph.inputs])
+    return inputs
+
+
+def _check(inputs: Sequence[Array], expected: Sequence[tuple[int | None, ...]]) -> None:
+    got = [array.shape for array in inputs]
+    fits = len(expected) == len(got) and all(
+        len(want) == len(have)
+        and all(w is None or w == h for w, h in zip(want[1:], have[1:], strict=True))
+        for want, have in zip(expected, got, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"the calibration data have the shape {got}, the model takes {expected}.",
+            "Give images of the model's size, one array per input.",
+        )
+    counts = [len(array) for array in inputs]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"the calibration arrays hold different numbers of images: {counts}.",
+            "Give one image per input and example, in the same order.",
+        )
+    if counts[0] < FEWEST_IMAGES:
+        raise InputError(
+            f"{counts[0]} calibration images are too few: at least {FEWEST_IMAGES} are "
+            "needed, 500 to 1000 are good.",
+            "Give more images, or use --method svd.",
+        )
+    for array in inputs:
+        if not np.isfinite(array).all():
+            raise InputError("the calibration data hold NaN or infinite values.", "Clean them.")
