@@ -177,6 +177,26 @@ class TestRefusals:
         assert old.read_bytes() == b"old"
 
 
+class TestSaving:
+    def test_what_cannot_be_read_back_is_not_kept(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import keras
+
+        class Other:
+            def get_weights(self) -> list[np.ndarray]:
+                return [np.zeros(3)]
+
+        real = keras.saving.load_model
+
+        def load_wrongly(path: Path, **options: object) -> object:
+            return Other() if Path(path).name == "gate.keras" else real(path, **options)
+
+        monkeypatch.setattr(keras.saving, "load_model", load_wrongly)
+        refused("rewrite model.keras -o gate.keras", folder, 1, "gate.keras")
+        assert not (folder / "gate.keras").exists()
+
+
 class TestChain:
     """The main job, each command on what the one before wrote."""
 

@@ -120,7 +120,7 @@ def finetune(
     tuned = run(
         student.model, original.model, images, settings, state=state, progress=terminal.progress
     )
-    size, digest = options.save_keras(tuned.model, output, overwrite)
+    size, digest = options.save_keras(tuned.model, output, overwrite, trust, custom_objects)
     state.unlink(missing_ok=True)
     return FinetuneResult(
         student=str(model),

@@ -164,14 +164,44 @@ def place(
     return path
 
 
-def save_keras(model: Any, path: Path, overwrite: bool) -> tuple[int, str]:
-    """Save a Keras model; gives its size in bytes and its SHA-256."""
+def save_keras(
+    model: Any, path: Path, overwrite: bool, trust: bool, custom_objects: str | None
+) -> tuple[int, str]:
+    """Save a Keras model where plain Keras loads it again, weight for weight.
+
+    Returns:
+        The file's size in bytes and its SHA-256.
+
+    Raises:
+        GateFailed: If the file does not give the model back; it is not kept.
+    """
     import warnings
 
+    import keras
+    import numpy as np
+    from dsconvert.converter.core.errors import GateFailed
     from dsconvert.converter.core.files import replacing, sha256
+    from dsconvert.models import resolve_custom_objects
 
+    objects = resolve_custom_objects(custom_objects) if custom_objects else None
     with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
         # Keras calls .h5 legacy; it was asked for.
         warnings.filterwarnings("ignore", message=".*HDF5.*")
-        model.save(temporary)
+        try:
+            model.save(temporary)
+            again = keras.saving.load_model(
+                temporary, custom_objects=objects, compile=False, safe_mode=not trust
+            )
+            pairs = zip(model.get_weights(), again.get_weights(), strict=True)
+            same = all(np.array_equal(saved, loaded) for saved, loaded in pairs)
+        except Exception as error:
+            raise GateFailed(
+                f"Keras cannot read back what it wrote to {path}: {error}",
+                "Try the other format: -o with .keras or .h5.",
+            ) from error
+        if not same:
+            raise GateFailed(
+                f"{path} does not give the model's weights back.",
+                "Try the other format: -o with .keras or .h5.",
+            )
     return path.stat().st_size, sha256(path)

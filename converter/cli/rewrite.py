@@ -132,7 +132,7 @@ def rewrite(
         source_sha256=loaded.sha256,
         progress=terminal.progress,
     )
-    size, digest = options.save_keras(result.model, output, overwrite)
+    size, digest = options.save_keras(result.model, output, overwrite, trust, custom_objects)
     return RewriteResult(
         model=str(model),
         output=str(output),
