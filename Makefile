@@ -46,6 +46,7 @@ demo: setup ## Train a small CNN on real digits and take it through every comman
 bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' says on what
 	$(BIN)/python benchmarks/latency.py $(BENCH)
 	$(BIN)/python benchmarks/accuracy.py $(BENCH)
+	$(BIN)/python benchmarks/distillation.py $(BENCH)
 	$(BIN)/python benchmarks/scale.py
 
 # make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']
