@@ -22,6 +22,22 @@ class TestReplacing:
         assert path.read_text() == "new"
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_a_folder_that_takes_no_files(self, tmp_path, monkeypatch):
+        def refuse(**_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.mkdtemp", refuse)
+        with (
+            pytest.raises(InputError, match=r"cannot write .*Permission denied"),
+            replacing(tmp_path / "model.keras", overwrite=False),
+        ):
+            pass
+
+    def test_a_read_only_folder_is_refused_early(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+        with pytest.raises(InputError, match="may not be written"):
+            check_writable(tmp_path / "model.keras", overwrite=False)
+
     def test_failure_leaves_the_old_file(self, tmp_path):
         path = tmp_path / "model.keras"
         path.write_text("old")

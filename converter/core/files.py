@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """Refuse early what `replacing` would refuse late.
 
     Raises:
-        InputError: If the folder does not exist, or the file does and ``overwrite`` is false.
+        InputError: If the folder does not exist or may not be written to, or the file exists and
+            ``overwrite`` is false.
     """
     if not path.parent.is_dir():
         raise InputError(
             f"cannot write {path}: the folder {path.parent} does not exist.",
             f"Try: mkdir -p {path.parent}",
         )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _unwritable(path, "it may not be written to")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder.", "Name a file.")
     if path.exists() and not overwrite:
@@ -45,10 +49,20 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
         InputError: As `check_writable`.
     """
     check_writable(path, overwrite=overwrite)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
     try:
         temporary = folder / path.name
         yield temporary
         temporary.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(path: Path, cause: str) -> InputError:
+    return InputError(
+        f"cannot write {path}: the folder {path.parent}: {cause}.",
+        "Name a file in a folder of yours.",
+    )
