@@ -110,7 +110,7 @@ def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) ->
         shown = ", ".join(f"{height}×{width}" for height, width in sorted(sizes)[:4])
         raise InputError(
             f"the images have {len(sizes)} different sizes ({shown}, …) and the model takes any.",
-            "Choose one, e.g. --image-size 224x224.",
+            "Resize them to one size.",
         )
     stacked = np.stack(images)
     return stacked if stacked.ndim == 4 else stacked[..., None]
