@@ -78,7 +78,7 @@ def export(
         raise InputError(
             "int8 quantization needs calibration data: typical inputs, preprocessed as for the "
             "model, to choose the ranges of its activations.",
-            f"Try: dsconvert export MODEL {path} --quantize int8 --calibration DATA.npz",
+            f"Try: dsconvert export MODEL -o {path} --quantize int8 --calibration DATA.npz",
         )
     check_writable(path, overwrite=overwrite)
     with progress(f"Exporting {path.name}", 3) as advance:

@@ -1,6 +1,6 @@
 """What goes in, and what makes it good again: model files, data, fine-tuning, evaluation."""
 
-from .checks import suspicions
+from .checks import check_against, suspicions
 from .datasets import Data, load_data
 from .evaluate import Evaluation, evaluate
 from .finetune import finetune
@@ -18,6 +18,7 @@ __all__ = [
     "Loaded",
     "Preprocessing",
     "Tuned",
+    "check_against",
     "evaluate",
     "finetune",
     "load",

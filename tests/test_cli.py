@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from dsconvert.converter.cli import main
+from dsconvert.converter.cli import figures, main
 
 COMMANDS = ("inspect", "rewrite", "finetune", "evaluate", "export", "profile")
 
@@ -39,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (60, 12, 12, 3), dtype=np.uint8)
     y = model.predict(x / 255.0, verbose=0).argmax(axis=1)
+    np.savez(place / "gray.npz", x=x[..., 0])
     np.savez(place / "data.npz", x_train=x, y_train=y, x_test=x[:40], y_test=y[:40])
     return place
 
@@ -129,7 +130,17 @@ class TestRefusals:
         ("arguments", "parts"),
         [
             ("inspect absent.keras", ("absent.keras",)),
-            ("rewrite model.keras -o model.keras", ("exists already", "--overwrite")),
+            ("rewrite model.keras -o model.keras", ("is the model itself",)),
+            ("rewrite model.keras -o model.keras --overwrite", ("is the model itself",)),
+            (
+                "rewrite model.keras -o x.keras --calibration gray.npz",
+                ("gray.npz does not fit", "(n, 12, 12)", "(n, 12, 12, 3)"),
+            ),
+            (
+                "inspect model.keras --calibration gray.npz",
+                ("gray.npz does not fit", "(n, 12, 12)", "(n, 12, 12, 3)"),
+            ),
+            ("rewrite model.keras -o /proc/x.keras", ("cannot write /proc/x.keras",)),
             ("rewrite model.keras -o /nowhere/out.keras", ("/nowhere", "does not exist")),
             ("rewrite model.keras -o out.tflite", (".tflite", ".keras or .h5")),
             (
@@ -142,7 +153,10 @@ class TestRefusals:
             ),
             ("rewrite model.keras -o x.keras --method data", ("needs calibration images",)),
             ("rewrite model.keras -o x.keras --calibration data.npz --scale zero", ("zero",)),
-            ("export model.keras -o x.tflite --quantize int8", ("--calibration",)),
+            (
+                "export model.keras -o x.tflite --quantize int8",
+                ("export MODEL -o", "--calibration"),
+            ),
             ("export model.keras -o x.onnx --quantize int8", ("onnx", "none")),
             ("profile model.keras", ("dsconvert export",)),
             ("evaluate model.keras --data absent.npz", ("absent.npz",)),
@@ -286,3 +300,9 @@ class TestMake:
         )
         assert result.returncode == 2
         assert f"make {target}" in result.stderr
+
+
+def test_a_change_says_its_direction() -> None:
+    assert figures.change(200, 100) == "2.00× fewer"
+    assert figures.change(100, 150) == "1.50× more"
+    assert figures.change(None, 100) == "–"

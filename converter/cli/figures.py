@@ -25,6 +25,13 @@ def ratio(before: float | None, after: float | None) -> str:
     return "–" if not before or not after else f"{before / after:.2f}×"
 
 
+def change(before: float | None, after: float | None) -> str:
+    """How many times fewer, or more: "3.4× fewer"; "–" where unknown."""
+    if not before or not after:
+        return "–"
+    return f"{after / before:.2f}× more" if after > before else f"{before / after:.2f}× fewer"
+
+
 def kib(size: int) -> str:
     """Bytes as KiB or MiB."""
     return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.2f} MiB"

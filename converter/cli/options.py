@@ -109,7 +109,7 @@ def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
 
 def data_for(model: Any, source: str, *, split: Any, warn: bool = True, **wishes: Any) -> Data:
     """Load data in the form a Keras model takes, and say what looks wrong with them."""
-    from dsconvert.models import KerasPredictor, load_data, suspicions
+    from dsconvert.models import KerasPredictor, check_against, load_data, suspicions
 
     from .terminal import note
 
@@ -121,6 +121,7 @@ def data_for(model: Any, source: str, *, split: Any, warn: bool = True, **wishes
         input_shapes=predictor.input_shapes,
         **wishes,
     )
+    check_against(predictor.input_shapes, data)
     for suspicion in suspicions(data, model) if warn else ():
         note(suspicion)
     return data
@@ -160,6 +161,8 @@ def place(
             f"{path} ends in {path.suffix!r}; allowed: {' or '.join(allowed)}.",
             f"Try: -o {path.with_suffix(allowed[0])}",
         )
+    if path.exists() and model.exists() and path.samefile(model):
+        raise InputError(f"{path} is the model itself.", "Name another file with -o.")
     check_writable(path, overwrite=overwrite)
     return path
 

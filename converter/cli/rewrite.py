@@ -51,9 +51,9 @@ def show(console: Console, result: RewriteResult) -> None:
         f"{len(report.rewritten)} of {len(report.layers)} convolutions rewritten by "
         f"{report.method}: MACs {figures.short(report.macs_before)} → "
         f"{figures.short(report.macs_after)} "
-        f"({figures.ratio(report.macs_before, report.macs_after)} fewer), parameters "
+        f"({figures.change(report.macs_before, report.macs_after)}), parameters "
         f"{report.params_before:,} → {report.params_after:,} "
-        f"({figures.ratio(report.params_before, report.params_after)} fewer)"
+        f"({figures.change(report.params_before, report.params_after)})"
     )
     console.print(f"{result.output}: {figures.kib(result.size_bytes)}, SHA-256 {result.sha256}")
 
