@@ -53,6 +53,7 @@ def walk(stages, values):
     values = dict(zip(stages.inputs, values, strict=True))
     for stage in range(len(stages.sites)):
         made = stages.run(stage, values)
+        assert not made.keys() & values.keys()  # what is there already is not copied
         values = {v: made[v] if v in made else values[v] for v in stages.live_after(stage)}
     return [values[value] for value in stages.outputs]
 
