@@ -18,8 +18,9 @@ def show(console: Console, result: Inspection) -> None:
 
     by_data = result.calibration_images > 0
     which = f"on {result.calibration_images} images" if by_data else "of the weights"
+    macs = figures.short(result.macs, "MACs") if result.macs else "MACs unknown (free image size)"
     console.print(
-        f"{result.model}: {figures.short(result.macs, 'MACs')}, {result.params:,} parameters. "
+        f"{result.model}: {macs}, {result.params:,} parameters. "
         f"Errors at T pairs are {which}, in %."
     )
     table = Table("layer", "kernel", "C→N", "MACs", "params", box=None, pad_edge=False)
