@@ -61,7 +61,12 @@ def gather(x: Array, spec: ConvSpec, where: tuple[Index, Index, Index]) -> Array
 
     Returns:
         (P, C, kh·kw), float32.
+
+    Raises:
+        ValueError: If the images have another number of channels.
     """
+    if x.shape[-1] != spec.in_channels:
+        raise ValueError(f"{spec.name}: {x.shape[-1]} channels, expected {spec.in_channels}")
     image, row, column = where
     _, top, bottom = _side(spec, x.shape[1], 0)
     _, left, right = _side(spec, x.shape[2], 1)
