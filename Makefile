@@ -39,7 +39,7 @@ links:
 	@mkdir -p build/src/dsconvert
 	@for room in converter models deploy; do ln -sfn ../../../$$room build/src/dsconvert/$$room; done
 
-demo: setup ## Train a small CNN on real digits and take it through every command (about 3 minutes)
+demo: setup ## Train a small CNN on real digits and take it through every command (about 2 minutes)
 	$(BIN)/python benchmarks/demo.py
 
 # make bench [BENCH='--models FOLDER --data cifar10.npz']
