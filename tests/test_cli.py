@@ -306,3 +306,20 @@ def test_a_change_says_its_direction() -> None:
     assert figures.change(200, 100) == "2.00× fewer"
     assert figures.change(100, 150) == "1.50× more"
     assert figures.change(None, 100) == "–"
+
+
+def test_unknown_macs_are_called_so(folder: Path) -> None:
+    import keras
+
+    free = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(8, 3, name="stem"),
+            keras.layers.Conv2D(8, 3, name="conv"),
+        ]
+    )
+    free.save(folder / "free.keras")
+    for arguments in ("inspect free.keras", "rewrite free.keras -o free_ds.keras"):
+        result = call(arguments, folder)
+        assert result.exit_code == 0, result.stderr
+        assert "MACs unknown" in result.stdout

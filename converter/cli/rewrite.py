@@ -47,11 +47,15 @@ def show(console: Console, result: RewriteResult) -> None:
         console.print(f"also refitted: {', '.join(report.refitted)}")
     for note in report.notes:
         console.print(f"note: {note}")
+    macs = "MACs unknown (free image size)"
+    if report.macs_before:
+        macs = (
+            f"MACs {figures.short(report.macs_before)} → {figures.short(report.macs_after)} "
+            f"({figures.change(report.macs_before, report.macs_after)})"
+        )
     console.print(
         f"{len(report.rewritten)} of {len(report.layers)} convolutions rewritten by "
-        f"{report.method}: MACs {figures.short(report.macs_before)} → "
-        f"{figures.short(report.macs_after)} "
-        f"({figures.change(report.macs_before, report.macs_after)}), parameters "
+        f"{report.method}: {macs}, parameters "
         f"{report.params_before:,} → {report.params_after:,} "
         f"({figures.change(report.params_before, report.params_after)})"
     )
