@@ -1,0 +1,110 @@
+"""Checking an ONNX model without its weights, so that a large one costs no memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import require
+from .tensors import array_of, is_external, size_in_bytes, tensor_from
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+_SMALL = 4096
+"""Bytes up to which a tensor may be a shape, a scale or another value that decides the graph."""
+
+
+class Refused(Exception):
+    """A model that the checker or ONNX Runtime does not take; the message is their sentence."""
+
+
+def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
+    """The model with its large weights as inputs instead of initialisers.
+
+    It has the same nodes, types and shapes, so what checks and shape inference say of it holds
+    for the model, whatever its size.
+    """
+    import onnx
+
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    copy.ir_version = max(model.ir_version, 4)  # before, initialisers had to be inputs too
+    graph = model.graph
+    copy.graph.name = graph.name
+    for part in ("node", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(copy.graph, part).extend(getattr(graph, part))
+    held = {tensor.name for tensor in graph.initializer}
+    copy.graph.input.extend(value for value in graph.input if value.name not in held)
+    for tensor in graph.initializer:
+        if _is_weight(tensor):
+            copy.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+        elif is_external(tensor):
+            array = array_of(tensor, folder)
+            copy.graph.initializer.append(tensor_from(array, tensor.name, tensor.data_type))
+        else:
+            copy.graph.initializer.append(tensor)
+    return copy
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    floats = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+    return tensor.data_type in floats and size_in_bytes(tensor) > _SMALL
+
+
+def check_runs(model: ModelProto, folder: Path | None) -> None:
+    """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
+
+    Raises:
+        Refused: With the first sentence of what they say.
+    """
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    light = light_copy(model, folder)
+    try:
+        onnx.checker.check_model(light, full_check=True)
+    except Exception as error:  # ValidationError, InferenceError, or what the parser raises
+        raise Refused(f"onnx.checker: {_sentence(error)}") from error
+    try:
+        session(light.SerializeToString(), folder, optimize=False)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Refused(f"ONNX Runtime: {_sentence(error)}") from error
+
+
+def session(model: bytes | str, folder: Path | None, *, optimize: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU that says nothing.
+
+    Args:
+        model: The serialised model or its path.
+        folder: Where external data of a serialised model are.
+        optimize: Whether ONNX Runtime may rewrite the graph.
+    """
+    ort = require("onnxruntime", "onnx", "to run .onnx files")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if folder is not None and isinstance(model, bytes):
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _sentence(error: Exception) -> str:
+    """The part of a message that says what is wrong, on one line."""
+    text = " ".join(str(error).split())
+    for noise in ("Load model from", "Fatal error: ", "failed:"):
+        _, _, after = text.rpartition(noise)
+        text = after if noise != "Load model from" or "failed:" not in text else text
+    return text[:300].strip() or type(error).__name__
