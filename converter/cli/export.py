@@ -72,8 +72,8 @@ def export(
     prepared = options.as_preprocessing(**prepare)
     ending = f".{file_format or 'tflite'}"
     output = options.place(model, output, ending, overwrite, allowed=(".tflite", ".onnx"))
-    loaded = options.load_keras(model, trust, custom_objects)
-    data = options.calibration_for(loaded.model, calibration, samples, seed, prepared)
+    loaded = options.open_model(model, trust, custom_objects)
+    data = options.calibration_for(loaded, calibration, samples, seed, prepared)
     return run(
         loaded.model,
         output,

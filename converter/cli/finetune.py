@@ -106,10 +106,10 @@ def finetune(
         mixed_precision=mixed_precision,
         seed=seed,
     )
-    student = options.load_keras(model, trust, custom_objects)
-    original = options.load_keras(teacher, trust, custom_objects)
+    student = options.open_model(model, trust, custom_objects)
+    original = options.open_model(teacher, trust, custom_objects)
     images = options.data_for(
-        original.model,
+        original,
         data,
         split="train",
         samples=samples,

@@ -78,8 +78,8 @@ def inspect(
     from dsconvert.converter import inspect as run
 
     prepared = options.as_preprocessing(**prepare)
-    loaded = options.load_keras(model, trust, custom_objects)
-    data = options.calibration_for(loaded.model, calibration, samples, seed, prepared)
+    loaded = options.open_model(model, trust, custom_objects)
+    data = options.calibration_for(loaded, calibration, samples, seed, prepared)
     return run(
         loaded.model,
         calibration=None if data is None else data.inputs,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from dsconvert.converter.core.predictor import Shape
     from dsconvert.models import Data, Loaded, Preprocessing
+
+Kind = Literal["keras", "onnx", "tflite"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -107,34 +111,146 @@ def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
     return loaded
 
 
-def data_for(model: Any, source: str, *, split: Any, warn: bool = True, **wishes: Any) -> Data:
-    """Load data in the form a Keras model takes, and say what looks wrong with them."""
-    from dsconvert.models import KerasPredictor, check_against, load_data, suspicions
+@dataclass(frozen=True)
+class Opened:
+    """A model file that a command works on.
+
+    Attributes:
+        kind: What it holds.
+        model: A `keras.Model`, or an `onnx.ModelProto` whose external data are named, not loaded.
+        path: The file.
+        folder: Where an ONNX file's external data are; None for Keras.
+        input_names: The names of the inputs that are fed.
+        input_shapes: Their shapes with the batch axis first; None where a size is free.
+        sha256: Of the file.
+        repairs: What had to be repaired to load it.
+    """
+
+    kind: Literal["keras", "onnx"]
+    model: Any
+    path: Path
+    folder: Path | None
+    input_names: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    sha256: str
+    repairs: tuple[str, ...] = ()
+
+
+def kind_of(path: Path) -> Kind:
+    """What a model file holds: by its content where that says so, else by its suffix.
+
+    What is neither of them counts as Keras, whose loader says what a file is instead.
+
+    Raises:
+        InputError: If it is a TensorFlow SavedModel.
+    """
+    from dsconvert.converter.core.errors import InputError
+
+    if (path / "saved_model.pb").is_file():
+        raise InputError(
+            f"{path} is a TensorFlow SavedModel: it holds a graph of operations, no Keras layers.",
+            "Save the model as .keras where it was made, or make an .onnx file of it: "
+            f"python -m tf2onnx.convert --saved-model {path} --output model.onnx",
+        )
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(8)
+    if head.startswith((b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")):
+        return "keras"
+    if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite":
+        return "tflite"
+    return "onnx" if path.suffix.lower() == ".onnx" else "keras"
+
+
+def open_model(path: Path, trust: bool, custom_objects: str | None) -> Opened:
+    """Open a Keras or an ONNX file; for an ONNX file neither TensorFlow nor Keras is imported.
+
+    Raises:
+        InputError: If it is neither, or not usable.
+    """
+    from dsconvert.converter.core.errors import InputError
+
+    kind = kind_of(path)
+    if kind == "tflite" and path.is_file():
+        raise InputError(
+            f"{path} is a TFLite file: compiled for a runtime, it cannot be changed any more.",
+            "Give the Keras or .onnx model that it was made from.",
+        )
+    if kind == "onnx":
+        return _open_onnx(path)
+    from dsconvert.models import KerasPredictor
+
+    loaded = load_keras(path, trust, custom_objects)
+    predictor = KerasPredictor(loaded.model)
+    return Opened(
+        kind="keras",
+        model=loaded.model,
+        path=path,
+        folder=None,
+        input_names=predictor.input_names,
+        input_shapes=predictor.input_shapes,
+        sha256=loaded.sha256,
+        repairs=loaded.repairs,
+    )
+
+
+def _open_onnx(path: Path) -> Opened:
+    from dsconvert.models.onnx_file import open_onnx
+
+    file = open_onnx(path)
+    graph = file.model.graph
+    held = {tensor.name for tensor in graph.initializer}
+    held |= {tensor.values.name for tensor in graph.sparse_initializer}
+    fed = [value for value in graph.input if value.name not in held]
+    return Opened(
+        kind="onnx",
+        model=file.model,
+        path=path,
+        folder=path.parent,
+        input_names=tuple(value.name for value in fed),
+        input_shapes=tuple(
+            tuple(
+                size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
+                for size in value.type.tensor_type.shape.dim
+            )
+            for value in fed
+        ),
+        sha256=file.sha256,
+    )
+
+
+def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wishes: Any) -> Data:
+    """Load data in the form a model takes, and say what was moved and what looks wrong.
+
+    For an ONNX model this imports no framework.
+    """
+    from dsconvert.models import check_against, load_data, suspicions
 
     from .terminal import note
 
-    predictor = KerasPredictor(model)
     data = load_data(
         source,
         split=split,
-        input_names=predictor.input_names,
-        input_shapes=predictor.input_shapes,
+        input_names=opened.input_names,
+        input_shapes=opened.input_shapes,
         **wishes,
     )
-    check_against(predictor.input_shapes, data)
-    for suspicion in suspicions(data, model) if warn else ():
+    check_against(opened.input_shapes, data)
+    keras_model = opened.model if opened.kind == "keras" else None
+    for suspicion in suspicions(data, keras_model) if warn else ():
         note(suspicion)
     return data
 
 
 def calibration_for(
-    model: Any, source: str | None, samples: int, seed: int, prepared: Preprocessing
+    opened: Opened, source: str | None, samples: int, seed: int, prepared: Preprocessing
 ) -> Data | None:
     """Calibration images, if a source was given."""
     if source is None:
         return None
     return data_for(
-        model, source, split="train", samples=samples, seed=seed, preprocessing=prepared
+        opened, source, split="train", samples=samples, seed=seed, preprocessing=prepared
     )
 
 

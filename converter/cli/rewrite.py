@@ -121,8 +121,8 @@ def rewrite(
             f"--method {method} looks at no images, so --calibration would be ignored.",
             "Leave one of the two out.",
         )
-    loaded = options.load_keras(model, trust, custom_objects)
-    data = options.calibration_for(loaded.model, calibration, samples, seed, prepared)
+    loaded = options.open_model(model, trust, custom_objects)
+    data = options.calibration_for(loaded, calibration, samples, seed, prepared)
     result = run(
         loaded.model,
         calibration=None if data is None else data.inputs,
