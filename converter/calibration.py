@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from .core.errors import InputError
-from .core.predictor import Array
+from .core.predictor import Array, Shape
 
 HELD_OUT = 0.2
 """The share of the images that choose between the ways of fitting."""
@@ -41,12 +40,14 @@ def split(inputs: Sequence[Array], seed: int) -> Calibration:
     return Calibration(tuple(array[order] for array in inputs), max(1, round(count * HELD_OUT)))
 
 
-def as_inputs(calibration: Array | Sequence[Array] | None, graph: Any) -> list[Array] | None:
+def as_inputs(
+    calibration: Array | Sequence[Array] | None, shapes: Sequence[Shape]
+) -> list[Array] | None:
     """The data as a list with one array per input, once they fit the model.
 
     Args:
         calibration: Images (n, ...), or one such array per input, or None.
-        graph: The model, a `keras_graph.graph.FlatGraph`.
+        shapes: Those of the model's inputs; None where a size is free.
 
     Raises:
         InputError: With the shapes, or the number of images.
@@ -55,11 +56,11 @@ def as_inputs(calibration: Array | Sequence[Array] | None, graph: Any) -> list[A
         return None
     given = [calibration] if isinstance(calibration, np.ndarray) else calibration
     inputs = [np.asarray(array) for array in given]
-    _check(inputs, [tuple(graph.symbolic[value].shape) for value in graph.inputs])
+    _check(inputs, shapes)
     return inputs
 
 
-def _check(inputs: Sequence[Array], expected: Sequence[tuple[int | None, ...]]) -> None:
+def _check(inputs: Sequence[Array], expected: Sequence[Shape]) -> None:
     got = [array.shape for array in inputs]
     fits = len(expected) == len(got) and all(
         len(want) == len(have)
@@ -68,7 +69,7 @@ def _check(inputs: Sequence[Array], expected: Sequence[tuple[int | None, ...]]) 
     )
     if not fits:
         raise InputError(
-            f"the calibration data have the shape {got}, the model takes {expected}.",
+            f"the calibration data have the shape {got}, the model takes {list(expected)}.",
             "Give images of the model's size, one array per input.",
         )
     counts = [len(array) for array in inputs]

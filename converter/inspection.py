@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from .calibration import as_inputs
 from .core.choose import best_fit
@@ -21,6 +21,7 @@ from .core.progress import Progress, silent
 from .core.sequential import observe_network
 from .core.staged import Site
 from .core.types import Choice, ConvSpec, Order, Reason
+from .front_end import front_end
 
 MOST_PAIRS = 4
 
@@ -90,15 +91,17 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def inspect(
     model: Any,
     *,
+    folder: Path | None = None,
     calibration: Array | Sequence[Array] | None = None,
     memory: int = 2 << 30,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Inspection:
-    """List every convolution of a Keras model, with what rewriting it would do.
+    """List every convolution of a model, with what rewriting it would do.
 
     Args:
-        model: A functional, Sequential or subclassed ``keras.Model``.
+        model: A functional, Sequential or subclassed ``keras.Model``, or an ``onnx.ModelProto``.
+        folder: Where the external data of an ONNX model are, if it has any.
         calibration: Images as the model takes them, (n, ...), or one such array per input. With
             them the errors of pairs fitted to data are shown as well.
         memory: Bytes of activations held in memory at most.
@@ -108,18 +111,12 @@ def inspect(
     Raises:
         InputError: If the model has no graph, or the data do not fit it.
     """
-    from .keras_graph.cost import model_macs
-    from .keras_graph.graph import as_functional, flatten
-    from .keras_graph.read import read_convolutions
-    from .keras_graph.stages import KerasStages
-
-    source = as_functional(model)
-    graph = flatten(source)
-    convolutions = read_convolutions(graph)
+    source = front_end(model, folder)
+    convolutions = source.convolutions
     plan = make_plan(convolutions, Policy())
     fits: dict[str, dict[int, tuple[Order, float]]] = {}
     images = 0
-    inputs = as_inputs(calibration, graph)
+    inputs = as_inputs(calibration, source.input_shapes)
     if inputs is not None:
         images = len(inputs[0])
         names = [convolution.name for convolution in convolutions if convolution.reason is None]
@@ -129,7 +126,7 @@ def inspect(
             if len(stats) == 1:  # else too wide to be fitted four times over
                 fits[site.name] = _data_errors(site, stats[0], settings.fit)
 
-        stages = KerasStages(graph, names, refit=False)
+        stages = source.stages(names, inputs, refit=False)
         observe_network(stages, inputs, settings, visit, progress)
     inspected = []
     for convolution, layer in zip(convolutions, plan.layers, strict=True):
@@ -137,7 +134,7 @@ def inspect(
         if spec is None or convolution.reason is not None:
             inspected.append(_refused(convolution.name, spec, layer.reason))
             continue
-        kernel = np.asarray(convolution.layer.kernel)
+        kernel, _ = convolution.weights()
         inspected.append(
             Inspected(
                 name=convolution.name,
@@ -151,8 +148,8 @@ def inspect(
         )
     return Inspection(
         model=source.name,
-        macs=model_macs(source),
-        params=source.count_params(),
+        macs=source.macs(),
+        params=source.params(),
         convolutions=tuple(inspected),
         calibration_images=images,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ from .core.predictor import Array
 from .core.progress import Progress, silent
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.sequential import fit_network
+from .core.staged import Stages
 from .core.types import ORDERS, Choice, Method, OrderChoice, Plan
+from .front_end import Convolution, front_end
+from .rebuilt import check_rebuilt
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Rewritten:
     """The result of `rewrite`.
 
     Attributes:
-        model: A functional keras.Model of stock layers.
+        model: A functional keras.Model of stock layers, or an onnx.ModelProto.
         plan: What was decided about each convolution.
         report: What came of it.
     """
@@ -39,6 +43,7 @@ class Rewritten:
 def rewrite(
     model: Any,
     *,
+    folder: Path | None = None,
     calibration: Array | Sequence[Array] | None = None,
     method: Method | None = None,
     pairs: int = 1,
@@ -51,13 +56,15 @@ def rewrite(
     source_sha256: str = "",
     progress: Progress = silent,
 ) -> Rewritten:
-    """Replace the standard convolutions of a trained Keras model by depthwise + pointwise pairs.
+    """Replace the standard convolutions of a trained model by depthwise + pointwise pairs.
 
-    The given model is not changed.
+    The given model is not changed. An ONNX model needs no training framework.
 
     Args:
         model: A functional, Sequential or subclassed ``keras.Model``; the last kind is redrawn as
-            a functional one where its ``call`` is made of Keras layers and operations.
+            a functional one where its ``call`` is made of Keras layers and operations. Or an
+            ``onnx.ModelProto``.
+        folder: Where the external data of an ONNX model are, if it has any.
         calibration: Unlabelled images as the model takes them, (n, ...), or one such array per
             input. A fifth of them is kept out of the fit and decides how far it may go.
         method: "data" fits the pairs to the calibration images (the default when there are any),
@@ -77,35 +84,26 @@ def rewrite(
         InputError: If the model cannot be rewritten, or the data do not fit it.
         GateFailed: If the new model does not compute what was fitted; a bug, and not silent.
     """
-    from .keras_graph.apply import rebuild
-    from .keras_graph.check import check_rebuilt
-    from .keras_graph.cost import model_macs
-    from .keras_graph.graph import as_functional, flatten
-    from .keras_graph.read import read_convolutions
-    from .keras_graph.stages import KerasStages
-
     method = method or ("svd" if calibration is None else "data")
     if method == "data" and calibration is None:
         raise InputError(
             "fitting to data needs calibration images.",
             "Add --calibration FILE.npz, or use --method svd.",
         )
-    source = as_functional(model)
-    graph = flatten(source)
-    convolutions = read_convolutions(graph)
+    source = front_end(model, folder)
+    convolutions = source.convolutions
     if plan is None:
         policy = Policy(pairs=pairs, order=order, include=tuple(include), exclude=tuple(exclude))
         plan = make_plan(convolutions, policy, source_sha256)
     else:
         plan = replay_plan(plan, convolutions)
-    images = as_inputs(calibration, graph) if method == "data" else None
+    images = as_inputs(calibration, source.input_shapes) if method == "data" else None
     if images is None:
         data, shared = None, False
         lanes = [_factorize(convolutions, plan.chosen, method, seed)]
-        norms = {}
     else:
         data = split(images, seed)
-        stages = KerasStages(graph, plan.chosen)
+        stages = source.stages(plan.chosen, data.inputs)
         lanes = fit_network(
             stages,
             data.inputs,
@@ -115,31 +113,31 @@ def rewrite(
             Settings(memory=memory, seed=seed),
             progress,
         )
-        norms = stages.norms()
         # A shared layer is fitted at its last call, so its earlier calls ran as they were.
         shared = any(site is not None and site.calls > 1 for site in stages.sites)
     best = lanes[0]
-    rewritten, notes = rebuild(source, best.factors, best.weights, norms)
+    costs_before = source.macs(), source.params()
+    rebuilt, notes = source.rebuild(best)
     if data is not None and not shared:
-        check_rebuilt(rewritten, data.inputs, [best.live[value] for value in graph.outputs])
+        check_rebuilt(rebuilt, data.inputs, [best.live[value] for value in stages.outputs])
     report = RewriteReport(
         method=method,
         source_sha256=source_sha256,
         layers=layer_reports(plan, best.factors),
-        macs_before=model_macs(source),
-        macs_after=model_macs(rewritten),
-        params_before=source.count_params(),
-        params_after=rewritten.count_params(),
+        macs_before=costs_before[0],
+        macs_after=rebuilt.macs(),
+        params_before=costs_before[1],
+        params_after=rebuilt.params(),
         calibration_images=data.fitted if data else 0,
         held_out_images=data.held_out if data else 0,
         trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in lanes if data),
         refitted=tuple(best.refitted),
         notes=tuple(notes),
     )
-    return Rewritten(rewritten, plan, report)
+    return Rewritten(rebuilt.model, plan, report)
 
 
-def _recipes(stages: Any) -> list[Recipe]:
+def _recipes(stages: Stages) -> list[Recipe]:
     """The ways worth trying on this network: no two that would do the same."""
     sites = [site for site in stages.sites if site is not None]
     recipes = [Recipe(), Recipe(sequential=True)]
@@ -151,7 +149,7 @@ def _recipes(stages: Any) -> list[Recipe]:
 
 
 def _factorize(
-    convolutions: Iterable[Any], chosen: Mapping[str, Choice], method: Method, seed: int
+    convolutions: Iterable[Convolution], chosen: Mapping[str, Choice], method: Method, seed: int
 ) -> Lane:
     """The pairs of each layer by itself, without data."""
     rng = np.random.default_rng(seed)
@@ -159,13 +157,13 @@ def _factorize(
     for convolution in convolutions:
         if convolution.name not in chosen:
             continue
-        choice, layer = chosen[convolution.name], convolution.layer
-        kernel = np.asarray(layer.kernel)
-        bias = np.asarray(layer.bias) if layer.use_bias else None
+        choice, spec = chosen[convolution.name], convolution.spec
+        assert spec is not None, "only what has a geometry is chosen"
+        kernel, bias = convolution.weights()
         if method == "random":
             order = ORDERS[0] if choice.order == "auto" else choice.order
             factors = random_pairs(kernel, bias, order, choice.pairs, rng)
         else:
-            factors = best_of_weights(kernel, bias, convolution.spec, choice)
+            factors = best_of_weights(kernel, bias, spec, choice)
         lane.factors[convolution.name] = factors
     return lane

@@ -15,10 +15,11 @@ def _side(spec: ConvSpec, size: int, axis: int) -> tuple[int, int, int]:
     """(output length, padding before, padding after) along one axis."""
     stride = spec.strides[axis]
     reach = (spec.kernel_size[axis] - 1) * spec.dilation[axis] + 1
-    if spec.padding == "same":
+    if spec.padding == "same" or spec.padding == "same-lower":
         length = -(-size // stride)
         total = max((length - 1) * stride + reach - size, 0)
-        return length, total // 2, total - total // 2
+        less, more = total // 2, total - total // 2
+        return (length, less, more) if spec.padding == "same" else (length, more, less)
     before, after = (0, 0) if spec.padding == "valid" else spec.padding[axis]
     return max((size + before + after - reach) // stride + 1, 0), before, after
 

@@ -13,12 +13,15 @@ from .predictor import Array
 
 Float = NDArray[np.float64]
 Size = tuple[int, int]
-Padding = Literal["same", "valid"] | tuple[Size, Size]
+Padding = Literal["same", "same-lower", "valid"] | tuple[Size, Size]
 Order = Literal["depthwise-first", "pointwise-first"]
 OrderChoice = Literal["depthwise-first", "pointwise-first", "auto"]
 Method = Literal["data", "svd", "random"]
 
 ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
+
+STEM_CHANNELS = 4
+"""Up to this many input channels (grey, RGB, RGBA) a first layer gains no time."""
 
 
 class ConvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,8 +32,8 @@ class ConvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         kernel_size: (kh, kw).
         strides: (vertical, horizontal).
         dilation: (vertical, horizontal).
-        padding: "same" (TensorFlow's: the odd pixel goes to the end), "valid", or explicit
-            ((top, bottom), (left, right)).
+        padding: "same" (TensorFlow's: the odd pixel goes to the end), "same-lower" (ONNX: it
+            goes to the start), "valid", or explicit ((top, bottom), (left, right)).
         in_channels: C, of the whole input.
         out_channels: N.
         groups: 1 for a standard convolution.

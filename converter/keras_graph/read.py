@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.types import ConvSpec, Reason, Size
-from .graph import FlatGraph, keras_module
+import numpy as np
 
-STEM_CHANNELS = 4
-"""Up to this many input channels (grey, RGB, RGBA) a first layer gains no time."""
+from ..core.predictor import Array
+from ..core.types import STEM_CHANNELS, ConvSpec, Reason, Size
+from .graph import FlatGraph, keras_module
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Convolution:
     def stem(self) -> bool:
         """Whether it reads a picture: at most four channels."""
         return self.spec is not None and self.spec.in_channels <= STEM_CHANNELS
+
+    def weights(self) -> tuple[Array, Array | None]:
+        """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
+        bias = np.asarray(self.layer.bias) if self.layer.use_bias else None
+        return np.asarray(self.layer.kernel), bias
 
 
 def read_convolutions(graph: FlatGraph) -> list[Convolution]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from ..core.cuts import Wires, depth_first, live_at
 from ..core.errors import InputError
 from ..core.predictor import Array
 from ..core.staged import Norm, Site, Weights
@@ -33,7 +34,8 @@ class KerasStages:
 
     def __init__(self, graph: FlatGraph, rewritten: Collection[str], *, refit: bool = True) -> None:
         self.graph = graph
-        self.steps = _depth_first(graph)
+        order = depth_first(*_wires(graph.steps), graph.outputs)
+        self.steps = tuple(graph.steps[index] for index in order)
         self._writer = {v: i for i, step in enumerate(self.steps) for v in step.writes}
         self._readers: dict[int, list[int]] = {}
         for i, step in enumerate(self.steps):
@@ -45,7 +47,8 @@ class KerasStages:
         found = {i: self._site(i, rewritten, refit) for i in range(len(self.steps))}
         self._cuts = [0, *(i for i, site in found.items() if site is not None), len(self.steps)]
         self.sites: tuple[Site | None, ...] = (None, *filter(None, found.values()))
-        self._live = [self._live_at(cut) for cut in self._cuts[1:]]
+        wires = _wires(self.steps)
+        self._live = [live_at(cut, *wires, graph.inputs, graph.outputs) for cut in self._cuts[1:]]
         self._check_batch_axes()
 
     @property
@@ -234,14 +237,6 @@ class KerasStages:
         same = self.graph.symbolic[others[0]].shape == self.graph.symbolic[last.writes[0]].shape
         return others[0] if same and self._writer.get(others[0], -1) < index else None
 
-    # Live values.
-
-    def _live_at(self, cut: int) -> tuple[int, ...]:
-        """Values known before a cut and needed after it."""
-        known = set(self.graph.inputs) | {v for v, i in self._writer.items() if i < cut}
-        needed = {v for step in self.steps[cut:] for v in step.reads.values()}
-        return tuple(sorted(known & (needed | set(self.graph.outputs))))
-
     def _check_batch_axes(self) -> None:
         batch = self.batch_size
         for value in {value for live in self._live for value in live}:
@@ -272,25 +267,6 @@ def _norm_of(layer: Any) -> Norm:
     return Norm(gamma / np.sqrt(variance), as_float(layer.moving_mean), variance)
 
 
-def _depth_first(graph: FlatGraph) -> tuple[Step, ...]:
-    """The steps in an order that finishes one branch before it starts the next.
-
-    So a convolution is followed at once by what belongs to it, few values are live at a time, and
-    the last layer before a sum knows the other operand.
-    """
-    writer = {value: step for step in graph.steps for value in step.writes}
-    ordered: list[Step] = []
-    done: set[int] = set()
-    stack: list[tuple[Step, bool]] = [
-        (writer[value], False) for value in reversed(graph.outputs) if value in writer
-    ]
-    while stack:
-        step, ready = stack.pop()
-        if ready and id(step) not in done:
-            done.add(id(step))
-            ordered.append(step)
-        elif id(step) not in done:
-            stack.append((step, True))
-            sources = [writer[v] for v in step.reads.values() if v in writer]
-            stack.extend((source, False) for source in reversed(sources))
-    return tuple(ordered)
+def _wires(steps: Sequence[Step]) -> tuple[Wires, Wires]:
+    """The value numbers that each step reads and writes."""
+    return [tuple(step.reads.values()) for step in steps], [step.writes for step in steps]

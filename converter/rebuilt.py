@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ..core.errors import GateFailed
-from ..core.fidelity import relative_error
-from ..core.predictor import Array
-from .graph import flatten
-from .stages import KerasStages
+from .core.errors import GateFailed
+from .core.fidelity import relative_error
+from .core.predictor import Array
+from .front_end import FrontEnd
 
 IMAGES = 4
 TOLERANCE = 1e-3
 """The fit ran each layer as one convolution, the model runs its pairs: float32 rounding differs."""
-HALF_TOLERANCE = 0.1
+NARROW_TOLERANCE = 0.1
 """The same where layers compute in 16 bits."""
 
 
-def check_rebuilt(model: Any, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
+def check_rebuilt(rebuilt: FrontEnd, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
     """Run a few images through the rewritten model and compare.
 
     Args:
-        model: The rewritten model.
+        rebuilt: The rewritten model.
         inputs: One array per input, (n, ...).
         expected: One array per output, (n, ...): what the fit came to.
 
     Raises:
         GateFailed: If an output differs by more than rounding.
     """
-    stages = KerasStages(flatten(model), (), refit=False)
+    stages = rebuilt.stages((), inputs, refit=False)
     count = stages.batch_size or IMAGES
     if len(inputs[0]) < count:
         return
     given = {v: array[:count] for v, array in zip(stages.inputs, inputs, strict=True)}
     outputs = given | stages.run(0, given)
-    narrow = any(layer.compute_dtype != "float32" for layer in model._flatten_layers())
-    tolerance = HALF_TOLERANCE if narrow else TOLERANCE
+    tolerance = NARROW_TOLERANCE if rebuilt.narrow else TOLERANCE
     for value, wanted in zip(stages.outputs, expected, strict=True):
         error = relative_error(wanted[:count], outputs[value])
         if not error <= tolerance:

@@ -1,0 +1,196 @@
+"""Which nodes of an ONNX graph are convolutions, and which of them can be rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.predictor import Array
+from ..core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
+from .graph import OnnxGraph, attributes, inner_graphs, is_op, key
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+_QUANTIZED = ("ConvInteger", "QLinearConv")
+_PADDINGS: dict[str, Padding] = {
+    "VALID": "valid",
+    "SAME_UPPER": "same",
+    "SAME_LOWER": "same-lower",
+}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of the graph.
+
+    Attributes:
+        name: The node's name, as `OnnxGraph.names` has it.
+        node: The node.
+        graph: The graph that it stands in.
+        spec: Its geometry; None for what is no two-dimensional convolution.
+        reason: Why it cannot be rewritten, or None if it can.
+    """
+
+    name: str
+    node: NodeProto
+    graph: OnnxGraph
+    spec: ConvSpec | None
+    reason: Reason | None
+
+    @property
+    def stem(self) -> bool:
+        """Whether it reads a picture: at most four channels."""
+        return self.spec is not None and self.spec.in_channels <= STEM_CHANNELS
+
+    def weights(self) -> tuple[Array, Array | None]:
+        """The kernel W, (kh, kw, C, N), and the bias, (N,), in float32 at least."""
+        return conv_weights(self.graph, self.node)
+
+
+def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
+    """All convolutions in the order of the graph, those that cannot be rewritten included."""
+    found = []
+    for node in graph.nodes:
+        name = graph.names[key(node)]
+        if _is_convolution(node):
+            spec = conv_spec(graph, node)
+            found.append(Convolution(name, node, graph, spec, _refusal(graph, node, spec)))
+        for inner in _inner_convolutions(node):
+            reason = Reason(
+                code="subgraph", text=f"it is inside {name} ({node.op_type}), which is kept whole"
+            )
+            called = f"{name}/{inner.name or key(inner)}"
+            found.append(Convolution(called, inner, graph, None, reason))
+    for function in graph.model.functions:
+        for node in function.node:
+            if _is_convolution(node):
+                text = f"it is inside the function {function.name}, which is kept whole"
+                called = f"{function.name}/{node.name or key(node)}"
+                reason = Reason(code="function", text=text)
+                found.append(Convolution(called, node, graph, None, reason))
+    return found
+
+
+def _is_convolution(node: NodeProto) -> bool:
+    if is_op(node, "Conv", "ConvTranspose", *_QUANTIZED):
+        return True
+    return node.domain not in ("", "ai.onnx") and "Conv" in node.op_type
+
+
+def _inner_convolutions(node: NodeProto) -> Iterator[NodeProto]:
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            if _is_convolution(inner):
+                yield inner
+            yield from _inner_convolutions(inner)
+
+
+def kernel_shape(graph: OnnxGraph, node: NodeProto) -> tuple[int, ...] | None:
+    """(N, C / groups, k, ...) of a node's weights if they are constant or of a known shape."""
+    name = node.input[1]
+    if name in graph.initializers:
+        return tuple(graph.initializers[name].dims)
+    value = graph.constant(name)
+    if value is not None:
+        return value.shape
+    shape = graph.shapes.get(name)
+    return None if shape is None or None in shape else tuple(size or 0 for size in shape)
+
+
+def conv_spec(graph: OnnxGraph, node: NodeProto) -> ConvSpec | None:
+    """The geometry of a Conv node with a two-dimensional kernel of known size."""
+    shape = kernel_shape(graph, node) if is_op(node, "Conv") else None
+    if shape is None or len(shape) != 4:
+        return None
+    given = attributes(node)
+    groups = int(given.get("group", 1))
+    size = graph.shapes.get(node.input[0], (None, None, None, None))[2:]
+    known = len(size) == 2 and None not in size
+    return ConvSpec(
+        name=graph.names.get(key(node), key(node)),
+        kernel_size=shape[2:],
+        strides=_pair(given.get("strides", (1, 1))),
+        dilation=_pair(given.get("dilations", (1, 1))),
+        padding=_padding(given),
+        in_channels=shape[1] * groups,
+        out_channels=shape[0],
+        groups=groups,
+        use_bias=len(node.input) > 2 and bool(node.input[2]),
+        input_sizes=((int(size[0] or 0), int(size[1] or 0)) if known else None,),
+    )
+
+
+def conv_weights(graph: OnnxGraph, node: NodeProto) -> tuple[Array, Array | None]:
+    """The kernel W, (kh, kw, C, N), and the bias, (N,), of a Conv node, in float32 at least."""
+    kernel = graph.constant(node.input[1])
+    assert kernel is not None, "only constant kernels are read"
+    bias = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    return _widened(kernel.transpose(2, 3, 1, 0)), None if bias is None else _widened(bias)
+
+
+def _widened(array: Array) -> Array:
+    return np.asarray(array, np.promote_types(array.dtype, np.float32))
+
+
+def _pair(values: tuple[int, ...]) -> Size:
+    first, second = values
+    return int(first), int(second)
+
+
+def _padding(given: dict[str, object]) -> Padding:
+    auto = given.get("auto_pad", b"NOTSET")
+    named = auto.decode() if isinstance(auto, bytes) else str(auto)
+    if named in _PADDINGS:
+        return _PADDINGS[named]
+    pads = given.get("pads")
+    if not isinstance(pads, list | tuple) or not any(pads):
+        return "valid"
+    top, left, bottom, right = map(int, pads)
+    return (top, bottom), (left, right)
+
+
+def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason | None:
+    """Why a convolution cannot be rewritten, or None."""
+    kind = node.op_type
+    if kind in _QUANTIZED:
+        return Reason(code="quantized", text=f"{kind} is quantized already")
+    if node.domain not in ("", "ai.onnx"):
+        text = f"{node.domain}.{kind} is no standard operator; rewrite the model it was made from"
+        return Reason(code="custom", text=text)
+    if kind == "ConvTranspose":
+        return Reason(code="transpose", text="it is a transposed convolution")
+    computed = _computed(graph, node)
+    if computed is not None:
+        return computed
+    if spec is None:
+        rank = len(kernel_shape(graph, node) or (0, 0)) - 2
+        return Reason(code="rank", text=f"its kernel has {rank} dimensions instead of two")
+    if spec.groups == spec.in_channels and spec.groups > 1:
+        return Reason(code="depthwise", text="it is depthwise already")
+    if spec.groups != 1:
+        text = f"it has {spec.groups} groups; only standard ones are rewritten"
+        return Reason(code="groups", text=text)
+    if spec.taps == 1:
+        return Reason(code="pointwise", text="its kernel is 1×1: there is nothing to separate")
+    return None
+
+
+def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:
+    """Why its weights are not there to be factorised, if so."""
+    for place, what in ((1, "weights"), (2, "bias")):
+        name = node.input[place] if len(node.input) > place else ""
+        if not name or name in graph.initializers or name in graph.constants:
+            continue
+        maker = graph.makers.get(name)
+        if maker is None:
+            return Reason(code="computed", text=f"its {what} are an input of the model")
+        if maker.op_type == "DequantizeLinear":
+            text = f"it is quantized already (its {what} pass through DequantizeLinear)"
+            return Reason(code="quantized", text=text)
+        text = f"its {what} are computed by {graph.names[key(maker)]} ({maker.op_type})"
+        return Reason(code="computed", text=text)
+    return None
