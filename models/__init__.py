@@ -6,6 +6,7 @@ from .evaluate import Evaluation, evaluate
 from .finetune import finetune
 from .keras_predictor import KerasPredictor
 from .loading import Loaded, load, resolve_custom_objects
+from .onnx_import import Imported, import_onnx
 from .preprocess import Preprocessing, parse_number
 from .tuning import Epoch, FinetuneSettings, Tuned
 
@@ -14,6 +15,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "FinetuneSettings",
+    "Imported",
     "KerasPredictor",
     "Loaded",
     "Preprocessing",
@@ -21,6 +23,7 @@ __all__ = [
     "check_against",
     "evaluate",
     "finetune",
+    "import_onnx",
     "load",
     "load_data",
     "parse_number",

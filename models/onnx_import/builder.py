@@ -1,0 +1,322 @@
+"""What a handler works with: operands, layers, weights and axis orders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.predictor import Array
+
+from . import layout
+from .graph import Graph, Node
+from .probe import Facts
+from .values import Constant, Order, Sizes, Tensor, Value, common_shape
+from .weights import Arrange, Binding
+
+
+def refuse(node: Node, why: str, hint: str = "") -> InputError:
+    """The error for a node that cannot be drawn in Keras; to be raised."""
+    return InputError(f"{node} cannot be imported: {why}.", hint)
+
+
+def _as_it_is(array: Array) -> Array:
+    return array
+
+
+class Builder:
+    """Draws one graph in Keras.
+
+    Args:
+        graph: The graph.
+        facts: What is known of its values.
+
+    Attributes:
+        graph: The graph.
+        bindings: Which variable came from which stored tensor, so far.
+        notes: Sentences for the user, so far.
+    """
+
+    def __init__(self, graph: Graph, facts: Facts) -> None:
+        import keras
+
+        self.graph = graph
+        self.bindings: list[Binding] = []
+        self.notes: list[str] = []
+        self._facts = facts
+        self._keras = keras
+        self._values: dict[str, Value] = {}
+        self._reordered: dict[tuple[str, Order], Tensor] = {}
+        self._names: set[str] = set()
+
+    # --- operands -------------------------------------------------------------------------
+
+    def value(self, node: Node, index: int) -> Value:
+        """Input `index`: a `Tensor`, or a `Constant` where it does not depend on the data."""
+        value = self._values[node.inputs[index]]
+        return self.unflatten(value) if isinstance(value, Tensor) else value
+
+    def tensor(self, node: Node, index: int = 0, *, rows: bool = False) -> Tensor:
+        """Input `index`, which has to depend on the data.
+
+        Args:
+            node: The node.
+            index: Which input.
+            rows: Whether the handler copes with `Tensor.rows`; else there will be none.
+
+        Raises:
+            InputError: If it is a constant.
+        """
+        value = self._values[node.inputs[index]]
+        if isinstance(value, Constant):
+            raise refuse(node, f"its input {value.name!r} is a constant")
+        return value if rows else self.unflatten(value)
+
+    def constant(self, node: Node, index: int, default: Any = None) -> Any:
+        """The value of input `index` as an array, or the default where it is left out.
+
+        Floats come in float32.
+
+        Raises:
+            InputError: If it depends on the data or on free sizes.
+        """
+        if not node.has(index):
+            return default
+        value = self._values[node.inputs[index]]
+        if isinstance(value, Tensor):
+            raise refuse(
+                node,
+                f"its input {value.name!r} is computed from the model's inputs, and Keras needs "
+                "a constant there",
+            )
+        return value.value
+
+    def is_constant(self, node: Node, index: int) -> bool:
+        """Whether input `index` is given and does not depend on the data."""
+        return node.has(index) and isinstance(self._values[node.inputs[index]], Constant)
+
+    def setting(self, node: Node, name: str, index: int, default: Any = None) -> Any:
+        """What older opsets have as attribute `name` and newer ones as input `index`.
+
+        An input comes as an array, an attribute as it is.
+        """
+        if name in node.attributes:
+            return node.attributes[name]
+        return self.constant(node, index, default)
+
+    def sizes(self, name: str) -> tuple[Sizes, ...]:
+        """The shape of a data-dependent value in ONNX axes, once per probe."""
+        return self._facts.shapes[name]
+
+    def output_shapes(self, node: Node, index: int = 0) -> tuple[Sizes, ...]:
+        """The shape of output `index` in ONNX axes, once per probe."""
+        return self._facts.shapes[node.outputs[index]]
+
+    # --- making things ----------------------------------------------------------------------
+
+    def name(self, wanted: str) -> str:
+        """A name that Keras allows and that no other layer has."""
+        clean = re.sub(r"[^\w.-]+", "_", wanted, flags=re.ASCII).strip("_-.") or "layer"
+        unique, number = clean, 0
+        while unique in self._names:
+            number += 1
+            unique = f"{clean}_{number}"
+        self._names.add(unique)
+        return unique
+
+    def layer(self, node: Node, kind: str, *, suffix: str = "", **config: Any) -> Any:
+        """A stock Keras layer called after the node.
+
+        Args:
+            node: The node.
+            kind: The layer's class in `keras.layers`.
+            suffix: Appended to the name, for layers beside the main one: ``"_pad"``.
+            config: Its arguments.
+        """
+        return self.layer_named(node.name + suffix, kind, **config)
+
+    def layer_named(self, name: str, kind: str, **config: Any) -> Any:
+        """As `layer`, with a name of its own."""
+        config.setdefault("dtype", "float32")
+        return getattr(self._keras.layers, kind)(name=self.name(name), **config)
+
+    def apply(self, node: Node, function: str, *args: Any, **options: Any) -> Any:
+        """Call `keras.ops.<function>` and call the operation after the node."""
+        tensor = _find(self._keras.ops, function)(*args, **options)
+        self._rename(tensor, node.name)
+        return tensor
+
+    def result(
+        self, node: Node, tensor: Any, order: Order, index: int = 0, rows: Array | None = None
+    ) -> Tensor:
+        """Output `index` of a node: a Keras tensor and the ONNX axis at each of its axes."""
+        name = node.outputs[index]
+        return Tensor(name, tensor, tuple(order), self._facts.shapes[name], rows)
+
+    def weight(
+        self,
+        node: Node,
+        index: int,
+        layer: Any,
+        variable: str,
+        arrange: Arrange = _as_it_is,
+        scale: float = 1.0,
+    ) -> None:
+        """Fill a variable of a built layer from input `index`, and remember the way back.
+
+        Args:
+            node: The node.
+            index: Which input holds the weight.
+            layer: A layer that is built.
+            variable: The attribute that holds the variable, such as ``"kernel"``.
+            arrange: Moves the stored elements to where Keras has them; computes nothing.
+            scale: What they are multiplied by.
+        """
+        stored = self.constant(node, index)
+        binding = Binding(
+            layer.name, variable, node.index, index, node.inputs[index], arrange, scale
+        )
+        getattr(layer, variable).assign(binding.forward(stored))
+        self.bindings.append(binding)
+
+    # --- axis orders ------------------------------------------------------------------------
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """The tensor as (N, ..., C)."""
+        return self.reorder(x, layout.channels_last(x.rank))
+
+    def onnx_order(self, x: Tensor) -> Tensor:
+        """The tensor with its axes as ONNX has them."""
+        return self.reorder(x, layout.identity(x.rank))
+
+    def reorder(self, x: Tensor, order: Order) -> Tensor:
+        """The tensor with its axes in this order; transposed once, however often it is asked for."""
+        if x.order == order:
+            return x
+        known = self._reordered.get((x.name, order))
+        if known is not None:
+            return known
+        perm = tuple(x.order.index(axis) for axis in order)
+        name = f"{x.name}_transposed"
+        if layout.is_trivial(x.shapes, x.order, order):
+            tensor = self.reshape(
+                x.keras, stored_shapes(x.shapes, x.order), stored_shapes(x.shapes, order), name
+            )
+        elif perm[0] == 0:
+            tensor = self._keras.layers.Permute(
+                perm[1:], name=self.name(name), dtype=x.keras.dtype
+            )(x.keras)
+        else:
+            tensor = self._keras.ops.transpose(x.keras, perm)
+            self._rename(tensor, name)
+        moved = Tensor(x.name, tensor, order, x.shapes)
+        self._reordered[x.name, order] = moved
+        return moved
+
+    def unflatten(self, x: Tensor) -> Tensor:
+        """The tensor without `Tensor.rows`."""
+        if x.rows is None:
+            return x
+        tensor = self._keras.ops.take(x.keras, np.argsort(x.rows).astype(np.int32), axis=-1)
+        self._rename(tensor, f"{x.name}_sorted")
+        return Tensor(x.name, tensor, x.order, x.shapes)
+
+    def align(self, node: Node) -> tuple[list[Any], Order]:
+        """All inputs of an elementwise node in one axis order, ready to be broadcast.
+
+        Returns:
+            Keras tensors and arrays, and their common order. Constants are transposed here, at
+            import; single numbers come as 0-d arrays.
+        """
+        values = [self.value(node, i) for i in range(len(node.inputs)) if node.has(i)]
+        return self.align_values(values)
+
+    def align_values(self, values: Sequence[Value]) -> tuple[list[Any], Order]:
+        """As `align`, for values."""
+        rank = max(len(_shapes(value)[0]) for value in values)
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        full = [value for value in tensors if value.rank == rank]
+        order = layout.identity(rank)
+        if full:  # the largest is not to be moved
+            order = max(full, key=lambda value: np.prod(value.shapes[0], dtype=np.int64)).order
+        return [self._aligned(value, order) for value in values], order
+
+    def reshape(
+        self, tensor: Any, source: Sequence[Sizes], target: Sequence[Sizes], name: str
+    ) -> Any:
+        """Reshape a Keras tensor, with a free batch and one more free size at most.
+
+        Args:
+            tensor: The Keras tensor.
+            source: Its shape in Keras axes, once per probe.
+            target: The new shape in Keras axes, once per probe.
+            name: What to call the layer.
+
+        Raises:
+            InputError: If more sizes are free than Keras can leave open.
+        """
+        sizes = common_shape(target)
+        free = [axis for axis, size in enumerate(sizes) if size is None]
+        keeps_batch = all(a[:1] == b[:1] for a, b in zip(source, target, strict=True))
+        inner = [-1 if size is None else size for size in sizes]
+        if keeps_batch and len([axis for axis in free if axis > 0]) <= 1 and len(sizes) > 1:
+            layer = self._keras.layers.Reshape(
+                tuple(inner[1:]), name=self.name(name), dtype=tensor.dtype
+            )
+            return layer(tensor)
+        if len(free) > 1:
+            raise InputError(
+                f"the reshape that makes {name!r} leaves {len(free)} sizes open; Keras can leave "
+                "the batch and one more.",
+                "Fix the height and width of the model's input before importing.",
+            )
+        reshaped = self._keras.ops.reshape(tensor, tuple(inner))
+        self._rename(reshaped, name)
+        return reshaped
+
+    # --- the drawing itself -------------------------------------------------------------------
+
+    def store(self, value: Value) -> None:
+        """Make a value known to the nodes that read it."""
+        self._values[value.name] = value
+
+    def read(self, name: str) -> Value:
+        """A value by its ONNX name."""
+        return self._values[name]
+
+    def _aligned(self, value: Value, order: Order) -> Any:
+        rank = len(order)
+        if isinstance(value, Constant):
+            array = value.value
+            if array.size == 1:
+                return array.reshape(())
+            return array.reshape((1,) * (rank - array.ndim) + array.shape).transpose(order)
+        missing = rank - value.rank
+        if missing:
+            whole = self.onnx_order(value)
+            shapes = tuple((1,) * missing + sizes for sizes in value.shapes)
+            tensor = self.reshape(whole.keras, value.shapes, shapes, f"{value.name}_expanded")
+            value = Tensor(f"{value.name}/{rank}", tensor, layout.identity(rank), shapes)
+        return self.reorder(value, order).keras
+
+    def _rename(self, tensor: Any, wanted: str) -> None:
+        """Name the operation behind a tensor: Keras would number it, differently in every process."""
+        operation = tensor._keras_history.operation
+        operation.name = self.name(wanted)
+
+
+def stored_shapes(shapes: Sequence[Sizes], order: Order) -> tuple[Sizes, ...]:
+    """Shapes in ONNX axes as the Keras axes of a tensor in this order."""
+    return tuple(tuple(sizes[axis] for axis in order) for sizes in shapes)
+
+
+def _shapes(value: Value) -> Sequence[Sizes]:
+    return value.shapes if isinstance(value, Tensor) else [p.shape for p in value.probes]
+
+
+def _find(module: Any, path: str) -> Callable[..., Any]:
+    for part in path.split("."):
+        module = getattr(module, part)
+    return module  # type: ignore[no-any-return]

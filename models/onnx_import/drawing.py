@@ -1,0 +1,181 @@
+"""From a graph and its facts to a functional Keras model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dsconvert.converter.core.errors import InputError
+
+from . import layout, ops
+from .builder import Builder
+from .graph import Graph, GraphInput
+from .probe import Facts
+from .registry import HANDLERS
+from .values import Constant, Order, Tensor, common_shape
+from .weights import Binding
+
+_CHANNELS = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalMaxPool",
+        "GlobalAveragePool",
+        "GlobalLpPool",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "LRN",
+        "PRelu",
+        "Resize",
+        "Upsample",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "ImageScaler",
+        "Affine",
+        "Crop",
+    ]
+)
+"""Operators whose second axis is that of the channels."""
+_NO_CHANNELS = frozenset(["Transpose", "Reshape", "Flatten", "MatMul", "Gemm", "Squeeze", "Shape"])
+_INSTEAD = {
+    "If": "export the model without control flow (torch.onnx.export of a traced model)",
+    "Loop": "export the model without control flow (torch.onnx.export of a traced model)",
+    "Scan": "export the model without control flow (torch.onnx.export of a traced model)",
+    "QuantizeLinear": "import the float model; dsconvert export --quantize quantizes it again",
+    "DequantizeLinear": "import the float model; dsconvert export --quantize quantizes it again",
+    "DynamicQuantizeLinear": "import the float model; dsconvert export quantizes it again",
+    "LSTM": "recurrent networks are outside of this import: cut the convolutional part out",
+    "GRU": "recurrent networks are outside of this import: cut the convolutional part out",
+    "RNN": "recurrent networks are outside of this import: cut the convolutional part out",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A graph in Keras.
+
+    Attributes:
+        model: The functional model: lists of inputs and outputs.
+        bindings: Which variable came from which stored tensor.
+        notes: Sentences for the user.
+        input_axes: For each input the ONNX axis at each Keras axis.
+        output_axes: For each output the same.
+    """
+
+    model: Any
+    bindings: tuple[Binding, ...]
+    notes: tuple[str, ...]
+    input_axes: tuple[Order, ...]
+    output_axes: tuple[Order, ...]
+
+
+def check_supported(graph: Graph) -> None:
+    """Refuse a graph with operators that no handler knows, all of them in one message.
+
+    Raises:
+        InputError: If there are any.
+    """
+    ops.load()
+    unknown = [node for node in graph.live if node.domain or node.op not in HANDLERS]
+    if not unknown:
+        return
+    kinds: dict[str, list[str]] = {}
+    for node in unknown:
+        kind = f"{node.domain}.{node.op}" if node.domain else node.op
+        kinds.setdefault(kind, []).append(node.name)
+    listed = "; ".join(
+        f"{kind} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
+        for kind, names in kinds.items()
+    )
+    advice = list(dict.fromkeys(_INSTEAD[kind] for kind in kinds if kind in _INSTEAD))
+    if any(kind.startswith(("QLinear", "com.microsoft.QLinear")) for kind in kinds):
+        advice.append(_INSTEAD["QuantizeLinear"])
+    if not advice and any(node.domain for node in unknown):
+        advice = ["export the model with ONNX' own operators only"]
+    raise InputError(
+        f"the model has operators that cannot be imported: {listed}.",
+        f"What to do instead: {'; '.join(advice or ['cut the part with them off'])}.",
+    )
+
+
+def draw(graph: Graph, facts: Facts) -> Drawn:
+    """Draw a graph in Keras.
+
+    Raises:
+        InputError: If a node uses a form that Keras has nothing for; it is named.
+    """
+    import keras
+
+    ops.load()
+    builder = Builder(graph, facts)
+    for name, probes in facts.constants.items():
+        builder.store(Constant(name, probes))
+    inputs = [_input(builder, info, facts) for info in graph.inputs]
+    for node in graph.live:
+        made = HANDLERS[node.op](node, builder)
+        for tensor in (made,) if isinstance(made, Tensor) else made:
+            builder.store(tensor)
+    outputs = []
+    for name in graph.outputs:
+        value = builder.read(name)
+        if isinstance(value, Constant):
+            raise InputError(
+                f"the output {name!r} does not depend on what is in the model's inputs: there is "
+                "nothing to be computed in Keras.",
+                "Remove it from the model's outputs.",
+            )
+        value = builder.unflatten(value)
+        if any(value.keras is x.keras for x in (*inputs, *outputs)):
+            copied = builder.layer_named(name, "Identity")(value.keras)
+            value = Tensor(name, copied, value.order, value.shapes)
+        outputs.append(value)
+    model = keras.Model(
+        [x.keras for x in inputs],
+        [x.keras for x in outputs],
+        name=builder.name(graph.proto.graph.name or "model"),
+    )
+    return Drawn(
+        model,
+        tuple(builder.bindings),
+        tuple(builder.notes),
+        tuple(x.order for x in inputs),
+        tuple(x.order for x in outputs),
+    )
+
+
+def _input(builder: Builder, info: GraphInput, facts: Facts) -> Tensor:
+    import keras
+
+    shapes = facts.inputs[info.name]
+    rank = len(info.shape)
+    order = layout.identity(rank)
+    if rank in (3, 4, 5) and _wants_channels_last(builder.graph, info.name):
+        order = layout.channels_last(rank)
+    sizes = common_shape(shapes)
+    dtype = "float32" if info.dtype.kind not in "biu" else info.dtype.name
+    tensor = keras.Input(
+        batch_shape=tuple(sizes[axis] for axis in order), dtype=dtype, name=builder.name(info.name)
+    )
+    value = Tensor(info.name, tensor, order, shapes)
+    builder.store(value)
+    return value
+
+
+def _wants_channels_last(graph: Graph, name: str) -> bool:
+    """Whether a value reaches a convolution before anything that moves its axes."""
+    seen = {name}
+    queue = [name]
+    while queue:
+        for node in graph.consumers.get(queue.pop(0), ()):
+            if node.op in _CHANNELS:
+                return True
+            if node.op in _NO_CHANNELS:
+                continue
+            fresh = [x for x in node.outputs if x and x not in seen]
+            seen.update(fresh)
+            queue.extend(fresh)
+    return False

@@ -1,0 +1,142 @@
+"""ONNX to Keras, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsconvert.converter.core.errors import InputError, require
+from dsconvert.converter.core.predictor import Array
+from dsconvert.converter.core.progress import Progress, silent
+
+from . import weights
+from .drawing import check_supported, draw
+from .graph import load_weights, read_graph
+from .probe import probe
+from .values import Order
+from .verify import compare
+from .weights import Binding
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An ONNX model as a Keras model of stock layers that gives the same outputs.
+
+    Attributes:
+        model: The functional `keras.Model`. Images are NHWC in it.
+        source: The original, a `ModelProto` with its weights in memory.
+        path: The file it came from, or None.
+        sha256: The file's hash, or that of the serialised model.
+        notes: What the user should know, in sentences.
+        input_names: The inputs' names in the ONNX graph.
+        output_names: The outputs' names in the ONNX graph.
+        input_axes: For each input the ONNX axis that each Keras axis holds: (0, 2, 3, 1) for an
+            NCHW image. ``np.transpose(onnx_array, axes)`` gives what Keras takes.
+        output_axes: The same for the outputs.
+    """
+
+    model: Any
+    source: Any
+    path: Path | None
+    sha256: str
+    notes: tuple[str, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    input_axes: tuple[Order, ...]
+    output_axes: tuple[Order, ...]
+    _bindings: tuple[Binding, ...] = field(repr=False)
+    _folded: dict[str, Array] = field(repr=False)
+
+    def write_back(self, model: Any = None) -> Any:
+        """The original ONNX graph with the values that the Keras model's weights have now.
+
+        Nodes, names, layout, opset and metadata stay; a weight that was not changed stays as it
+        is, bit by bit. Values are stored in the type of the original. An initialiser that several
+        nodes share is split where their layers' values have come to differ.
+
+        Args:
+            model: The model to read: `model` itself if None, or one that was loaded from a file
+                saved from it.
+
+        Returns:
+            A `ModelProto` with all weights in it.
+
+        Raises:
+            InputError: If the model lacks a layer of the import.
+        """
+        return weights.write_back(
+            self.source, self._bindings, self.model if model is None else model, self._folded
+        )
+
+
+def import_onnx(
+    model: str | Path | Any,
+    *,
+    inputs: Sequence[Array] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Imported:
+    """Draw an ONNX model in Keras, in NHWC, and compare its outputs with ONNX Runtime's.
+
+    The Keras model consists of stock layers and `keras.ops`: it is saved and loaded without
+    dsconvert, its weights train, and it converts to TFLite.
+
+    Args:
+        model: A path, or an `onnx.ModelProto`.
+        inputs: Real inputs, one array per input, in the ONNX layout: the outputs are compared on
+            them too, besides random ones.
+        seed: Of the random inputs.
+        progress: Told of three steps: run the original, draw, compare.
+
+    Raises:
+        InputError: If the file cannot be read, ONNX Runtime refuses it, or it has operators that
+            have no counterpart; all of those are named at once.
+        GateFailed: If an output differs by more than 1e-4 of its largest value (1e-2 where the
+            file stores float16).
+        MissingExtra: If keras, onnx or onnxruntime is not installed.
+    """
+    for package in ("keras", "onnx", "onnxruntime"):
+        require(package, "all", "to import .onnx files into Keras")
+    proto, path, sha = _open(model)
+    with progress(f"Importing {path.name if path else proto.graph.name or 'model'}", 3) as advance:
+        source = load_weights(proto, path.parent if path else Path.cwd())
+        graph = read_graph(source)
+        check_supported(graph)
+        facts = probe(graph, inputs, seed)
+        advance()
+        drawn = draw(graph, facts)
+        advance()
+        compare(graph, facts, drawn, inputs, seed)
+        advance()
+    return Imported(
+        model=drawn.model,
+        source=source,
+        path=path,
+        sha256=sha,
+        notes=drawn.notes,
+        input_names=tuple(info.name for info in graph.inputs),
+        output_names=graph.outputs,
+        input_axes=drawn.input_axes,
+        output_axes=drawn.output_axes,
+        _bindings=drawn.bindings,
+        _folded={b.value: facts.constants[b.value][0] for b in drawn.bindings},
+    )
+
+
+def _open(model: Any) -> tuple[Any, Path | None, str]:
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    if isinstance(model, onnx.ModelProto):
+        return model, None, hashlib.sha256(model.SerializeToString()).hexdigest()
+    if not isinstance(model, str | Path):
+        raise InputError(
+            f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}."
+        )
+    path = Path(model)
+    return (
+        onnx.load(path, load_external_data=False),
+        path,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )

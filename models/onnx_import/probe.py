@@ -1,0 +1,195 @@
+"""What ONNX Runtime says about a graph: the shape of every value, and the folded constants.
+
+The original is run on one or two sets of input sizes. Every value's shape is asked for by a
+Shape node that is added to it, so that no rule of shape inference is written down here a second
+time; everything that does not depend on the data comes out computed. A size that differs between
+the two runs is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import InputError, require
+from dsconvert.converter.core.predictor import Array
+
+from .graph import Graph, GraphInput
+from .values import Sizes
+
+_UNITS = (32, 64, 8, 224, 16, 28, 1, 100)
+"""Free sizes are tried as multiples of these: many networks need multiples of 32."""
+_SHAPE = "dsconvert/shape/"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a graph's values.
+
+    Attributes:
+        shapes: Each value's shape, once per probe.
+        constants: The values that do not depend on the data, once per probe.
+        inputs: The sizes of the inputs, once per probe.
+    """
+
+    shapes: Mapping[str, tuple[Sizes, ...]]
+    constants: Mapping[str, tuple[Array, ...]]
+    inputs: Mapping[str, tuple[Sizes, ...]]
+
+
+def session(proto: Any, *, optimize: bool = True) -> Any:
+    """Open a model in ONNX Runtime.
+
+    Raises:
+        InputError: If ONNX Runtime refuses it.
+    """
+    ort = require("onnxruntime", "onnx", "to import .onnx files")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # fatal only: what matters is raised
+    options.intra_op_num_threads = 2
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise InputError(
+            f"ONNX Runtime refuses the model: {first_sentence(error)}",
+            "Check the file: python -c \"import onnx; onnx.checker.check_model('model.onnx')\".",
+        ) from error
+
+
+def first_sentence(error: Exception) -> str:
+    """The start of a runtime's message, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def probe(graph: Graph, given: Sequence[Array] | None, seed: int) -> Facts:
+    """Run the graph on one or two sets of sizes.
+
+    Args:
+        graph: The graph.
+        given: Real inputs, whose sizes are tried first.
+        seed: Of the random values.
+
+    Raises:
+        InputError: If it runs on none of the sizes tried.
+    """
+    instrumented, measured, folded = _instrumented(graph)
+    run = session(instrumented, optimize=False)
+    refused: Exception | None = None
+    for assignments in _assignments(graph.inputs, given):
+        results = []
+        try:
+            for shapes in assignments:
+                feed = random_feed(graph.inputs, shapes, np.random.default_rng(seed))
+                names = [_SHAPE + name for name in measured] + folded
+                results.append(run.run(names, feed) if names else [])
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            refused = refused or error
+            continue
+        count = len(measured)
+        return Facts(
+            shapes={
+                name: tuple(tuple(int(size) for size in result[i]) for result in results)
+                for i, name in enumerate(measured)
+            },
+            constants={
+                name: tuple(np.asarray(result[count + i]) for result in results)
+                for i, name in enumerate(folded)
+            }
+            | {name: (array,) for name, array in graph.constants.items()},
+            inputs={
+                info.name: tuple(shapes[i] for shapes in assignments)
+                for i, info in enumerate(graph.inputs)
+            },
+        )
+    assert refused is not None
+    raise InputError(
+        f"the model does not run in ONNX Runtime: {first_sentence(refused)}",
+        "Give real inputs that it runs on, or fix its input sizes.",
+    ) from refused
+
+
+def random_feed(
+    inputs: Sequence[GraphInput], shapes: Sequence[Sizes], random: np.random.Generator
+) -> dict[str, Array]:
+    """Random inputs: floats from a normal distribution, whole numbers 0 and 1."""
+    feed = {}
+    for info, shape in zip(inputs, shapes, strict=True):
+        if info.dtype.kind in "biu":
+            feed[info.name] = random.integers(0, 2, shape).astype(info.dtype)
+        else:
+            feed[info.name] = random.standard_normal(shape).astype(info.dtype)
+    return feed
+
+
+def _instrumented(graph: Graph) -> tuple[Any, list[str], list[str]]:
+    """The model with the shapes of its live values and its folded constants as outputs."""
+    onnx = require("onnx", "onnx", "to import .onnx files")
+    proto = type(graph.proto).FromString(graph.proto.SerializeToString())
+    measured = [info.name for info in graph.inputs]
+    measured += [name for node in graph.live for name in node.outputs if name]
+    wanted = dict.fromkeys(name for node in graph.live for name in node.inputs if name)
+    wanted |= dict.fromkeys(name for name in graph.outputs)
+    folded = [name for name in wanted if name in graph.static and name not in graph.constants]
+    del proto.graph.output[:]
+    for name in measured:
+        proto.graph.node.append(onnx.helper.make_node("Shape", [name], [_SHAPE + name]))
+        proto.graph.output.append(
+            onnx.helper.make_tensor_value_info(_SHAPE + name, onnx.TensorProto.INT64, None)
+        )
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in folded)
+    return proto, measured, folded
+
+
+def _assignments(
+    inputs: Sequence[GraphInput], given: Sequence[Array] | None
+) -> Iterator[tuple[tuple[Sizes, ...], ...]]:
+    """Sets of input sizes to try: for each, one or two shapes per input."""
+    symbols: dict[str, bool] = {}
+    keys: list[tuple[int | str, ...]] = []
+    for info in inputs:
+        key = tuple(
+            size if isinstance(size, int) else size or f"{info.name}/{axis}"
+            for axis, size in enumerate(info.shape)
+        )
+        keys.append(key)
+        for axis, size in enumerate(key):
+            if isinstance(size, str):
+                symbols[size] = symbols.get(size, False) or axis == 0
+    if not symbols:
+        yield (tuple(tuple(int(size) for size in key) for key in keys),)
+        return
+    known: dict[str, int] = {}
+    for key, array in zip(keys, given or (), strict=False):
+        known |= {s: n for s, n in zip(key, array.shape, strict=False) if isinstance(s, str)}
+
+    def sizes(choice: Mapping[str, int]) -> tuple[Sizes, ...]:
+        return tuple(
+            tuple(choice[size] if isinstance(size, str) else size for size in key) for key in keys
+        )
+
+    others = [name for name, batch in symbols.items() if not batch]
+    batches = [name for name, batch in symbols.items() if batch]
+    if known and others:
+        first = {name: known.get(name, 32) for name in others}
+        yield tuple(
+            sizes({n: k * first[n] for n in others} | dict.fromkeys(batches, 1 + k)) for k in (1, 2)
+        )
+    for square in (False, True):
+        for unit in _UNITS if others else (1,):
+            choices = []
+            for k in range(2):
+                choice = {
+                    n: unit * (2 + 3 * k + (0 if square else i)) for i, n in enumerate(others)
+                }
+                choices.append(sizes(choice | dict.fromkeys(batches, 2 + k)))
+            yield tuple(choices)
+    # A batch that is called free, and is not.
+    yield tuple(
+        sizes(dict.fromkeys(others, 64 * (1 + k)) | dict.fromkeys(batches, 1)) for k in range(2)
+    )

@@ -1,0 +1,145 @@
+"""Which Keras variable holds which tensor of the ONNX file, and the way back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import InputError, require
+from dsconvert.converter.core.predictor import Array
+
+Arrange = Callable[[Array], Array]
+"""Puts the elements of a stored tensor where Keras wants them: transpose, reshape, slice."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One variable of a layer and the input of a node that it was read from.
+
+    Attributes:
+        layer: The layer's name.
+        variable: The attribute that holds it, such as ``"kernel"``.
+        node: The index of the node.
+        input: Which of its inputs.
+        value: The name of that input.
+        arrange: What was done to the stored elements; it moves them and computes nothing.
+        scale: What they were multiplied by afterwards.
+    """
+
+    layer: str
+    variable: str
+    node: int
+    input: int
+    value: str
+    arrange: Arrange
+    scale: float = 1.0
+
+    def forward(self, stored: Array) -> Array:
+        """The variable's values for a stored tensor, in float32."""
+        arranged = self.arrange(stored.astype(np.float32))
+        return arranged if self.scale == 1 else (arranged * np.float32(self.scale))
+
+    def backward(self, stored: Array, variable: Array) -> Array:
+        """The stored tensor for a variable's values; where those are as imported, it is as it was.
+
+        Where arranging keeps each element's number, the way back is found by arranging those.
+        """
+        changed = variable != self.forward(stored)
+        if not changed.any():
+            return stored
+        source = self.arrange(np.arange(stored.size).reshape(stored.shape))
+        result = stored.ravel().copy()
+        result[source[changed]] = (variable[changed] / self.scale).astype(stored.dtype)
+        return result.reshape(stored.shape)
+
+
+def write_back(
+    proto: Any, bindings: Sequence[Binding], model: Any, folded: dict[str, Array]
+) -> Any:
+    """A copy of an ONNX model with the values of a Keras model's weights.
+
+    Args:
+        proto: The original, its weights in memory.
+        bindings: Which variable came from where.
+        model: The Keras model, with layers of the names that the import gave them.
+        folded: The values that were computed from stored ones before they became weights.
+
+    Raises:
+        InputError: If the model lacks a layer, or a weight has another shape.
+    """
+    onnx = require("onnx", "onnx", "to write .onnx files")
+    result = type(proto).FromString(proto.SerializeToString())
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+    for node in result.graph.node:
+        if node.op_type == "Constant":
+            tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+    by_value: dict[str, list[Binding]] = defaultdict(list)
+    for binding in bindings:
+        by_value[binding.value].append(binding)
+    uses = defaultdict(list)
+    for index, node in enumerate(result.graph.node):
+        for position, name in enumerate(node.input):
+            uses[name].append((index, position))
+    taken = {name for node in result.graph.node for name in (*node.input, *node.output)}
+    for value, sharers in by_value.items():
+        tensor = tensors.get(value)
+        stored = onnx.numpy_helper.to_array(tensor) if tensor is not None else folded[value]
+        updated: dict[tuple[int, int], Array] = {}
+        for binding in sharers:  # several variables of one layer may read one input
+            key = (binding.node, binding.input)
+            updated[key] = binding.backward(updated.get(key, stored), variable_of(model, binding))
+        if all(new is stored for new in updated.values()):
+            continue
+        first = next(iter(updated.values()))
+        whole = set(uses[value]) == set(updated) and value not in _outputs(result)
+        if (
+            tensor is not None
+            and whole
+            and all(np.array_equal(new, first) for new in updated.values())
+        ):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(first, tensor.name))
+            continue
+        for number, ((index, position), new) in enumerate(updated.items(), start=1):
+            if new is stored:
+                continue
+            name = _fresh(f"{value}_{number}", taken)
+            result.graph.initializer.append(onnx.numpy_helper.from_array(new, name))
+            if result.ir_version < 4:  # where every initialiser is listed among the inputs
+                result.graph.input.append(
+                    onnx.helper.make_tensor_value_info(
+                        name, onnx.helper.np_dtype_to_tensor_dtype(new.dtype), new.shape
+                    )
+                )
+            result.graph.node[index].input[position] = name
+    return result
+
+
+def variable_of(model: Any, binding: Binding) -> Array:
+    """The values of a bound variable.
+
+    Raises:
+        InputError: If the model has no such layer or variable.
+    """
+    try:
+        variable = getattr(model.get_layer(binding.layer), binding.variable)
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"the Keras model has no {binding.variable} in a layer {binding.layer!r}: it is not "
+            "the imported model, or its layers were renamed or replaced.",
+            "Give the model that import_onnx made, or one loaded from what it saved.",
+        ) from error
+    return np.asarray(variable)
+
+
+def _outputs(proto: Any) -> set[str]:
+    return {value.name for value in proto.graph.output}
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
