@@ -192,7 +192,7 @@ class Builder:
         return self.reorder(x, layout.identity(x.rank))
 
     def reorder(self, x: Tensor, order: Order) -> Tensor:
-        """The tensor with its axes in this order; transposed once, however often it is asked for."""
+        """The tensor with its axes in this order; transposed once for all who ask."""
         if x.order == order:
             return x
         known = self._reordered.get((x.name, order))
@@ -302,7 +302,7 @@ class Builder:
         return self.reorder(value, order).keras
 
     def _rename(self, tensor: Any, wanted: str) -> None:
-        """Name the operation behind a tensor: Keras would number it, differently in every process."""
+        """Name the operation behind a tensor: Keras would only number it."""
         operation = tensor._keras_history.operation
         operation.name = self.name(wanted)
 

@@ -119,7 +119,7 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
         made = HANDLERS[node.op](node, builder)
         for tensor in (made,) if isinstance(made, Tensor) else made:
             builder.store(tensor)
-    outputs = []
+    outputs: list[Tensor] = []
     for name in graph.outputs:
         value = builder.read(name)
         if isinstance(value, Constant):

@@ -86,7 +86,7 @@ class Graph:
         stored = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         for node in self.proto.graph.node:
             if node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS:
-                stored |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+                stored |= {n: a.t for n in node.output for a in node.attribute if a.name == "value"}
         return stored
 
     @cached_property

@@ -93,21 +93,21 @@ def _compare_one(
         ) from error
     arrays = [feed[info.name] for info in graph.inputs]
     got = run_keras(drawn.model, drawn.input_axes, arrays)
-    for name, ours, theirs, order in zip(
+    for name, ours, reference, order in zip(
         graph.outputs, got, wanted, drawn.output_axes, strict=True
     ):
-        theirs = np.transpose(theirs, order)
+        theirs = np.transpose(reference, order)
         if ours.shape != theirs.shape:
             raise GateFailed(
                 f"the output {name!r} has shape {ours.shape} in Keras and {theirs.shape} in ONNX "
                 "Runtime, axes in Keras' order.",
                 _REPORT,
             )
-        error = relative_error(ours, theirs)
-        if not error <= tolerance:
+        apart = relative_error(ours, theirs)
+        if not apart <= tolerance:
             raise GateFailed(
                 f"the output {name!r} differs between Keras and ONNX Runtime: relative error "
-                f"{error:.2e}, allowed is {tolerance:g}.",
+                f"{apart:.2e}, allowed is {tolerance:g}.",
                 _REPORT,
             )
 

@@ -75,7 +75,7 @@ def write_back(
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
     for node in result.graph.node:
         if node.op_type == "Constant":
-            tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            tensors |= {n: a.t for n in node.output for a in node.attribute if a.name == "value"}
     by_value: dict[str, list[Binding]] = defaultdict(list)
     for binding in bindings:
         by_value[binding.value].append(binding)
