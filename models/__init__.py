@@ -1,6 +1,6 @@
 """What goes in, and what makes it good again: model files, data, fine-tuning, evaluation."""
 
-from .checks import check_against, suspicions
+from .checks import check_against, check_same_inputs, layout_notes, suspicions
 from .datasets import Data, load_data
 from .evaluate import Evaluation, evaluate
 from .finetune import finetune
@@ -21,9 +21,11 @@ __all__ = [
     "Preprocessing",
     "Tuned",
     "check_against",
+    "check_same_inputs",
     "evaluate",
     "finetune",
     "import_onnx",
+    "layout_notes",
     "load",
     "load_data",
     "parse_number",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array, Shape
 
 from .datasets import Data
+from .layout import TOLD, choose, fits, same_samples
 
 _PROBE = 256
 """Samples looked at where a few tell as much as all."""
@@ -41,20 +42,61 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
     wrong = [
         f"{name}: got {_told(array.shape)}, expected {_told(expected)}"
         for name, array, expected in pairs
-        if not _fits(array.shape, expected)
+        if not fits(array.shape, expected)
     ]
     if not wrong:
         return
-    turned = not data.preprocessing.channels_first and any(
-        array.ndim == 4 and _fits([array.shape[axis] for axis in (0, 3, 1, 2)], expected)
+    turned = any(
+        choose(array.shape, expected, channels_first=False) != "as stored"
         for _, array, expected in pairs
     )
     raise InputError(
         f"the shape of {data.source} does not fit the model: {'; '.join(wrong)}.",
-        "The model takes channels first: add --channels-first."
+        "Move the channel axis: load_data does with the model's input_shapes, and "
+        "data.laid_out(input_shapes)."
         if turned
         else "Give the data in the shape that the model was trained with.",
     )
+
+
+def layout_notes(data: Data) -> list[str]:
+    """What was done with the channel axis of the data without having been asked for."""
+    done = data.preprocessing
+    names = data.names if len(data.inputs) > 1 else ("",)
+    notes = []
+    for name, layout in zip(names, done.layout, strict=False):
+        what = f"{name} of {data.source}" if name else data.source
+        if done.channels_first and layout.endswith("first"):
+            continue
+        if layout in TOLD:
+            notes.append(f"{what}: {TOLD[layout]}, as the model takes its images")
+    if done.channels_first and not any(layout.endswith("first") for layout in done.layout):
+        taken = " and ".join(_told(array.shape) for array in data.inputs)
+        notes.append(f"{data.source}: not moved to channels first, the model takes {taken}")
+    return notes
+
+
+def check_same_inputs(shapes: Mapping[str, Sequence[Shape]]) -> None:
+    """Refuse models that cannot be fed the same samples, wherever their channel axis is.
+
+    Args:
+        shapes: The shapes of each model's inputs with the batch axis first, by the model's name;
+            the others are held against the first.
+
+    Raises:
+        InputError: With the names and shapes of two that differ.
+    """
+    (first, expected), *others = shapes.items()
+    for name, got in others:
+        same = len(got) == len(expected) and all(
+            same_samples(one, other) for one, other in zip(got, expected, strict=True)
+        )
+        if not same:
+            told = [" and ".join(map(_told, inputs)) for inputs in (expected, got)]
+            raise InputError(
+                f"the models take different inputs: {first} takes {told[0]}, {name} {told[1]}.",
+                "Compare models that were made from one another.",
+            )
 
 
 def check_classes(data: Data, classes: int) -> None:
@@ -148,13 +190,6 @@ def _batch_norm(data: Data, model: Any) -> str | None:
         f"at {norm.name} the variance of {data.source} is {ratio:.2g} times that of the training "
         f"data: values {np.sqrt(ratio):.2g} times as large as those the model was trained on? "
         "See --scale, --mean and --std."
-    )
-
-
-def _fits(shape: Iterable[int], expected: Shape) -> bool:
-    got = tuple(shape)
-    return len(got) == len(expected) and all(
-        free in (None, size) for size, free in zip(got[1:], expected[1:], strict=True)
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array, Shape
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from .functions import is_function, read_function
 from .images import read_folder
+from .layout import Layout, arrange, channels_last, choose, then
 from .preprocess import Preprocessing
 from .sources import Raw, Request, Split, read_archive, read_array
 
@@ -49,6 +51,28 @@ class Data:
             labels=None if self.labels is None else self.labels[index],
         )
 
+    def laid_out(self, input_shapes: Sequence[Shape]) -> Data:
+        """The same samples with the channel axis where a model of these input shapes takes it.
+
+        What fits already, or does not fit either way, stays as it is.
+        """
+        if len(input_shapes) != len(self.inputs):
+            return self
+        moves = tuple(
+            choose(array.shape, shape, channels_first=False)
+            for array, shape in zip(self.inputs, input_shapes, strict=True)
+        )
+        if set(moves) <= {"as stored"}:
+            return self
+        nothing: Layout = "as stored"
+        before = self.preprocessing.layout or (nothing,) * len(moves)
+        layout = tuple(then(first, second) for first, second in zip(before, moves, strict=True))
+        return replace(
+            self,
+            inputs=tuple(arrange(x, move) for x, move in zip(self.inputs, moves, strict=True)),
+            preprocessing=_recorded(self.preprocessing, layout),
+        )
+
 
 def load_data(
     source: str | Path,
@@ -82,8 +106,8 @@ def load_data(
         seed: Seeds the draw.
         labels: Whether labels are required; they are loaded in any case where there are any.
         input_names: The names of the model's inputs.
-        input_shapes: Their shapes with the batch axis first: they give a missing channel axis and
-            the size of images, and tell samples of an iterable from batches.
+        input_shapes: Their shapes with the batch axis first: they say where the channel axis goes,
+            give a missing one and the size of images, and tell samples of an iterable from batches.
 
     Raises:
         InputError: If the source cannot be used, with what it holds.
@@ -96,7 +120,10 @@ def load_data(
         samples=samples,
         seed=seed,
         names=tuple(input_names),
-        shapes=tuple(_channels_last(shape, preprocessing) for shape in input_shapes),
+        shapes=tuple(
+            channels_last(shape, channels_first=preprocessing.channels_first)
+            for shape in input_shapes
+        ),
     )
     raw = _read(source, request, image_size)
     _check_counts(raw, str(source))
@@ -106,15 +133,19 @@ def load_data(
             "Name them y or y_train/y_test in an .npz file, put images into one folder per class, "
             "or return (x, y).",
         )
-    shapes = request.shapes or (None,) * len(raw.inputs)
+    shapes = tuple(input_shapes) or (None,) * len(raw.inputs)
+    layout = tuple(
+        choose(array.shape, shape, channels_first=preprocessing.channels_first)
+        for array, shape in zip(raw.inputs, shapes, strict=False)
+    )
     return Data(
         inputs=tuple(
-            preprocessing.apply(_with_channel(array, shape))
-            for array, shape in zip(raw.inputs, shapes, strict=False)
+            preprocessing.apply(array, where)
+            for array, where in zip(raw.inputs, layout, strict=False)
         ),
         labels=None if raw.labels is None else _plain_labels(raw.labels),
         names=request.names,
-        preprocessing=preprocessing,
+        preprocessing=_recorded(preprocessing, layout),
         source=str(source),
     )
 
@@ -168,18 +199,10 @@ def _check_counts(raw: Raw, source: str) -> None:
         raise InputError(f"the inputs and labels of {source} differ in number: {counts}.")
 
 
-def _channels_last(shape: Shape, preprocessing: Preprocessing) -> Shape:
-    """The shape in which samples of a model's input are stored."""
-    if preprocessing.channels_first and len(shape) == 4:
-        return (shape[0], shape[2], shape[3], shape[1])
-    return tuple(shape)
-
-
-def _with_channel(array: Array, shape: Shape | None) -> Array:
-    """Add the axis that grayscale images (n, H, W) lack for a model that takes (n, H, W, 1)."""
-    if shape is not None and array.ndim == len(shape) - 1 and shape[-1] == 1:
-        return array[..., None]
-    return array
+def _recorded(preprocessing: Preprocessing, layout: tuple[Layout, ...]) -> Preprocessing:
+    """The preprocessing with what was done to the channel axes, if anything was."""
+    moved = layout if set(layout) - {"as stored"} else ()
+    return msgspec.structs.replace(preprocessing, layout=moved)
 
 
 def _plain_labels(labels: Any) -> Array:

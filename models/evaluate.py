@@ -14,11 +14,12 @@ from dsconvert.converter.core.fidelity import (
     compare_outputs,
     top_k,
 )
-from dsconvert.converter.core.predictor import Array, Predictor
+from dsconvert.converter.core.predictor import Array, Predictor, Shape
 from dsconvert.converter.core.progress import Progress, silent
 
-from .checks import check_against, check_classes
+from .checks import check_against, check_classes, check_same_inputs
 from .datasets import Data
+from .layout import Layout, arrange, choose
 from .preprocess import Preprocessing
 
 _CHUNK = 256
@@ -70,9 +71,11 @@ def evaluate(
 
     Args:
         subject: A predictor of any runtime, or a Keras model.
-        data: The samples. Labels may be classes, for a first output (n, classes), or regression
-            targets of that output's shape.
-        reference: The model to compare with, of any runtime.
+        data: The samples; each model gets them with the channel axis of images where it takes it.
+            Labels may be classes, for a first output (n, classes), or regression targets of that
+            output's shape.
+        reference: The model to compare with, of any runtime. Outputs that are images are compared
+            in its layout.
         name: What to call the subject.
         progress: Told of each chunk of samples.
 
@@ -81,15 +84,26 @@ def evaluate(
     """
     predictor = as_predictor(subject)
     original = None if reference is None else as_predictor(reference)
-    for model in (predictor, original):
-        if model is not None:
-            check_against(model.input_shapes, data)
+    if original is not None:
+        shapes = {
+            "the reference": original.input_shapes,
+            name or "the model": predictor.input_shapes,
+        }
+        check_same_inputs(shapes)
+    data = data.laid_out(predictor.input_shapes)
+    check_against(predictor.input_shapes, data)
     outputs = predict_all(predictor, data.inputs, progress, f"Evaluating {name}".rstrip())
     fidelity: tuple[OutputFidelity, ...] = ()
     if original is not None:
-        references = predict_all(original, data.inputs, progress, "Running the reference")
-        _check_outputs(references, outputs)
-        fidelity = compare_outputs(original.output_names, references, outputs)
+        given = data.laid_out(original.input_shapes)
+        check_against(original.input_shapes, given)
+        references = predict_all(original, given.inputs, progress, "Running the reference")
+        turn = _turn(data, original.input_shapes)
+        compared = list(outputs)
+        if len(outputs) == len(references):
+            compared = [_like(*pair, turn) for pair in zip(outputs, references, strict=True)]
+        _check_outputs(references, compared)
+        fidelity = compare_outputs(original.output_names, references, compared)
     first = outputs[0]
     classes = first.shape[1] if first.ndim == 2 and first.shape[1] >= 2 else 0
     predicted = np.bincount(first.argmax(axis=1), minlength=classes) if classes else np.empty(0)
@@ -126,6 +140,25 @@ def predict_all(
             chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
             advance()
     return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+
+def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
+    """How images as one model takes them become images as another takes them."""
+    moves = (
+        choose(array.shape, shape, channels_first=False)
+        for array, shape in zip(data.inputs, input_shapes, strict=True)
+    )
+    return next((move for move in moves if move != "as stored"), "as stored")
+
+
+def _like(output: Array, reference: Array, turn: Layout) -> Array:
+    """An image output (n, ...) with its channel axis where the reference's is.
+
+    Where it fits either way, height, width and channels being the same, it goes as the inputs do.
+    """
+    layout = choose(output.shape, reference.shape, channels_first=False)
+    cube = output.ndim == 4 and len({*output.shape[1:]}) == 1
+    return arrange(output, turn if cube and layout == "as stored" else layout)
 
 
 def _check_outputs(references: Sequence[Array], outputs: Sequence[Array]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.predictor import Array, Shape
+from dsconvert.converter.core.predictor import Shape
 
+from .layout import fits
 from .sources import Raw, Request, numeric
 from .user_code import current_folder_importable, import_named
 
@@ -83,18 +84,27 @@ def _parts(element: Any, request: Request) -> Raw:
 def _batches(elements: Iterable[Any], request: Request) -> Iterator[Raw]:
     for element in elements:
         raw = _parts(element, request)
-        if request.shapes and _is_sample(raw.inputs[0], request.shapes[0]):
+        if request.shapes and _is_sample(raw, request.shapes[0]):
             label = None if raw.labels is None else raw.labels[None]
             raw = Raw(tuple(array[None] for array in raw.inputs), label)
         yield raw
 
 
-def _is_sample(array: Array, shape: Shape) -> bool:
-    """Whether an array is one sample of a model's input ``shape`` instead of a batch of them."""
-    if shape[-1] == 1 and array.ndim == len(shape) - 1:  # a sample, or a batch without channels
-        pairs = zip(array.shape, shape[1:], strict=True)
-        return all(size in (None, got) for got, size in pairs)
-    return array.ndim < len(shape)
+def _is_sample(raw: Raw, shape: Shape) -> bool:
+    """Whether this is one sample of a model's input ``shape`` instead of a batch of them.
+
+    Args:
+        raw: A sample, or a batch.
+        shape: Batch axis first, channels last.
+    """
+    array = raw.inputs[0]
+    if shape[-1] != 1 or array.ndim != len(shape) - 1:
+        return array.ndim < len(shape)
+    # A sample, or a batch without channels. (1, H, W) may be either; what a label of one sample
+    # does not decide is the same in the end.
+    single = raw.labels is not None and raw.labels.ndim == 0
+    kinds = [shape[1:], (1, *shape[1:-1])] if single else [shape[1:]]
+    return any(fits((1, *array.shape), (None, *sizes)) for sizes in kinds)
 
 
 def _joined(batches: Iterable[Raw], samples: int | None) -> Raw:

@@ -81,7 +81,7 @@ def _mode(shape: Shape) -> str:
     if len(shape) != 4 or shape[-1] not in modes:
         raise InputError(
             f"images are (n, height, width, channels), and the model takes {shape}.",
-            "If the model takes its channels first, say so (--channels-first).",
+            "Give the images as arrays of that shape, in an .npz file.",
         )
     return modes[shape[-1]]
 

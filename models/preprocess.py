@@ -9,15 +9,20 @@ import numpy as np
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array
 
+from .layout import Layout, arrange, channel_axes
+
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """y = (x·scale − mean) / std, channels last; then, if asked, transposed to channels first.
+    """y = (x·scale − mean) / std, with the channel axis of images where the model takes it.
 
     Attributes:
         scale: Factor, e.g. 1/255.
         mean: One number, or one per channel; None subtracts nothing.
         std: One number, or one per channel; None divides by nothing.
-        channels_first: Whether the model takes images (n, C, H, W).
+        channels_first: Whether images are wanted as (n, C, H, W). Without the wish they are moved
+            to where the model takes them if they do not fit as they are stored.
+        layout: A record, no wish: what was done with the channel axis of each input. Empty where
+            all are as stored.
 
     Raises:
         InputError: If a number is not finite, or scale or std is 0.
@@ -27,6 +32,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels_first: bool = False
+    layout: tuple[Layout, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std)):
@@ -37,29 +43,48 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if name != "mean" and 0 in values:
                 raise InputError(f"{name} is {values}: 0 would erase the data or divide by zero.")
 
-    def apply(self, values: Array) -> Array:
-        """Preprocess an array (n, ..., C) to float32, (n, ..., C) or (n, C, H, W).
+    def apply(self, values: Array, layout: Layout | None = None) -> Array:
+        """Preprocess an array to float32.
+
+        Args:
+            values: As stored, (n, ...).
+            layout: Where its channel axis goes; by default to the front of images (n, H, W, C) if
+                ``channels_first``, else nowhere.
 
         Raises:
             InputError: If ``mean`` or ``std`` has another length than the channel axis.
         """
-        for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if numbers is not None and len(numbers) not in (1, values.shape[-1]):
-                raise InputError(
-                    f"{len(numbers)} numbers for {name}, but the last axis of the data has "
-                    f"{values.shape[-1]} channels (shape {values.shape}).",
-                    "Give one number, or one per channel.",
-                )
-        result = values.astype(np.float32)
+        if layout is None:
+            layout = "moved first" if self.channels_first and values.ndim == 4 else "as stored"
+        result = arrange(values, layout).astype(np.float32)
+        mean = self._per_channel("mean", self.mean, result.shape, layout)
+        std = self._per_channel("std", self.std, result.shape, layout)
         if self.scale != 1:
             result *= np.float32(self.scale)
-        if self.mean is not None:
-            result -= np.asarray(self.mean, np.float32)
-        if self.std is not None:
-            result /= np.asarray(self.std, np.float32)
-        if self.channels_first and result.ndim == 4:
-            result = np.ascontiguousarray(result.transpose(0, 3, 1, 2))
+        if mean is not None:
+            result -= mean
+        if std is not None:
+            result /= std
         return result
+
+    def _per_channel(
+        self, name: str, numbers: tuple[float, ...] | None, shape: tuple[int, ...], layout: Layout
+    ) -> Array | None:
+        """The numbers in a shape that goes with arrays of ``shape``, channel by channel."""
+        if numbers is None or len(numbers) == 1:
+            return None if numbers is None else np.asarray(numbers, np.float32)
+        axes = channel_axes(shape, layout)
+        axis = next((axis for axis in axes if shape[axis] == len(numbers)), None)
+        if axis is None:
+            which = "the last axis" if axes[0] == -1 else "the second axis"
+            raise InputError(
+                f"{len(numbers)} numbers for {name}, but {which} of the data has "
+                f"{shape[axes[0]]} channels (shape {shape}).",
+                "Give one number, or one per channel.",
+            )
+        spread = [1] * len(shape)
+        spread[axis] = len(numbers)
+        return np.asarray(numbers, np.float32).reshape(spread)
 
 
 def parse_number(text: str) -> float:

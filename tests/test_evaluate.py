@@ -154,6 +154,78 @@ class TestEvaluate:
         assert result.fidelity[0].relative_error == 0
 
 
+class Images:
+    """A predictor that answers images with images, channels first or last."""
+
+    input_names = output_names = ("image",)
+
+    def __init__(self, shape, channels, *, gain=1.0):
+        self.channels, self.gain = channels, gain
+        height, width, depth = shape
+        sizes = (height, width, depth) if channels == "last" else (depth, height, width)
+        self.input_shapes = ((None, *sizes),)
+
+    def predict(self, inputs):
+        (x,) = inputs
+        assert x.shape[1:] == self.input_shapes[0][1:]
+        last = x if self.channels == "last" else x.transpose(0, 2, 3, 1)
+        ramp = np.arange(last.shape[1])[:, None, None] + 10 * np.arange(last.shape[3])
+        y = last * self.gain + ramp  # not the same in any two axes
+        return ((y if self.channels == "last" else y.transpose(0, 3, 1, 2)).astype(np.float32),)
+
+
+class TestLayouts:
+    """Models that take images differently are fed the same ones, and compared in one layout."""
+
+    @pytest.mark.parametrize("subject", ["first", "last"])
+    @pytest.mark.parametrize("reference", ["first", "last"])
+    def test_the_same_model_is_equal(self, rng, subject, reference):
+        shape = (6, 5, 3)
+        sizes = shape if subject == "last" else (shape[2], *shape[:2])
+        x = rng.random((7, *sizes)).astype(np.float32)
+        result = evaluate(Images(shape, subject), Data((x,)), reference=Images(shape, reference))
+        assert result.fidelity[0].relative_error == 0
+        other = Images(shape, reference, gain=2.0)
+        result = evaluate(Images(shape, subject), Data((x,)), reference=other)
+        assert result.fidelity[0].relative_error > 1e-3
+
+    @pytest.mark.parametrize("channels", ["first", "last"])
+    def test_cubes_go_as_the_inputs_do(self, rng, channels):
+        """4×4×4 images that a model makes of 6×5×3 ones."""
+
+        class Cubes(Images):
+            def predict(self, inputs):
+                (y,) = super().predict(inputs)
+                last = y if self.channels == "last" else y.transpose(0, 2, 3, 1)
+                cube = np.concatenate([last, last[..., :1]], axis=-1)[:, :4, :4]
+                return (cube if self.channels == "last" else cube.transpose(0, 3, 1, 2),)
+
+        other = {"first": "last", "last": "first"}[channels]
+        sizes = (6, 5, 3) if channels == "last" else (3, 6, 5)
+        x = rng.random((7, *sizes)).astype(np.float32)
+        result = evaluate(Cubes((6, 5, 3), channels), Data((x,)), reference=Cubes((6, 5, 3), other))
+        assert result.fidelity[0].relative_error == 0
+
+    def test_the_layout_is_recorded(self, rng):
+        x = rng.random((7, 6, 5, 3)).astype(np.float32)
+        result = evaluate(Images((6, 5, 3), "first"), Data((x,)))
+        assert result.preprocessing.layout == ("moved first",)
+        text = msgspec.json.encode(result)
+        assert msgspec.json.decode(text, type=Evaluation) == result
+
+    def test_a_reference_of_another_size_is_not_the_fault_of_the_data(self, rng):
+        x = rng.random((7, 6, 5, 3)).astype(np.float32)
+        with pytest.raises(InputError) as caught:
+            evaluate(
+                Images((6, 5, 3), "last"),
+                Data((x,), source="d.npz"),
+                reference=Images((8, 5, 3), "first"),
+                name="small",
+            )
+        assert "the reference takes (n, 3, 8, 5), small (n, 6, 5, 3)" in caught.value.message
+        assert "d.npz" not in str(caught.value)
+
+
 class TestKerasPredictor:
     def test_batches_alike(self, rng):
         keras.utils.set_random_seed(0)

@@ -71,15 +71,17 @@ def evaluate(
     **prepare: Any,
 ) -> list[Evaluation]:
     """Measure accuracy, and fidelity to a reference, of Keras, TFLite and ONNX files alike."""
+    from dsconvert.models import check_same_inputs, layout_notes, load_data, suspicions
     from dsconvert.models import evaluate as run
-    from dsconvert.models import load_data, suspicions
 
     prepared = options.as_preprocessing(**prepare)
     opened = {
         path: _open(path, threads, trust, custom_objects)
-        for path in dict.fromkeys((*files, *([reference] if reference else [])))
+        for path in dict.fromkeys((*([reference] if reference else []), *files))
     }
-    first = opened[reference or files[0]]
+    check_same_inputs({str(path): model.input_shapes for path, model in opened.items()})
+    # The one that leaves the fewest sizes open says how large images are to be.
+    first = min(opened.values(), key=lambda model: str(model.input_shapes).count("None"))
     images = load_data(
         data,
         split="test",
@@ -89,6 +91,9 @@ def evaluate(
         input_names=first.input_names,
         input_shapes=first.input_shapes,
     )
+    given = (images.laid_out(model.input_shapes) for model in opened.values())
+    for text in dict.fromkeys(text for one in given for text in layout_notes(one)):
+        terminal.note(text)
     for suspicion in suspicions(images):
         terminal.note(suspicion)
     return [
@@ -104,7 +109,7 @@ def evaluate(
 
 
 def _open(path: Path, threads: int, trust: bool, custom_objects: str | None) -> Predictor:
-    if path.suffix in (".tflite", ".onnx"):
+    if options.kind_of(path) != "keras":
         from dsconvert.deploy import open_runtime
 
         return open_runtime(path, threads=threads)

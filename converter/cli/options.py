@@ -225,7 +225,7 @@ def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wi
 
     For an ONNX model this imports no framework.
     """
-    from dsconvert.models import check_against, load_data, suspicions
+    from dsconvert.models import check_against, layout_notes, load_data, suspicions
 
     from .terminal import note
 
@@ -237,6 +237,8 @@ def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wi
         **wishes,
     )
     check_against(opened.input_shapes, data)
+    for text in layout_notes(data):
+        note(text)
     keras_model = opened.model if opened.kind == "keras" else None
     for suspicion in suspicions(data, keras_model) if warn else ():
         note(suspicion)
