@@ -28,7 +28,7 @@ def model_macs(graph: OnnxGraph) -> int | None:
         if macs is None:
             return None
         total += macs
-    return total
+    return int(total)
 
 
 def model_params(graph: OnnxGraph) -> int:
@@ -37,8 +37,8 @@ def model_params(graph: OnnxGraph) -> int:
     for node in graph.constants.values():
         value = constant_value(node, graph.folder)
         if value is not None and value.dtype.kind == "f":
-            total += value.size
-    return total
+            total += int(value.size)
+    return int(total)
 
 
 def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,11 @@ class OnnxGraph:
     def nodes(self) -> tuple[NodeProto, ...]:
         """The nodes of the main graph, in its order."""
         return tuple(self.model.graph.node)
+
+    @cached_property
+    def nodes_without_constants(self) -> tuple[NodeProto, ...]:
+        """All nodes but the Constant ones."""
+        return tuple(node for node in self.nodes if not is_op(node, "Constant"))
 
     @cached_property
     def initializers(self) -> Mapping[str, TensorProto]:
@@ -136,6 +141,15 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     from onnx import helper
 
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
+    """A copy of the node that reads other values."""
+    changed = type(node)()
+    changed.CopyFrom(node)
+    del changed.input[:]
+    changed.input.extend(inputs)
+    return changed
 
 
 def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:

@@ -25,18 +25,9 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
     It has the same nodes, types and shapes, so what checks and shape inference say of it holds
     for the model, whatever its size.
     """
-    import onnx
+    from onnx import helper
 
-    copy = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name == "graph":
-            continue
-        if field.is_repeated:
-            getattr(copy, field.name).extend(value)
-        elif field.message_type:
-            getattr(copy, field.name).CopyFrom(value)
-        else:
-            setattr(copy, field.name, value)
+    copy = copy_without_graph(model)
     copy.ir_version = max(model.ir_version, 4)  # before, initialisers had to be inputs too
     graph = model.graph
     copy.graph.name = graph.name
@@ -47,13 +38,28 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
     for tensor in graph.initializer:
         if _is_weight(tensor):
             copy.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
         elif is_external(tensor):
             array = array_of(tensor, folder)
             copy.graph.initializer.append(tensor_from(array, tensor.name, tensor.data_type))
         else:
             copy.graph.initializer.append(tensor)
+    return copy
+
+
+def copy_without_graph(model: ModelProto) -> ModelProto:
+    """Versions, opsets, functions and metadata: everything but the graph."""
+    copy = type(model)()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
     return copy
 
 

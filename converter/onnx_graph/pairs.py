@@ -1,0 +1,106 @@
+"""The nodes that stand for one Conv: depthwise and pointwise Convs, and Adds between pairs.
+
+T pairs are T branches and T − 1 Adds, never a depthwise Conv with T outputs per channel: ONNX
+Runtime's fast depthwise kernels need group = channels = outputs. The bias sits on the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.predictor import Array
+from ..core.types import Factorization, Float
+from .graph import attributes
+from .tensors import tensor_from
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
+
+
+def pair_nodes(
+    node: NodeProto,
+    name: str,
+    output: str,
+    factors: Factorization,
+    bias: Float | None,
+    data_type: int,
+    fresh: Callable[[str], str],
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """What a Conv is replaced by.
+
+    Args:
+        node: The Conv.
+        name: What the new nodes' names begin with.
+        output: The value that the last new node makes.
+        factors: The pairs; they are scaled to what follows already.
+        bias: (N,), or None for none.
+        data_type: The element type of the new weights.
+        fresh: Makes a name that the model does not use yet.
+
+    Returns:
+        The nodes in an order in which they can run, and their weights.
+    """
+    from onnx import helper
+
+    nodes: list[NodeProto] = []
+    weights: list[TensorProto] = []
+    geometry = {
+        name: value
+        for name, value in attributes(node).items()
+        if name in ("auto_pad", "dilations", "pads", "strides")
+    }
+
+    def weight(array: Array, ending: str) -> str:
+        weights.append(tensor_from(array, fresh(f"{name}_{ending}"), data_type))
+        return str(weights[-1].name)
+
+    def convolution(kind: str, source: str, kernel: Array, target: str, last: bool) -> None:
+        depthwise = kind.startswith("dw")
+        inputs = [source, weight(kernel, f"{kind}_weight")]
+        if last and bias is not None:
+            inputs.append(weight(bias, f"{kind}_bias"))
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                inputs,
+                [target],
+                fresh(f"{name}_{kind}"),
+                domain=node.domain,
+                kernel_shape=kernel.shape[2:],
+                group=len(kernel) if depthwise else 1,
+                **(geometry if depthwise else {}),
+            )
+        )
+
+    total = ""
+    for t in range(factors.pairs):
+        number = "" if factors.pairs == 1 else str(t + 1)
+        last = t == factors.pairs - 1
+        target = output if factors.pairs == 1 else fresh(f"{name}_pair{number}")
+        depthwise = factors.depthwise[t].transpose(2, 0, 1)[:, None]  # (G, 1, kh, kw)
+        pointwise = factors.pointwise[t].T[:, :, None, None]  # (N, C, 1, 1)
+        middle = fresh(f"{name}_between{number}")
+        if factors.order == "depthwise-first":
+            convolution(f"dw{number}", node.input[0], depthwise, middle, False)
+            convolution(f"pw{number}", middle, pointwise, target, last)
+        else:
+            convolution(f"pw{number}", node.input[0], pointwise, middle, False)
+            convolution(f"dw{number}", middle, depthwise, target, last)
+        if t > 0:
+            value = output if last else fresh(f"{name}_sum{number}")
+            called = fresh(f"{name}_add{number}")
+            nodes.append(helper.make_node("Add", [target, total], [value], called))
+            target = value
+        total = target
+    return nodes, weights
+
+
+def scaled(factors: Factorization, gain: Float) -> Factorization:
+    """The pairs of the kernel W·gain, where gain (N,) scales the outputs."""
+    if factors.order == "depthwise-first":
+        return replace(factors, pointwise=factors.pointwise * gain)
+    return replace(factors, depthwise=np.asarray(factors.depthwise * gain))

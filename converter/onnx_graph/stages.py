@@ -1,0 +1,304 @@
+"""An ONNX model as the stages that `core.sequential` walks through."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.cuts import Wires, depth_first, live_at
+from ..core.errors import InputError
+from ..core.predictor import Array
+from ..core.staged import Role, Site, Weights
+from ..core.types import ConvSpec, as_float
+from .graph import OnnxGraph, is_op, key, reads_of, with_inputs
+from .heads import Head, head_at
+from .part import Part
+from .read import Convolution, conv_weights, read_convolutions
+from .tails import tail_after
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+_SVD = "Use --method svd, which needs no data."
+_KERNEL, _BIAS = "dsconvert.kernel", "dsconvert.bias"
+"""Names of the site's weights where they are inputs of its stage."""
+
+
+class OnnxStages:
+    """See `core.staged.Stages`.
+
+    Each stage is a model of its own, and the weights of its site are inputs of that model: other
+    weights are only another feed.
+
+    Args:
+        graph: The model.
+        rewritten: Names of the convolutions to fit.
+        inputs: The data that will go through it: they settle free sizes.
+        refit: Whether 1×1 convolutions and last dense layers are sites as well.
+
+    Raises:
+        InputError: If a value between two stages has no batch axis.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        rewritten: Collection[str],
+        inputs: Sequence[Array],
+        *,
+        refit: bool = True,
+    ) -> None:
+        self.graph = graph
+        nodes = _depends_on_data(graph)
+        names = [x.name for x in graph.inputs]
+        names += [name for node in nodes for name in node.output if name]
+        self._names = tuple(dict.fromkeys(names))
+        self._number = {name: number for number, name in enumerate(self._names)}
+        self.inputs = tuple(range(len(graph.inputs)))
+        self.outputs = tuple(self._number[x] for x in graph.outputs if x in self._number)
+        order = depth_first(*self._wires(nodes), self.outputs)
+        self.steps = [nodes[index] for index in order]
+        self._writer = {name: i for i, node in enumerate(self.steps) for name in node.output}
+        self._heads: dict[int, Head] = {}
+        found = self._find_sites(rewritten, refit)
+        self._cuts = [0, *found, len(self.steps)]
+        self.sites: tuple[Site | None, ...] = (None, *found.values())
+        wires = self._wires(self.steps)
+        self._live = [live_at(cut, *wires, self.inputs, self.outputs) for cut in self._cuts[1:]]
+        self._current: dict[int, Weights] = {}
+        self._part: tuple[int, Part] | None = None
+        self._settle_batch(inputs)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The only batch size the stages take: the model's, or 1 where shapes depend on it."""
+        return self._batch
+
+    def live_after(self, stage: int) -> tuple[int, ...]:
+        """Values that are read after a stage, or are outputs."""
+        return self._live[stage]
+
+    @contextmanager
+    def using(self, stage: int, weights: Weights | None) -> Iterator[None]:
+        """Give the stage's site other weights, and its own back afterwards."""
+        if weights is not None:
+            self._current[stage] = weights
+        try:
+            yield
+        finally:
+            self._current.pop(stage, None)
+
+    def run(self, stage: int, values: Mapping[int, Array]) -> dict[int, Array]:
+        """Compute the steps of one stage for one batch."""
+        if self._cuts[stage] == self._cuts[stage + 1]:
+            return {}
+        if self._part is None or self._part[0] != stage:
+            self._part = None  # free the last one first
+            self._part = stage, self._make_part(stage)
+        feeds = {self._names[value]: self._out(value, array) for value, array in values.items()}
+        made = self._part[1].run(feeds | self._site_feeds(stage))
+        return {self._number[name]: self._back(name, array) for name, array in made.items()}
+
+    # The parts.
+
+    def _make_part(self, stage: int) -> Part:
+        start, stop = self._cuts[stage : stage + 2]
+        nodes = list(self.steps[start:stop])
+        made = {name for node in nodes for name in node.output}
+        read = {name for node in nodes for name in reads_of(node)}
+        given = {name: self._types[name] for name in self._names if name in read - made}
+        wanted = [self._names[v] for v in self._live[stage] if self._names[v] in made]
+        if self.sites[stage] is not None:
+            self._open(nodes, start, given)
+        return Part(self.graph, nodes, given, wanted, self._folded)
+
+    def _open(self, nodes: list[NodeProto], start: int, given: dict[str, np.dtype[Any]]) -> None:
+        """Make the weights of a stage's site inputs of the stage."""
+        site, head = nodes[0], self._heads.get(start)
+        weights = self.graph.constant(site.input[1])
+        assert weights is not None, "only constant weights make a site"
+        given[_KERNEL] = given[_BIAS] = weights.dtype
+        if head is None or head.adder is None:
+            nodes[0] = with_inputs(site, [site.input[0], _KERNEL, _BIAS])
+        else:
+            nodes[0] = with_inputs(site, [site.input[0], _KERNEL])
+            place = nodes.index(head.adder)
+            nodes[place] = with_inputs(head.adder, [key(site), _BIAS])
+
+    def _site_feeds(self, stage: int) -> dict[str, Array]:
+        site = self.sites[stage]
+        if site is None:
+            return {}
+        weights = self._current.get(stage) or Weights(as_float(site.kernel), as_float(site.bias))
+        kernel, bias = weights.kernel, weights.bias
+        assert bias is not None, "every site has a bias here"
+        if weights.norm is not None and site.norm is not None:
+            # The tail computes with its trained statistics: bring the new ones before it.
+            ratio = np.sqrt(site.norm.variance / weights.norm.variance)
+            kernel, bias = kernel * ratio, (bias - weights.norm.mean) * ratio + site.norm.mean
+        head = self._heads.get(self._cuts[stage])
+        if head is None:
+            return {_KERNEL: kernel.transpose(3, 2, 0, 1), _BIAS: bias}
+        return {_KERNEL: kernel[0, 0].T if head.transposed else kernel[0, 0], _BIAS: bias}
+
+    def _out(self, value: int, array: Array) -> Array:
+        return array[0] if self._names[value] in self._stacked else array
+
+    def _back(self, name: str, array: Array) -> Array:
+        if array.shape[1:] != self._shapes[name][1:] and name not in self._stacked:
+            raise InputError(
+                f"{name} has the shape {array.shape} for one image and {self._shapes[name]} for "
+                "another, so the layers cannot be fitted to data.",
+                _SVD,
+            )
+        array = np.asarray(array, np.float32)
+        return array[None] if name in self._stacked else array
+
+    # Batches.
+
+    def _settle_batch(self, inputs: Sequence[Array]) -> None:
+        """Choose the batch, and learn types, shapes and what is constant at these sizes."""
+        declared = self.graph.inputs[0].type.tensor_type.shape.dim
+        fixed = declared[0].dim_value if declared and declared[0].dim_value > 0 else None
+        self._batch: int | None = fixed
+        if fixed is None and self._takes_any(inputs):
+            return
+        self._batch = fixed or 1
+        if not self._try_batch(inputs, self._batch):
+            raise InputError(
+                "a value between two layers has no batch axis in front, so the layers cannot be "
+                "fitted one after the other.",
+                _SVD,
+            )
+
+    def _takes_any(self, inputs: Sequence[Array]) -> bool:
+        """Whether batches of all sizes may pass, and nothing constant depends on the size."""
+        seen = []
+        for size in (3, 2):
+            try:
+                if not self._try_batch(inputs, size):
+                    return False
+            except Exception:  # ONNX Runtime's own: a constant shape does not fit this batch
+                return False
+            seen.append(self._folded)
+        return all(np.array_equal(seen[0][name], seen[1][name]) for name in seen[0])
+
+    def _try_batch(self, inputs: Sequence[Array], size: int) -> bool:
+        """Run one batch, and see whether all values between stages have the batch in front."""
+        feeds = {
+            x.name: np.resize(array, (size, *array.shape[1:]))
+            for x, array in zip(self.graph.inputs, inputs, strict=True)
+        }
+        given = {x.name: _dtype(x) for x in self.graph.inputs}
+        between = sorted({self._names[v] for live in self._live for v in live})
+        folded = self._shape_dependent()
+        wanted = [*(name for name in between if name not in given), *folded]
+        probe = Part(self.graph, self.graph.nodes_without_constants, given, wanted, {})
+        seen = feeds | probe.run(feeds)
+        self._folded = {name: seen[name] for name in folded}
+        self._types = given | {name: seen[name].dtype for name in between if name not in given}
+        self._shapes = {name: seen[name].shape for name in between}
+        odd = {name for name in between if seen[name].shape[:1] != (size,)}
+        self._stacked = odd if size == 1 else set()
+        return size == 1 or not odd
+
+    def _shape_dependent(self) -> list[str]:
+        """What the steps read that is neither stored nor computed from the data."""
+        stored = self.graph.initializers.keys() | self.graph.constants.keys()
+        read = {name for node in self.steps for name in reads_of(node)}
+        return sorted(read - stored - set(self._names))
+
+    # The sites.
+
+    def _wires(self, nodes: Sequence[NodeProto]) -> tuple[Wires, Wires]:
+        def numbers(names: Sequence[str]) -> list[int]:
+            return [self._number[name] for name in names if name in self._number]
+
+        return [numbers(reads_of(n)) for n in nodes], [numbers(n.output) for n in nodes]
+
+    def _find_sites(self, rewritten: Collection[str], refit: bool) -> dict[int, Site]:
+        """Sites by the index of their step, in order."""
+        convolutions = {key(c.node): c for c in read_convolutions(self.graph)}
+        found = {}
+        for index, node in enumerate(self.steps):
+            convolution = convolutions.get(key(node))
+            if convolution is not None and convolution.name in rewritten:
+                found[index] = self._convolution(index, convolution, "conv")
+            elif not refit:
+                continue
+            elif convolution is not None and _is_shortcut(convolution):
+                found[index] = self._convolution(index, convolution, "shortcut")
+            else:
+                head = head_at(self.graph, node)
+                if head is not None:
+                    self._heads[index] = head
+                    found[index] = self._head(node, head)
+        return found
+
+    def _convolution(self, index: int, convolution: Convolution, role: Role) -> Site:
+        spec, node = convolution.spec, convolution.node
+        assert spec is not None, "only what has a geometry is a site"
+        kernel, bias = conv_weights(self.graph, node)
+        tail = tail_after(self.graph, node, spec.out_channels)
+        return Site(
+            name=spec.name,
+            role=role,
+            spec=spec,
+            kernel=kernel,
+            bias=np.zeros(spec.out_channels) if bias is None else bias,
+            reads=self._number[node.input[0]],
+            norm=None if tail is None else tail.norm,
+            beside=self._beside(index, key(node) if tail is None else tail.output),
+            channels_first=True,
+        )
+
+    def _head(self, node: NodeProto, head: Head) -> Site:
+        features, units = head.kernel.shape
+        name = self.graph.names[key(node)]
+        return Site(
+            name=name,
+            role="head",
+            spec=ConvSpec(name=name, kernel_size=(1, 1), in_channels=features, out_channels=units),
+            kernel=head.kernel[None, None],
+            bias=head.bias,
+            reads=self._number[node.input[0]],
+            norm=None,
+        )
+
+    def _beside(self, index: int, value: str) -> int | None:
+        """The other operand of the sum that a value goes into, if known before a step."""
+        after = self.graph.only_reader(value)
+        if after is None or not is_op(after, "Add", "Sum") or len(after.input) != 2:
+            return None
+        other = next((name for name in after.input if name != value), "")
+        shapes = self.graph.shapes
+        same = shapes.get(other) is not None and shapes.get(other) == shapes.get(value)
+        if not same or other not in self._number:
+            return None
+        return self._number[other] if self._writer.get(other, -1) < index else None
+
+
+def _is_shortcut(convolution: Convolution) -> bool:
+    return convolution.reason is not None and convolution.reason.code == "pointwise"
+
+
+def _depends_on_data(graph: OnnxGraph) -> list[NodeProto]:
+    """The nodes whose results depend on the inputs' values, and not only on their shapes."""
+    dependent = {x.name for x in graph.inputs}
+    nodes = []
+    for node in graph.nodes:
+        if is_op(node, "Shape", "Size") or dependent.isdisjoint(reads_of(node)):
+            continue
+        nodes.append(node)
+        dependent.update(name for name in node.output if name)
+    return nodes
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    from onnx import helper
+
+    kind: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return kind
