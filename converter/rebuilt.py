@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .core.errors import GateFailed
 from .core.fidelity import relative_error
 from .core.predictor import Array
@@ -33,12 +35,24 @@ def check_rebuilt(rebuilt: FrontEnd, inputs: Sequence[Array], expected: Sequence
         return
     given = {v: array[:count] for v, array in zip(stages.inputs, inputs, strict=True)}
     outputs = given | stages.run(0, given)
-    tolerance = NARROW_TOLERANCE if rebuilt.narrow else TOLERANCE
+    nudged = {v: _nudged(array) for v, array in given.items()}
+    echoes = nudged | stages.run(0, nudged)
     for value, wanted in zip(stages.outputs, expected, strict=True):
         error = relative_error(wanted[:count], outputs[value])
+        tolerance = NARROW_TOLERANCE if rebuilt.narrow else TOLERANCE
+        # A network that makes much of little, as recurrent ones may, does so with rounding too.
+        tolerance = max(tolerance, 10 * relative_error(outputs[value], echoes[value]))
         if not error <= tolerance:
             raise GateFailed(
                 f"the rewritten model's output differs by {error:.2g} (relative) from what was "
-                f"fitted; at most {tolerance} is rounding.",
+                f"fitted; at most {tolerance:.2g} is rounding.",
                 "Please report this as a bug, with the model. Meanwhile --exclude its layers.",
             )
+
+
+def _nudged(array: Array) -> Array:
+    """The same within a few roundings; whole numbers stay."""
+    if array.dtype.kind != "f":
+        return array
+    noise = np.random.default_rng(0).standard_normal(array.shape)
+    return np.asarray(array * (1 + 1e-6 * noise), array.dtype)

@@ -98,7 +98,7 @@ def rewrite(
     else:
         plan = replay_plan(plan, convolutions)
     images = as_inputs(calibration, source.input_shapes) if method == "data" else None
-    if images is None:
+    if images is None or not plan.chosen:
         data, shared = None, False
         lanes = [_factorize(convolutions, plan.chosen, method, seed)]
     else:

@@ -78,10 +78,11 @@ def inspect(
     from dsconvert.converter import inspect as run
 
     prepared = options.as_preprocessing(**prepare)
-    loaded = options.open_model(model, trust, custom_objects)
-    data = options.calibration_for(loaded, calibration, samples, seed, prepared)
+    opened = options.open_model(model, trust, custom_objects)
+    data = options.calibration_for(opened, calibration, samples, seed, prepared)
     return run(
-        loaded.model,
+        opened.model,
+        folder=opened.folder,
         calibration=None if data is None else data.inputs,
         memory=memory,
         seed=seed,

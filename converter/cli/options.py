@@ -326,3 +326,18 @@ def save_keras(
                 "Try the other format: -o with .keras or .h5.",
             )
     return path.stat().st_size, sha256(path)
+
+
+def save_onnx(model: Any, folder: Path | None, path: Path, overwrite: bool) -> tuple[int, str]:
+    """Save an ONNX model that is valid and that ONNX Runtime takes.
+
+    Returns:
+        The size in bytes, external data included, and the SHA-256 of the .onnx file.
+    """
+    from dsconvert.converter.core.files import sha256
+    from dsconvert.converter.onnx_graph.save import data_path, save
+
+    save(model, folder, path, overwrite=overwrite)
+    data = data_path(path)
+    beside = data.stat().st_size if data.exists() else 0
+    return path.stat().st_size + beside, sha256(path)

@@ -64,7 +64,7 @@ def show(console: Console, result: RewriteResult) -> None:
 
 @click.command()
 @click.argument("model", type=options.MODEL)
-@options.output("_ds.keras", "a .keras or .h5 file")
+@options.output("_ds.keras or _ds.onnx", "of MODEL's own kind: .keras or .h5, or .onnx")
 @click.option("--calibration", metavar="DATA", help="Unlabelled images to fit the pairs to.")
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
 @click.option(
@@ -108,6 +108,8 @@ def rewrite(
 ) -> RewriteResult:
     """Replace the convolutions of MODEL by depthwise + pointwise pairs, using its weights.
 
+    MODEL is a Keras or an .onnx file, and so is the result.
+
     With --calibration the pairs are fitted to what each layer does to your images, which is worth
     far more than fitting them to the weights.
     """
@@ -115,16 +117,20 @@ def rewrite(
     from dsconvert.converter.core.errors import InputError
 
     prepared = options.as_preprocessing(**prepare)
-    output = options.place(model, output, "_ds.keras", overwrite, allowed=(".keras", ".h5"))
+    kind = options.kind_of(model)
+    allowed = (".onnx",) if kind == "onnx" else (".keras", ".h5")
+    output = options.place(model, output, f"_ds{allowed[0]}", overwrite, allowed=allowed)
     if method in ("svd", "random") and calibration:
         raise InputError(
             f"--method {method} looks at no images, so --calibration would be ignored.",
             "Leave one of the two out.",
         )
-    loaded = options.open_model(model, trust, custom_objects)
-    data = options.calibration_for(loaded, calibration, samples, seed, prepared)
+    opened = options.open_model(model, trust, custom_objects)
+    folder, repairs = opened.folder, opened.repairs
+    data = options.calibration_for(opened, calibration, samples, seed, prepared)
     result = run(
-        loaded.model,
+        opened.model,
+        folder=folder,
         calibration=None if data is None else data.inputs,
         method=method,
         pairs=pairs,
@@ -133,16 +139,20 @@ def rewrite(
         exclude=exclude,
         memory=memory,
         seed=seed,
-        source_sha256=loaded.sha256,
+        source_sha256=opened.sha256,
         progress=terminal.progress,
     )
-    size, digest = options.save_keras(result.model, output, overwrite, trust, custom_objects)
+    del opened  # a large ONNX model should not be in memory twice while it is written
+    if kind == "onnx":
+        size, digest = options.save_onnx(result.model, folder, output, overwrite)
+    else:
+        size, digest = options.save_keras(result.model, output, overwrite, trust, custom_objects)
     return RewriteResult(
         model=str(model),
         output=str(output),
         sha256=digest,
         size_bytes=size,
-        repairs=loaded.repairs,
+        repairs=repairs,
         preprocessing=prepared,
         report=result.report,
     )
