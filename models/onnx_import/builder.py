@@ -16,6 +16,12 @@ from .probe import Facts
 from .values import Constant, Order, Sizes, Tensor, Value, common_shape
 from .weights import Arrange, Binding
 
+_NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"})
+_KEEPS_SIGN = frozenset(
+    {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
+    | {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice", "Split"}
+)
+
 
 def refuse(node: Node, why: str, hint: str = "") -> InputError:
     """The error for a node that cannot be drawn in Keras; to be raised."""
@@ -50,6 +56,7 @@ class Builder:
         self._values: dict[str, Value] = {}
         self._reordered: dict[tuple[str, Order], Tensor] = {}
         self._names: set[str] = set()
+        self._absorbed: set[int] = set()
 
     # --- operands -------------------------------------------------------------------------
 
@@ -180,6 +187,71 @@ class Builder:
         )
         getattr(layer, variable).assign(binding.forward(stored))
         self.bindings.append(binding)
+
+    def view(self, node: Node, tensor: Any, key: tuple[slice, ...]) -> Any:
+        """A strided slice of a Keras tensor."""
+        part = tensor[key]
+        self._rename(part, node.name)
+        return part
+
+    # --- what is around a node ----------------------------------------------------------------
+
+    def refuse_outputs(self, node: Node, first: int, what: str) -> None:
+        """Refuse a node of which more outputs are used than are drawn.
+
+        Raises:
+            InputError: If output `first` or a later one is read by anybody.
+        """
+        for name in node.outputs[first:]:
+            if name in self.graph.consumers or name in self.graph.outputs:
+                raise refuse(
+                    node, f"its output {name!r} ({what}) is used, and no Keras layer has it"
+                )
+
+    def bias_after(self, node: Node, channel_axis: int) -> tuple[Node, int] | None:
+        """The Add that gives a node its bias, and which of its inputs holds it.
+
+        It counts as drawn from then on: the layer takes the bias as a weight that trains.
+
+        Args:
+            node: A convolution or matrix product without a bias of its own.
+            channel_axis: The ONNX axis of its output along which there is one bias each.
+        """
+        name = node.outputs[0]
+        readers = self.graph.consumers.get(name, ())
+        if len(readers) != 1 or readers[0].op != "Add" or name in self.graph.outputs:
+            return None
+        add = readers[0]
+        index = 1 if add.inputs[0] == name else 0
+        stored = self.graph.constants.get(add.inputs[index])
+        shape = self._facts.shapes[name][0]
+        if stored is None or add.inputs[0] == add.inputs[1] or stored.ndim > len(shape):
+            return None
+        wanted = [size if axis == channel_axis else 1 for axis, size in enumerate(shape)]
+        if [1] * (len(shape) - stored.ndim) + list(stored.shape) != wanted:
+            return None
+        self._absorbed.add(add.index)
+        return add, index
+
+    def absorbed(self, node: Node) -> Tensor | None:
+        """The output of a node that the layer before it has taken in."""
+        if node.index not in self._absorbed:
+            return None
+        x = next(v for v in map(self.read, node.inputs) if isinstance(v, Tensor))
+        return Tensor(node.outputs[0], x.keras, x.order, x.shapes, x.rows)
+
+    def is_non_negative(self, name: str) -> bool:
+        """Whether a value is known to hold nothing below zero."""
+        node = self.graph.producers.get(name)
+        if node is None or node.domain:
+            return False
+        if node.op in _NON_NEGATIVE:
+            return True
+        if node.op == "Clip" and (node.get("min") is not None or self.is_constant(node, 1)):
+            return float(np.min(self.setting(node, "min", 1))) >= 0
+        if node.op in _KEEPS_SIGN:
+            return self.is_non_negative(node.inputs[0])
+        return node.op in ("Concat", "Add") and all(map(self.is_non_negative, node.inputs))
 
     # --- axis orders ------------------------------------------------------------------------
 

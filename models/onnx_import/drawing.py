@@ -116,7 +116,7 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
         builder.store(Constant(name, probes))
     inputs = [_input(builder, info, facts) for info in graph.inputs]
     for node in graph.live:
-        made = HANDLERS[node.op](node, builder)
+        made = builder.absorbed(node) or HANDLERS[node.op](node, builder)
         for tensor in (made,) if isinstance(made, Tensor) else made:
             builder.store(tensor)
     outputs: list[Tensor] = []
