@@ -15,6 +15,8 @@ from .probe import Facts, first_sentence, random_feed, session
 
 TOLERANCE = 1e-4
 TOLERANCE_FLOAT16 = 1e-2
+CLOSE = 1e-2
+CLOSE_FLOAT16 = 5e-2
 _RANGES = ((1.0, 0.0), (0.25, 0.5), (64.0, 128.0))
 """Scale and shift of the random floats: normalised, 0 … 1 and 0 … 255 images."""
 
@@ -24,6 +26,11 @@ def compare(
 ) -> None:
     """Run both models on random inputs, and on real ones if there are any.
 
+    Which range of values a model is made for does not stand in the file, and a network for images
+    of 0 … 255 amplifies rounding errors where it is fed noise around 0. So it has to agree fully
+    on one of the ranges (and on the real inputs), and closely on the others. Differences count in
+    units of the largest value that the output has in any run.
+
     Raises:
         GateFailed: If an output differs.
         InputError: If the real inputs are not those of the model.
@@ -31,22 +38,53 @@ def compare(
     run = session(graph.proto)
     random = np.random.default_rng(seed)
     half = any(array.dtype.itemsize == 2 for array in graph.constants.values() if array.size > 1)
-    tolerance = TOLERANCE_FLOAT16 if half else TOLERANCE
-    feeds = []
-    for probe in range(len(next(iter(facts.inputs.values()), ()))):
-        shapes = [facts.inputs[info.name][probe] for info in graph.inputs]
-        for scale, shift in _RANGES:
-            feed = random_feed(graph.inputs, shapes, random)
-            feeds.append(
-                {
-                    name: x if x.dtype.kind in "biu" else (x * scale + shift).astype(x.dtype)
-                    for name, x in feed.items()
-                }
-            )
+    allowed, close = (TOLERANCE_FLOAT16, CLOSE_FLOAT16) if half else (TOLERANCE, CLOSE)
+    sets = [
+        _random_feeds(graph, facts, random, scale, shift, every_size=number == 0)
+        for number, (scale, shift) in enumerate(_RANGES)
+    ]
     if given is not None:
-        feeds.append(check_given(graph, given))
-    for feed in feeds:
-        _compare_one(graph, run, drawn, feed, tolerance)
+        sets.append([check_given(graph, given)])
+    pairs = [[_run_both(graph, run, drawn, feed) for feed in feeds] for feeds in sets]
+    for index, name in enumerate(graph.outputs):
+        results = [[pair[index] for pair in runs] for runs in pairs]
+        scale = max(largest(theirs) for runs in results for _, theirs in runs)
+        apart = [max(difference(*pair) for pair in runs) / scale for runs in results]
+        strict = min(apart[: len(_RANGES)], default=0.0)
+        worst = max(apart)
+        if given is not None:
+            strict = max(strict, apart[-1])
+        if not (strict <= allowed and worst <= close):
+            raise GateFailed(
+                f"the output {name!r} differs between Keras and ONNX Runtime: relative error "
+                f"{strict:.1e} (allowed {allowed:g}), on other ranges of random inputs "
+                f"{worst:.1e} (allowed {close:g}).",
+                _REPORT,
+            )
+
+
+def _random_feeds(
+    graph: Graph,
+    facts: Facts,
+    random: np.random.Generator,
+    scale: float,
+    shift: float,
+    *,
+    every_size: bool,
+) -> list[dict[str, Array]]:
+    """Random inputs of one range, for the first set of sizes or one for each."""
+    feeds = []
+    count = len(next(iter(facts.inputs.values()), ()))
+    for probe in range(count if every_size else min(count, 1)):
+        shapes = [facts.inputs[info.name][probe] for info in graph.inputs]
+        feed = random_feed(graph.inputs, shapes, random)
+        feeds.append(
+            {
+                name: x if x.dtype.kind in "biu" else (x * scale + shift).astype(x.dtype)
+                for name, x in feed.items()
+            }
+        )
+    return feeds
 
 
 def check_given(graph: Graph, given: Sequence[Array]) -> dict[str, Array]:
@@ -81,9 +119,10 @@ def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]
     return [np.asarray(x) for x in keras.tree.flatten(model(stored, training=False))]
 
 
-def _compare_one(
-    graph: Graph, run: Any, drawn: Drawn, feed: dict[str, Array], tolerance: float
-) -> None:
+def _run_both(
+    graph: Graph, run: Any, drawn: Drawn, feed: dict[str, Array]
+) -> list[tuple[Array, Array]]:
+    """The outputs of Keras and of ONNX Runtime, both with their axes as Keras has them."""
     try:
         wanted = run.run(list(graph.outputs), feed)
     except Exception as error:  # ONNX Runtime's errors share no base class
@@ -93,35 +132,34 @@ def _compare_one(
         ) from error
     arrays = [feed[info.name] for info in graph.inputs]
     got = run_keras(drawn.model, drawn.input_axes, arrays)
-    for name, ours, reference, order in zip(
+    pairs = []
+    for name, ours, theirs, order in zip(
         graph.outputs, got, wanted, drawn.output_axes, strict=True
     ):
-        theirs = np.transpose(reference, order)
-        if ours.shape != theirs.shape:
+        stored = np.transpose(theirs, order)
+        if ours.shape != stored.shape:
             raise GateFailed(
-                f"the output {name!r} has shape {ours.shape} in Keras and {theirs.shape} in ONNX "
+                f"the output {name!r} has shape {ours.shape} in Keras and {stored.shape} in ONNX "
                 "Runtime, axes in Keras' order.",
                 _REPORT,
             )
-        apart = relative_error(ours, theirs)
-        if not apart <= tolerance:
-            raise GateFailed(
-                f"the output {name!r} differs between Keras and ONNX Runtime: relative error "
-                f"{apart:.2e}, allowed is {tolerance:g}.",
-                _REPORT,
-            )
+        pairs.append((ours, stored))
+    return pairs
 
 
-_REPORT = "The import of this model is wrong; the file is not to be used."
+_REPORT = "The import of this model is wrong and is not to be used: please report it."
 
 
-def relative_error(ours: Array, theirs: Array) -> float:
-    """The largest difference in units of the largest value; infinities and NaNs have to agree."""
+def difference(ours: Array, theirs: Array) -> float:
+    """The largest difference; infinite where infinities and NaNs do not agree."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf")
-    if not finite.any():
-        return 0.0
-    a, b = a[finite], b[finite]
-    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-6))
+    return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+
+
+def largest(values: Array) -> float:
+    """The largest finite absolute value; 1e-6 where all are smaller."""
+    finite = np.abs(np.asarray(values, np.float64)[np.isfinite(values)])
+    return float(finite.max(initial=1e-6))

@@ -103,7 +103,7 @@ def stored_order(before: Order, pieces: Sequence[Segment], after: Sequence[Sizes
         large.extend(piece.after)
         stored = stored[len(piece.before) :]
     rank = len(after[0])
-    if rank > 2 and set(large) <= {0, 1}:  # (N, C, 1, 1): as images are stored
+    if rank > 3 and set(large) <= {0, 1}:  # (N, C, 1, 1): as images are stored
         return layout.channels_last(rank) if large in ([0, 1], [1], [0], []) else None
     if large == sorted(large):
         return layout.identity(rank)
