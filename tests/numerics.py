@@ -34,14 +34,15 @@ def convolve(x, kernel, spec, bias=None):
     pads = spec.padding
     if pads == "valid":
         pads = ((0, 0), (0, 0))
-    elif (
-        pads == "same"
-    ):  # TensorFlow's: as many outputs as fit the stride, the odd pixel at the end
+    elif pads in ("same", "same-lower"):
+        # As many outputs as fit the stride; the odd pixel at the end, as TensorFlow does, or first.
         short = [
             max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
             for size, s, k, d in zip(x.shape[1:3], (sy, sx), (kh, kw), (dy, dx), strict=True)
         ]
         pads = tuple((total // 2, total - total // 2) for total in short)
+        if spec.padding == "same-lower":
+            pads = tuple(pair[::-1] for pair in pads)
     x = np.pad(np.asarray(x, np.float64), ((0, 0), *pads, (0, 0)))
     height = (x.shape[1] - (kh - 1) * dy - 1) // sy + 1
     width = (x.shape[2] - (kw - 1) * dx - 1) // sx + 1
@@ -74,17 +75,23 @@ class Case:
         )
 
 
-def make_cases(strides, dilations, paddings, kernel_sizes, channels=3, filters=4):
-    """Every geometry with and without a bias; the activations take turns."""
+def make_cases(
+    strides, dilations, paddings, kernel_sizes, channels=3, filters=4, *, combined=False, first=0
+):
+    """Every geometry with and without a bias; the activations take turns.
+
+    Strides together with dilation only when ``combined``: neither Keras nor TFLite has both.
+    Names count from ``first``.
+    """
     rng = np.random.default_rng(0)
     cases = []
     for stride, dilation, padding, size, biased in product(
         strides, dilations, paddings, kernel_sizes, (True, False)
     ):
-        if max(stride) > 1 and max(dilation) > 1:
-            continue  # neither Keras nor TensorFlow Lite has it
+        if max(stride) > 1 and max(dilation) > 1 and not combined:
+            continue
         spec = ConvSpec(
-            name=f"conv{len(cases)}",
+            name=f"conv{first + len(cases)}",
             kernel_size=size,
             strides=stride,
             dilation=dilation,
