@@ -150,10 +150,17 @@ class Builder:
         return getattr(self._keras.layers, kind)(name=self.name(name), **config)
 
     def apply(self, node: Node, function: str, *args: Any, **options: Any) -> Any:
-        """Call `keras.ops.<function>` and call the operation after the node."""
-        tensor = _find(self._keras.ops, function)(*args, **options)
-        self._rename(tensor, node.name)
-        return tensor
+        """Call `keras.ops.<function>` and call the operation after the node.
+
+        Operations are only made through here: a name that Keras counted out could be that of
+        another node.
+        """
+        if function == "add" and _taken_for_bias(*args):
+            negative = self.apply(node, "negative", args[1]) if _symbolic(args[1]) else -args[1]
+            return self.apply(node, "subtract", args[0], negative)
+        made = _find(self._keras.ops, function)(*args, **options)
+        self._rename(made[0] if isinstance(made, list | tuple) else made, node.name)
+        return made
 
     def result(
         self, node: Node, tensor: Any, order: Order, index: int = 0, rows: Array | None = None
@@ -196,6 +203,10 @@ class Builder:
 
     # --- what is around a node ----------------------------------------------------------------
 
+    def is_used(self, name: str) -> bool:
+        """Whether anybody reads a value."""
+        return name in self.graph.consumers or name in self.graph.outputs
+
     def refuse_outputs(self, node: Node, first: int, what: str) -> None:
         """Refuse a node of which more outputs are used than are drawn.
 
@@ -203,7 +214,7 @@ class Builder:
             InputError: If output `first` or a later one is read by anybody.
         """
         for name in node.outputs[first:]:
-            if name in self.graph.consumers or name in self.graph.outputs:
+            if self.is_used(name):
                 raise refuse(
                     node, f"its output {name!r} ({what}) is used, and no Keras layer has it"
                 )
@@ -386,6 +397,25 @@ def stored_shapes(shapes: Sequence[Sizes], order: Order) -> tuple[Sizes, ...]:
 
 def _shapes(value: Value) -> Sequence[Sizes]:
     return value.shapes if isinstance(value, Tensor) else [p.shape for p in value.probes]
+
+
+def _symbolic(operand: Any) -> bool:
+    return hasattr(operand, "_keras_history")
+
+
+def _taken_for_bias(a: Any, b: Any) -> bool:
+    """Whether Keras would add ``b`` along another axis than it stands on.
+
+    On TensorFlow `keras.ops.add` takes a ``b`` that has one axis larger than 1 for the bias of
+    ``a``'s channels where the sizes allow it, whichever axis that is: (4, 1) is added to (…, 4, 4)
+    as (4,) is.
+    """
+    first, second = (tuple(getattr(x, "shape", ())) for x in (a, b))
+    large = [axis for axis, size in enumerate(second) if size is None or size > 1]
+    if len(large) != 1 or len(first) < 2 or second[large[0]] not in (first[1], first[-1]):
+        return False
+    on_channels = large[0] == len(second) - 1 and len(second) <= len(first)
+    return not on_channels or first[-1] != second[-1]
 
 
 def _find(module: Any, path: str) -> Callable[..., Any]:

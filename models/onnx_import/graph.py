@@ -128,9 +128,11 @@ class Graph:
                 continue  # not the same twice: nothing to be folded
             if node.op in ("If", "Loop", "Scan") and not measures:
                 continue  # their bodies see values that are not among their inputs
-            if measures or all(name in static for name in node.inputs):
+            # CastLike reads the type of its second input, not the values.
+            read = node.inputs[:1] if node.op == "CastLike" else node.inputs
+            if measures or all(name in static for name in read):
                 static.update(node.outputs)
-                if measures or any(name in sized for name in node.inputs):
+                if measures or any(name in sized for name in read):
                     sized.update(node.outputs)
         return frozenset(sized), frozenset(static)
 

@@ -2,30 +2,264 @@
 
 from __future__ import annotations
 
-from ..builder import Builder
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import require
+
+from ..builder import Builder, refuse
 from ..graph import Node
 from ..registry import op
-from ..values import Tensor
+from ..values import Constant, Tensor
 
-_LAYERS = {"Add": "Add", "Sub": "Subtract", "Mul": "Multiply", "Max": "Maximum", "Min": "Minimum"}
+_LAYERS = {
+    "Add": "Add",
+    "Sum": "Add",
+    "Sub": "Subtract",
+    "Mul": "Multiply",
+    "Max": "Maximum",
+    "Min": "Minimum",
+    "Mean": "Average",
+}
 """The Keras layers for two or more tensors that have the same shape."""
-_BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide"}
-_UNARY = {"Abs": "absolute", "Neg": "negative", "Exp": "exp", "Sqrt": "sqrt"}
+_BINARY = {
+    "Add": "add",
+    "Sub": "subtract",
+    "Mul": "multiply",
+    "Equal": "equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+    "And": "logical_and",
+    "Or": "logical_or",
+    "Xor": "logical_xor",
+    "BitwiseAnd": "bitwise_and",
+    "BitwiseOr": "bitwise_or",
+    "BitwiseXor": "bitwise_xor",
+}
+_SEVERAL = {"Sum": "add", "Mean": "add", "Max": "maximum", "Min": "minimum"}
+_UNARY = {
+    "Abs": "absolute",
+    "Neg": "negative",
+    "Exp": "exp",
+    "Log": "log",
+    "Sqrt": "sqrt",
+    "Reciprocal": "reciprocal",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Round": "round",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Not": "logical_not",
+    "BitwiseNot": "bitwise_not",
+    "IsNaN": "isnan",
+}
+_LN2 = float(np.log(2))
+Draw = Callable[..., Any]
+"""`Builder.apply` for one node."""
+_TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
+    # TFLite has sin, cos, exp and log only. The first two of these halve in the exponent: eˣ alone
+    # would overflow before they do.
+    "Sinh": lambda draw, x: draw("subtract", *_halves(draw, x)),
+    "Cosh": lambda draw, x: draw("add", *_halves(draw, x)),
+    "Tan": lambda draw, x: draw("divide", draw("sin", x), draw("cos", x)),
+    "Asinh": lambda draw, x: draw(
+        "multiply",
+        draw("sign", x),
+        draw("log", draw("add", draw("absolute", x), _root(draw, x, 1))),
+    ),
+    "Acosh": lambda draw, x: draw("log", draw("add", x, _root(draw, x, -1))),
+    "Atanh": lambda draw, x: draw(
+        "multiply",
+        draw("log", draw("divide", draw("add", x, 1.0), draw("subtract", 1.0, x))),
+        0.5,
+    ),
+}
+_TFLITE_HAS_NOT = {"Atan": "arctan", "Asin": "arcsin", "Acos": "arccos"}
 
 
 @op(*_BINARY)
 def binary(node: Node, build: Builder) -> Tensor:
     """Two operands, broadcast."""
     operands, order = build.align(node)
-    same = all(hasattr(x, "shape") and x.shape == operands[0].shape for x in operands)
-    tensors = all(hasattr(x, "_keras_history") for x in operands)
-    if node.op in _LAYERS and tensors and same:
+    if node.op in _LAYERS and _alike(operands):
         return build.result(node, build.layer(node, _LAYERS[node.op])(operands), order)
     return build.result(node, build.apply(node, _BINARY[node.op], *operands), order)
 
 
-@op(*_UNARY)
+@op(*_SEVERAL)
+def several(node: Node, build: Builder) -> Tensor:
+    """Any number of operands, broadcast."""
+    operands, order = build.align(node)
+    if len(operands) == 1:
+        return build.result(node, operands[0], order)
+    if _alike(operands):
+        return build.result(node, build.layer(node, _LAYERS[node.op])(operands), order)
+
+    constants = [x for x in operands if isinstance(x, np.ndarray)]
+    tensors = [x for x in operands if not isinstance(x, np.ndarray)]
+    function = _SEVERAL[node.op]
+    if constants:
+        tensors.append(reduce(getattr(np, function), constants))
+    combined = tensors[0]
+    for tensor in tensors[1:]:
+        combined = build.apply(node, function, combined, tensor)
+    if node.op == "Mean":
+        combined = build.apply(node, "multiply", combined, np.float32(1 / len(operands)))
+    return build.result(node, combined, order)
+
+
+@op("Div")
+def divide(node: Node, build: Builder) -> Tensor:
+    """Two operands; whole numbers are rounded towards zero."""
+    (a, b), order = build.align(node)
+    if _is_float(a):
+        return build.result(node, build.apply(node, "divide", a, b), order)
+    draw = partial(build.apply, node)
+    if np.dtype(_dtype(a)).kind == "u":
+        return build.result(node, draw("floor_divide", a, b), order)
+    # a = b·q + r with r of a's sign: what is left after that is divisible.
+    whole = draw("subtract", a, _remainder(draw, a, b))
+    return build.result(node, draw("floor_divide", whole, b), order)
+
+
+@op("Mod")
+def modulo(node: Node, build: Builder) -> Tensor:
+    """The remainder: of the divisor's sign, or of the dividend's with ``fmod``."""
+    (a, b), order = build.align(node)
+    draw = partial(build.apply, node)
+    result = _remainder(draw, a, b) if node.get("fmod", 0) else draw("mod", a, b)
+    return build.result(node, result, order)
+
+
+def _remainder(draw: Draw, a: Any, b: Any) -> Any:
+    """The remainder of a truncated division: it has the sign of the dividend."""
+    sizes = [np.abs(x) if isinstance(x, np.ndarray) else draw("absolute", x) for x in (a, b)]
+    sign = np.sign(a) if isinstance(a, np.ndarray) else draw("sign", a)
+    return draw("multiply", sign, draw("mod", *sizes))
+
+
+@op("Pow")
+def power(node: Node, build: Builder) -> Tensor:
+    """The result is of the base's type."""
+    (base, exponent), order = build.align(node)
+    if isinstance(exponent, np.ndarray) and exponent.ndim == 0 and _is_float(base):
+        function = {2.0: "square", 0.5: "sqrt"}.get(float(exponent))
+        if function:
+            return build.result(node, build.apply(node, function, base), order)
+        exponent = exponent.astype(np.float32)
+    dtype = _dtype(base)
+    if not _is_float(base) and _is_float(exponent):
+        base = build.apply(node, "cast", base, "float32")
+    elif _is_float(base) and not _is_float(exponent):
+        exponent = build.apply(node, "cast", exponent, "float32")
+    result = build.apply(node, "power", base, exponent)
+    if _dtype(result) != dtype:
+        result = build.apply(node, "cast", result, dtype)
+    return build.result(node, result, order)
+
+
+@op(*_UNARY, *_TRIGONOMETRY, *_TFLITE_HAS_NOT)
 def unary(node: Node, build: Builder) -> Tensor:
     """One operand."""
-    x = build.tensor(node)
-    return build.result(node, build.apply(node, _UNARY[node.op], x.keras), x.order)
+    x = build.tensor(node, rows=True)
+    draw = partial(build.apply, node)
+    if node.op in _TRIGONOMETRY:
+        result = _TRIGONOMETRY[node.op](draw, x.keras)
+    else:
+        result = draw((_UNARY | _TFLITE_HAS_NOT)[node.op], x.keras)
+    return build.result(node, result, x.order, rows=x.rows)
+
+
+def _halves(draw: Draw, x: Any) -> tuple[Any, Any]:
+    """½eˣ and ½e⁻ˣ."""
+    up = draw("exp", draw("subtract", x, _LN2))
+    return up, draw("exp", draw("subtract", -_LN2, x))
+
+
+def _root(draw: Draw, x: Any, one: float) -> Any:
+    """The square root of x² ± 1."""
+    return draw("sqrt", draw("add", draw("square", x), one))
+
+
+@op("Erf")
+def erf(node: Node, build: Builder) -> Tensor:
+    """The error function. TFLite has it as a part of GELU only: erf z/√2 is 2·gelu(z)/z − 1."""
+    x = build.tensor(node, rows=True)
+    draw = partial(build.apply, node)
+    z = draw("clip", draw("multiply", x.keras, float(np.sqrt(2))), -9.0, 9.0)  # ±1 beyond
+    tiny = draw("less", draw("absolute", z), 1e-6)
+    safe = draw("where", tiny, 1.0, z)
+    ratio = draw("divide", draw("gelu", safe, approximate=False), safe)
+    value = draw("subtract", draw("multiply", ratio, 2.0), 1.0)
+    near_zero = draw("multiply", x.keras, float(2 / np.sqrt(np.pi)))
+    return build.result(node, draw("where", tiny, near_zero, value), x.order, rows=x.rows)
+
+
+@op("IsInf")
+def is_infinite(node: Node, build: Builder) -> Tensor:
+    """Whether a value is infinite, of one sign or of both."""
+    x = build.tensor(node, rows=True)
+    positive, negative = node.get("detect_positive", 1), node.get("detect_negative", 1)
+    if positive and negative:
+        result = build.apply(node, "isinf", x.keras)
+    else:
+        limit = np.float32(np.inf if positive else -np.inf)
+        result = build.apply(node, "equal", x.keras, limit)
+        if not positive and not negative:
+            result = build.apply(node, "logical_and", result, np.False_)
+    return build.result(node, result, x.order, rows=x.rows)
+
+
+@op("Where")
+def where(node: Node, build: Builder) -> Tensor:
+    """A choice between two operands, broadcast."""
+    operands, order = build.align(node)
+    return build.result(node, build.apply(node, "where", *operands), order)
+
+
+@op("Cast")
+def cast(node: Node, build: Builder) -> Tensor:
+    """Another type; all floating types are float32 here."""
+    onnx = require("onnx", "onnx", "to import .onnx files")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attributes["to"]))
+    return _converted(node, build, dtype)
+
+
+@op("CastLike")
+def cast_like(node: Node, build: Builder) -> Tensor:
+    """The type of the second operand."""
+    like = build.value(node, 1)
+    dtype = like.value.dtype if isinstance(like, Constant) else np.dtype(str(like.keras.dtype))
+    return _converted(node, build, dtype)
+
+
+def _converted(node: Node, build: Builder, dtype: np.dtype[Any]) -> Tensor:
+    x = build.tensor(node, rows=True)
+    if dtype.kind not in "fiub":
+        raise refuse(node, f"Keras has no {dtype.name}")
+    name = "float32" if dtype.kind == "f" else dtype.name
+    if _dtype(x.keras) == name:
+        return build.result(node, x.keras, x.order, rows=x.rows)
+    return build.result(node, build.apply(node, "cast", x.keras, name), x.order, rows=x.rows)
+
+
+def _alike(operands: list[Any]) -> bool:
+    """Whether all are float tensors of one shape: what the merging layers take."""
+    first = operands[0]
+    return all(
+        hasattr(x, "_keras_history") and tuple(x.shape) == tuple(first.shape) and _is_float(x)
+        for x in operands
+    )
+
+
+def _dtype(x: Any) -> str:
+    return str(x.dtype)
+
+
+def _is_float(x: Any) -> bool:
+    return "float" in _dtype(x)

@@ -1,0 +1,330 @@
+"""Every operator that knows axes between two convolutions, whose layout is not ONNX's.
+
+onnx's own cases (test_onnx_backend.py) feed an operator directly, in ONNX's axis order. Here the
+input comes from a convolution and the output goes into one, and ONNX Runtime is the reference.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_graphs import Op, assert_same, between_convolutions, image
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def floats(*shape: int, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.5, 2.0, shape).astype(np.float32)
+
+
+# Not Tan: next to a pole float32 decides.
+UNARY = ["Abs", "Neg", "Exp", "Floor", "Ceil", "Round", "Sign", "Erf", "Sin", "Cos", "Atan"]
+UNARY += ["Sinh", "Cosh", "Reciprocal", "Asinh"]
+
+# In front of each operator stands (2, 4, 6, 8).
+GROUPS: dict[str, list[Op]] = {
+    "binary": [
+        Op("Add", ("x", "y")),
+        Op("Add", ("x", floats(4, 1, 1))),
+        Op("Sub", (floats(1, 4, 1, 1), "x")),
+        Op("Mul", ("x", floats(8))),
+        Op("Mul", (floats(6, 1), "x")),
+        Op("Div", ("x", floats(6, 8))),
+        Op("Div", (floats(2, 1, 1, 1), "x")),
+        Op("Add", ("x", floats(2, 4, 6, 8))),
+        Op("Mul", ("x", np.float32(3))),
+        Op("Mul", ("x", floats(1))),
+        Op("Add", ("x", floats(1, 2, 4, 6, 8))),
+        Op("Pow", ("x", np.float32(2))),
+        Op("Pow", ("x", np.array(3, np.int64))),
+        Op("Mod", ("x", floats(4, 1, 1)), {"fmod": 1}),
+        Op("Greater", ("x", "y")),
+        Op("Less", ("x", floats(4, 1, 1))),
+        Op("GreaterOrEqual", ("x", floats(4, 1, 1))),
+        Op("LessOrEqual", ("x", floats(4, 1, 8))),
+    ],
+    "n-ary": [
+        Op("Sum", ("x", "y", "z")),
+        Op("Mean", ("x", "y", floats(4, 1, 1))),
+        Op("Max", ("x", "y", floats(6, 8))),
+        Op("Min", ("x", floats(4, 1, 1))),
+        Op("Max", ("x",)),
+        Op("Concat", ("x", "y"), {"axis": 1}),
+        Op("Concat", ("x", "y", "z"), {"axis": -1}),
+        Op("Concat", ("x", "y"), {"axis": 0}),
+        Op("Concat", ("x", "x"), {"axis": 2}),
+        Op("Concat", ("x", floats(2, 3, 6, 8)), {"axis": 1}),
+    ],
+    "unary": [Op(name) for name in UNARY],
+    "where": [
+        Op("Where", (floats(4, 1, 1) > 1, "x", "y")),
+        Op("Where", (floats(6, 8) > 1, "x", np.float32(0))),
+        Op("Where", (floats(2, 4, 6, 8) > 1, floats(4, 1, 1), "x")),
+    ],
+    "split": [
+        Op("Split", ("x", ints(1, 3)), {"axis": 1}, outputs=2),
+        Op("Split", ("x",), {"axis": -1, "num_outputs": 4}, outputs=4),
+        Op("Split", ("x",), {"axis": 2, "num_outputs": 4}, outputs=3),
+        Op("Split", ("x", ints(1, 1)), {}, outputs=2),
+    ],
+    "slice": [
+        Op("Slice", ("x", ints(1), ints(3), ints(1))),
+        Op("Slice", ("x", ints(-3, 0), ints(1000, 5), ints(3, 2), ints(1, 2))),
+        Op("Slice", ("x", ints(-1, 5), ints(-100, 1), ints(-3, -2), ints(-1, -2))),
+        Op("Slice", ("x", ints(0, 1, 0, 2), ints(2, 4, -1, 9))),
+        Op("Slice", ("x", ints(0), ints(2**63 - 1), ints(3), ints(2))),
+        Op("Slice", ("x", ints(-1), ints(-(2**63)), ints(3), ints(-1))),
+    ],
+    "pad": [
+        Op("Pad", ("x", ints(0, 0, 1, 2, 0, 0, 3, 0))),
+        Op("Pad", ("x", ints(0, 1, 0, 0, 0, 2, 0, 0), np.float32(7))),
+        Op("Pad", ("x", ints(0, 0, -1, 2, 0, 0, 1, -3), np.float32(-1))),
+        Op("Pad", ("x", ints(0, 0, 2, 3, 0, 0, 1, 4)), {"mode": "reflect"}),
+        Op("Pad", ("x", ints(0, 2, 0, 0, 0, 1, 0, 0)), {"mode": "reflect"}),
+        Op("Pad", ("x", ints(0, 1, 2, 3, 0, 0, 7, 4)), {"mode": "edge"}),
+        Op("Pad", ("x", ints(1, 2, 1, 2), None, ints(3, -3)), {"mode": "edge"}),
+        Op("Pad", ("x", ints(1, 2, 1, 2), np.float32(0), ints(2, 3))),
+    ],
+    "reduce": [
+        Op("ReduceMean", ("x", ints(2, 3))),
+        Op("ReduceMean", ("x", ints(2, 3)), {"keepdims": 0}),
+        Op("ReduceSum", ("x", ints(1))),
+        Op("ReduceSum", ("x", ints(-1)), {"keepdims": 0}),
+        Op("ReduceSum", ("x",)),
+        Op("ReduceSum", ("x",), {"noop_with_empty_axes": 1}),
+        Op("ReduceMax", ("x", ints(1)), {"keepdims": 0}),
+        Op("ReduceMin", ("x", ints(1, 2))),
+        Op("ReduceL1", ("x", ints(2)), {"keepdims": 0}),
+        Op("ReduceL2", ("x", ints(1))),
+        Op("ReduceSumSquare", ("x", ints(0, 1)), {"keepdims": 0}),
+        Op("ReduceLogSumExp", ("x", ints(1))),
+        Op("ReduceProd", ("x", ints(1, 3)), {"keepdims": 0}),
+        Op("ArgMax", ("x",), {"axis": 1}),
+        Op("ArgMax", ("x",), {"axis": 2, "keepdims": 0}),
+        Op("ArgMin", ("x",), {"axis": -1, "keepdims": 0}),
+        Op("ArgMax", ("x",), {}),
+    ],
+    "shapes": [
+        Op("Expand", ("x", ints(3, 1, 1, 1, 1))),
+        Op("Expand", ("x", ints(1, 8))),
+        Op("Tile", ("x", ints(1, 2, 1, 3))),
+        Op("Tile", ("x", ints(2, 1, 2, 1))),
+        Op("Gather", ("x", ints(3, 0, -1)), {"axis": 1}),
+        Op("Gather", ("x", np.array(-2, np.int64)), {"axis": 1}),
+        Op("Gather", ("x", np.array(1, np.int64)), {"axis": 2}),
+        Op("Gather", ("x", np.array([[0, 1], [2, 3]], np.int64)), {"axis": -1}),
+        Op("Gather", ("x", ints(1)), {}),
+        Op("DepthToSpace", ("x",), {"blocksize": 2}),
+        Op("DepthToSpace", ("x",), {"blocksize": 2, "mode": "CRD"}),
+        Op("SpaceToDepth", ("x",), {"blocksize": 2}),
+        Op("TopK", ("x", ints(3)), {"axis": 1}, outputs=2),
+        Op("TopK", ("x", ints(2)), {"axis": 3, "largest": 0}, outputs=2),
+        Op("CumSum", ("x", np.array(1, np.int64))),
+        Op("CumSum", ("x", np.array(-1, np.int64)), {"reverse": 1, "exclusive": 1}),
+        Op("Trilu", ("x",)),
+        Op("Trilu", ("x", np.array(-1, np.int64)), {"upper": 0}),
+        Op("Einsum", ("x", "y"), {"equation": "nchw,ndhw->ncd"}),
+        Op("Einsum", ("x",), {"equation": "nchw->nwhc"}),
+        Op("GatherElements", ("x", np.zeros((2, 2, 6, 8), np.int64) + 3), {"axis": 1}),
+        Op("GatherND", ("x", np.array([[0, 3], [1, 1]], np.int64))),
+    ],
+    "resize": [
+        Op("Resize", ("x", None, np.array(scales, np.float32)), attributes)
+        for scales, attributes in [
+            ([1, 1, 2, 2], {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}),
+            ([1, 1, 2, 3], {"mode": "nearest", "nearest_mode": "floor"}),
+            ([1, 1, 3, 2], {"mode": "nearest"}),
+            ([1, 1, 0.5, 1.5], {"mode": "nearest", "nearest_mode": "ceil"}),
+            ([1, 1, 2, 2], {"mode": "linear"}),
+            ([1, 1, 2, 2], {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+            ([1, 1, 2, 1], {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}),
+            ([1, 1, 1.6, 0.7], {"mode": "linear"}),
+            ([1, 1, 2, 2], {"mode": "cubic"}),
+            ([1, 1, 1.5, 1.25], {"mode": "cubic", "cubic_coeff_a": -0.5}),
+        ]
+    ]
+    + [
+        Op("Resize", ("x", None, None, ints(2, 4, 9, 5)), {"mode": mode, **extra})
+        for mode in ("nearest", "linear", "cubic")
+        for extra in (
+            {},
+            {"coordinate_transformation_mode": "align_corners"},
+            {"coordinate_transformation_mode": "pytorch_half_pixel"},
+        )
+    ],
+    "logic": [
+        Op("Cast", ("x",), {"to": 7}),
+        Op("Cast", ("x",), {"to": 9}),
+        Op("Cast", ("x",), {"to": 1}),
+        Op("Equal", ("x", "x")),
+        Op("IsNaN", ("x",)),
+    ],
+    "of opset 7": [
+        Op("Split", ("x",), {"axis": 1, "split": [1, 3]}, outputs=2, opset=7),
+        Op("Slice", ("x",), {"axes": [1, 3], "starts": [1, -4], "ends": [3, 100]}, opset=7),
+        Op("Slice", ("x",), {"starts": [0, 2], "ends": [1, 4]}, opset=7),
+        Op("Pad", ("x",), {"pads": [0, 0, 1, 1, 0, 0, 2, 2], "value": 3.0}, opset=7),
+        Op("Pad", ("x",), {"pads": [0, 0, 1, 1, 0, 0, 2, 2], "mode": "reflect"}, opset=7),
+        Op("ReduceMean", ("x",), {"axes": [1], "keepdims": 0}, opset=7),
+        Op("ReduceSum", ("x",), {"axes": [3]}, opset=7),
+        Op("Upsample", ("x",), {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "nearest"}, opset=7),
+        Op("Upsample", ("x",), {"scales": [1.0, 1.0, 2.0, 2.0], "mode": "linear"}, opset=7),
+    ],
+    "of opset 9": [
+        Op("Upsample", ("x", np.array([1, 1, 2, 2], np.float32)), {"mode": "nearest"}, opset=9),
+        Op("TopK", ("x",), {"axis": 1, "k": 2}, outputs=2, opset=9),
+    ],
+    "of opset 10": [
+        Op("Resize", ("x", np.array([1, 1, 2, 2], np.float32)), {"mode": "nearest"}, opset=10),
+        Op("Resize", ("x", np.array([1, 1, 2, 2], np.float32)), {"mode": "linear"}, opset=10),
+        Op("Slice", ("x", ints(1), ints(3), ints(1)), opset=10),
+        Op("TopK", ("x", ints(2)), {"axis": 1}, outputs=2, opset=10),
+    ],
+    "of opset 11": [
+        Op("Split", ("x",), {"axis": 3, "split": [5, 3]}, outputs=2, opset=11),
+        Op("Split", ("x",), {"axis": 1}, outputs=2, opset=11),
+        Op("Clip", ("x", np.float32(-1), np.float32(1)), opset=11),
+        Op("Resize", ("x", floats(0), np.array([1, 1, 2, 2], np.float32)), opset=11),
+        Op("CumSum", ("x", np.array(2, np.int32)), opset=11),
+    ],
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_operators_between_convolutions(group: str) -> None:
+    ops = GROUPS[group]
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 10), (1, 2, 4, 5, 6)], ids=["1-D", "3-D"])
+def test_operators_between_convolutions_of_other_ranks(shape: tuple[int, ...]) -> None:
+    rank = len(shape)
+    last, first = ints(-1), ints(1)
+    ops = [
+        Op("Add", ("x", floats(4, *[1] * (rank - 2)))),
+        Op("Mul", ("x", floats(shape[-1]))),
+        Op("Concat", ("x", "y"), {"axis": 1}),
+        Op("Slice", ("x", first, ints(4), first)),
+        Op("Slice", ("x", ints(-1), ints(-100), last, ints(-2))),
+        Op("Split", ("x", ints(1, 3)), {"axis": 1}, outputs=2),
+        Op("Pad", ("x", ints(*[0] * (rank - 1), 2, *[0] * (rank - 1), 1))),
+        Op("ReduceMean", ("x", last)),
+        Op("ReduceMax", ("x", first), {"keepdims": 0}),
+        Op("Gather", ("x", ints(2, 1)), {"axis": 1}),
+        Op("Tile", ("x", ints(*[1] * (rank - 1), 2))),
+        Op("ArgMax", ("x",), {"axis": 1, "keepdims": 0}),
+        Op("Resize", ("x", None, np.array([1, 1, *[2] * (rank - 2)], np.float32))),
+    ]
+    if rank == 3:
+        scales = np.array([1, 1, 1.7], np.float32)
+        ops.append(Op("Resize", ("x", None, scales), {"mode": "linear"}))
+    model = between_convolutions(ops, shape)
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 5), (5, 4)])
+def test_vectors_are_added_where_they_stand_though_sizes_agree(size: tuple[int, int]) -> None:
+    # keras.ops.add takes a vector for the bias of whatever axis has its size.
+    vectors = [floats(4, 1, 1), floats(size[0], 1), floats(size[1]), floats(1, 4, 1, 1)]
+    ops = [Op("Add", ("x", vector)) for vector in vectors]
+    ops += [Op("Add", (vector, "x")) for vector in vectors]
+    ops += [Op("Sum", ("x", vector, "y")) for vector in vectors]
+    ops += [Op("Sub", ("x", vector)) for vector in vectors]
+    model = between_convolutions(ops, (2, 3, *size))
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_slices(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = (2, 4, 6, 8)
+    ops = []
+    while len(ops) < 10:
+        axes = rng.permutation(4)[: rng.integers(1, 5)]
+        steps = rng.choice([-3, -2, -1, 1, 2, 3], len(axes))
+        starts = np.array([rng.integers(-sizes[a] - 1, sizes[a] + 1) for a in axes])
+        ends = np.array([rng.integers(-sizes[a] - 2, sizes[a] + 2) for a in axes])
+        cut = np.ones(sizes)
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            cut = np.take(cut, _positions(start, end, step, sizes[axis]), axis)
+        if cut.size:
+            axes = np.where(rng.random(len(axes)) < 0.5, axes, axes - 4)
+            ops.append(Op("Slice", ("x", *(ints(*v) for v in (starts, ends, axes, steps)))))
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
+
+
+def _positions(start: int, end: int, step: int, size: int) -> range:
+    """What a slice reads, as the operator's specification has it."""
+    start, end = (v + size if v < 0 else v for v in (start, end))
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    return range(int(np.clip(start, max(low, 0), high)), int(np.clip(end, low, high)), int(step))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_random_pads(mode: str) -> None:
+    rng = np.random.default_rng(7)
+    ops = []
+    for _ in range(8):
+        most = np.array([0, 3, 5, 7])  # reflect reaches one less than the size
+        pads = rng.integers(0, np.tile(most, 2) + 1) * rng.integers(0, 2, 8)
+        if mode == "constant":
+            pads -= rng.integers(0, 2, 8)
+            pads[[0, 4]] = 0
+        ops.append(Op("Pad", ("x", ints(*pads)), {"mode": mode}))
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_random_resizes(mode: str) -> None:
+    rng = np.random.default_rng(11)
+    coordinates = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
+    ops = []
+    for n in range(12):
+        attributes = {"mode": mode, "coordinate_transformation_mode": coordinates[n % 4]}
+        if mode == "nearest":
+            rounding = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+            attributes["nearest_mode"] = str(rng.choice(rounding))
+        if n < 6:
+            # Off any tie, where the specification leaves open what float32 decides.
+            scales = np.array([1, 1, *rng.uniform(0.4, 3.0, 2)], np.float32)
+            ops.append(Op("Resize", ("x", None, scales), attributes))
+        else:
+            sizes = ints(2, 4, *rng.choice([5, 7, 11, 13, 17], 2))
+            ops.append(Op("Resize", ("x", None, None, sizes), attributes))
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_broadcasts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ops = []
+    for _ in range(10):
+        rank = rng.integers(0, 5)
+        full = (2, 4, 6, 8)[4 - rank :]
+        shape = [int(size) if rng.random() < 0.5 else 1 for size in full]
+        value = floats(*shape, seed=int(rng.integers(100)))
+        sides = ("x", value) if rng.random() < 0.5 else (value, "x")
+        ops.append(Op(str(rng.choice(["Add", "Sub", "Mul", "Div", "Max"])), sides))
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_splits_and_joins(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ops = []
+    for _ in range(4):
+        axis = int(rng.integers(1, 4))
+        size = (2, 4, 6, 8)[axis]
+        cuts = np.sort(rng.choice(np.arange(1, size), rng.integers(1, 3), replace=False))
+        parts = np.diff([0, *cuts, size])
+        signed = axis - 4 * int(rng.integers(0, 2))
+        ops.append(Op("Split", ("x", ints(*parts)), {"axis": signed}, outputs=len(parts)))
+    model = between_convolutions(ops)
+    assert_same(model, [image(model)])
