@@ -46,6 +46,8 @@ def export(
     verification: Data | None = None,
     overwrite: bool = False,
     source_sha256: str = "",
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = silent,
 ) -> Artifact:
@@ -64,6 +66,8 @@ def export(
         verification: Inputs to compare outputs on; better not those of the calibration.
         overwrite: Whether an existing file may be replaced.
         source_sha256: The hash of the model file, to be kept in the artifact.
+        input_names: What to call the inputs in a .tflite file; by default as in the model.
+        output_names: What to call the outputs in the file; by default as in the model.
         seed: Of random verification inputs.
         progress: Told of three steps: run the model, convert, verify.
 
@@ -83,7 +87,9 @@ def export(
     check_writable(path, overwrite=overwrite)
     with progress(f"Exporting {path.name}", 3) as advance:
         given = calibration if verification is None else verification
-        source = read_source(model, None if given is None else _arrays(given))
+        samples = None if given is None else _arrays(given)
+        called = input_names if format == "tflite" else ()
+        source = read_source(model, samples, called, output_names)
         if calibration is not None:
             calibration = check_inputs(calibration, source.inputs, "calibration data")
             count_samples(calibration, "calibration data")
@@ -106,7 +112,7 @@ def export(
                 size_bytes=temporary.stat().st_size,
                 sha256=sha256(temporary),
                 source_sha256=source_sha256,
-                tools=_tools(format),
+                tools=tools(*_PACKAGES[format]),
                 inputs=runtime.inputs,
                 outputs=runtime.outputs,
                 fidelity=fidelity,
@@ -156,10 +162,10 @@ def _verification_inputs(
     return random_inputs(source.inputs, _SAMPLES, seed, _FREE_SIZE), "random inputs"
 
 
-def _tools(format: Format) -> dict[str, str]:
-    """The versions of the packages that took part."""
+def tools(*packages: str) -> dict[str, str]:
+    """The versions of TensorFlow and of the other packages that took part."""
     # TensorFlow is installed under several package names: tensorflow, tensorflow-cpu…
     tensorflow = require("tensorflow", "keras", "to export Keras models")
     return {"tensorflow": tensorflow.__version__} | {
-        package: version(package) for package in _PACKAGES[format]
+        package: version(package) for package in packages
     }

@@ -60,13 +60,21 @@ class KerasSource:
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
 
-def read_source(model: Any, samples: Sequence[Array] | None) -> KerasSource:
+def read_source(
+    model: Any,
+    samples: Sequence[Array] | None,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> KerasSource:
     """Make a Keras model ready for export; the model itself is not changed.
 
     Args:
         model: Any `keras.Model`: functional, sequential or subclassed.
         samples: One array per input, (n, ...), or None. They give the input shapes of a model
             that was never built, and fix the free sizes of one with dilated convolutions.
+        input_names: What to call the inputs; by default as the model does. The model made here
+            keeps its own, since Keras allows fewer names than other formats.
+        output_names: What to call the outputs; by default as the model does.
 
     Raises:
         InputError: If it is no Keras model, runs on another backend than TensorFlow, or has no
@@ -82,7 +90,8 @@ def read_source(model: Any, samples: Sequence[Array] | None) -> KerasSource:
         )
     with captured():
         functional = _functional(keras, model, samples)
-        names = unique(getattr(model, "output_names", None) or functional.output_names)
+        own = getattr(model, "output_names", None) or functional.output_names
+        names = unique(output_names or own)
         notes = []
         if any(layer.compute_dtype in _LOW_PRECISION for layer in _all_layers(functional)):
             functional = _in_float32(keras, functional)
@@ -103,12 +112,16 @@ def read_source(model: Any, samples: Sequence[Array] | None) -> KerasSource:
                     )
         outputs = keras.tree.flatten(functional(inputs))
         flat = keras.Model(inputs, dict(zip(names, outputs, strict=True)))
-    return KerasSource(model=flat, inputs=_infos(inputs), output_names=names, notes=tuple(notes))
+    infos = _infos(inputs, input_names)
+    return KerasSource(model=flat, inputs=infos, output_names=names, notes=tuple(notes))
 
 
-def _infos(tensors: Iterable[Any]) -> tuple[TensorInfo, ...]:
-    """Describe symbolic tensors."""
-    return tuple(TensorInfo(name=t.name, shape=tuple(t.shape), dtype=t.dtype) for t in tensors)
+def _infos(tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorInfo, ...]:
+    """Describe symbolic tensors, by other names than their own if some are given."""
+    return tuple(
+        TensorInfo(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype)
+        for tensor, name in zip(tensors, names or [t.name for t in tensors], strict=True)
+    )
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.files import sha256
+from dsconvert.converter.core.layout import arrange, choose
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
@@ -60,7 +61,8 @@ def profile(
         warmup: Untimed invocations before all rounds.
         min_seconds: Time per file that the rounds should last at least, up to 5,000 runs.
         inputs: What to run on: the first samples of each array are taken, one where the batch is
-            free. By default random inputs, as `random_inputs` makes them.
+            free. Images go to each file with their channel axis where it takes it. By default
+            random inputs, as `random_inputs` makes them.
         seed: Of random inputs, of the order and of the bootstrap.
         progress: Told of one step per file, then of one for the timing.
 
@@ -128,6 +130,11 @@ def _inputs_for(runtime: Runtime, inputs: Inputs | None, seed: int) -> tuple[Arr
             )
         inputs = [inputs[name] for name in runtime.input_names]
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    if len(arrays) == len(runtime.inputs):  # one file may take images as NHWC, the next as NCHW
+        arrays = [
+            arrange(array, choose(array.shape, info.shape, channels_first=False))
+            for array, info in zip(map(np.asarray, arrays), runtime.inputs, strict=True)
+        ]
     arrays = list(check_inputs(arrays, runtime.inputs, str(runtime.path)))
     for i, (array, info) in enumerate(zip(arrays, runtime.inputs, strict=True)):
         if info.shape:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.layout import TOLD, choose, fits, same_samples
 from dsconvert.converter.core.predictor import Array, Shape
 
 from .datasets import Data
-from .layout import TOLD, choose, fits, same_samples
 
 _PROBE = 256
 """Samples looked at where a few tell as much as all."""

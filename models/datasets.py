@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.layout import Layout, arrange, channels_last, choose, then
 from dsconvert.converter.core.predictor import Array, Shape
 from numpy.typing import NDArray
 
 from .functions import is_function, read_function
 from .images import read_folder
-from .layout import Layout, arrange, channels_last, choose, then
 from .preprocess import Preprocessing
 from .sources import Raw, Request, Split, read_archive, read_array
 

@@ -14,12 +14,12 @@ from dsconvert.converter.core.fidelity import (
     compare_outputs,
     top_k,
 )
+from dsconvert.converter.core.layout import Layout, arrange, choose
 from dsconvert.converter.core.predictor import Array, Predictor, Shape
 from dsconvert.converter.core.progress import Progress, silent
 
 from .checks import check_against, check_classes, check_same_inputs
 from .datasets import Data
-from .layout import Layout, arrange, choose
 from .preprocess import Preprocessing
 
 _CHUNK = 256

@@ -12,6 +12,7 @@ from typing import Any
 from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.fidelity import compare_outputs, harm
 from dsconvert.converter.core.files import check_writable
+from dsconvert.converter.core.layout import fits
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
@@ -148,7 +149,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
         shapes = [
             [tuple(tensor.shape) for tensor in getattr(model, side)] for model in (student, teacher)
         ]
-        if shapes[0] != shapes[1]:
+        if len(shapes[0]) != len(shapes[1]) or not all(map(fits, *shapes)):
             raise InputError(
                 f"the student's {side} have the shapes {shapes[0]}, the teacher's {shapes[1]}.",
                 "Give as teacher the model that the student was made from.",

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.layout import fits
 from dsconvert.converter.core.predictor import Shape
 
-from .layout import fits
 from .sources import Raw, Request, numeric
 from .user_code import current_folder_importable, import_named
 

@@ -7,9 +7,8 @@ import math
 import msgspec
 import numpy as np
 from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.layout import Layout, arrange, channel_axes
 from dsconvert.converter.core.predictor import Array
-
-from .layout import Layout, arrange, channel_axes
 
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -48,7 +48,8 @@ class Trainer:
         self._objectives = objectives
         self._augment = augmentation(data.inputs, settings.augment)
         self._teacher = teacher
-        self._batch_size = min(settings.batch_size, len(data))
+        fixed = student.inputs[0].shape[0]
+        self._batch_size = fixed or min(settings.batch_size, len(data))
         self._steps = len(data) // self._batch_size
         self._answers: Answers | None = None
         self._frozen: bool | None = None

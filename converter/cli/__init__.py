@@ -5,6 +5,7 @@ import click
 from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
+from .import_ import import_
 from .inspect import inspect
 from .profile import profile
 from .rewrite import rewrite
@@ -24,10 +25,14 @@ def main() -> None:
       dsconvert export   tuned.keras -o model.tflite --quantize int8 --calibration images.npz
       dsconvert profile  model.tflite
 
+    \b
+    Models are Keras files (.keras, .h5) or .onnx files; import makes a Keras file of an .onnx file.
+    evaluate and profile take .tflite files too.
+
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used.
     """  # noqa: D301 - click reads \b as the control character
 
 
-for command in (inspect, rewrite, finetune, evaluate, export, profile):
+for command in (inspect, rewrite, finetune, evaluate, export, profile, import_):
     main.add_command(command)

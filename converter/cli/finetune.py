@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import figures, options, terminal
+from . import figures, onnx_models, options, terminal
 from .records import FinetuneResult
 
 if TYPE_CHECKING:
+    from dsconvert.models import Epoch
     from rich.console import Console
 
 LABEL_WEIGHT = 0.3
@@ -42,7 +43,7 @@ def show(console: Console, result: FinetuneResult) -> None:
 @click.argument("model", type=options.MODEL)
 @click.option("--teacher", type=options.MODEL, required=True, help="The model it was made from.")
 @click.option("--data", metavar="DATA", required=True, help="Training images; no labels needed.")
-@options.output("_tuned.keras", "a .keras or .h5 file")
+@options.output("_tuned.keras or _tuned.onnx, as MODEL is", "a .keras, .h5 or .onnx file")
 @click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
 @click.option("--labels", is_flag=True, help="Mix the data's labels into the targets.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
@@ -88,12 +89,16 @@ def finetune(
     custom_objects: str | None,
     **prepare: Any,
 ) -> FinetuneResult:
-    """Train the rewritten MODEL to answer as --teacher does, and keep the best epoch."""
+    """Train the rewritten MODEL to answer as --teacher does, and keep the best epoch.
+
+    Each of the two is a Keras or an .onnx file. Of an ONNX MODEL the tuned weights go back into its
+    own graph, unless -o names a Keras file.
+    """
     from dsconvert.models import FinetuneSettings
     from dsconvert.models import finetune as run
 
     prepared = options.as_preprocessing(**prepare)
-    output = options.place(model, output, "_tuned.keras", overwrite, allowed=(".keras", ".h5"))
+    output = _place(model, output, overwrite)
     state = _state(output, resume, overwrite)
     settings = FinetuneSettings(
         epochs=epochs,
@@ -106,8 +111,8 @@ def finetune(
         mixed_precision=mixed_precision,
         seed=seed,
     )
-    student = options.open_model(model, trust, custom_objects)
-    original = options.open_model(teacher, trust, custom_objects)
+    student = onnx_models.open_as_keras(model, trust, custom_objects, seed)
+    original = onnx_models.open_as_keras(teacher, trust, custom_objects, seed)
     images = options.data_for(
         original,
         data,
@@ -120,7 +125,22 @@ def finetune(
     tuned = run(
         student.model, original.model, images, settings, state=state, progress=terminal.progress
     )
-    size, digest = options.save_keras(tuned.model, output, overwrite, trust, custom_objects)
+    notes = tuned.notes
+    if output.suffix == ".onnx":
+        written = onnx_models.write_onnx(
+            student,
+            tuned.model,
+            output,
+            data=images.inputs,
+            seed=seed,
+            overwrite=overwrite,
+            source_sha256=student.sha256,
+        )
+        size, digest = written.size_bytes, written.sha256
+    else:
+        size, digest = options.save_keras(tuned.model, output, overwrite, trust, custom_objects)
+        if student.imported is not None:
+            notes += onnx_models.layout_notes(student.imported)
     state.unlink(missing_ok=True)
     return FinetuneResult(
         student=str(model),
@@ -129,11 +149,46 @@ def finetune(
         sha256=digest,
         size_bytes=size,
         settings=settings,
-        preprocessing=prepared,
-        history=tuned.history,
+        preprocessing=images.preprocessing,
+        history=_named(tuned.history, original),
         best_epoch=tuned.best_epoch,
-        notes=tuned.notes,
+        notes=notes,
     )
+
+
+def _named(history: tuple[Epoch, ...], teacher: onnx_models.Drawn) -> tuple[Epoch, ...]:
+    """The history with the outputs called as in the teacher's file."""
+    import msgspec
+
+    if teacher.imported is None:
+        return history
+    replace, names = msgspec.structs.replace, teacher.imported.output_names
+    return tuple(
+        replace(
+            epoch,
+            fidelity=tuple(
+                replace(output, name=name)
+                for output, name in zip(epoch.fidelity, names, strict=True)
+            ),
+        )
+        for epoch in history
+    )
+
+
+def _place(model: Path, output: Path | None, overwrite: bool) -> Path:
+    """Where the tuned model goes, by what the student is."""
+    from dsconvert.converter.core.errors import InputError
+
+    if options.kind_of(model) == "onnx":
+        allowed: tuple[str, ...] = (".onnx", ".keras", ".h5")
+    elif output is not None and output.suffix == ".onnx":
+        raise InputError(
+            f"{model} is a Keras model: its tuned weights go into a .keras or .h5 file.",
+            f"Try: -o {output.with_suffix('.keras')}, then dsconvert export it to {output}.",
+        )
+    else:
+        allowed = (".keras", ".h5")
+    return options.place(model, output, f"_tuned{allowed[0]}", overwrite, allowed=allowed)
 
 
 def _state(output: Path, resume: bool, overwrite: bool) -> Path:

@@ -282,6 +282,9 @@ def place(
     if path.exists() and model.exists() and path.samefile(model):
         raise InputError(f"{path} is the model itself.", "Name another file with -o.")
     check_writable(path, overwrite=overwrite)
+    data = path.with_name(f"{path.name}.data")  # large weights of an ONNX model may go there
+    if path.suffix == ".onnx" and data.exists():
+        check_writable(data, overwrite=overwrite)
     return path
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
+    from dsconvert.converter.core.fidelity import OutputFidelity
+    from dsconvert.converter.core.predictor import Shape
     from dsconvert.converter.core.report import RewriteReport
+    from dsconvert.deploy.types import VerifiedOn
     from dsconvert.models import Epoch, FinetuneSettings, Preprocessing
 
 
@@ -60,4 +63,53 @@ class FinetuneResult(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing
     history: tuple[Epoch, ...]
     best_epoch: int
+    notes: tuple[str, ...]
+
+
+class ImportedTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output of an imported model.
+
+    Attributes:
+        name: Its name in the ONNX file.
+        shape: In Keras; None where a size is free.
+        onnx_shape: In the ONNX file.
+        axes: The ONNX axis that each Keras axis holds: (0, 2, 3, 1) for an image that was NCHW.
+    """
+
+    name: str
+    shape: Shape
+    onnx_shape: Shape
+    axes: tuple[int, ...]
+
+
+class ImportResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A Keras file made from an ONNX file.
+
+    Attributes:
+        model: The ONNX file.
+        source_sha256: Its hash.
+        output: The file that was written.
+        sha256: Its hash.
+        size_bytes: Its size.
+        inputs: Its inputs, in the order of the ONNX file.
+        outputs: Its outputs, in the order of the ONNX file.
+        fidelity: How close each output is to ONNX Runtime's; empty where that could not be told.
+        verified_on: What inputs the outputs were compared on.
+        samples: How many samples that was.
+        preprocessing: What was done to the data, if some were given.
+        notes: What a reader should know.
+    """
+
+    schema: Literal["dsconvert.imported/1"] = "dsconvert.imported/1"
+    model: str
+    source_sha256: str
+    output: str
+    sha256: str
+    size_bytes: int
+    inputs: tuple[ImportedTensor, ...]
+    outputs: tuple[ImportedTensor, ...]
+    fidelity: tuple[OutputFidelity, ...]
+    verified_on: VerifiedOn
+    samples: int
+    preprocessing: Preprocessing
     notes: tuple[str, ...]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from dsconvert.converter.core.predictor import Array, Shape
+
+from .predictor import Array, Shape
 
 Layout = Literal["as stored", "moved first", "moved last", "added first", "added last"]
 """What was done with the channel axis of stored samples.

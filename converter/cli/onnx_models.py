@@ -1,0 +1,317 @@
+"""What commands that train or export do with an ONNX file: into Keras, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import options, terminal
+
+if TYPE_CHECKING:
+    from dsconvert.converter.core.fidelity import OutputFidelity
+    from dsconvert.converter.core.predictor import Array
+    from dsconvert.deploy import Artifact
+    from dsconvert.deploy.types import VerifiedOn
+    from dsconvert.models import Imported
+
+SAMPLES = 32
+"""How many samples a file is compared on."""
+_FREE_SIZE = 64
+"""Height, width and other free sizes of random inputs."""
+
+
+@dataclass(frozen=True)
+class Drawn(options.Opened):
+    """A Keras model, and the import that it is from if the file is an ONNX model.
+
+    The names of its inputs are those of the file, their shapes those of the Keras model.
+
+    Attributes:
+        imported: The import; None for a Keras file.
+        notes: What its user should know.
+    """
+
+    imported: Imported | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_as_keras(path: Path, trust: bool, custom_objects: str | None, seed: int) -> Drawn:
+    """Open a Keras file, or draw an ONNX file in Keras.
+
+    Raises:
+        InputError: If it is neither, or has operators that cannot be drawn.
+        GateFailed: If the drawn model does not answer as the ONNX model does.
+    """
+    opened = options.open_model(path, trust, custom_objects)
+    return draw(opened, seed) if opened.kind == "onnx" else Drawn(**vars(opened))
+
+
+def draw(
+    opened: options.Opened, seed: int, inputs: Sequence[Array] | None = None, *, tell: bool = True
+) -> Drawn:
+    """Draw an opened ONNX model in Keras.
+
+    Args:
+        opened: The ONNX file.
+        seed: Of the random inputs that both are compared on.
+        inputs: Real inputs to compare on as well, as the ONNX model takes them.
+        tell: Whether to tell the user the import's notes.
+    """
+    from dsconvert.models import import_onnx
+
+    terminal.import_quietly("tensorflow")
+    notes: tuple[str, ...] = ()
+    imported = _with_free_batch(opened, seed, inputs)
+    if imported is not None:
+        batch = opened.input_shapes[0][0]
+        notes = (f"the batch is free in Keras; in the ONNX file it is fixed to {batch}",)
+    else:
+        imported = import_onnx(opened.path, inputs=inputs, seed=seed, progress=terminal.progress)
+    notes += imported.notes
+    for remark in notes if tell else ():
+        terminal.note(f"{opened.path.name}: {remark}")
+    return Drawn(
+        kind="keras",
+        model=imported.model,
+        path=opened.path,
+        folder=opened.folder,
+        input_names=imported.input_names,
+        input_shapes=tuple(tuple(tensor.shape) for tensor in imported.model.inputs),
+        sha256=opened.sha256,
+        repairs=opened.repairs,
+        imported=imported,
+        notes=notes,
+    )
+
+
+def onnx_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
+    """Keras arrays with their axes in the order of the ONNX model.
+
+    Args:
+        arrays: One per input or output, as Keras has them.
+        axes: For each the ONNX axis that each Keras axis holds.
+    """
+    import numpy as np
+
+    return tuple(
+        np.ascontiguousarray(array.transpose(np.argsort(order)))
+        for array, order in zip(arrays, axes, strict=True)
+    )
+
+
+def keras_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
+    """The way back of `onnx_arrays`."""
+    import numpy as np
+
+    pairs = zip(arrays, axes, strict=True)
+    return tuple(np.ascontiguousarray(array.transpose(order)) for array, order in pairs)
+
+
+def _with_free_batch(
+    opened: options.Opened, seed: int, inputs: Sequence[Array] | None
+) -> Imported | None:
+    """The import of a file whose batch is fixed, usually to 1, as if it were free.
+
+    Nothing can be trained on batches of one sample in reasonable time, and most graphs take any
+    batch whatever their inputs say.
+
+    Returns:
+        None where the batch is free, or fixed for a reason.
+    """
+    import onnx
+    from dsconvert.converter.core.errors import DsconvertError
+    from dsconvert.models import import_onnx
+
+    sizes = {shape[:1] for shape in opened.input_shapes}
+    if len(sizes) != 1 or sizes <= {(), (None,)}:
+        return None
+    model = onnx.load_model(opened.path)
+    fed = [value for value in model.graph.input if value.name in opened.input_names]
+    for value in (*fed, *model.graph.output):
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    try:
+        imported = import_onnx(model, inputs=inputs, seed=seed, progress=terminal.progress)
+    except DsconvertError:
+        return None
+    free = all(tensor.shape[0] is None for tensor in imported.model.inputs)
+    return imported if free else None
+
+
+def _restore_sizes(model: Any, path: Path) -> None:
+    """Give a graph the inputs and outputs of the file again; see `_with_free_batch`."""
+    import onnx
+
+    graph, original = model.graph, onnx.load_model(path, load_external_data=False).graph
+    known = {value.name for value in original.input}
+    added = [value for value in graph.input if value.name not in known]
+    for part, values in (
+        (graph.input, [*original.input, *added]),
+        (graph.output, original.output),
+        (graph.value_info, original.value_info),
+    ):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        del part[:]
+        part.extend(copies)
+
+
+def layout_notes(imported: Imported) -> tuple[str, ...]:
+    """Which inputs and outputs of a file made from an import are other than in the ONNX file."""
+    notes = []
+    for kind, names, axes in (
+        ("input", imported.input_names, imported.input_axes),
+        ("output", imported.output_names, imported.output_axes),
+    ):
+        notes += [
+            f"{kind} {name!r} is (n, H, W, C) here, and (n, C, H, W) in the ONNX file"
+            if tuple(order) == (0, 2, 3, 1)
+            else f"{kind} {name!r} has the axes {list(order)} of the ONNX file, in this order"
+            for name, order in zip(names, axes, strict=True)
+            if list(order) != sorted(order)
+        ]
+    return tuple(notes)
+
+
+def random_arrays(path: Path, seed: int) -> tuple[Array, ...]:
+    """Random inputs for an ONNX file, as it takes them."""
+    import msgspec
+    from dsconvert.deploy import open_runtime
+    from dsconvert.deploy.samples import random_inputs
+
+    infos = [
+        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
+        for info in open_runtime(path).inputs
+    ]
+    return random_inputs(infos, SAMPLES, seed, _FREE_SIZE)
+
+
+def compare_import(drawn: Drawn, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
+    """The Keras model's outputs against those of the ONNX file in ONNX Runtime.
+
+    Args:
+        drawn: The import.
+        inputs: One array per input, (n, ...), as the ONNX file takes them.
+
+    Raises:
+        InputError: If the file cannot run on them, or has an input or output without a batch axis.
+    """
+    from dsconvert.converter.core.fidelity import compare_outputs
+    from dsconvert.deploy import open_runtime
+    from dsconvert.models import KerasPredictor
+
+    imported = _import_of(drawn)
+    references = open_runtime(drawn.path).predict(inputs)
+    outputs = KerasPredictor(drawn.model).predict(keras_arrays(inputs, imported.input_axes))
+    return compare_outputs(
+        imported.output_names, references, onnx_arrays(outputs, imported.output_axes)
+    )
+
+
+def write_onnx(
+    drawn: Drawn,
+    model: Any,
+    output: Path,
+    *,
+    data: Sequence[Array] | None,
+    seed: int,
+    overwrite: bool,
+    source_sha256: str,
+    notes: tuple[str, ...] = (),
+) -> Artifact:
+    """Write the weights of a Keras model into the ONNX graph that it was drawn from.
+
+    The file is run in ONNX Runtime and compared with the Keras model before it takes its place.
+
+    Args:
+        drawn: The import.
+        model: The Keras model with the weights, of the same layers as the import.
+        output: The .onnx file to write.
+        data: Inputs to compare on, as the Keras model takes them; random ones if None.
+        seed: Of random inputs.
+        overwrite: Whether the output may be replaced.
+        source_sha256: The hash of the file that the weights are from.
+        notes: What the user of the file should know.
+
+    Raises:
+        InputError: If the model's layers are others.
+        GateFailed: If the file's outputs are not the model's.
+    """
+    from dsconvert.deploy import place_onnx
+    from dsconvert.models import KerasPredictor
+
+    imported = _import_of(drawn)
+    check_layers(model, drawn)
+    verified_on: VerifiedOn = "random inputs" if data is None else "verification data"
+    if data is None:
+        inputs = random_arrays(drawn.path, seed)
+        data = keras_arrays(inputs, imported.input_axes)
+    else:
+        data = [array[:SAMPLES] for array in data]
+        inputs = onnx_arrays(data, imported.input_axes)
+    references = KerasPredictor(model).predict(data)
+    written = imported.write_back(model)
+    _restore_sizes(written, drawn.path)
+    return place_onnx(
+        written,
+        output,
+        names=imported.output_names,
+        inputs=inputs,
+        references=onnx_arrays(references, imported.output_axes),
+        verified_on=verified_on,
+        external=_has_external_data(drawn.path),
+        overwrite=overwrite,
+        source_sha256=source_sha256,
+        notes=notes,
+    )
+
+
+def check_layers(model: Any, drawn: Drawn) -> None:
+    """Refuse a Keras model whose layers with weights are not those of an import.
+
+    Raises:
+        InputError: With the first layer that differs.
+    """
+    from dsconvert.converter.core.errors import InputError
+
+    expected, got = _weight_shapes(drawn.model), _weight_shapes(model)
+    differ = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
+    if not differ:
+        return
+    name = differ[0]
+    told = [
+        f"weights {shapes[name]}" if name in shapes else "no such layer"
+        for shapes in (expected, got)
+    ]
+    raise InputError(
+        f"the Keras model's layers are not those of {drawn.path}: {len(differ)} differ, the first "
+        f"is {name!r}: {told[0]} in {drawn.path.name}, {told[1]} in the Keras model.",
+        "Give the .onnx file that the Keras model was imported from. A model that was rewritten in "
+        "Keras has other layers: rewrite the .onnx file instead, and fine-tune that.",
+    )
+
+
+def _weight_shapes(model: Any) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of each layer's weights, by its name."""
+    return {
+        layer.name: [tuple(weight.shape) for weight in layer.weights]
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def _import_of(drawn: Drawn) -> Imported:
+    if drawn.imported is None:
+        raise TypeError(f"{drawn.path} is no ONNX file")
+    return drawn.imported
+
+
+def _has_external_data(path: Path) -> bool:
+    import onnx
+    from dsconvert.converter.onnx_graph.save import all_tensors
+    from dsconvert.converter.onnx_graph.tensors import is_external
+
+    graph = onnx.load_model(path, load_external_data=False).graph
+    return any(map(is_external, all_tensors(graph)))
