@@ -68,14 +68,11 @@ def prelu(node: Node, build: Builder) -> Tensor:
     """As LeakyRelu, with slopes that train: one, or one per channel, or per element."""
     x = build.tensor(node)
     if not build.is_constant(node, 1):
-        (y, slope), order = build.align(node)
-        negative = build.apply(node, "multiply", build.apply(node, "minimum", y, 0.0), slope)
-        positive = build.apply(node, "relu", y)
-        return build.result(node, build.apply(node, "add", positive, negative), order)
+        return _slopes(node, build)
     shape = build.constant(node, 1).shape
     shape = (1,) * (x.rank - len(shape)) + shape
-    if x.rank < 2 or shape[x.order[0]] != 1:
-        raise refuse(node, f"it has slopes of shape {shape}, one for each sample of the batch")
+    if x.rank < 2 or shape[x.order[0]] != 1:  # one slope for each sample: nothing to be trained
+        return _slopes(node, build)
     stored = tuple(shape[axis] for axis in x.order)
     layer = build.layer(
         node, "PReLU", shared_axes=[axis for axis in range(1, x.rank) if stored[axis] == 1]
@@ -84,6 +81,14 @@ def prelu(node: Node, build: Builder) -> Tensor:
     order = x.order
     build.weight(node, 1, layer, "alpha", lambda w: w.reshape(shape).transpose(order)[0])
     return build.result(node, y, order)
+
+
+def _slopes(node: Node, build: Builder) -> Tensor:
+    """PRelu with slopes that are not weights."""
+    (y, slope), order = build.align(node)
+    negative = build.apply(node, "multiply", build.apply(node, "minimum", y, 0.0), slope)
+    positive = build.apply(node, "relu", y)
+    return build.result(node, build.apply(node, "add", positive, negative), order)
 
 
 @op("Elu", "Celu")
@@ -185,5 +190,6 @@ def softmax(node: Node, build: Builder) -> Tensor:
     size = x.keras.shape[places[0]]
     if size is None:
         raise refuse(node, "the size of its axis is free")
-    y = build.apply(node, "one_hot", best, size, axis=places[0])
+    axis = places[0] if places[0] < x.rank - 1 else -1
+    y = build.apply(node, "one_hot", best, size, axis=axis)
     return build.result(node, y, x.order)

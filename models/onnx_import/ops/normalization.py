@@ -83,51 +83,55 @@ def _grouped(node: Node, build: Builder, groups: int) -> Tensor:
 
 
 @op("LayerNormalization", "RMSNormalization")
-def layer_normalization(node: Node, build: Builder) -> Tensor:
+def layer_normalization(node: Node, build: Builder) -> Tensor | list[Tensor]:
     """Over the last axes of ONNX, wherever they are stored."""
-    build.refuse_outputs(node, 1, "mean and deviation")
     x = build.tensor(node)
     first = node.get("axis", -1) % x.rank
     axes = sorted(x.axis(axis) for axis in range(first, x.rank))
-    kept = tuple(x.order[axis] for axis in axes)
-    sizes = tuple(x.shape[axis] for axis in kept)
-    epsilon = node.get("epsilon", 1e-5)
-    wanted = tuple(x.shape[first:])
+    wanted = x.shape[first:]
     given = [build.constant(node, i) for i in (1, 2) if node.has(i)]
-    place = tuple(axis - first for axis in kept)
-    if all(array.shape == wanted for array in given) and None not in sizes and axes[0] > 0:
-        bias = node.has(2)
-        if node.op == "RMSNormalization":
-            kind, extra = "RMSNormalization", {"axis": axes if len(axes) > 1 else axes[0]}
-        else:
-            kind, extra = "LayerNormalization", {"axis": axes, "center": bias}
-        layer = build.layer(node, kind, epsilon=epsilon, **extra)
-        y = layer(x.keras)
-        variable = "scale" if node.op == "RMSNormalization" else "gamma"
-        build.weight(node, 1, layer, variable, lambda w: w.transpose(place))
-        if bias:
-            build.weight(node, 2, layer, "beta", lambda w: w.transpose(place))
-        return build.result(node, y, x.order)
-    return build.result(node, _by_hand(node, build, x, axes, epsilon), x.order)
+    stock = all(array.shape == wanted for array in given) and axes[0] > 0
+    if not stock or any(build.is_used(name) for name in node.outputs[1:]):
+        return _by_hand(node, build, x, axes)
+    kept = tuple(x.order[axis] - first for axis in axes)
+    config: dict[str, Any] = {"epsilon": node.get("epsilon", 1e-5)}
+    if node.op == "RMSNormalization":
+        config |= {"axis": axes if len(axes) > 1 else axes[0]}
+    else:
+        config |= {"axis": axes, "center": node.has(2)}
+    layer = build.layer(node, node.op, **config)
+    y = layer(x.keras)
+    variable = "scale" if node.op == "RMSNormalization" else "gamma"
+    build.weight(node, 1, layer, variable, lambda w: w.transpose(kept))
+    if node.has(2):
+        build.weight(node, 2, layer, "beta", lambda w: w.transpose(kept))
+    return build.result(node, y, x.order)
 
 
-def _by_hand(node: Node, build: Builder, x: Tensor, axes: list[int], epsilon: float) -> Any:
+def _by_hand(node: Node, build: Builder, x: Tensor, axes: list[int]) -> list[Tensor]:
+    """Written out: where its mean and deviation are outputs too, or its scale is broadcast."""
+    over = {"axis": tuple(axes), "keepdims": True}
     y = x.keras
+    made = []
     if node.op == "LayerNormalization":
-        mean = build.apply(node, "mean", y, axis=tuple(axes), keepdims=True)
+        mean = build.apply(node, "mean", y, **over)
         y = build.apply(node, "subtract", y, mean)
-    square = build.apply(
-        node, "mean", build.apply(node, "square", y), axis=tuple(axes), keepdims=True
-    )
-    y = build.apply(
-        node, "multiply", y, build.apply(node, "rsqrt", build.apply(node, "add", square, epsilon))
-    )
+        made.append(mean)
+    square = build.apply(node, "mean", build.apply(node, "square", y), **over)
+    total = build.apply(node, "add", square, node.get("epsilon", 1e-5))
+    deviation = build.apply(node, "rsqrt", total)
+    made.append(deviation)
+    y = build.apply(node, "multiply", y, deviation)
     for index, function in ((1, "multiply"), (2, "add")):
         if node.has(index):
             array = build.constant(node, index)
             array = array.reshape((1,) * (x.rank - array.ndim) + array.shape).transpose(x.order)
             y = build.apply(node, function, y, array)
-    return y
+    return [
+        build.result(node, tensor, x.order, index)
+        for index, tensor in enumerate([y, *made])
+        if index < len(node.outputs) and node.outputs[index]
+    ]
 
 
 @op("LpNormalization")

@@ -129,6 +129,11 @@ def _dilated_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window
     y = x.keras
     if any(map(any, padding)):
         y = build.apply(node, "pad", y, [(0, 0), *padding, (0, 0)], constant_values=_LOWEST)
+    return _over_taps(node, build, y, windows, "Maximum")
+
+
+def _over_taps(node: Node, build: Builder, x: Any, windows: Sequence[Window], kind: str) -> Any:
+    """A padded input's taps, each a strided view of the whole, put together by a merging layer."""
     best = None
     for taps in itertools.product(*(range(w.kernel) for w in windows)):
         view = tuple(
@@ -137,8 +142,8 @@ def _dilated_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window
             )
             for t, w in zip(taps, windows, strict=True)
         )
-        part = build.view(node, y, (slice(None), *view, slice(None)))
-        best = part if best is None else build.layer(node, "Maximum")([best, part])
+        part = build.view(node, x, (slice(None), *view, slice(None)))
+        best = part if best is None else build.layer(node, kind)([best, part])
     return best
 
 
@@ -170,12 +175,12 @@ def _average(
     if free and (any(w.same_upper or w.ceil for w in windows) or dilated):
         raise refuse(node, "its windows depend on a free size in a way no Keras layer has", _FIX)
     padding = [w.padding for w in windows]
-    y = _mean(node, build, zero_pad(node, build, x.keras, padding), windows, dilated, x)
+    y = _mean(node, build, zero_pad(node, build, x.keras, padding), windows, dilated)
     if full or (free and counts_pads):
         return y
     if free:
         ones = build.apply(node, "ones_like", x.keras)
-        share = _mean(node, build, zero_pad(node, build, ones, padding), windows, False, x)
+        share = _mean(node, build, zero_pad(node, build, ones, padding), windows, False)
         return build.apply(node, "divide", y, share)
     share = np.ones(())
     for w in windows:
@@ -196,32 +201,12 @@ def _share(window: Window, counts_pads: bool) -> Array:
     return ((taps >= low) & (taps < high)).mean(1)
 
 
-def _mean(
-    node: Node, build: Builder, x: Any, windows: Sequence[Window], dilated: bool, of: Tensor
-) -> Any:
+def _mean(node: Node, build: Builder, x: Any, windows: Sequence[Window], dilated: bool) -> Any:
+    """The mean over all taps of a padded input."""
     if not dilated:
         return _pool(node, build, "AveragePooling", x, windows, "valid")
-    if len(windows) > 2:
-        raise refuse(node, "it is dilated in three dimensions")
-    channels = of.shapes[0][1]
-    taps = tuple(w.kernel for w in windows)
-    kernel = np.full((*taps, channels, 1), 1 / np.prod(taps), np.float32)
-    y = build.apply(
-        node,
-        "depthwise_conv",
-        x,
-        kernel,
-        1,
-        "valid",
-        "channels_last",
-        dilation_rate=tuple(w.dilation for w in windows),
-    )
-    strides = tuple(w.stride for w in windows)
-    if max(strides) == 1:
-        return y
-    return build.layer(
-        node, f"MaxPooling{len(windows)}D", suffix="_stride", pool_size=1, strides=strides
-    )(y)
+    total = _over_taps(node, build, x, windows, "Add")
+    return build.apply(node, "divide", total, float(np.prod([w.kernel for w in windows])))
 
 
 _FIX = "Fix the height and width of the model's input before importing."
