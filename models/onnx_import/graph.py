@@ -14,6 +14,8 @@ from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.predictor import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+ADDED = "dsconvert/"
+"""How the names begin of what the import adds to a graph."""
 _SIZES = ("Shape", "Size")
 
 
@@ -22,7 +24,7 @@ class Node:
     """One node.
 
     Attributes:
-        index: Its position in the graph.
+        index: Its position in the original graph; negative for a node that the import added.
         op: The operator.
         domain: The operator's domain; empty for ONNX's own.
         name: Its name, or that of its first output.
@@ -191,9 +193,10 @@ def read_graph(proto: Any) -> Graph:
     """
     helper = require("onnx", "onnx", "to read .onnx files").helper
     opset = max((x.version for x in proto.opset_import if x.domain in DEFAULT_DOMAINS), default=1)
+    added = sum(node.name.startswith(ADDED) for node in proto.graph.node)  # all at the start
     nodes = tuple(
         Node(
-            index=index,
+            index=index - added,
             op=node.op_type,
             domain="" if node.domain in DEFAULT_DOMAINS else node.domain,
             name=node.name or next((name for name in node.output if name), node.op_type),

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError, require
+from dsconvert.converter.core.errors import DsconvertError, InputError, require
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
 from . import weights
-from .drawing import check_supported, draw
-from .graph import load_weights, read_graph
-from .probe import probe
+from .batch import check_each_sample, fixed_batch, free_batch
+from .drawing import Drawn, check_supported, draw
+from .graph import Graph, load_weights, read_graph
+from .probe import Facts, probe
 from .values import Order
 from .verify import compare
 from .weights import Binding
@@ -89,7 +90,7 @@ def import_onnx(
         inputs: Real inputs, one array per input, in the ONNX layout: the outputs are compared on
             them too, besides random ones.
         seed: Of the random inputs.
-        progress: Told of three steps: run the original, draw, compare.
+        progress: Told of two steps: run the original, draw and compare.
 
     Raises:
         InputError: If the file cannot be read, ONNX Runtime refuses it, or it has operators that
@@ -101,22 +102,20 @@ def import_onnx(
     for package in ("keras", "onnx", "onnxruntime"):
         require(package, "all", "to import .onnx files into Keras")
     proto, path, sha = _open(model)
-    with progress(f"Importing {path.name if path else proto.graph.name or 'model'}", 3) as advance:
+    with progress(f"Importing {path.name if path else proto.graph.name or 'model'}", 2) as advance:
         source = load_weights(proto, path.parent if path else Path.cwd())
         graph = read_graph(source)
         check_supported(graph)
         facts = probe(graph, inputs, seed)
         advance()
-        drawn = draw(graph, facts)
-        advance()
-        compare(graph, facts, drawn, inputs, seed)
+        drawn, notes = _draw(graph, facts, inputs, seed)
         advance()
     return Imported(
         model=drawn.model,
         source=source,
         path=path,
         sha256=sha,
-        notes=drawn.notes,
+        notes=(*notes, *drawn.notes),
         input_names=tuple(info.name for info in graph.inputs),
         output_names=graph.outputs,
         input_axes=drawn.input_axes,
@@ -124,6 +123,30 @@ def import_onnx(
         _bindings=drawn.bindings,
         _folded={b.value: facts.constants[b.value][0] for b in drawn.bindings},
     )
+
+
+def _draw(
+    graph: Graph, facts: Facts, inputs: Sequence[Array] | None, seed: int
+) -> tuple[Drawn, tuple[str, ...]]:
+    """The graph in Keras, compared; with a free batch where that can be had."""
+    notes: tuple[str, ...] = ()
+    batch = fixed_batch(graph, facts)
+    if batch is not None:
+        try:
+            freed = read_graph(free_batch(graph, facts, batch))
+            check_each_sample(graph, freed, facts, seed)
+            freed_facts = probe(freed, None, seed)
+            if fixed_batch(freed, freed_facts) is not None:
+                raise InputError("it does not run on a larger one")
+            drawn = draw(freed, freed_facts)
+            compare(freed, freed_facts, drawn, inputs, seed)
+        except DsconvertError as error:
+            notes = (f"the batch of {batch} stays fixed: {error.message}",)
+        else:
+            return drawn, notes
+    drawn = draw(graph, facts)
+    compare(graph, facts, drawn, inputs, seed)
+    return drawn, notes
 
 
 def _open(model: Any) -> tuple[Any, Path | None, str]:

@@ -16,12 +16,12 @@ import numpy as np
 from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.predictor import Array
 
-from .graph import Graph, GraphInput
+from .graph import ADDED, Graph, GraphInput
 from .values import Sizes
 
 _UNITS = (32, 64, 8, 224, 16, 28, 1, 100)
 """Free sizes are tried as multiples of these: many networks need multiples of 32."""
-_SHAPE = "dsconvert/shape/"
+_SHAPE = ADDED + "shape/"
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def random_feed(
     feed = {}
     for info, shape in zip(inputs, shapes, strict=True):
         if info.dtype.kind in "biu":
-            feed[info.name] = random.integers(0, 2, shape).astype(info.dtype)
+            feed[info.name] = np.asarray(random.integers(0, 2, shape), info.dtype)
         else:
-            feed[info.name] = random.standard_normal(shape).astype(info.dtype)
+            feed[info.name] = np.asarray(random.standard_normal(shape), info.dtype)
     return feed
 
 

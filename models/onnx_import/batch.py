@@ -1,0 +1,105 @@
+"""A free batch for graphs that were exported with a fixed one.
+
+A graph of batch 1 usually computes each sample by itself, and only its Reshapes (and Resizes to
+given sizes) have the batch written into them. Those are given the batch of the input instead;
+whether the result really computes each sample by itself is then tried.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dsconvert.converter.core.errors import InputError, require
+
+from .graph import ADDED, Graph, Node
+from .probe import Facts, first_sentence, random_feed, session
+
+_BATCH = ADDED + "batch"
+_TARGETS = {"Reshape": 1, "Resize": 3, "Expand": 1}
+"""Operators with a shape, and which of their inputs it is."""
+
+
+def fixed_batch(graph: Graph, facts: Facts) -> int | None:
+    """The batch that all inputs have in common and that cannot be chosen, or None."""
+    sizes = {shape[0] if shape else 0 for shapes in facts.inputs.values() for shape in shapes}
+    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else None
+
+
+def free_batch(graph: Graph, facts: Facts, batch: int) -> Any:
+    """A copy of a model in which the first axis of all inputs is free.
+
+    Args:
+        graph: The graph.
+        facts: What is known of its values.
+        batch: The batch that is written into it.
+    """
+    helper = require("onnx", "onnx", "to import .onnx files").helper
+    proto = type(graph.proto).FromString(graph.proto.SerializeToString())
+    names = {info.name for info in graph.inputs}
+    for value in proto.graph.input:
+        if value.name in names:
+            value.type.tensor_type.shape.dim[0].dim_param = _BATCH
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del proto.graph.value_info[:]
+    added = [
+        helper.make_node("Shape", [graph.inputs[0].name], [ADDED + "shape"]),
+        _constant(ADDED + "zero", [0]),
+        helper.make_node("Gather", [ADDED + "shape", ADDED + "zero"], [_BATCH], axis=0),
+    ]
+    for node in graph.live:
+        target = _written_batch(graph, facts, node, batch)
+        if target is None:
+            continue
+        name = f"{ADDED}{node.index}"
+        added.append(_constant(f"{name}/rest", target[1:]))
+        added.append(helper.make_node("Concat", [_BATCH, f"{name}/rest"], [name], axis=0))
+        proto.graph.node[node.index].input[_TARGETS[node.op]] = name
+    for position, node in enumerate(added):
+        node.name = f"{ADDED}node{position}"
+        proto.graph.node.insert(position, node)
+    return proto
+
+
+def check_each_sample(original: Graph, freed: Graph, facts: Facts, seed: int) -> None:
+    """Compare the freed model on two batches in one with the original on one after the other.
+
+    Raises:
+        InputError: If they do not agree: the samples of a batch belong together.
+    """
+    random = np.random.default_rng(seed)
+    shapes = [facts.inputs[info.name][0] for info in original.inputs]
+    parts = [random_feed(original.inputs, shapes, random) for _ in range(2)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    run = session(original.proto)
+    wanted = zip(*(run.run(list(original.outputs), part) for part in parts), strict=True)
+    try:
+        got = session(freed.proto).run(list(freed.outputs), whole)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise InputError(f"it does not run on a larger one ({first_sentence(error)})") from error
+    for name, ours, pair in zip(original.outputs, got, wanted, strict=True):
+        theirs = np.concatenate(pair) if pair[0].ndim else pair[0]
+        same = ours.shape == theirs.shape and np.allclose(
+            ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max(initial=1e-6), equal_nan=True
+        )
+        if not same:
+            raise InputError(f"the output {name!r} of one sample depends on the others")
+
+
+def _written_batch(graph: Graph, facts: Facts, node: Node, batch: int) -> Any:
+    """The shape that is given to a node, if the batch stands in its first place."""
+    index = _TARGETS.get(node.op)
+    if index is None or not node.has(index) or (node.op == "Expand" and batch == 1):
+        return None
+    name = node.inputs[index]
+    if name not in graph.static or name in graph.sized or name not in facts.constants:
+        return None
+    target = facts.constants[name][0]
+    return target if target.ndim == 1 and target.size and target[0] == batch else None
+
+
+def _constant(name: str, values: Any) -> Any:
+    onnx = require("onnx", "onnx", "to import .onnx files")
+    tensor = onnx.numpy_helper.from_array(np.asarray(values, np.int64), name)
+    return onnx.helper.make_node("Constant", [], [name], value=tensor)
