@@ -28,9 +28,17 @@ def by_channel(kernel: Array, order: Order) -> Float:
 
 
 def pack(
-    order: Order, taps: Float, mixers: Float, kernel: Array, bias: Array | None
+    order: Order,
+    taps: Float,
+    mixers: Float,
+    kernel: Array,
+    bias: Array | None,
+    weight_error: float | None = None,
 ) -> Factorization:
-    """Factors by channel, taps (T, G, k²) and mixers (T, G, M), as a `Factorization`."""
+    """Factors by channel, taps (T, G, k²) and mixers (T, G, M), as a `Factorization`.
+
+    The weight error is computed unless it is known.
+    """
     kh, kw = kernel.shape[:2]
     T, G, _ = taps.shape
     pointwise = mixers if order == "depthwise-first" else mixers.transpose(0, 2, 1)
@@ -40,8 +48,10 @@ def pack(
         depthwise=depthwise,
         pointwise=np.ascontiguousarray(pointwise),
         bias=None if bias is None else as_float(bias),
-        weight_error=0.0,
+        weight_error=0.0 if weight_error is None else weight_error,
     )
+    if weight_error is not None:
+        return factors
     return replace(factors, weight_error=error_between(kernel, factors.kernel()))
 
 
@@ -66,9 +76,13 @@ def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) ->
     """
     matrices = by_channel(kernel, order)
     rank = min(pairs, *matrices.shape[1:])
-    basis, _ = leading_subspace(matrices @ matrices.transpose(0, 2, 1), rank)  # (G, k², T)
+    gram = matrices @ matrices.transpose(0, 2, 1)
+    basis, energy = leading_subspace(gram, rank)  # (G, k², T), (G, k²)
     mixers = basis.transpose(0, 2, 1) @ matrices  # (G, T, M)
-    return pack(order, basis.transpose(2, 0, 1), mixers.transpose(1, 0, 2), kernel, bias)
+    # What is left out of an orthonormal basis: no need to multiply the factors out.
+    total = max(float(energy.sum()), np.finfo(np.float64).tiny)
+    error = float(np.sqrt(energy[:, rank : matrices.shape[2]].sum() / total))
+    return pack(order, basis.transpose(2, 0, 1), mixers.transpose(1, 0, 2), kernel, bias, error)
 
 
 def weight_errors(kernel: Array, order: Order) -> Float:

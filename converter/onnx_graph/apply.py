@@ -153,7 +153,10 @@ class _Rebuild:
         graph.input.extend(
             x for x in source.graph.input if x.name not in gone & self.graph.initializers.keys()
         )
-        graph.initializer.extend(t for t in source.graph.initializer if t.name not in gone)
+        for tensor in source.graph.initializer:
+            if tensor.name not in gone:
+                # Unlike extend(), which goes by way of a serialised copy.
+                graph.initializer.add().CopyFrom(tensor)
         graph.node.extend(n for n in nodes if key(n) not in gone & self.graph.constants.keys())
         graph.initializer.extend(self.added)
         if model.ir_version < 4:  # where every initialiser had to be an input

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from ..core.predictor import Shape
 from .graph import OnnxGraph, is_op
 from .read import kernel_shape
-from .tensors import constant_value
+from .tensors import FLOATS, constant_value
 
 if TYPE_CHECKING:
     from onnx import NodeProto
-
-_FLOATS = (1, 10, 11, 16)
 
 
 def model_macs(graph: OnnxGraph) -> int | None:
@@ -33,7 +31,7 @@ def model_macs(graph: OnnxGraph) -> int | None:
 
 def model_params(graph: OnnxGraph) -> int:
     """The number of floating-point values in initialisers and Constant nodes."""
-    total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in _FLOATS)
+    total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in FLOATS)
     for node in graph.constants.values():
         value = constant_value(node, graph.folder)
         if value is not None and value.dtype.kind == "f":

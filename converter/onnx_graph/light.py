@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import require
-from .tensors import array_of, is_external, size_in_bytes, tensor_from
+from .tensors import FLOATS, array_of, is_external, size_in_bytes, tensor_from
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -64,8 +64,7 @@ def copy_without_graph(model: ModelProto) -> ModelProto:
 
 
 def _is_weight(tensor: TensorProto) -> bool:
-    floats = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
-    return tensor.data_type in floats and size_in_bytes(tensor) > _SMALL
+    return tensor.data_type in FLOATS and size_in_bytes(tensor) > _SMALL
 
 
 def check_runs(model: ModelProto, folder: Path | None) -> None:

@@ -11,6 +11,7 @@ from ..core.errors import GateFailed, InputError
 from ..core.files import check_writable, replacing
 from .light import Refused, check_runs
 from .tensors import external_place, is_external, size_in_bytes
+from .wire import write
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -57,14 +58,14 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
             with data.open("wb") as file:
                 model = _moved_out(model, folder, file, data.name)
         temporary = stack.enter_context(replacing(path, overwrite=overwrite))
-        try:
-            content = model.SerializeToString()
-        except ValueError as error:  # the protobuf library's limit
-            raise InputError(
-                f"{path}: a single file of this format holds 2 GiB at most.",
-                "Save the original with external data, and rewrite that.",
-            ) from error
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            try:
+                write(model, file)
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: a single file of this format holds 2 GiB at most.",
+                    "Save the original with external data, and rewrite that.",
+                ) from error
 
 
 def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:

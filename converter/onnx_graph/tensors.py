@@ -13,6 +13,9 @@ from ..core.predictor import Array
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
+FLOATS = (1, 10, 11, 16)
+"""FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
+
 
 def is_external(tensor: TensorProto) -> bool:
     """Whether its data are in a file beside the model."""
