@@ -80,7 +80,7 @@ def _random_feeds(
         feed = random_feed(graph.inputs, shapes, random)
         feeds.append(
             {
-                name: x if x.dtype.kind in "biu" else (x * scale + shift).astype(x.dtype)
+                name: x if x.dtype.kind in "biu" else np.asarray(x * scale + shift, x.dtype)
                 for name, x in feed.items()
             }
         )
@@ -116,7 +116,8 @@ def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]
         np.transpose(array, order).astype(tensor.dtype)
         for array, order, tensor in zip(arrays, axes, model.inputs, strict=True)
     ]
-    return [np.asarray(x) for x in keras.tree.flatten(model(stored, training=False))]
+    packed = keras.tree.pack_sequence_as(model.input, stored)
+    return [np.asarray(x) for x in keras.tree.flatten(model(packed, training=False))]
 
 
 def _run_both(
