@@ -61,10 +61,10 @@ def import_(
     from dsconvert.converter.core.errors import InputError
 
     prepared = options.as_preprocessing(**prepare)
-    if model.exists() and options.kind_of(model) != "onnx":
+    if model.exists() and options.kind_of(model) == "keras":
         raise InputError(
             f"{model} is no .onnx file.",
-            "Keras models need no import: give them to the other commands as they are.",
+            "A Keras model needs no import: give it to the other commands as it is.",
         )
     output = options.place(model, output, ".keras", overwrite, allowed=(".keras", ".h5"))
     opened = options.open_model(model, False, None)

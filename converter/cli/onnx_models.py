@@ -62,14 +62,13 @@ def draw(
     from dsconvert.models import import_onnx
 
     terminal.import_quietly("tensorflow")
-    notes: tuple[str, ...] = ()
-    imported = _with_free_batch(opened, seed, inputs)
-    if imported is not None:
-        batch = opened.input_shapes[0][0]
-        notes = (f"the batch is free in Keras; in the ONNX file it is fixed to {batch}",)
-    else:
-        imported = import_onnx(opened.path, inputs=inputs, seed=seed, progress=terminal.progress)
-    notes += imported.notes
+    imported = import_onnx(opened.path, inputs=inputs, seed=seed, progress=terminal.progress)
+    shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
+    notes = imported.notes
+    batch = opened.input_shapes[0][:1] if opened.input_shapes else ()
+    if batch not in ((), (None,), shapes[0][:1]):
+        freed = f"the batch is free in Keras; in the ONNX file it is fixed to {batch[0]}"
+        notes = (freed, *notes)
     for remark in notes if tell else ():
         terminal.note(f"{opened.path.name}: {remark}")
     return Drawn(
@@ -78,7 +77,7 @@ def draw(
         path=opened.path,
         folder=opened.folder,
         input_names=imported.input_names,
-        input_shapes=tuple(tuple(tensor.shape) for tensor in imported.model.inputs),
+        input_shapes=shapes,
         sha256=opened.sha256,
         repairs=opened.repairs,
         imported=imported,
@@ -107,55 +106,6 @@ def keras_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tupl
 
     pairs = zip(arrays, axes, strict=True)
     return tuple(np.ascontiguousarray(array.transpose(order)) for array, order in pairs)
-
-
-def _with_free_batch(
-    opened: options.Opened, seed: int, inputs: Sequence[Array] | None
-) -> Imported | None:
-    """The import of a file whose batch is fixed, usually to 1, as if it were free.
-
-    Nothing can be trained on batches of one sample in reasonable time, and most graphs take any
-    batch whatever their inputs say.
-
-    Returns:
-        None where the batch is free, or fixed for a reason.
-    """
-    import onnx
-    from dsconvert.converter.core.errors import DsconvertError
-    from dsconvert.models import import_onnx
-
-    sizes = {shape[:1] for shape in opened.input_shapes}
-    if len(sizes) != 1 or sizes <= {(), (None,)}:
-        return None
-    model = onnx.load_model(opened.path)
-    fed = [value for value in model.graph.input if value.name in opened.input_names]
-    for value in (*fed, *model.graph.output):
-        if value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    del model.graph.value_info[:]
-    try:
-        imported = import_onnx(model, inputs=inputs, seed=seed, progress=terminal.progress)
-    except DsconvertError:
-        return None
-    free = all(tensor.shape[0] is None for tensor in imported.model.inputs)
-    return imported if free else None
-
-
-def _restore_sizes(model: Any, path: Path) -> None:
-    """Give a graph the inputs and outputs of the file again; see `_with_free_batch`."""
-    import onnx
-
-    graph, original = model.graph, onnx.load_model(path, load_external_data=False).graph
-    known = {value.name for value in original.input}
-    added = [value for value in graph.input if value.name not in known]
-    for part, values in (
-        (graph.input, [*original.input, *added]),
-        (graph.output, original.output),
-        (graph.value_info, original.value_info),
-    ):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]
-        del part[:]
-        part.extend(copies)
 
 
 def layout_notes(imported: Imported) -> tuple[str, ...]:
@@ -252,10 +202,8 @@ def write_onnx(
         data = [array[:SAMPLES] for array in data]
         inputs = onnx_arrays(data, imported.input_axes)
     references = KerasPredictor(model).predict(data)
-    written = imported.write_back(model)
-    _restore_sizes(written, drawn.path)
     return place_onnx(
-        written,
+        imported.write_back(model),
         output,
         names=imported.output_names,
         inputs=inputs,

@@ -74,7 +74,11 @@ preprocessing = stack(
     click.option("--scale", metavar="NUMBER", help="Multiply stored values, e.g. 1/255."),
     click.option("--mean", metavar="N[,N…]", help="Then subtract: one number, or one per channel."),
     click.option("--std", metavar="N[,N…]", help="Then divide by: one number, or one per channel."),
-    click.option("--channels-first", is_flag=True, help="Feed images as (n, C, H, W)."),
+    click.option(
+        "--channels-first",
+        is_flag=True,
+        help="Feed images as (n, C, H, W); by default only if they do not fit as stored.",
+    ),
 )
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
@@ -169,15 +173,8 @@ def open_model(path: Path, trust: bool, custom_objects: str | None) -> Opened:
     Raises:
         InputError: If it is neither, or not usable.
     """
-    from dsconvert.converter.core.errors import InputError
-
-    kind = kind_of(path)
-    if kind == "tflite" and path.is_file():
-        raise InputError(
-            f"{path} is a TFLite file: compiled for a runtime, it cannot be changed any more.",
-            "Give the Keras or .onnx model that it was made from.",
-        )
-    if kind == "onnx":
+    _refuse_tflite(path)
+    if kind_of(path) == "onnx":
         return _open_onnx(path)
     from dsconvert.models import KerasPredictor
 
@@ -193,6 +190,16 @@ def open_model(path: Path, trust: bool, custom_objects: str | None) -> Opened:
         sha256=loaded.sha256,
         repairs=loaded.repairs,
     )
+
+
+def _refuse_tflite(path: Path) -> None:
+    from dsconvert.converter.core.errors import InputError
+
+    if path.is_file() and kind_of(path) == "tflite":
+        raise InputError(
+            f"{path} is a TFLite file: compiled for a runtime, it cannot be changed any more.",
+            "Give the Keras or .onnx model that it was made from.",
+        )
 
 
 def _open_onnx(path: Path) -> Opened:
@@ -273,6 +280,7 @@ def place(
     from dsconvert.converter.core.errors import InputError
     from dsconvert.converter.core.files import check_writable
 
+    _refuse_tflite(model)
     path = output or model.with_name(model.stem + ending)
     if path.suffix not in allowed:
         raise InputError(
