@@ -16,6 +16,7 @@ Size = tuple[int, int]
 Padding = Literal["same", "same-lower", "valid"] | tuple[Size, Size]
 Order = Literal["depthwise-first", "pointwise-first"]
 OrderChoice = Literal["depthwise-first", "pointwise-first", "auto"]
+Lowering = Literal["sum", "multiplier"]
 Method = Literal["data", "svd", "random"]
 
 ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
@@ -76,10 +77,18 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a convolution is replaced by: ``pairs`` depthwise + pointwise pairs, summed."""
+    """What a convolution is replaced by.
+
+    Attributes:
+        pairs: T, the number of depthwise + pointwise pairs.
+        order: Which of the two comes first; "auto" takes the lower error at equal cost.
+        lowering: How T > 1 pairs are written down: as T branches that are summed, or, depthwise
+            first only, as one depthwise convolution with depth_multiplier T and one pointwise.
+    """
 
     pairs: int
     order: OrderChoice = "auto"
+    lowering: Lowering = "sum"
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
