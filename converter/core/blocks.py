@@ -87,7 +87,7 @@ class CostModel(Protocol):
 
     @property
     def unit(self) -> str:
-        """ "ms" or "cycles"."""
+        """Either "ms" or "cycles"."""
 
     @property
     def target(self) -> str:

@@ -69,7 +69,8 @@ def _head(tensor: TensorProto) -> bytes:
             setattr(head, name, getattr(tensor, name))
         elif tensor.HasField(name):
             getattr(head, name).CopyFrom(getattr(tensor, name))
-    return head.SerializeToString() + _prefix(tensor, "raw_data", size_in_bytes(tensor))
+    content: bytes = head.SerializeToString()
+    return content + _prefix(tensor, "raw_data", size_in_bytes(tensor))
 
 
 def _prefix(message: Message, field: str, length: int) -> bytes:
