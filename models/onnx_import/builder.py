@@ -14,7 +14,7 @@ from . import layout
 from .graph import Graph, Node
 from .probe import Facts
 from .values import Constant, Order, Sizes, Tensor, Value, common_shape
-from .weights import Arrange, Binding
+from .weights import MOVES, Arrange, Binding, moved_by
 
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"})
 _KEEPS_SIGN = frozenset(
@@ -188,12 +188,42 @@ class Builder:
             arrange: Moves the stored elements to where Keras has them; computes nothing.
             scale: What they are multiplied by.
         """
-        stored = self.constant(node, index)
-        binding = Binding(
-            layer.name, variable, node.index, index, node.inputs[index], arrange, scale
-        )
-        getattr(layer, variable).assign(binding.forward(stored))
+        reader, place, moves = self._origin(node, index)
+        value = reader.inputs[place]
+        if moves is None:
+            whole = arrange
+        else:
+            first = moves
+
+            def whole(stored: Array) -> Array:
+                return arrange(first(stored))
+
+        binding = Binding(layer.name, variable, reader.index, place, value, whole, scale)
+        getattr(layer, variable).assign(binding.forward(self._facts.constants[value][0]))
         self.bindings.append(binding)
+
+    def _origin(self, node: Node, index: int) -> tuple[Node, int, Arrange | None]:
+        """The node that reads the stored tensor behind a weight, and what moves it on the way.
+
+        It is the node itself where the weight is stored, or is computed from what is stored.
+        """
+        chain: list[Node] = []
+        reader, place = node, index
+        while reader.inputs[place] not in self.graph.initializers:
+            name = reader.inputs[place]
+            producer = self.graph.producers.get(name)
+            alone = sum(x.inputs.count(name) for x in self.graph.nodes) == 1
+            if producer is None or producer.op not in MOVES or producer.domain or not alone:
+                return node, index, None
+            if any(x and x not in self.graph.constants for x in producer.inputs[1:]):
+                return node, index, None
+            chain.insert(0, producer)
+            reader, place = producer, 0
+        if not chain:
+            return node, index, None
+        added = len(self.graph.proto.graph.node) - 1 - self.graph.nodes[-1].index
+        protos = [self.graph.proto.graph.node[x.index + added] for x in chain]
+        return reader, place, moved_by(protos, self.graph.constants, node.opset)
 
     def view(self, node: Node, tensor: Any, key: tuple[slice, ...]) -> Any:
         """A strided slice of a Keras tensor."""

@@ -59,7 +59,7 @@ class Drawn:
     """A graph in Keras.
 
     Attributes:
-        model: The functional model: lists of inputs and outputs.
+        model: The functional model.
         bindings: Which variable came from which stored tensor.
         notes: Sentences for the user.
         input_axes: For each input the ONNX axis at each Keras axis.
@@ -134,8 +134,8 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
             value = Tensor(name, copied, value.order, value.shapes)
         outputs.append(value)
     model = keras.Model(
-        [x.keras for x in inputs],
-        [x.keras for x in outputs],
+        _one_or_list([x.keras for x in inputs]),
+        _one_or_list([x.keras for x in outputs]),
         name=builder.name(graph.proto.graph.name or "model"),
     )
     return Drawn(
@@ -145,6 +145,10 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
         tuple(x.order for x in inputs),
         tuple(x.order for x in outputs),
     )
+
+
+def _one_or_list(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _input(builder: Builder, info: GraphInput, facts: Facts) -> Tensor:

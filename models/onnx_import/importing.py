@@ -12,6 +12,7 @@ from dsconvert.converter.core.errors import DsconvertError, InputError, require
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
+from ..onnx_file import open_onnx
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
 from .drawing import Drawn, check_supported, draw
@@ -27,7 +28,8 @@ class Imported:
     """An ONNX model as a Keras model of stock layers that gives the same outputs.
 
     Attributes:
-        model: The functional `keras.Model`. Images are NHWC in it.
+        model: The functional `keras.Model`. Images are NHWC in it. One input or output is a tensor,
+            several are lists in the order of the graph.
         source: The original, a `ModelProto` with its weights in memory.
         path: The file it came from, or None.
         sha256: The file's hash, or that of the serialised model.
@@ -157,9 +159,5 @@ def _open(model: Any) -> tuple[Any, Path | None, str]:
         raise InputError(
             f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}."
         )
-    path = Path(model)
-    return (
-        onnx.load(path, load_external_data=False),
-        path,
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
+    file = open_onnx(model)
+    return file.model, file.path, file.sha256

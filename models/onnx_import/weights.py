@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,38 @@ from dsconvert.converter.core.predictor import Array
 
 Arrange = Callable[[Array], Array]
 """Puts the elements of a stored tensor where Keras wants them: transpose, reshape, slice."""
+
+
+MOVES = frozenset({"Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+"""Operators that may stand between a stored weight and the node that reads it."""
+
+
+def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array], opset: int) -> Arrange:
+    """What a chain of `MOVES` does to the stored tensor that it begins with.
+
+    Args:
+        nodes: The chain's nodes as they stand in the file, in order.
+        constants: The values of what else they read.
+        opset: The version of the operators.
+    """
+    onnx = require("onnx", "onnx", "to import .onnx files")
+    evaluator = require("onnx.reference", "onnx", "to import .onnx files").ReferenceEvaluator
+    root = nodes[0].input[0]
+    others = {name for node in nodes for name in node.input[1:] if name}
+
+    def arrange(stored: Array) -> Array:
+        element = onnx.helper.np_dtype_to_tensor_dtype(stored.dtype)
+        graph = onnx.helper.make_graph(
+            nodes,
+            "moves",
+            [onnx.helper.make_tensor_value_info(root, element, stored.shape)],
+            [onnx.ValueInfoProto(name=nodes[-1].output[0])],
+            [onnx.numpy_helper.from_array(constants[name], name) for name in others],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+        return np.asarray(evaluator(model).run(None, {root: stored})[0])
+
+    return arrange
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def conv(node: Node, build: Builder) -> Tensor:
     weight = build.constant(node, 1)
     windows = read_windows(node, x.shapes, weight.shape[2:])
     kernel = _Kernel(groups=node.get("group", 1), channels=int(weight.shape[1]), flip=False)
-    y, padding = _padded(node, build, x.keras, windows)
+    y, padding = _padded(node, build, x.keras, windows, kernel.is_depthwise(x.rank - 2))
     y = _convolution(node, build, y, windows, padding, kernel, weight.shape)
     return build.result(node, y, channels_last(x.rank))
 
@@ -96,6 +96,10 @@ class _Kernel:
     def __init__(self, groups: int, channels: int, *, flip: bool) -> None:
         self.groups, self.channels, self.flip = groups, channels, flip
 
+    def is_depthwise(self, rank: int) -> bool:
+        """Whether a layer of this many dimensions is a depthwise one."""
+        return self.groups > 1 and self.channels == 1 and rank < 3
+
     def plain(self, w: Array) -> Array:
         """As Conv's: (*kernel, in / groups, out)."""
         if not self.flip:
@@ -124,41 +128,23 @@ def _convolution(
     rank = len(windows)
     filters = stored[1] * kernel.groups if kernel.flip else stored[0]
     strides = tuple(w.stride for w in windows)
-    dilations = tuple(w.dilation for w in windows)
-    depthwise = kernel.groups > 1 and kernel.channels == 1 and rank < 3
-    # Keras strides and dilates either, TensorFlow strides depthwise by one number only.
-    thin = (max(strides) > 1 and max(dilations) > 1) or (depthwise and len(set(strides)) > 1)
-    if thin and padding == "same":
-        raise AssertionError("padding was to be explicit")
-    common = {
+    depthwise = kernel.is_depthwise(rank)
+    thin = _is_thinned(windows, depthwise)
+    absorbed = None if node.has(2) else build.bias_after(node, channel_axis=1)
+    config: dict[str, Any] = {
         "kernel_size": tuple(w.kernel for w in windows),
         "strides": (1,) * rank if thin else strides,
-        "dilation_rate": dilations,
+        "dilation_rate": tuple(w.dilation for w in windows),
         "padding": padding,
+        "use_bias": node.has(2) or absorbed is not None,
     }
-    absorbed = None if node.has(2) else build.bias_after(node, channel_axis=1)
-    use_bias = node.has(2) or absorbed is not None
     if depthwise:
-        layer = build.layer(
-            node,
-            f"DepthwiseConv{rank}D",
-            depth_multiplier=int(filters // kernel.groups),
-            use_bias=use_bias,
-            **(
-                common
-                if rank == 2
-                else {k: v[0] if v is not padding else v for k, v in common.items()}
-            ),
-        )
+        kind = f"DepthwiseConv{rank}D"
+        config["depth_multiplier"] = int(filters // kernel.groups)
     else:
-        layer = build.layer(
-            node,
-            f"Conv{rank}D",
-            filters=int(filters),
-            groups=kernel.groups,
-            use_bias=use_bias,
-            **common,
-        )
+        kind = f"Conv{rank}D"
+        config |= {"filters": int(filters), "groups": kernel.groups}
+    layer = build.layer(node, kind, **config)
     y = layer(x)
     arrange = kernel.depthwise if depthwise else kernel.plain
     build.weight(node, 1, layer, "kernel", arrange)
@@ -166,22 +152,30 @@ def _convolution(
         build.weight(node, 2, layer, "bias")
     elif absorbed is not None:
         build.weight(*absorbed, layer, "bias", np.ravel)
-    if thin:
-        y = build.layer(node, f"MaxPooling{rank}D", suffix="_stride", pool_size=1, strides=strides)(
-            y
-        )
-    return y
+    if not thin:
+        return y
+    pick = build.layer(node, f"MaxPooling{rank}D", suffix="_stride", pool_size=1, strides=strides)
+    return pick(y)
 
 
-def _padded(node: Node, build: Builder, x: Any, windows: Sequence[Window]) -> tuple[Any, str]:
+def _is_thinned(windows: Sequence[Window], depthwise: bool) -> bool:
+    """Whether the layer has to run with stride 1 and its output be thinned out.
+
+    Keras' layers take strides or dilations, and TensorFlow strides a depthwise convolution by one
+    number for both axes.
+    """
+    strides = {w.stride for w in windows}
+    dilated = any(w.dilation > 1 for w in windows)
+    return (dilated and max(strides) > 1) or (depthwise and len(strides) > 1)
+
+
+def _padded(
+    node: Node, build: Builder, x: Any, windows: Sequence[Window], depthwise: bool
+) -> tuple[Any, str]:
     """The input, with a layer of zeros around it where Keras' "same" is not what ONNX means."""
     if all(w.is_valid for w in windows):
         return x, "valid"
-    strided = any(w.stride > 1 for w in windows)
-    thin = strided and (
-        any(w.dilation > 1 for w in windows) or len({w.stride for w in windows}) > 1
-    )
-    if all(w.is_same for w in windows) and not thin:
+    if all(w.is_same for w in windows) and not _is_thinned(windows, depthwise):
         return x, "same"
     return zero_pad(node, build, x, [_explicit(node, w) for w in windows]), "valid"
 

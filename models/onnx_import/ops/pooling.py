@@ -198,7 +198,8 @@ def _share(window: Window, counts_pads: bool) -> Array:
     low, high = (-before, size + after) if counts_pads else (0, size)
     starts = np.arange(window.count(size)) * window.stride - before
     taps = starts[:, None] + np.arange(window.kernel) * window.dilation
-    return ((taps >= low) & (taps < high)).mean(1)
+    share: Array = ((taps >= low) & (taps < high)).mean(1)
+    return share
 
 
 def _mean(node: Node, build: Builder, x: Any, windows: Sequence[Window], dilated: bool) -> Any:

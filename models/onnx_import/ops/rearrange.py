@@ -89,7 +89,9 @@ def triangle(node: Node, build: Builder) -> Tensor:
     """The upper or lower triangle of the last two axes."""
     x = build.onnx_order(build.tensor(node))
     diagonal = int(build.constant(node, 1, np.zeros(())).ravel()[0])
-    rows, columns = x.shapes[0][-2:]
+    rows, columns = x.shape[-2:]
+    if rows is None or columns is None:
+        raise refuse(node, "a triangle of a free size")
     diagonal = min(max(diagonal, -rows), columns)  # TensorFlow refuses one that lies outside
     function = "triu" if node.get("upper", 1) else "tril"
     return build.result(node, build.apply(node, function, x.keras, k=diagonal), x.order)

@@ -66,12 +66,22 @@ def reshape(node: Node, build: Builder) -> Tensor:
     if order is None:
         rows = _rows(x, pieces, after) if _only_dense(build, node.outputs[0]) else None
         if rows is None:
-            x = build.onnx_order(x)
-        order = layout.identity(len(after[0]))
+            x = build.reorder(x, _regrouped(x, pieces))
+            order = stored_order(x.order, pieces, after)
+        order = layout.identity(len(after[0])) if order is None else order
     y = build.reshape(
         x.keras, stored_shapes(x.shapes, x.order), stored_shapes(after, order), node.name
     )
     return build.result(node, y, order, rows=rows)
+
+
+def _regrouped(x: Tensor, pieces: Sequence[Segment]) -> Order:
+    """The stored order with the axes that are merged put side by side, where one of them is."""
+    large = sorted(pieces, key=lambda piece: min(map(x.order.index, piece.before), default=0))
+    order = [axis for piece in large for axis in piece.before]
+    small = [axis for axis in range(x.rank) if axis not in order]
+    at = 1 if order[:1] == [0] else 0
+    return (*order[:at], *small, *order[at:])
 
 
 def _rows(x: Tensor, pieces: Sequence[Segment], after: Sequence[Sizes]) -> Array | None:
