@@ -15,10 +15,10 @@ from .core.factorize import weight_errors
 from .core.fit import FitOptions
 from .core.lanes import Settings
 from .core.moments import Statistics
+from .core.observing import observe_network
 from .core.planning import Policy, make_plan
 from .core.predictor import Array
 from .core.progress import Progress, silent
-from .core.sequential import observe_network
 from .core.staged import Site
 from .core.types import Choice, ConvSpec, Order, Reason
 from .front_end import front_end

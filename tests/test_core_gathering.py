@@ -10,7 +10,7 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.fit import FitOptions, fit
 from dsconvert.converter.core.gathering import channel_blocks, moment_bytes
 from dsconvert.converter.core.lanes import Recipe, Settings
-from dsconvert.converter.core.sequential import observe_network
+from dsconvert.converter.core.observing import observe_network
 from dsconvert.converter.core.types import Choice
 from numerics import convolve
 from numpy_network import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,21 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]
+
+_AT_ONCE = 1 << 22
+"""Input values per run: 27 images of 224×224×3, 2 of 720×720×3, whose activations are a few GiB in
+a network of 64 channels at full size."""
+
+
+def at_once(arrays: Sequence[Array], most: int) -> int:
+    """How many samples to run at once so that large ones do not fill the memory.
+
+    Args:
+        arrays: One per input, (n, ...).
+        most: The number for small samples.
+    """
+    values = sum(math.prod(array.shape[1:]) for array in arrays)
+    return max(1, min(most, _AT_ONCE // max(1, values)))
 
 
 class Predictor(Protocol):

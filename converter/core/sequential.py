@@ -8,7 +8,7 @@ so images that no fit has seen decide: the lane whose outputs stay nearest to th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,6 @@ import numpy as np
 from . import fidelity
 from .choose import best_fit, block_fit
 from .fit import refit
-from .gathering import channel_blocks, features_of, gather_moments, moment_bytes
 from .lanes import Lane, Recipe, Settings
 from .moments import Statistics
 from .predictor import Array
@@ -24,6 +23,7 @@ from .progress import Progress, silent
 from .staged import Norm, Site, Stages, Weights
 from .store import Store
 from .types import Choice, Factorization, Float
+from .walking import Walk, room_for
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,11 @@ def fit_network(
     Returns:
         The lanes, best first: the one with the least harm to the outputs of the held-out images.
     """
-    store = _store(stages, settings)
-    try:
-        return _Walk(stages, inputs, held_out, choices, recipes, settings, store).run(progress)
-    finally:
-        store.close()
+    with room_for(stages, settings) as store:
+        return _Fitting(stages, inputs, held_out, choices, recipes, settings, store).run(progress)
 
 
-class _Walk:
+class _Fitting(Walk):
     def __init__(
         self,
         stages: Stages,
@@ -72,13 +69,9 @@ class _Walk:
         settings: Settings,
         store: Store,
     ) -> None:
-        self.stages, self.choices, self.settings, self.store = stages, choices, settings, store
-        self.total = len(inputs[0])
-        self.fitting = self.total - held_out
-        self.rng = np.random.default_rng(settings.seed)
-        values = dict(zip(stages.inputs, inputs, strict=True))
-        self.clean = Lane(Recipe(), values)
-        self.lanes = [Lane(recipe, values) for recipe in recipes]
+        super().__init__(stages, inputs, held_out, settings, store)
+        self.choices = choices
+        self.lanes = [Lane(recipe, self.clean.live) for recipe in recipes]
 
     def run(self, progress: Progress) -> list[Lane]:
         sites = self.stages.sites
@@ -93,74 +86,17 @@ class _Walk:
             log.info("%s: harm %.4g on held-out images", lane.recipe, lane.harm)
         return sorted(self.lanes, key=lambda lane: lane.harm)
 
-    def observe(
-        self, visit: Callable[[Site, Sequence[Statistics]], None], progress: Progress
-    ) -> None:
-        sites = self.stages.sites
-        with progress("Looking at layers", len(sites)) as advance:
-            for index, site in enumerate(sites):
-                if site is not None and site.role == "conv":
-                    self._gather(site, [self.clean])
-                    if site.call + 1 == site.calls:
-                        moments = self.clean.moments.pop(site.name)
-                        visit(site, [part.statistics() for part in moments])
-                self._advance(index)
-                advance()
-
-    # Advancing: from the live values before a stage to those after it.
-
     def _advance(self, index: int) -> None:
-        after = self._run_all(index, self.clean)
+        """From the live values before a stage to those after it, in every lane."""
+        after = self.after(index, self.clean)
         for lane in self.lanes:
             # A lane that has changed nothing yet shares the clean activations.
-            lane.live = self._run_all(index, lane) if lane.weights else after
+            lane.live = self.after(index, lane) if lane.weights else after
         self.clean.live = after
 
-    def _run_all(self, index: int, lane: Lane) -> dict[int, Array]:
-        results: dict[int, Array] = {}
-        keep = self.stages.live_after(index)
-        passed = {value: lane.live[value] for value in keep if value in lane.live}
-        for rows, made in self._stream(index, lane.live, self._weights(index, lane)):
-            for value, array in made.items():
-                if value not in results:
-                    results[value] = self.store.empty((self.total, *array.shape[1:]))
-                results[value][rows] = array
-            self.store.settle()
-        return passed | results
-
-    def _stream(
-        self, index: int, live: Mapping[int, Array], weights: Weights | None
-    ) -> Iterator[tuple[slice, dict[int, Array]]]:
-        """Run a stage batch by batch: rows, and what was made of them."""
-        total = len(next(iter(live.values())))
-        widest = max(map(_width, live.values()))
-        fixed = self.stages.batch_size
-        first = 0
-        with self.stages.using(index, weights):
-            while first < total:
-                # What comes out may be wider than what goes in, so the first batch is small.
-                size = fixed or _images_at_once(widest, limit=128 if first else 4)
-                rows = slice(first, min(first + size, total))
-                batch = {value: array[rows] for value, array in live.items()}
-                if fixed:
-                    batch = {value: _filled(array, fixed) for value, array in batch.items()}
-                made = self.stages.run(index, batch)
-                count = rows.stop - rows.start
-                yield rows, {value: array[:count] for value, array in made.items()}
-                widest = max(widest, *map(_width, made.values()), 1)
-                first = rows.stop
-
-    def _weights(self, index: int, lane: Lane) -> Weights | None:
-        """What the stage's site has in this lane; a shared layer changes at its last call."""
-        site = self.stages.sites[index]
-        return lane.weights.get(site.name) if site is not None else None
-
     def _harm(self, lane: Lane, outputs: Sequence[int]) -> float:
-        unseen = slice(self.fitting, None)
-        return fidelity.harm(
-            [self.clean.live[value][unseen] for value in outputs],
-            [lane.live[value][unseen] for value in outputs],
-        )
+        expected, got = self.unseen(self.clean), self.unseen(lane)
+        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
 
     # Fitting one site in every lane.
 
@@ -168,7 +104,7 @@ class _Walk:
         lanes = [lane for lane in self.lanes if self._wanted(lane, site)]
         if not lanes:
             return
-        self._gather(site, lanes)
+        self.gather(site, lanes)
         if site.call + 1 < site.calls:
             return
         fits: dict[int, Factorization] = {}  # lanes that share moments share the fit
@@ -181,7 +117,7 @@ class _Walk:
                 self._rewrite(lane, site, fits[id(moments)], stats)
             elif site.role == "shortcut":
                 best = refit(stats[0], site.kernel, self.settings.fit.ridge)
-                bias, norm = _settle(site, best.bias, site.norm)
+                bias, norm = settled(site, best.bias, site.norm)
                 lane.weights[site.name] = Weights(best.kernel, bias, norm)
                 lane.refitted.append(site.name)
             else:
@@ -191,14 +127,14 @@ class _Walk:
         choice, options = self.choices[site.name], self.settings.fit
         if len(stats) == 1:
             return best_fit(stats[0], site, choice, options)
-        return block_fit(stats, self._blocks(site), site, choice, options)
+        return block_fit(stats, self.blocks(site), site, choice, options)
 
     def _wanted(self, lane: Lane, site: Site) -> bool:
         if site.role == "conv":
             return site.name in self.choices
         if not lane.weights:
             return False  # nothing has drifted
-        if len(self._blocks(site)) > 1:
+        if len(self.blocks(site)) > 1:
             return False  # too wide to be solved for as a whole
         return self.settings.refit_head if site.role == "head" else lane.recipe.shortcuts
 
@@ -208,31 +144,9 @@ class _Walk:
         norm = site.norm
         if norm is not None and lane.recipe.match_variance and len(stats) == 1:
             norm = _matched(norm, factors, stats[0])
-        bias, norm = _settle(site, factors.bias, norm)
+        bias, norm = settled(site, factors.bias, norm)
         lane.factors[site.name] = replace(factors, bias=bias)
         lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
-
-    def _gather(self, site: Site, lanes: Sequence[Lane]) -> None:
-        def batches(width: int) -> list[slice]:
-            size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
-            return [
-                slice(first, min(first + size, self.fitting))
-                for first in range(0, self.fitting, size)
-            ]
-
-        gather_moments(
-            site,
-            self.clean,
-            lanes,
-            blocks=self._blocks(site),
-            batches=batches,
-            images=self.fitting,
-            patches=self.settings.patches,
-            rng=self.rng,
-        )
-
-    def _blocks(self, site: Site) -> list[slice]:
-        return channel_blocks(site, self.settings.memory // 2)
 
     def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:
         """Keep the refitted last layer only if the held-out images say so."""
@@ -250,47 +164,12 @@ class _Walk:
     def _try(
         self, index: int, lane: Lane, weights: Weights | None, outputs: Sequence[int]
     ) -> float:
-        expected = self._unseen_outputs(index, self.clean, None, outputs)
-        return fidelity.harm(expected, self._unseen_outputs(index, lane, weights, outputs))
-
-    def _unseen_outputs(
-        self, index: int, lane: Lane, weights: Weights | None, outputs: Sequence[int]
-    ) -> list[Array]:
-        """The outputs that the stage makes of the held-out images."""
-        unseen = {value: array[self.fitting :] for value, array in lane.live.items()}
-        parts = [
-            {value: array[rows] for value, array in unseen.items()} | made
-            for rows, made in self._stream(index, unseen, weights)
-        ]
-        return [np.concatenate([part[value] for part in parts]) for value in outputs]
+        expected = self.unseen_after(index, self.unseen(self.clean), None)
+        got = self.unseen_after(index, self.unseen(lane), weights)
+        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
 
 
-_BATCH = 16 << 20
-"""Values of one tensor that a batch may have: 64 MiB."""
-
-
-def _width(array: Array) -> int:
-    """Values per image."""
-    return int(np.prod(array.shape[1:], dtype=np.int64))
-
-
-def _images_at_once(width: int, limit: int = 128) -> int:
-    return int(np.clip(_BATCH // max(width, 1), 1, limit))
-
-
-def _filled(array: Array, size: int) -> Array:
-    """A batch with its last image repeated up to the only size the model takes."""
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
-
-
-def _store(stages: Stages, settings: Settings) -> Store:
-    """Room for activations: what the largest layer's moments leave of the memory."""
-    sizes = [moment_bytes(features_of(site)) for site in stages.sites if site is not None]
-    moments = min(max(sizes, default=0), settings.memory // 2)
-    return Store(settings.memory - moments)
-
-
-def _settle(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
+def settled(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
     """Where the bias goes: to the BatchNorm, if the layer has none of its own and a norm follows.
 
     Returns:
@@ -311,26 +190,3 @@ def _matched(norm: Norm, factors: Factorization, stats: Statistics) -> Norm:
     ratio = np.clip(ratio, 0.05, 1.0)
     mean = stats.mean_y + (norm.mean - stats.mean_y) * np.sqrt(ratio)
     return Norm(norm.gain / np.sqrt(ratio), mean, norm.variance * ratio)
-
-
-def observe_network(
-    stages: Stages,
-    inputs: Sequence[Array],
-    settings: Settings,
-    visit: Callable[[Site, Sequence[Statistics]], None],
-    progress: Progress = silent,
-) -> None:
-    """Show the moments of each convolution of the untouched network, in its order.
-
-    Args:
-        stages: The network; its "conv" sites are shown, a shared layer once.
-        inputs: One array per model input, (n, ...).
-        settings: See `Settings`.
-        visit: Called with each site and its moments.
-        progress: Told of each stage.
-    """
-    store = _store(stages, settings)
-    try:
-        _Walk(stages, inputs, 0, {}, [], settings, store).observe(visit, progress)
-    finally:
-        store.close()
