@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -215,17 +215,22 @@ def run(case: Case) -> str:
 
 def outputs(imported: Any, inputs: Iterable[np.ndarray]) -> list[np.ndarray]:
     """What an imported model gives for ONNX inputs, in ONNX's axis order."""
-    import keras
-
     fed = [
         np.transpose(value, axes) for value, axes in zip(inputs, imported.input_axes, strict=True)
     ]
-    packed = keras.tree.pack_sequence_as(imported.model.input, fed)
-    given = keras.tree.flatten(imported.model(packed, training=False))
+    given = call(imported.model, fed)
     return [
         np.transpose(np.asarray(value), np.argsort(axes))
         for value, axes in zip(given, imported.output_axes, strict=True)
     ]
+
+
+def call(model: Any, tensors: Sequence[Any]) -> list[Any]:
+    """What a Keras model gives, however its inputs and outputs are packed."""
+    import keras
+
+    packed = keras.tree.pack_sequence_as(model.input, list(tensors))
+    return keras.tree.flatten(model(packed, training=False))
 
 
 def differences(got: list[np.ndarray], case: Case) -> str:

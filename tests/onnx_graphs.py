@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from backend_cases import outputs
+from backend_cases import call, outputs
 from onnx import helper, numpy_helper
 
 Operand = str | np.ndarray | None
@@ -133,8 +134,21 @@ def assert_same(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
     from dsconvert.models import import_onnx
 
     imported = import_onnx(model)
-    expected = run(model, inputs)
-    for n, (mine, theirs) in enumerate(zip(outputs(imported, inputs), expected, strict=True)):
+    _assert_close(model, outputs(imported, inputs), run(model, inputs))
+    return imported
+
+
+def assert_same_in_tflite(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> None:
+    """The same for the model as a TFLite file of builtin operators."""
+    from dsconvert.models import import_onnx
+
+    _assert_close(model, in_tflite(import_onnx(model), inputs), run(model, inputs))
+
+
+def _assert_close(
+    model: onnx.ModelProto, got: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> None:
+    for n, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
         where = f"output {model.graph.output[n].name}"
         assert mine.shape == theirs.shape, where
         if theirs.dtype.kind != "f":
@@ -144,7 +158,40 @@ def assert_same(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
         finite = np.abs(theirs[np.isfinite(theirs)])
         atol = 1e-5 * finite.max(initial=1e-3)
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=atol, err_msg=where)
-    return imported
+
+
+def in_tflite(imported: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What the imported model gives as a TFLite file of builtin operators, saved and loaded first.
+
+    Returns:
+        Its outputs in ONNX's axis order.
+    """
+    import keras
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    names = [f"output_{n}" for n in range(len(imported.output_names))]
+    fed = [np.transpose(x, axes) for x, axes in zip(inputs, imported.input_axes, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        imported.model.save(f"{folder}/model.keras")
+        model = keras.saving.load_model(f"{folder}/model.keras")
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            "serve",
+            lambda *tensors: dict(zip(names, call(model, tensors), strict=True)),
+            [tf.TensorSpec(x.shape, x.dtype, f"input_{n}") for n, x in enumerate(fed)],
+        )
+        archive.write_out(f"{folder}/saved", verbose=False)
+        content = tf.lite.TFLiteConverter.from_saved_model(f"{folder}/saved").convert()
+    interpreter = Interpreter(model_content=content)
+    given = interpreter.get_signature_runner()(
+        **{f"input_{n}": array for n, array in enumerate(fed)}
+    )
+    return [
+        np.transpose(given[name], np.argsort(axes))
+        for name, axes in zip(names, imported.output_axes, strict=True)
+    ]
 
 
 def image(model: onnx.ModelProto, seed: int = 1) -> np.ndarray:

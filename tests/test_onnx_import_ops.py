@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx_graphs import Op, assert_same, between_convolutions, image
+from onnx_graphs import Op, assert_same, assert_same_in_tflite, between_convolutions, image
 
 
 def ints(*values: int) -> np.ndarray:
@@ -197,6 +197,13 @@ def test_operators_between_convolutions(group: str) -> None:
     ops = GROUPS[group]
     model = between_convolutions(ops)
     assert_same(model, [image(model)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+def test_operators_as_tflite(group: str) -> None:
+    model = between_convolutions(GROUPS[group])
+    assert_same_in_tflite(model, [image(model)])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 10), (1, 2, 4, 5, 6)], ids=["1-D", "3-D"])

@@ -10,6 +10,7 @@ from ..builder import Builder, refuse
 from ..graph import Node
 from ..registry import op
 from ..values import Tensor
+from .reduction import hits_of
 
 _PLAIN = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softsign": "softsign"}
 _SELU = (1.6732632423543772, 1.0507009873554805)
@@ -186,10 +187,11 @@ def softmax(node: Node, build: Builder) -> Tensor:
         return build.result(node, build.apply(node, "subtract", x.keras, total), x.order)
     if len(places) > 1:
         raise refuse(node, "it goes over several axes at once")
-    best = build.apply(node, "argmax", x.keras, axis=places[0])
     size = x.keras.shape[places[0]]
     if size is None:
         raise refuse(node, "the size of its axis is free")
-    axis = places[0] if places[0] < x.rank - 1 else -1
-    y = build.apply(node, "one_hot", best, size, axis=axis)
-    return build.result(node, y, x.order)
+    hits = hits_of(node, build, x.keras, "max", places[0])
+    first = build.apply(node, "argmax", hits, axis=places[0], keepdims=True)
+    shape = [size if axis == places[0] else 1 for axis in range(x.rank)]
+    chosen = build.apply(node, "equal", first, np.arange(size, dtype=np.int32).reshape(shape))
+    return build.result(node, build.apply(node, "cast", chosen, "float32"), x.order)

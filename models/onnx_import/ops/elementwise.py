@@ -62,7 +62,7 @@ _LN2 = float(np.log(2))
 Draw = Callable[..., Any]
 """`Builder.apply` for one node."""
 _TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
-    # TFLite has sin, cos, exp and log only. The first two of these halve in the exponent: eˣ alone
+    # TFLite has sin, cos, atan2, exp and log only. The first two halve in the exponent: eˣ alone
     # would overflow before they do.
     "Sinh": lambda draw, x: draw("subtract", *_halves(draw, x)),
     "Cosh": lambda draw, x: draw("add", *_halves(draw, x)),
@@ -78,8 +78,10 @@ _TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
         draw("log", draw("divide", draw("add", x, 1.0), draw("subtract", 1.0, x))),
         0.5,
     ),
+    "Atan": lambda draw, x: draw("arctan2", x, draw("ones_like", x)),
+    "Asin": lambda draw, x: draw("arctan2", x, _leg(draw, x)),
+    "Acos": lambda draw, x: draw("arctan2", _leg(draw, x), x),
 }
-_TFLITE_HAS_NOT = {"Atan": "arctan", "Asin": "arcsin", "Acos": "arccos"}
 
 
 @op(*_BINARY)
@@ -163,7 +165,7 @@ def power(node: Node, build: Builder) -> Tensor:
     return build.result(node, result, order)
 
 
-@op(*_UNARY, *_TRIGONOMETRY, *_TFLITE_HAS_NOT)
+@op(*_UNARY, *_TRIGONOMETRY)
 def unary(node: Node, build: Builder) -> Tensor:
     """One operand."""
     x = build.tensor(node, rows=True)
@@ -171,7 +173,7 @@ def unary(node: Node, build: Builder) -> Tensor:
     if node.op in _TRIGONOMETRY:
         result = _TRIGONOMETRY[node.op](draw, x.keras)
     else:
-        result = draw((_UNARY | _TFLITE_HAS_NOT)[node.op], x.keras)
+        result = draw(_UNARY[node.op], x.keras)
     return build.result(node, result, x.order, rows=x.rows)
 
 
@@ -179,6 +181,11 @@ def _halves(draw: Draw, x: Any) -> tuple[Any, Any]:
     """½eˣ and ½e⁻ˣ."""
     up = draw("exp", draw("subtract", x, _LN2))
     return up, draw("exp", draw("subtract", -_LN2, x))
+
+
+def _leg(draw: Draw, x: Any) -> Any:
+    """The square root of 1 − x²."""
+    return draw("sqrt", draw("subtract", 1.0, draw("square", x)))
 
 
 def _root(draw: Draw, x: Any, one: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..builder import Builder, refuse
 from ..graph import Node
@@ -70,10 +71,7 @@ def extremum(node: Node, build: Builder) -> Tensor:
     axis = node.get("axis", 0) % x.rank
     stored = x.axis(axis)
     keep = bool(node.get("keepdims", 1))
-    find = "max" if node.op == "ArgMax" else "min"
-    # Keras' own argmax treats −0 as less than 0, with operations that TFLite lacks.
-    best = build.apply(node, find, x.keras, axis=stored, keepdims=True)
-    hits = build.apply(node, "cast", build.apply(node, "equal", x.keras, best), "int32")
+    hits = hits_of(node, build, x.keras, "max" if node.op == "ArgMax" else "min", stored)
     last = bool(node.get("select_last_index", 0))
     if last:
         hits = build.apply(node, "flip", hits, axis=stored)
@@ -85,6 +83,15 @@ def extremum(node: Node, build: Builder) -> Tensor:
         result = build.apply(node, "subtract", size - 1, result)
     result = build.apply(node, "cast", result, "int64")
     return build.result(node, result, reduced(x.order, [axis], keep))
+
+
+def hits_of(node: Node, build: Builder, tensor: Any, find: str, axis: int) -> Any:
+    """1 where the largest ("max") or smallest value of an axis is, else 0: for an argmax.
+
+    Keras' own argmax of floats puts −0 below 0, with operations that TFLite lacks.
+    """
+    best = build.apply(node, find, tensor, axis=axis, keepdims=True)
+    return build.apply(node, "cast", build.apply(node, "equal", tensor, best), "int32")
 
 
 @op("TopK")
