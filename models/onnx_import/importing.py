@@ -18,8 +18,8 @@ from .batch import check_each_sample, fixed_batch, free_batch
 from .drawing import Drawn, check_supported, draw
 from .graph import Graph, load_weights, read_graph
 from .probe import Facts, probe
-from .values import Order
-from .verify import compare
+from .values import Order, common_shape
+from .verify import check_given, compare
 from .weights import Binding
 
 
@@ -108,9 +108,18 @@ def import_onnx(
         source = load_weights(proto, path.parent if path else Path.cwd())
         graph = read_graph(source)
         check_supported(graph)
+        if inputs is not None:
+            check_given(graph, inputs)
         facts = probe(graph, inputs, seed)
         advance()
-        drawn, notes = _draw(graph, facts, inputs, seed)
+        try:
+            drawn, notes = _draw(graph, facts, inputs, seed)
+        except InputError:
+            if inputs is None or not _free_sizes(facts):
+                raise
+            facts = probe(graph, inputs, seed, pinned=True)
+            drawn, notes = _draw(graph, facts, inputs, seed)
+        notes = (*_pinned(graph, facts), *notes)
         advance()
     return Imported(
         model=drawn.model,
@@ -125,6 +134,24 @@ def import_onnx(
         _bindings=drawn.bindings,
         _folded={b.value: facts.constants[b.value][0] for b in drawn.bindings},
     )
+
+
+def _free_sizes(facts: Facts) -> bool:
+    """Whether any size but the batch is free."""
+    return any(None in common_shape(shapes)[1:] for shapes in facts.inputs.values())
+
+
+def _pinned(graph: Graph, facts: Facts) -> tuple[str, ...]:
+    """What to say of sizes that the model calls free and that are not."""
+    notes = []
+    for info in graph.inputs:
+        for axis, size in enumerate(common_shape(facts.inputs[info.name])):
+            if axis > 0 and size is not None and not isinstance(info.shape[axis], int):
+                notes.append(
+                    f"axis {axis} of the input {info.name!r} is fixed to {size}, as in the real "
+                    "inputs: the model does not run, or cannot be drawn, with that size free"
+                )
+    return tuple(notes)
 
 
 def _draw(

@@ -67,13 +67,14 @@ def first_sentence(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def probe(graph: Graph, given: Sequence[Array] | None, seed: int) -> Facts:
+def probe(graph: Graph, given: Sequence[Array] | None, seed: int, *, pinned: bool = False) -> Facts:
     """Run the graph on one or two sets of sizes.
 
     Args:
         graph: The graph.
         given: Real inputs, whose sizes are tried first.
         seed: Of the random values.
+        pinned: Whether their sizes are the only ones: just the batch stays free.
 
     Raises:
         InputError: If it runs on none of the sizes tried.
@@ -81,7 +82,7 @@ def probe(graph: Graph, given: Sequence[Array] | None, seed: int) -> Facts:
     instrumented, measured, folded = _instrumented(graph)
     run = session(instrumented, optimize=False)
     refused: Exception | None = None
-    for assignments in _assignments(graph.inputs, given):
+    for assignments in _assignments(graph.inputs, given, pinned=pinned):
         results = []
         try:
             for shapes in assignments:
@@ -147,7 +148,7 @@ def _instrumented(graph: Graph) -> tuple[Any, list[str], list[str]]:
 
 
 def _assignments(
-    inputs: Sequence[GraphInput], given: Sequence[Array] | None
+    inputs: Sequence[GraphInput], given: Sequence[Array] | None, *, pinned: bool
 ) -> Iterator[tuple[tuple[Sizes, ...], ...]]:
     """Sets of input sizes to try: for each, one or two shapes per input."""
     symbols: dict[str, bool] = {}
@@ -177,9 +178,14 @@ def _assignments(
     batches = [name for name, batch in symbols.items() if batch]
     if known and others:
         first = {name: known.get(name, 32) for name in others}
-        yield tuple(
-            sizes({n: k * first[n] for n in others} | dict.fromkeys(batches, 1 + k)) for k in (1, 2)
-        )
+        if not pinned:
+            yield tuple(
+                sizes({n: k * first[n] for n in others} | dict.fromkeys(batches, 1 + k))
+                for k in (1, 2)
+            )
+        for batch in ((2, 3), (1, 1)):
+            yield tuple(sizes(first | dict.fromkeys(batches, n)) for n in batch)
+        return
     for square in (False, True):
         for unit in _UNITS if others else (1,):
             choices = []

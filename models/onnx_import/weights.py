@@ -47,6 +47,9 @@ def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array], opset: int) -
     return arrange
 
 
+_WHICH = "Give the model that import_onnx made, or one loaded from what it saved."
+
+
 @dataclass(frozen=True)
 class Binding:
     """One variable of a layer and the input of a node that it was read from.
@@ -77,9 +80,19 @@ class Binding:
     def backward(self, stored: Array, variable: Array) -> Array:
         """The stored tensor for a variable's values; where those are as imported, it is as it was.
 
-        Where arranging keeps each element's number, the way back is found by arranging those.
+        The way back is found by arranging the elements' numbers.
+
+        Raises:
+            InputError: If the variable has another shape.
         """
-        changed = variable != self.forward(stored)
+        imported = self.forward(stored)
+        if variable.shape != imported.shape:
+            raise InputError(
+                f"{self.variable} of layer {self.layer!r} has shape {variable.shape}; "
+                f"{self.value!r} in the ONNX model takes {imported.shape}.",
+                _WHICH,
+            )
+        changed = variable != imported
         if not changed.any():
             return stored
         source = self.arrange(np.arange(stored.size).reshape(stored.shape))
@@ -157,12 +170,14 @@ def variable_of(model: Any, binding: Binding) -> Array:
     """
     try:
         variable = getattr(model.get_layer(binding.layer), binding.variable)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError):
+        variable = None
+    if variable is None:
         raise InputError(
             f"the Keras model has no {binding.variable} in a layer {binding.layer!r}: it is not "
             "the imported model, or its layers were renamed or replaced.",
-            "Give the model that import_onnx made, or one loaded from what it saved.",
-        ) from error
+            _WHICH,
+        )
     return np.asarray(variable)
 
 
