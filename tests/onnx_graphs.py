@@ -105,6 +105,18 @@ def _model(
     return _with_outputs(model, list(inferred.graph.output))
 
 
+def with_free_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose image may be of any size, and any number of them."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    sizes = copy.graph.input[0].type.tensor_type.shape.dim
+    for axis, name in [(0, "batch"), (2, "height"), (3, "width")]:
+        sizes[axis].dim_param = name
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in model.graph.output)
+    return copy
+
+
 def _with_outputs(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -7,8 +7,17 @@ input comes from a convolution and the output goes into one, and ONNX Runtime is
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
-from onnx_graphs import Op, assert_same, assert_same_in_tflite, between_convolutions, image
+from onnx import helper, numpy_helper
+from onnx_graphs import (
+    Op,
+    assert_same,
+    assert_same_in_tflite,
+    between_convolutions,
+    image,
+    with_free_sizes,
+)
 
 
 def ints(*values: int) -> np.ndarray:
@@ -197,6 +206,70 @@ def test_operators_between_convolutions(group: str) -> None:
     ops = GROUPS[group]
     model = between_convolutions(ops)
     assert_same(model, [image(model)])
+
+
+FREE = [
+    Op("Add", ("x", floats(4, 1, 1))),
+    Op("Mul", ("x", "y")),
+    Op("Concat", ("x", "y"), {"axis": 1}),
+    Op("Split", ("x", ints(1, 3)), {"axis": 1}, outputs=2),
+    Op("Slice", ("x", ints(1), ints(3), ints(1))),
+    Op("Slice", ("x", ints(1, 2), ints(-1, 2**62), ints(2, 3))),
+    Op("Slice", ("x", ints(-1), ints(-(2**62)), ints(2), ints(-1))),
+    Op("Pad", ("x", ints(0, 0, 1, 2, 0, 0, 3, 0))),
+    Op("Pad", ("x", ints(0, 0, 1, 2, 0, 0, 3, 1)), {"mode": "reflect"}),
+    Op("Pad", ("x", ints(0, 0, 2, 1, 0, 0, 0, 3)), {"mode": "edge"}),
+    Op("Pad", ("x", ints(0, 0, -1, 0, 0, 0, -1, 2))),
+    Op("ReduceMean", ("x", ints(2, 3))),
+    Op("ReduceMax", ("x", ints(1))),
+    Op("ReduceSum", ("x", ints(-1)), {"keepdims": 0}),
+    Op("ArgMax", ("x",), {"axis": 1}),
+    Op("Tile", ("x", ints(1, 1, 2, 3))),
+    Op("Gather", ("x", ints(3, -1)), {"axis": 1}),
+    Op("DepthToSpace", ("x",), {"blocksize": 2, "mode": "CRD"}),
+    Op("SpaceToDepth", ("x",), {"blocksize": 2}),
+    Op("Resize", ("x", None, np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}),
+    Op("Resize", ("x", None, np.array([1, 1, 2, 2], np.float32)), {"mode": "linear"}),
+    Op("CumSum", ("x", np.array(2, np.int64))),
+]
+
+
+def test_operators_on_images_of_any_size() -> None:
+    model = with_free_sizes(between_convolutions(FREE))
+    for shape in [(2, 3, 6, 8), (1, 3, 4, 12)]:
+        random = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+        imported = assert_same(model, [random])
+    assert imported.model.inputs[0].shape == (None, None, None, 3)
+
+
+def test_sizes_computed_in_the_graph() -> None:
+    """A crop to the size of another value, and a resize to it, as U-Nets have them."""
+    model = with_free_sizes(between_convolutions([Op("Relu"), Op("Relu", ("y",))], (2, 3, 8, 8)))
+    graph = model.graph
+    nodes = [
+        helper.make_node("MaxPool", ["r0_0"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Shape", ["r1_0"], ["shape"]),
+        helper.make_node("Slice", ["shape", "two", "four", "zero"], ["size"]),
+        helper.make_node("Shape", ["small"], ["small_shape"]),
+        helper.make_node("Slice", ["small_shape", "zero", "two", "zero"], ["small_rest"]),
+        helper.make_node("Concat", ["small_rest", "size"], ["target"], axis=0),
+        helper.make_node("Resize", ["small", "", "", "target"], ["large"], mode="nearest"),
+        helper.make_node("Add", ["large", "r1_0"], ["joined"]),
+        helper.make_node("Sub", ["size", "two"], ["ends"]),
+        helper.make_node("Slice", ["joined", "twos", "ends", "axes"], ["cropped"]),
+    ]
+    graph.node.extend(nodes)
+    for name, values in {
+        "zero": [0],
+        "two": [2],
+        "four": [4],
+        "twos": [2, 2],
+        "axes": [2, 3],
+    }.items():
+        graph.initializer.append(numpy_helper.from_array(ints(*values), name))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in ["joined", "cropped"])
+    for shape in [(2, 3, 8, 8), (1, 3, 16, 12)]:
+        assert_same(model, [np.random.default_rng(3).normal(size=shape).astype(np.float32)])
 
 
 @pytest.mark.slow
