@@ -16,7 +16,7 @@ from dsconvert.converter.core.progress import Progress, silent
 from . import onnx_export, tflite
 from .keras_source import KerasSource, read_source
 from .runtimes import open_runtime
-from .samples import check_inputs, count_samples, random_inputs
+from .samples import check_inputs, count_samples, random_count, random_inputs
 from .types import Artifact, Format, Quantization, VerifiedOn
 from .verify import verify
 
@@ -103,7 +103,8 @@ def export(
                 onnx_export.convert(source, temporary)
                 notes = ()
             advance()
-            fidelity = verify(temporary, source.output_names, references, inputs, quantize)
+            names = source.output_names
+            fidelity = verify(temporary, names, references, inputs, quantize, verified_on)
             runtime = open_runtime(temporary)
             artifact = Artifact(
                 path=str(path),
@@ -159,7 +160,8 @@ def _verification_inputs(
         return data, "verification data"
     if calibration is not None:
         return tuple(array[:_SAMPLES] for array in calibration), "calibration data"
-    return random_inputs(source.inputs, _SAMPLES, seed, _FREE_SIZE), "random inputs"
+    count = random_count(source.inputs, _FREE_SIZE)
+    return random_inputs(source.inputs, count, seed, _FREE_SIZE), "random inputs"
 
 
 def tools(*packages: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError, require
-from dsconvert.converter.core.predictor import Array
+from dsconvert.converter.core.predictor import Array, at_once
 
 from .quiet import captured
 from .runtime import first_line
@@ -43,9 +43,10 @@ class KerasSource:
         """
         chunks = []
         try:
-            for start in range(0, len(inputs[0]), _CHUNK):
+            size = at_once(inputs, _CHUNK)
+            for start in range(0, len(inputs[0]), size):
                 part = [
-                    np.asarray(array[start : start + _CHUNK], info.dtype)
+                    np.asarray(array[start : start + size], info.dtype)
                     for array, info in zip(inputs, self.inputs, strict=True)
                 ]
                 with captured():

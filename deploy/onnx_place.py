@@ -10,11 +10,11 @@ from typing import Any
 from dsconvert.converter.core.errors import require
 from dsconvert.converter.core.files import check_writable, sha256
 from dsconvert.converter.core.predictor import Array
-from dsconvert.converter.onnx_graph.save import data_path, save
+from dsconvert.converter.onnx_graph.save import all_tensors, data_path, save
 
 from .export import tools
 from .runtimes import open_runtime
-from .types import Artifact, VerifiedOn
+from .types import Artifact, Quantization, VerifiedOn
 from .verify import verify
 
 _INLINE = 1024
@@ -69,14 +69,15 @@ def place_onnx(
             model = onnx.load_model(trial, load_external_data=False)
         else:
             save(model, None, trial, overwrite=False)
-        fidelity = verify(trial, names, references, inputs, "none")
+        stored: Quantization = "float16" if _holds_float16(model) else "none"
+        fidelity = verify(trial, names, references, inputs, stored, verified_on)
         runtime = open_runtime(trial)
         save(model, folder, path, overwrite=overwrite)
     written = [path, *([data_path(path)] if external else [])]
     return Artifact(
         path=str(path),
         format="onnx",
-        quantization="none",
+        quantization=stored,
         size_bytes=sum(file.stat().st_size for file in written),
         sha256=sha256(path),
         source_sha256=source_sha256,
@@ -88,3 +89,8 @@ def place_onnx(
         samples=len(inputs[0]),
         notes=notes,
     )
+
+
+def _holds_float16(model: Any) -> bool:
+    """Whether the file rounds weights to half precision: float16 or bfloat16."""
+    return any(tensor.data_type in (10, 16) for tensor in all_tensors(model.graph))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.predictor import Array, Shape
+from dsconvert.converter.core.predictor import Array, Shape, at_once
 
 from .quiet import captured
 from .samples import check_inputs, count_samples, shape_text
@@ -115,7 +115,7 @@ class Runtime(ABC):
         """
         arrays = check_inputs(inputs, self.inputs, str(self.path))
         count = count_samples(arrays, str(self.path))
-        size = self.batch or min(_FREE_BATCH, count)
+        size = self.batch or min(at_once(arrays, _FREE_BATCH), count)
         chunks = []
         for start in range(0, count, size):
             part = [array[start : start + size] for array in arrays]

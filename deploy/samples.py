@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.predictor import Array
 
 from .types import TensorInfo
+
+_FEW, _MANY = 4, 32
+_RANDOM_VALUES = 1 << 23
+"""In all random samples of a comparison together: 32 images of 224×224×3, 5 of 720×720×3."""
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
@@ -83,6 +88,19 @@ def _check_array(array: Array, info: TensorInfo, what: str) -> None:
         )
     if not np.isfinite(array).all():
         raise InputError(f"{what}: the array for input {info.name} holds NaN or infinity.")
+
+
+def random_count(inputs: Sequence[TensorInfo], free_size: int) -> int:
+    """How many random samples to compare on: 32, down to 4 where they are large.
+
+    Args:
+        inputs: The inputs they are for.
+        free_size: What is taken for free sizes.
+    """
+    values = sum(
+        math.prod(free_size if size is None else size for size in info.shape[1:]) for info in inputs
+    )
+    return max(_FEW, min(_MANY, _RANDOM_VALUES // max(1, values)))
 
 
 def random_inputs(

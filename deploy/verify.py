@@ -10,7 +10,7 @@ from dsconvert.converter.core.fidelity import OutputFidelity, compare_outputs
 from dsconvert.converter.core.predictor import Array
 
 from .runtimes import open_runtime
-from .types import Quantization
+from .types import Quantization, VerifiedOn
 
 MAX_RELATIVE_ERROR: dict[Quantization, float] = {
     # The same arithmetic in another order: 1e-6 for one layer; a hundred layers stay far below.
@@ -32,6 +32,7 @@ def verify(
     references: Sequence[Array],
     inputs: Sequence[Array],
     quantize: Quantization,
+    verified_on: VerifiedOn,
 ) -> tuple[OutputFidelity, ...]:
     """Run the file in its real runtime and compare every output with the reference's.
 
@@ -41,6 +42,7 @@ def verify(
         references: What the outputs should be, (n, ...) each.
         inputs: The inputs they belong to.
         quantize: What the file was made with; chooses the gate.
+        verified_on: What the inputs are.
 
     Raises:
         GateFailed: If an output is too far from its reference.
@@ -60,11 +62,21 @@ def verify(
     if refusals:
         raise GateFailed(
             f"{path.name} was not kept, its outputs are not the model's: {'; '.join(refusals)}.",
-            "Check the calibration data's preprocessing, or choose a milder quantization."
-            if quantize != "none"
-            else "Please report the model: its conversion changed it.",
+            _hint(quantize, verified_on),
         )
     return fidelity
+
+
+def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
+    """What to try when a file does not pass."""
+    if verified_on == "random inputs":
+        return (
+            "It was compared on random inputs, which need not be what the model is made for: give "
+            "real ones with --calibration."
+        )
+    if quantize == "none":
+        return "Please report the model: its conversion changed it."
+    return "Check the calibration data's preprocessing, or choose a milder quantization."
 
 
 def refusal(fidelity: OutputFidelity, quantize: Quantization) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.predictor import Array, Shape
+from dsconvert.converter.core.predictor import Array, Shape, at_once
 
 
 class KerasPredictor:
@@ -20,7 +20,8 @@ class KerasPredictor:
 
     Args:
         model: The Keras model.
-        batch_size: Samples per run; a model built with a fixed batch keeps its own.
+        batch_size: Samples per run, fewer where they are large; a model built with a fixed batch
+            keeps its own.
 
     Raises:
         InputError: If the model has no defined inputs and outputs.
@@ -83,9 +84,10 @@ class KerasPredictor:
             One float32 array per output, (batch, ...).
         """
         count = len(inputs[0])
+        size = self._fixed or at_once(inputs, self._batch_size)
         chunks = [
-            self._predict_chunk([array[start : start + self._batch_size] for array in inputs])
-            for start in range(0, count, self._batch_size)
+            self._predict_chunk([array[start : start + size] for array in inputs])
+            for start in range(0, count, size)
         ]
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 

@@ -412,6 +412,24 @@ class TestFinetune:
         (folder / "apart" / "tuned.onnx").unlink()
         refused(f"{command} {FIT}", folder, 2, "tuned.onnx.data exists already")
 
+    def test_half_precision_weights_stay_so(self, folder: Path) -> None:
+        model = filter_of_images()
+        for tensor in model.graph.initializer:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        onnx.save(model, folder / "half.onnx")
+        np.savez(folder / "plain.npz", x=stored(folder))
+        record = done(
+            "finetune half.onnx --teacher filter.onnx --data plain.npz --scale 1/255 --epochs 6 "
+            "--learning-rate 1e-4 --batch-size 16 -o half_tuned.onnx",
+            folder,
+        )
+        assert record["best_epoch"] > 0
+        types = {t.data_type for t in onnx.load(folder / "half_tuned.onnx").graph.initializer}
+        assert types == {onnx.TensorProto.FLOAT16}
+
     def test_a_file_that_answers_otherwise_is_not_kept(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -427,7 +445,9 @@ class TestFinetune:
 
         monkeypatch.setattr(Imported, "write_back", damaged)
         command = "export model.keras --like model.onnx -o damaged_back.onnx"
-        refused(command, folder, 1, "damaged_back.onnx was not kept", "relative error")
+        refused(command, folder, 1, "damaged_back.onnx was not kept", "random inputs", "relative")
+        real_data = "--calibration data.npz --scale 1/255"
+        refused(f"{command} {real_data}", folder, 1, "damaged_back.onnx was not kept", "report")
 
     @pytest.mark.parametrize(
         ("arguments", "parts"),
@@ -476,6 +496,14 @@ class TestExport:
         assert [tensor["name"] for tensor in record["inputs"]] == ["im_age_0"]
         assert [tensor["name"] for tensor in record["outputs"]] == ["class/probs:0"]
         assert any("'im/age:0' is called 'im_age_0'" in note for note in record["notes"])
+
+    def test_large_images_are_run_a_few_at_a_time(self, folder: Path) -> None:
+        rng, weights = np.random.default_rng(4), {}
+        nodes = [conv("only", "image", weights, (2, 3, 3, 3), rng)]
+        wide = ("image", ["N", 3, 1200, 1000]), ("only_out", ["N", 2, 1198, 998])
+        onnx.save(model_of(nodes, weights, *wide), folder / "large.onnx")
+        record = done("export large.onnx -o large.tflite", folder)
+        assert record["samples"] == 4
 
     def test_images_out(self, folder: Path) -> None:
         record = done("export filter.onnx -o filter.tflite", folder)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.predictor import at_once
 from dsconvert.deploy import export, open_runtime
 from dsconvert.deploy.runtime import decode, encode
 from dsconvert.deploy.types import TensorInfo
@@ -122,6 +123,14 @@ def test_quantization_rounds_to_nearest_and_saturates():
     stored = encode(np.array([0.0, 0.26, 0.24, 1e6, -1e6], np.float32), info)
     np.testing.assert_array_equal(stored, np.array([-10, -9, -10, 127, -128], np.int8))
     np.testing.assert_array_equal(decode(stored[:2], info), np.array([0.0, 0.5], np.float32))
+
+
+def test_large_samples_are_run_a_few_at_a_time():
+    small, image, large = np.zeros((9, 3)), np.zeros((9, 224, 224, 3)), np.zeros((9, 2049, 2049))
+    assert at_once([small], 32) == 32
+    assert at_once([image], 32) == 27
+    assert at_once([image, image], 32) == 13
+    assert at_once([large], 32) == 1
 
 
 class TestRefusals:

@@ -129,13 +129,13 @@ def random_arrays(path: Path, seed: int) -> tuple[Array, ...]:
     """Random inputs for an ONNX file, as it takes them."""
     import msgspec
     from dsconvert.deploy import open_runtime
-    from dsconvert.deploy.samples import random_inputs
+    from dsconvert.deploy.samples import random_count, random_inputs
 
     infos = [
         msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
         for info in open_runtime(path).inputs
     ]
-    return random_inputs(infos, SAMPLES, seed, _FREE_SIZE)
+    return random_inputs(infos, random_count(infos, _FREE_SIZE), seed, _FREE_SIZE)
 
 
 def compare_import(drawn: Drawn, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
