@@ -10,11 +10,11 @@ import numpy as np
 from ..core.predictor import Array
 from ..core.staged import Weights
 from ..core.types import Factorization, Float, as_float
-from .graph import OnnxGraph, inner_graphs, key, reads_of, with_inputs
+from .graph import OnnxGraph, inner_graphs, key, reads_of, unused, with_inputs
 from .heads import head_at
 from .light import copy_without_graph
 from .pairs import pair_nodes, scaled
-from .read import Convolution, read_convolutions
+from .read import Convolution, main_convolutions
 from .tails import tail_after
 from .tensors import constant_value, tensor_from
 
@@ -47,7 +47,7 @@ class _Rebuild:
         weights: Mapping[str, Weights],
     ) -> None:
         self.graph, self.factors, self.weights = graph, factors, weights
-        self.convolutions = {key(c.node): c for c in read_convolutions(graph)}
+        self.convolutions = main_convolutions(graph)
         self.taken = set(_all_names(graph.model.graph))
         self.added: list[TensorProto] = []
         self.absorbed: set[str] = set()
@@ -124,10 +124,7 @@ class _Rebuild:
         return str(self.added[-1].name)
 
     def _fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
+        return unused(name, self.taken)
 
     def _type_of(self, name: str) -> int:
         from onnx import helper
@@ -144,7 +141,9 @@ class _Rebuild:
         was_read = set(self.graph.readers) | set(self.graph.outputs)
         model = copy_without_graph(source)
         graph = model.graph
-        graph.name, graph.doc_string = source.graph.name, source.graph.doc_string
+        for field in ("name", "doc_string"):
+            if source.graph.HasField(field):
+                setattr(graph, field, getattr(source.graph, field))
         graph.metadata_props.extend(source.graph.metadata_props)
         graph.output.extend(source.graph.output)
         graph.sparse_initializer.extend(source.graph.sparse_initializer)
@@ -162,7 +161,8 @@ class _Rebuild:
         if model.ir_version < 4:  # where every initialiser had to be an input
             graph.input.extend(map(_value_info, self.added))
         made = {name for node in graph.node for name in node.output}
-        graph.value_info.extend(x for x in source.graph.value_info if x.name in made)
+        gone |= self.graph.makers.keys() - made
+        graph.value_info.extend(x for x in source.graph.value_info if x.name not in gone)
         graph.quantization_annotation.extend(
             x for x in source.graph.quantization_annotation if x.tensor_name not in gone
         )
@@ -182,8 +182,10 @@ def _value_info(tensor: TensorProto) -> object:
 
 def _all_names(graph: GraphProto) -> Iterator[str]:
     """Every name of a node, a value or a tensor, inner graphs included."""
-    for item in (*graph.input, *graph.output, *graph.initializer):
+    for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield item.name
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name
     for node in graph.node:
         yield node.name
         yield from (*node.input, *node.output)

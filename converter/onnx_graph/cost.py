@@ -46,7 +46,7 @@ def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:
         value = node.output[0] if node.op_type == "Conv" else node.input[0]
         return _times(kernel_shape(graph, node), _positions(graph.shapes.get(value), 2))
     if is_op(node, "Gemm"):
-        return _times(_constant_shape(graph, node.input[1]), ())
+        return _times(_constant_shape(graph, node.input[1]) or (0,), ())
     if is_op(node, "MatMul"):
         shape = _constant_shape(graph, node.input[1])
         if shape is None or len(shape) != 2:

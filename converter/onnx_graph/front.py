@@ -55,7 +55,9 @@ class OnnxFront:
     def narrow(self) -> bool:
         """Whether some of it computes in 16 bits."""
         narrow = (10, 16)  # FLOAT16, BFLOAT16
-        return any(tensor.data_type in narrow for tensor in self.graph.initializers.values())
+        held = [node.attribute[0].t for node in self.graph.constants.values() if node.attribute]
+        held += self.graph.initializers.values()
+        return any(tensor.data_type in narrow for tensor in held)
 
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from .light import light_copy
 from .tensors import array_of, constant_value
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 DOMAINS = ("", "ai.onnx")
 
@@ -53,9 +53,19 @@ class OnnxGraph:
         return {node.output[0]: node for node in self.nodes if is_op(node, "Constant")}
 
     @cached_property
+    def sparse(self) -> Mapping[str, SparseTensorProto]:
+        """Sparse initialisers by name."""
+        return {tensor.values.name: tensor for tensor in self.model.graph.sparse_initializer}
+
+    @cached_property
+    def stored(self) -> Set[str]:
+        """Names of all values that the model holds."""
+        return self.initializers.keys() | self.constants.keys() | self.sparse.keys()
+
+    @cached_property
     def inputs(self) -> list[Any]:
         """The graph's inputs that are no initialisers."""
-        return [x for x in self.model.graph.input if x.name not in self.initializers]
+        return [x for x in self.model.graph.input if x.name not in self.stored]
 
     @cached_property
     def outputs(self) -> list[str]:
@@ -117,18 +127,47 @@ class OnnxGraph:
     def names(self) -> Mapping[str, str]:
         """What each node is called, by its first output.
 
-        That is its own name, or its output's where it has none or another node has the same.
+        That is its own name, or its output's where it has none or another node has the same. No
+        two nodes are called the same.
         """
-        own = Counter(node.name for node in self.nodes)
-        return {
-            key(node): node.name if node.name and own[node.name] == 1 else key(node)
-            for node in self.nodes
-        }
+        count = Counter(node.name for node in self.nodes)
+        own = {key(node): node.name for node in self.nodes if node.name and count[node.name] == 1}
+        taken = set(own.values())
+        return {key(node): own.get(key(node)) or unused(key(node), taken) for node in self.nodes}
+
+    @cached_property
+    def depending_on_data(self) -> tuple[NodeProto, ...]:
+        """The nodes whose results depend on the inputs' values, and not only on their shapes."""
+        dependent = {x.name for x in self.inputs}
+        nodes = []
+        for node in self.nodes:
+            if is_op(node, "Shape", "Size") or dependent.isdisjoint(reads_of(node)):
+                continue
+            nodes.append(node)
+            dependent.update(name for name in node.output if name)
+        return tuple(nodes)
+
+    @cached_property
+    def needed(self) -> Set[str]:
+        """The values on which an output's values depend."""
+        needed = set(self.outputs)
+        for node in reversed(self.depending_on_data):
+            if not needed.isdisjoint(node.output):
+                needed.update(reads_of(node))
+        return needed
 
 
 def key(node: NodeProto) -> str:
     """The name of a node's first output, which no other node of the graph has."""
     return next((name for name in node.output if name), "")
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """The name, with underscores behind it until nothing is called so; taken from now on."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def is_op(node: NodeProto, *kinds: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import require
-from .tensors import FLOATS, array_of, is_external, size_in_bytes, tensor_from
+from .tensors import FLOATS, all_tensors, embedded, external_place, is_external, size_in_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -40,11 +40,12 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
             copy.graph.input.append(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
-        elif is_external(tensor):
-            array = array_of(tensor, folder)
-            copy.graph.initializer.append(tensor_from(array, tensor.name, tensor.data_type))
         else:
             copy.graph.initializer.append(tensor)
+    # The checker looks for external data in the folder that Python was started in.
+    for holder in (copy.graph, *copy.functions):
+        for tensor in filter(is_external, all_tensors(holder)):
+            tensor.CopyFrom(embedded(tensor, folder))
     return copy
 
 
@@ -67,22 +68,38 @@ def _is_weight(tensor: TensorProto) -> bool:
     return tensor.data_type in FLOATS and size_in_bytes(tensor) > _SMALL
 
 
+def _check_length(tensor: TensorProto) -> None:
+    if is_external(tensor):
+        return
+    held = len(tensor.float_data) * 4 or len(tensor.double_data) * 8 or len(tensor.int32_data) * 2
+    held = len(tensor.raw_data) if tensor.HasField("raw_data") else held
+    if held != size_in_bytes(tensor):
+        wanted = "×".join(map(str, tensor.dims))
+        raise Refused(f"tensor {tensor.name!r} of {wanted} values holds {held} bytes")
+
+
 def check_runs(model: ModelProto, folder: Path | None) -> None:
     """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
 
     Raises:
         Refused: With the first sentence of what they say.
+        InputError: If external data are not where the model says.
     """
     onnx = require("onnx", "onnx", "to read .onnx files")
+    for holder in (model.graph, *model.functions):
+        for tensor in filter(is_external, all_tensors(holder)):
+            external_place(tensor, folder)
+    for tensor in filter(_is_weight, model.graph.initializer):  # which the checker will not see
+        _check_length(tensor)
     light = light_copy(model, folder)
     try:
         onnx.checker.check_model(light, full_check=True)
     except Exception as error:  # ValidationError, InferenceError, or what the parser raises
-        raise Refused(f"onnx.checker: {_sentence(error)}") from error
+        raise Refused(f"onnx.checker: {sentence(error)}") from error
     try:
         session(light.SerializeToString(), folder, optimize=False)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise Refused(f"ONNX Runtime: {_sentence(error)}") from error
+        raise Refused(f"ONNX Runtime: {sentence(error)}") from error
 
 
 def session(model: bytes | str, folder: Path | None, *, optimize: bool = True) -> Any:
@@ -106,7 +123,7 @@ def session(model: bytes | str, folder: Path | None, *, optimize: bool = True) -
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """The part of a message that says what is wrong, on one line."""
     text = " ".join(str(error).split())
     for noise in ("Load model from", "Fatal error: ", "failed:"):

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.errors import InputError
 from ..core.predictor import Array
 from .graph import OnnxGraph, reads_of
-from .light import session
-from .tensors import is_external
+from .light import sentence, session
+from .tensors import embedded, is_external, tensors_and_places
 
 if TYPE_CHECKING:
     from onnx import NodeProto
+
+
+class Unable(InputError):
+    """ONNX Runtime cannot run a part of the model on these data."""
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Unable(
+            f"ONNX Runtime: {sentence(error)}", "Use --method svd, which needs no data."
+        ) from error
 
 
 class Part:
@@ -54,17 +70,26 @@ class Part:
                 model.graph.initializer.append(graph.initializers[name])
             elif name in graph.constants:
                 model.graph.node.append(graph.constants[name])
+            elif name in graph.sparse:
+                model.graph.sparse_initializer.append(graph.sparse[name])
         model.graph.node.extend(nodes)
         # Without a type: ONNX Runtime infers it.
         model.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
         self._given, self._wanted = dict(given), list(wanted)
-        outside = any(map(is_external, model.graph.initializer))
-        self._session = session(model.SerializeToString(), graph.folder if outside else None)
+        outside = False
+        for tensor, initialiser in tensors_and_places(model.graph):
+            if is_external(tensor) and initialiser:
+                outside = True
+            elif is_external(tensor):  # ONNX Runtime looks for these in its working directory
+                tensor.CopyFrom(embedded(tensor, graph.folder))
+        with _saying_why():
+            self._session = session(model.SerializeToString(), graph.folder if outside else None)
 
     def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the wanted values; what is given is cast to the type that the graph has."""
         feeds = {
             name: np.ascontiguousarray(values[name], dtype) for name, dtype in self._given.items()
         }
-        outputs = self._session.run(self._wanted, feeds) if self._wanted else []
+        with _saying_why():
+            outputs = self._session.run(self._wanted, feeds) if self._wanted else []
         return dict(zip(self._wanted, outputs, strict=True))

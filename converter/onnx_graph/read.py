@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ import numpy as np
 
 from ..core.predictor import Array
 from ..core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
-from .graph import OnnxGraph, attributes, inner_graphs, is_op, key
+from .graph import DOMAINS, OnnxGraph, attributes, inner_graphs, is_op, key, unused
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
 _QUANTIZED = ("ConvInteger", "QLinearConv")
+_CUSTOM = re.compile("Conv(?!er)")
+"""What convolutions of other domains are called, such as FusedConv; but not Convert."""
 _PADDINGS: dict[str, Padding] = {
     "VALID": "valid",
     "SAME_UPPER": "same",
@@ -54,39 +57,56 @@ class Convolution:
 def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
     """All convolutions in the order of the graph, those that cannot be rewritten included."""
     found = []
+    local = {(function.domain, function.name) for function in graph.model.functions}
+    taken = set(graph.names.values())
+
+    def left(called: str, node: NodeProto, code: str, where: str) -> Convolution:
+        reason = Reason(code=code, text=f"it is inside {where}, which is kept whole")
+        return Convolution(unused(called, taken), node, graph, None, reason)
+
     for node in graph.nodes:
         name = graph.names[key(node)]
-        if _is_convolution(node):
+        if _is_convolution(node) and (node.domain, node.op_type) not in local:
             spec = conv_spec(graph, node)
             found.append(Convolution(name, node, graph, spec, _refusal(graph, node, spec)))
-        for inner in _inner_convolutions(node):
-            reason = Reason(
-                code="subgraph", text=f"it is inside {name} ({node.op_type}), which is kept whole"
-            )
-            called = f"{name}/{inner.name or key(inner)}"
-            found.append(Convolution(called, inner, graph, None, reason))
+        for path, inner in _inner_convolutions(node):
+            found.append(left(f"{name}/{path}", inner, "subgraph", f"{name} ({node.op_type})"))
     for function in graph.model.functions:
+        where = f"the function {function.name}"
         for node in function.node:
-            if _is_convolution(node):
-                text = f"it is inside the function {function.name}, which is kept whole"
-                called = f"{function.name}/{node.name or key(node)}"
-                reason = Reason(code="function", text=text)
-                found.append(Convolution(called, node, graph, None, reason))
+            called = f"{function.name}/{node.name or key(node)}"
+            if _is_convolution(node) and (node.domain, node.op_type) not in local:
+                found.append(left(called, node, "function", where))
+            for path, inner in _inner_convolutions(node):
+                found.append(left(f"{called}/{path}", inner, "function", where))
     return found
+
+
+def main_convolutions(graph: OnnxGraph) -> dict[str, Convolution]:
+    """The convolutions of the main graph by their value; inner graphs may use its names again."""
+    elsewhere = ("subgraph", "function")
+    return {
+        key(found.node): found
+        for found in read_convolutions(graph)
+        if found.reason is None or found.reason.code not in elsewhere
+    }
 
 
 def _is_convolution(node: NodeProto) -> bool:
     if is_op(node, "Conv", "ConvTranspose", *_QUANTIZED):
         return True
-    return node.domain not in ("", "ai.onnx") and "Conv" in node.op_type
+    return node.domain not in DOMAINS and _CUSTOM.search(node.op_type) is not None
 
 
-def _inner_convolutions(node: NodeProto) -> Iterator[NodeProto]:
+def _inner_convolutions(node: NodeProto) -> Iterator[tuple[str, NodeProto]]:
+    """The convolutions inside a node's graphs, each with the names that lead to it."""
     for graph in inner_graphs(node):
         for inner in graph.node:
+            name = inner.name or key(inner)
             if _is_convolution(inner):
-                yield inner
-            yield from _inner_convolutions(inner)
+                yield name, inner
+            for path, nested in _inner_convolutions(inner):
+                yield f"{name}/{path}", nested
 
 
 def kernel_shape(graph: OnnxGraph, node: NodeProto) -> tuple[int, ...] | None:
@@ -158,7 +178,7 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
     kind = node.op_type
     if kind in _QUANTIZED:
         return Reason(code="quantized", text=f"{kind} is quantized already")
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in DOMAINS:
         text = f"{node.domain}.{kind} is no standard operator; rewrite the model it was made from"
         return Reason(code="custom", text=text)
     if kind == "ConvTranspose":
@@ -176,6 +196,10 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
         return Reason(code="groups", text=text)
     if spec.taps == 1:
         return Reason(code="pointwise", text="its kernel is 1×1: there is nothing to separate")
+    if not any(node is other for other in graph.depending_on_data):
+        return Reason(code="constant", text="what it reads does not depend on the model's inputs")
+    if graph.needed.isdisjoint(node.output):
+        return Reason(code="unused", text="no output of the model depends on its values")
     return None
 
 
@@ -185,6 +209,8 @@ def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:
         name = node.input[place] if len(node.input) > place else ""
         if not name or name in graph.initializers or name in graph.constants:
             continue
+        if name in graph.sparse:
+            return Reason(code="sparse", text=f"its {what} are stored as a sparse tensor")
         maker = graph.makers.get(name)
         if maker is None:
             return Reason(code="computed", text=f"its {what} are an input of the model")

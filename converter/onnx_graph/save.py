@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..core.errors import GateFailed, InputError
 from ..core.files import check_writable, replacing
 from .light import Refused, check_runs
-from .tensors import external_place, is_external, size_in_bytes
-from .wire import write
+from .tensors import all_tensors as all_tensors  # for those who look into what they saved
+from .tensors import external_place, is_external, size_in_bytes, tensors_and_places
+from .wire import LIMIT, write
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import ModelProto, TensorProto
 
 _ALIGNMENT = 4096
 """Where tensors start in an external file, so that a runtime can map them."""
 _INLINE = 1024
 """Tensors of up to so many bytes stay in the model's own file."""
+_SINGLE = LIMIT - (64 << 20)
+"""Bytes of tensors above which a model gets external data."""
+_STRING = 8
+"""The element type of strings, which cannot be external."""
 
 
 def data_path(path: Path) -> Path:
@@ -30,7 +35,8 @@ def data_path(path: Path) -> Path:
 def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool) -> None:
     """Write a model that has passed the checks of `check_runs`, as one file or two.
 
-    A model with external data keeps them external, in one file called ``path`` + ".data".
+    A model with external data keeps them external, in one file called ``path`` + ".data". So does
+    one that is too large for a single file.
 
     Args:
         model: The model; it is not changed.
@@ -39,7 +45,7 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        InputError: If a file exists or cannot be written, or the model is too large for one file.
+        InputError: If a file exists or cannot be written, or holds weights of the model itself.
         GateFailed: If the model is not valid or ONNX Runtime does not take it.
     """
     try:
@@ -49,7 +55,11 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
             f"the model to be written to {path} does not run; {error}",
             "Please report this as a bug, with the model.",
         ) from error
-    external = any(map(is_external, all_tensors(model.graph)))
+    tensors = list(_tensors(model))
+    places = {external_place(t, folder)[0] for t, _ in tensors if is_external(t)}
+    for place in places & {path.resolve(), data_path(path).resolve()}:
+        raise InputError(f"{place} holds weights of the model itself.", "Name another file.")
+    external = places or sum(size_in_bytes(t) for t, _ in tensors) > _SINGLE
     with ExitStack() as stack:
         if external:
             # Before anything is written: both files or none.
@@ -63,23 +73,9 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
                 write(model, file)
             except ValueError as error:
                 raise InputError(
-                    f"{path}: a single file of this format holds 2 GiB at most.",
-                    "Save the original with external data, and rewrite that.",
+                    f"{path}: what is no external data has more than the format's 2 GiB.",
+                    "Save the original with all its weights as initialisers in external data.",
                 ) from error
-
-
-def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every tensor that a graph holds, those of its nodes and of inner graphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from all_tensors(attribute.g)
-            for inner in attribute.graphs:
-                yield from all_tensors(inner)
 
 
 def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str) -> ModelProto:
@@ -88,24 +84,29 @@ def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str
 
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
-    for tensor in all_tensors(moved.graph):
+    for tensor, initialiser in _tensors(moved):
         if is_external(tensor):
             source, offset, length = external_place(tensor, folder)
             start = _aligned(file)
             with source.open("rb") as reader:
                 reader.seek(offset)
                 _copy(reader, file, length)
-        elif size_in_bytes(tensor) > _INLINE:
-            content = onnx.numpy_helper.to_array(tensor).tobytes()
-            start, length = _aligned(file), len(content)
-            file.write(content)
-            for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
-                tensor.ClearField(field)
-            tensor.ClearField("uint64_data")
+        elif initialiser and size_in_bytes(tensor) > _INLINE and tensor.data_type != _STRING:
+            if not tensor.HasField("raw_data"):
+                array = onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+            start, length = _aligned(file), len(tensor.raw_data)
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
         else:
             continue
         _refer(tensor, name, start, length)
     return moved
+
+
+def _tensors(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
+    for holder in (model.graph, *model.functions):
+        yield from tensors_and_places(holder)
 
 
 def _aligned(file: Any) -> int:

@@ -15,8 +15,8 @@ from ..core.staged import Role, Site, Weights
 from ..core.types import ConvSpec, as_float
 from .graph import OnnxGraph, is_op, key, reads_of, with_inputs
 from .heads import Head, head_at
-from .part import Part
-from .read import Convolution, conv_weights, read_convolutions
+from .part import Part, Unable
+from .read import Convolution, conv_weights, main_convolutions
 from .tails import tail_after
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class OnnxStages:
         refit: bool = True,
     ) -> None:
         self.graph = graph
-        nodes = _depends_on_data(graph)
+        nodes = graph.depending_on_data
         names = [x.name for x in graph.inputs]
         names += [name for node in nodes for name in node.output if name]
         self._names = tuple(dict.fromkeys(names))
@@ -148,10 +148,16 @@ class OnnxStages:
         return array[0] if self._names[value] in self._stacked else array
 
     def _back(self, name: str, array: Array) -> Array:
-        if array.shape[1:] != self._shapes[name][1:] and name not in self._stacked:
+        usual, whole = self._shapes[name], name in self._stacked
+        if array.shape[0 if whole else 1 :] != usual[0 if whole else 1 :]:
             raise InputError(
-                f"{name} has the shape {array.shape} for one image and {self._shapes[name]} for "
-                "another, so the layers cannot be fitted to data.",
+                f"{name!r} has the shape {array.shape} for one image and {usual} for another, so "
+                "the layers cannot be fitted to data.",
+                _SVD,
+            )
+        if array.dtype.kind in "iu" and name in self.graph.readers and _inexact(array):
+            raise InputError(
+                f"{name!r} holds whole numbers that are too large to be kept between two layers.",
                 _SVD,
             )
         array = np.asarray(array, np.float32)
@@ -167,10 +173,18 @@ class OnnxStages:
         if fixed is None and self._takes_any(inputs):
             return
         self._batch = fixed or 1
-        if not self._try_batch(inputs, self._batch):
+        try:
+            fits = self._try_batch(inputs, self._batch)
+        except Unable as error:
+            shapes = ", ".join(str(array.shape) for array in inputs)
             raise InputError(
-                "a value between two layers has no batch axis in front, so the layers cannot be "
-                "fitted one after the other.",
+                f"the model does not run on data of the shape {shapes}: {error}",
+                "Give images of a size that it takes, or use --method svd.",
+            ) from error
+        if not fits:
+            raise InputError(
+                "a value between two layers has no batch axis in front, or the images of a batch "
+                "change each other's results, so the layers cannot be fitted one after the other.",
                 _SVD,
             )
 
@@ -181,7 +195,7 @@ class OnnxStages:
             try:
                 if not self._try_batch(inputs, size):
                     return False
-            except Exception:  # ONNX Runtime's own: a constant shape does not fit this batch
+            except Unable:  # a constant shape does not fit this batch
                 return False
             seen.append(self._folded)
         return all(np.array_equal(seen[0][name], seen[1][name]) for name in seen[0])
@@ -198,18 +212,27 @@ class OnnxStages:
         wanted = [*(name for name in between if name not in given), *folded]
         probe = Part(self.graph, self.graph.nodes_without_constants, given, wanted, {})
         seen = feeds | probe.run(feeds)
+        for name in between:
+            if not isinstance(seen[name], np.ndarray):
+                raise InputError(
+                    f"{name!r}, which is needed between two layers, is a list and no tensor.", _SVD
+                )
         self._folded = {name: seen[name] for name in folded}
         self._types = given | {name: seen[name].dtype for name in between if name not in given}
         self._shapes = {name: seen[name].shape for name in between}
         odd = {name for name in between if seen[name].shape[:1] != (size,)}
         self._stacked = odd if size == 1 else set()
-        return size == 1 or not odd
+        if size == 1 or odd:
+            return size == 1
+        # Each image for itself: the first one comes to the same, whatever the others are.
+        feeds = {name: np.repeat(array[:1], size, axis=0) for name, array in feeds.items()}
+        again = feeds | probe.run(feeds)
+        return all(_near(seen[name][0], again[name][0]) for name in between)
 
     def _shape_dependent(self) -> list[str]:
         """What the steps read that is neither stored nor computed from the data."""
-        stored = self.graph.initializers.keys() | self.graph.constants.keys()
         read = {name for node in self.steps for name in reads_of(node)}
-        return sorted(read - stored - set(self._names))
+        return sorted(read - self.graph.stored - set(self._names))
 
     # The sites.
 
@@ -221,7 +244,7 @@ class OnnxStages:
 
     def _find_sites(self, rewritten: Collection[str], refit: bool) -> dict[int, Site]:
         """Sites by the index of their step, in order."""
-        convolutions = {key(c.node): c for c in read_convolutions(self.graph)}
+        convolutions = main_convolutions(self.graph)
         found = {}
         for index, node in enumerate(self.steps):
             convolution = convolutions.get(key(node))
@@ -285,16 +308,16 @@ def _is_shortcut(convolution: Convolution) -> bool:
     return convolution.reason is not None and convolution.reason.code == "pointwise"
 
 
-def _depends_on_data(graph: OnnxGraph) -> list[NodeProto]:
-    """The nodes whose results depend on the inputs' values, and not only on their shapes."""
-    dependent = {x.name for x in graph.inputs}
-    nodes = []
-    for node in graph.nodes:
-        if is_op(node, "Shape", "Size") or dependent.isdisjoint(reads_of(node)):
-            continue
-        nodes.append(node)
-        dependent.update(name for name in node.output if name)
-    return nodes
+def _inexact(array: Array) -> bool:
+    """Whether float32 cannot hold these whole numbers."""
+    return bool(np.any(np.asarray(array, np.float32).astype(np.float64) != array))
+
+
+def _near(first: Array, second: Array) -> bool:
+    """Whether two results are the same but for rounding."""
+    size = np.abs(first[np.isfinite(first)]).max(initial=0)
+    same = first.shape == second.shape
+    return same and np.allclose(first, second, rtol=1e-3, atol=1e-3 * size, equal_nan=True)
 
 
 def _dtype(value: Any) -> np.dtype[Any]:
