@@ -242,6 +242,20 @@ def test_operators_on_images_of_any_size() -> None:
     assert imported.model.inputs[0].shape == (None, None, None, 3)
 
 
+def test_large_constants_are_weights_of_the_file_not_text_of_its_configuration() -> None:
+    large = floats(1, 4, 40, 40)
+    ops = [
+        Op("Add", ("x", large)),
+        Op("Mul", (large, "x")),
+        Op("Concat", ("x", floats(2, 4, 40, 40)), {"axis": 1}),
+        Op("Resize", ("x", None, None, ints(2, 4, 90, 70)), {"mode": "cubic"}),
+    ]
+    model = between_convolutions(ops, (2, 3, 40, 40))
+    imported = assert_same(model, [image(model)])
+    assert len(imported.model.to_json()) < 40_000
+    assert_same_in_tflite(model, [image(model)])
+
+
 def test_sizes_computed_in_the_graph() -> None:
     """A crop to the size of another value, and a resize to it, as U-Nets have them."""
     model = with_free_sizes(between_convolutions([Op("Relu"), Op("Relu", ("y",))], (2, 3, 8, 8)))

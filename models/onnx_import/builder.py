@@ -16,6 +16,8 @@ from .probe import Facts
 from .values import Constant, Order, Sizes, Tensor, Value, common_shape
 from .weights import MOVES, Arrange, Binding, moved_by
 
+_LARGE = 4096
+"""From this number of elements on, a constant operand is held by a layer."""
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"})
 _KEEPS_SIGN = frozenset(
     {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
@@ -354,7 +356,32 @@ class Builder:
         order = layout.identity(rank)
         if full:  # the largest is not to be moved
             order = max(full, key=lambda value: np.prod(value.shapes[0], dtype=np.int64)).order
-        return [self._aligned(value, order) for value in values], order
+        aligned = [self._aligned(value, order) for value in values]
+        return [self.held(x, tensors[0].keras) for x in aligned], order
+
+    def held(self, operand: Any, near: Any) -> Any:
+        """A large array as the output of a layer that holds it, anything else as it is.
+
+        Arrays that operations are called with become text in the model's configuration.
+
+        Args:
+            operand: A Keras tensor or an array.
+            near: Any Keras tensor: a layer needs an input, though it makes nothing of it.
+        """
+        if _symbolic(operand) or operand.size < _LARGE or operand.dtype.kind != "f":
+            return operand
+        first = self._keras.ops.get_item(near, (0,) * len(near.shape))
+        self._rename(first, "constant_near")
+        zero = self._keras.ops.zeros_like(first, dtype="int32")
+        self._rename(zero, "constant_row")
+        table = self.layer_named(
+            "constant", "Embedding", input_dim=1, output_dim=operand.size, trainable=False
+        )
+        row = table(zero)
+        table.embeddings.assign(operand.reshape(1, -1))
+        tensor = self._keras.ops.reshape(row, operand.shape)
+        self._rename(tensor, "constant_shaped")
+        return tensor
 
     def reshape(
         self, tensor: Any, source: Sequence[Sizes], target: Sequence[Sizes], name: str

@@ -24,7 +24,7 @@ def concat(node: Node, build: Builder) -> Tensor:
     order = max(tensors, key=lambda x: np.prod(x.shapes[0], dtype=np.int64)).order
     axis = order.index(node.attributes["axis"] % len(order))
     parts = [
-        value.value.transpose(order)
+        build.held(value.value.transpose(order), tensors[0].keras)
         if isinstance(value, Constant)
         else build.reorder(value, order).keras
         for value in values
