@@ -346,9 +346,7 @@ def save_onnx(model: Any, folder: Path | None, path: Path, overwrite: bool) -> t
         The size in bytes, external data included, and the SHA-256 of the .onnx file.
     """
     from dsconvert.converter.core.files import sha256
-    from dsconvert.converter.onnx_graph.save import data_path, save
+    from dsconvert.converter.onnx_graph.save import save
 
-    save(model, folder, path, overwrite=overwrite)
-    data = data_path(path)
-    beside = data.stat().st_size if data.exists() else 0
-    return path.stat().st_size + beside, sha256(path)
+    size = save(model, folder, path, overwrite=overwrite)
+    return size, sha256(path)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.blocks import Activation
 from ..core.predictor import Array
 from ..core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
 from .graph import DOMAINS, OnnxGraph, attributes, inner_graphs, is_op, key, unused
+from .tails import tail_after
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -36,6 +38,7 @@ class Convolution:
         graph: The graph that it stands in.
         spec: Its geometry; None for what is no two-dimensional convolution.
         reason: Why it cannot be rewritten, or None if it can.
+        activation: What follows it, if runtimes fuse that; else "none".
     """
 
     name: str
@@ -43,6 +46,7 @@ class Convolution:
     graph: OnnxGraph
     spec: ConvSpec | None
     reason: Reason | None
+    activation: Activation = "none"
 
     @property
     def stem(self) -> bool:
@@ -68,7 +72,8 @@ def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
         name = graph.names[key(node)]
         if _is_convolution(node) and (node.domain, node.op_type) not in local:
             spec = conv_spec(graph, node)
-            found.append(Convolution(name, node, graph, spec, _refusal(graph, node, spec)))
+            reason, activation = _refusal(graph, node, spec), _activation(graph, node, spec)
+            found.append(Convolution(name, node, graph, spec, reason, activation))
         for path, inner in _inner_convolutions(node):
             found.append(left(f"{name}/{path}", inner, "subgraph", f"{name} ({node.op_type})"))
     for function in graph.model.functions:
@@ -90,6 +95,25 @@ def main_convolutions(graph: OnnxGraph) -> dict[str, Convolution]:
         for found in read_convolutions(graph)
         if found.reason is None or found.reason.code not in elsewhere
     }
+
+
+def _activation(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Activation:
+    """The activation after a convolution and what is folded into it."""
+    if spec is None:
+        return "none"
+    tail = tail_after(graph, node, spec.out_channels)
+    follows = graph.only_reader(key(node) if tail is None else tail.output)
+    if follows is None or not is_op(follows, "Relu", "Clip"):
+        return "none"
+    if follows.op_type == "Relu":
+        return "relu"
+    given = attributes(follows)
+    bounds = [given.get("min"), given.get("max")]  # before opset 11
+    for place, name in enumerate(follows.input[1:3]):
+        value = graph.constant(name)
+        bounds[place] = None if value is None else float(value)
+    sizes: dict[float | None, Activation] = {None: "relu", 6.0: "relu6"}
+    return sizes.get(bounds[1], "none") if bounds[0] == 0 else "none"
 
 
 def _is_convolution(node: NodeProto) -> bool:

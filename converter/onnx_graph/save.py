@@ -32,7 +32,7 @@ def data_path(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool) -> None:
+def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool) -> int:
     """Write a model that has passed the checks of `check_runs`, as one file or two.
 
     A model with external data keeps them external, in one file called ``path`` + ".data". So does
@@ -43,6 +43,9 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
         folder: Where its external data are.
         path: The file to write.
         overwrite: Whether existing files may be replaced.
+
+    Returns:
+        How many bytes were written, to one file or two.
 
     Raises:
         InputError: If a file exists or cannot be written, or holds weights of the model itself.
@@ -60,6 +63,7 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
     for place in places & {path.resolve(), data_path(path).resolve()}:
         raise InputError(f"{place} holds weights of the model itself.", "Name another file.")
     external = places or sum(size_in_bytes(t) for t, _ in tensors) > _SINGLE
+    beside = 0
     with ExitStack() as stack:
         if external:
             # Before anything is written: both files or none.
@@ -67,6 +71,7 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
             data = stack.enter_context(replacing(data_path(path), overwrite=overwrite))
             with data.open("wb") as file:
                 model = _moved_out(model, folder, file, data.name)
+                beside = file.tell()
         temporary = stack.enter_context(replacing(path, overwrite=overwrite))
         with temporary.open("wb") as file:
             try:
@@ -76,6 +81,7 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
                     f"{path}: what is no external data has more than the format's 2 GiB.",
                     "Save the original with all its weights as initialisers in external data.",
                 ) from error
+            return file.tell() + beside
 
 
 def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str) -> ModelProto:
