@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from .core.blocks import Activation
 from .core.errors import InputError
 from .core.lanes import Lane
 from .core.planning import Candidate
@@ -15,6 +16,10 @@ from .core.staged import Stages
 
 class Convolution(Candidate, Protocol):
     """A convolution as a front end found it, with its weights."""
+
+    @property
+    def activation(self) -> Activation:
+        """What follows it, if runtimes fuse that; else "none"."""
 
     def weights(self) -> tuple[Array, Array | None]:
         """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from .types import Choice, ConvSpec, Padding, Size
+from .types import Choice, ConvSpec, Figure, Padding, Size
 
 Activation = Literal["none", "relu", "relu6"]
 """What runtimes fuse into a convolution; anything else is timed as "none"."""
@@ -51,23 +51,6 @@ def block_of(spec: ConvSpec, input_size: Size, activation: Activation) -> Block:
         padding=spec.padding,
         activation=activation,
     )
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one form of a block costs, and how sure that is.
-
-    Attributes:
-        value: The median, in the cost model's unit.
-        ratio_low: Lower end of the 95 % interval of value / the original's value; the original
-            itself has 1. For an estimate that is exact, the ratio itself.
-        ratio_high: The upper end.
-        faster: Whether it is cheaper than the original by more than the noise.
-    """
-
-    value: float
-    ratio_low: float = 1.0
-    ratio_high: float = 1.0
-    faster: bool = False
 
 
 class BlockCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -94,7 +94,7 @@ def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
             )
     given = {layer.name: layer for layer in plan.layers}
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
-    return Plan(source_sha256=plan.source_sha256, layers=layers)
+    return msgspec.structs.replace(plan, layers=layers)
 
 
 def _matches_any(names: Iterable[str], pattern: str) -> bool:
@@ -111,7 +111,7 @@ def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
 
 def _replay_one(candidate: Candidate, given: LayerPlan | None) -> LayerPlan:
     if given is not None and given.choice is not None:
-        return LayerPlan(name=candidate.name, spec=candidate.spec, choice=given.choice)
+        return msgspec.structs.replace(given, spec=candidate.spec, reason=None)
     reason = candidate.reason or (given and given.reason)
     reason = reason or Reason(code="unplanned", text="the plan leaves it alone")
     return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from . import fidelity
 from .choose import best_fit, block_fit
 from .fit import FitOptions
@@ -19,24 +17,11 @@ from .predictor import Array
 from .progress import Progress, silent
 from .sequential import settled
 from .staged import Site, Stages, Weights
-from .types import Choice, Size
+from .types import Choice, Effect, Size
 from .walking import Walk, room_for
 
 QUICK = FitOptions(sweeps=10, tolerance=1e-3)
 """Enough to tell choices apart; the rewrite itself fits longer."""
-
-
-class Effect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one choice for one layer does, all other layers being as they were.
-
-    Attributes:
-        data_error: ‖y − ŷ‖ / ‖y − E y‖ of the layer on calibration patches.
-        harm: To the network's outputs on held-out images: KL of class distributions in nats,
-            squared relative error of other outputs, summed.
-    """
-
-    data_error: float
-    harm: float
 
 
 Effects = dict[tuple[str, Choice], Effect]

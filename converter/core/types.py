@@ -91,20 +91,99 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lowering: Lowering = "sum"
 
 
+class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one form of a block costs, and how sure that is.
+
+    Attributes:
+        value: The median, in the cost model's unit.
+        ratio_low: Lower end of the 95 % interval of value / the original's value; the original
+            itself has 1. For an estimate that is exact, the ratio itself.
+        ratio_high: The upper end.
+        faster: Whether it is cheaper than the original by more than the noise.
+    """
+
+    value: float
+    ratio_low: float = 1.0
+    ratio_high: float = 1.0
+    faster: bool = False
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one choice for one layer does, all other layers being as they were.
+
+    Attributes:
+        data_error: ‖y − ŷ‖ / ‖y − E y‖ of the layer on calibration patches.
+        harm: To the network's outputs on held-out images: KL of class distributions in nats,
+            squared relative error of other outputs, summed.
+    """
+
+    data_error: float
+    harm: float
+
+
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One convolution of the plan: either a choice or the reason why there is none."""
+    """One convolution of the plan: either a choice or the reason why there is none.
+
+    Attributes:
+        name: Its name in the model.
+        spec: Its geometry; None for what is no two-dimensional convolution.
+        choice: What it becomes.
+        reason: Why it is left alone.
+        effect: What the choice, alone, was measured to do.
+        cost_before: What the convolution costs on the plan's target, over all its calls.
+        cost_after: The same for the choice.
+    """
 
     name: str
     spec: ConvSpec | None
     choice: Choice | None = None
     reason: Reason | None = None
+    effect: Effect | None = None
+    cost_before: Figure | None = None
+    cost_after: Figure | None = None
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole network.
+
+    Attributes:
+        macs: Multiply-accumulates of one image; None where its size is free.
+        params: Weights.
+        bytes: Of the weights, at the plan's precision.
+        cost: On the plan's target, in its unit; None where nothing was measured.
+        harm: The sum of the layers' harms: a prediction.
+    """
+
+    macs: int | None
+    params: int
+    bytes: int
+    cost: float | None = None
+    harm: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to do with every convolution of one model; editable and replayable."""
+    """What to do with every convolution of one model; editable and replayable.
+
+    Attributes:
+        schema: Name and version of this record.
+        source_sha256: Of the model's file.
+        target: What the costs were measured on, in words; empty if nothing was measured.
+        unit: Of the costs: "ms" or "cycles".
+        goal: What was asked for, in words.
+        before: The network as it is.
+        after: The network as planned.
+        notes: How the choice was made.
+        layers: Every convolution in the order of the network.
+    """
 
     schema: Literal["dsconvert.plan/1"] = "dsconvert.plan/1"
     source_sha256: str = ""
+    target: str = ""
+    unit: str = ""
+    goal: tuple[str, ...] = ()
+    before: Totals | None = None
+    after: Totals | None = None
+    notes: tuple[str, ...] = ()
     layers: tuple[LayerPlan, ...] = ()
 
     @property

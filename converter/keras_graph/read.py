@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.blocks import Activation
 from ..core.predictor import Array
 from ..core.types import STEM_CHANNELS, ConvSpec, Reason, Size
 from .graph import FlatGraph, keras_module
@@ -21,12 +22,14 @@ class Convolution:
         layer: The Keras layer.
         spec: Its geometry; None for what is no two-dimensional convolution.
         reason: Why it cannot be rewritten, or None if it can.
+        activation: What follows it, if runtimes fuse that; else "none".
     """
 
     name: str
     layer: Any
     spec: ConvSpec | None
     reason: Reason | None
+    activation: Activation = "none"
 
     @property
     def stem(self) -> bool:
@@ -57,7 +60,7 @@ def _read(graph: FlatGraph, layer: Any) -> Convolution | None:
     name = graph.name_of(layer)
     if type(layer) is keras.layers.Conv2D:
         spec = conv_spec(graph, layer)
-        return Convolution(name, layer, spec, _refusal(layer, spec))
+        return Convolution(name, layer, spec, _refusal(layer, spec), _activation(graph, layer))
     if type(layer) is keras.layers.DepthwiseConv2D:
         reason = Reason(code="depthwise", text="it is depthwise already")
         return Convolution(name, layer, None, reason)
@@ -78,6 +81,33 @@ def _read(graph: FlatGraph, layer: Any) -> Convolution | None:
         text = f"{', '.join(inner)} inside {kind} cannot be seen from outside"
         return Convolution(name, layer, None, Reason(code="hidden", text=text))
     return None
+
+
+def _activation(graph: FlatGraph, layer: Any) -> Activation:
+    """The activation inside a convolution, or after it and its BatchNormalization."""
+    keras = keras_module()
+    kinds: dict[Any, Activation] = {
+        keras.activations.relu: "relu",
+        keras.activations.relu6: "relu6",
+    }
+    if layer.activation is not keras.activations.linear:
+        return kinds.get(layer.activation, "none")
+    step = graph.steps[graph.calls(layer)[0]]
+    for _ in range(2):
+        readers = [s for s in graph.steps if step.writes[0] in s.reads.values()]
+        if len(readers) != 1:
+            return "none"
+        step = readers[0]
+        follows = step.operation
+        if isinstance(follows, keras.layers.Activation):
+            return kinds.get(follows.activation, "none")
+        if isinstance(follows, keras.layers.ReLU):
+            plain = not follows.negative_slope and not follows.threshold
+            sizes: dict[Any, Activation] = {None: "relu", 6.0: "relu6"}
+            return sizes.get(follows.max_value, "none") if plain else "none"
+        if not isinstance(follows, keras.layers.BatchNormalization):
+            return "none"
+    return "none"
 
 
 def _inner_convolutions(layer: Any) -> list[str]:
