@@ -49,15 +49,16 @@ bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' s
 	$(BIN)/python benchmarks/distillation.py $(BENCH)
 	$(BIN)/python benchmarks/scale.py
 
+# MODEL may be a Keras or an .onnx file.
 # make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']
 QUANTIZE ?= none
 DATA_OPTION = $(if $(DATA),--calibration $(DATA))
 
-export-tflite: setup need-model ## MODEL=model.h5 [OUT=…] [QUANTIZE=none|float16|dynamic|int8] [DATA=calib.npz] [ARGS=…]
+export-tflite: setup need-model ## MODEL=model.h5|.onnx [OUT=…] [QUANTIZE=none|float16|dynamic|int8] [DATA=calib.npz] [ARGS=…]
 	$(BIN)/dsconvert export $(MODEL) --format tflite $(if $(OUT),-o $(OUT)) --quantize $(QUANTIZE) $(DATA_OPTION) $(ARGS)
 
-export-onnx: setup need-model ## MODEL=model.h5 [OUT=…] [DATA=calib.npz] [ARGS=…]
-	$(BIN)/dsconvert export $(MODEL) --format onnx $(if $(OUT),-o $(OUT)) $(DATA_OPTION) $(ARGS)
+export-onnx: setup need-model ## MODEL=model.h5 [OUT=…] [LIKE=original.onnx] [DATA=calib.npz] [ARGS=…]
+	$(BIN)/dsconvert export $(MODEL) --format onnx $(if $(OUT),-o $(OUT)) $(if $(LIKE),--like $(LIKE)) $(DATA_OPTION) $(ARGS)
 
 profile: setup ## FILES='a.tflite b.tflite' [THREADS=1] [ARGS=…]
 	@test -n "$(FILES)" || { echo "Say which: make profile FILES='model.tflite other.tflite'" >&2; exit 2; }
