@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,5 +165,5 @@ def _factorize(
             factors = random_pairs(kernel, bias, order, choice.pairs, rng)
         else:
             factors = best_of_weights(kernel, bias, spec, choice)
-        lane.factors[convolution.name] = factors
+        lane.factors[convolution.name] = replace(factors, lowering=choice.lowering)
     return lane

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dsconvert.converter.core.factorize import from_weights
 from dsconvert.converter.core.patches import output_size
-from dsconvert.converter.core.types import ORDERS, ConvSpec
+from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, LayerPlan, Plan
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 
@@ -107,6 +107,11 @@ def make_cases(
     return cases
 
 
+def plan_of(names, choice):
+    """The same choice for all."""
+    return Plan(layers=tuple(LayerPlan(name=name, spec=None, choice=choice) for name in names))
+
+
 IMAGES = np.random.default_rng(1).normal(size=(2, 11, 10, 3)).astype(np.float32)
 
 
@@ -130,7 +135,7 @@ class PairNumerics:
         """A model of one input (n, 11, 10, C) and one output per case, in their order."""
         raise NotImplementedError
 
-    def rewrite(self, model, pairs, order):
+    def rewrite(self, model, choice):
         """The model with every convolution, stems included, made into pairs without data."""
         raise NotImplementedError
 
@@ -158,15 +163,24 @@ class PairNumerics:
     def test_original_is_the_convolution(self):
         self.check(self.build(self.CASES), [case.kernel for case in self.CASES])
 
-    @pytest.mark.parametrize("order", ORDERS)
-    @pytest.mark.parametrize("pairs", [1, 2])
-    def test_pairs_are_their_kernel(self, order, pairs):
-        kernels = [from_weights(case.kernel, None, order, pairs).kernel() for case in self.CASES]
+    @pytest.mark.parametrize(
+        "choice",
+        [
+            *(Choice(pairs=pairs, order=order) for order in ORDERS for pairs in (1, 2)),
+            *(Choice(pairs=pairs, order=ORDERS[0], lowering="multiplier") for pairs in (1, 3)),
+        ],
+        ids=lambda choice: f"{choice.pairs}-{choice.order}-{choice.lowering}",
+    )
+    def test_pairs_are_their_kernel(self, choice):
+        kernels = [
+            from_weights(case.kernel, None, choice.order, choice.pairs).kernel()
+            for case in self.CASES
+        ]
 
-        self.check(self.rewrite(self.build(self.CASES), pairs, order), kernels)
+        self.check(self.rewrite(self.build(self.CASES), choice), kernels)
 
     @pytest.mark.parametrize("order", ORDERS)
     def test_full_rank_is_the_original(self, order):
-        rewritten = self.rewrite(self.build(self.CASES), 25, order)
+        rewritten = self.rewrite(self.build(self.CASES), Choice(pairs=25, order=order))
 
         self.check(rewritten, [case.kernel for case in self.CASES])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from dsconvert.converter import rewrite
 from keras import layers
-from numerics import PairNumerics
+from numerics import PairNumerics, plan_of
 
 
 class TestKeras(PairNumerics):
@@ -27,9 +27,9 @@ class TestKeras(PairNumerics):
             layer.set_weights([case.kernel] if case.bias is None else [case.kernel, case.bias])
         return keras.Model(image, outputs)
 
-    def rewrite(self, model, pairs, order):
+    def rewrite(self, model, choice):
         names = [layer.name for layer in model.layers[1:]]
-        result = rewrite(model, pairs=pairs, order=order, include=names)
+        result = rewrite(model, plan=plan_of(names, choice))
         assert set(result.report.rewritten) == set(names)
         return result.model
 

@@ -2,7 +2,7 @@
 
 import onnxruntime as ort
 from dsconvert.converter import rewrite
-from numerics import PairNumerics, make_cases
+from numerics import PairNumerics, make_cases, plan_of
 from onnx import TensorProto, checker, helper, numpy_helper
 
 AUTO_PADS = {"same": "SAME_UPPER", "same-lower": "SAME_LOWER", "valid": "VALID"}
@@ -55,9 +55,9 @@ class TestOnnx(PairNumerics):
         graph = helper.make_graph(nodes, "cases", [image], outputs, weights)
         return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 
-    def rewrite(self, model, pairs, order):
+    def rewrite(self, model, choice):
         names = [node.name for node in model.graph.node if node.op_type == "Conv"]
-        result = rewrite(model, pairs=pairs, order=order, include=names)
+        result = rewrite(model, plan=plan_of(names, choice))
         assert set(result.report.rewritten) == set(names)
         checker.check_model(result.model, full_check=True)
         return result.model

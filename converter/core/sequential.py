@@ -145,7 +145,8 @@ class _Fitting(Walk):
         if norm is not None and lane.recipe.match_variance and len(stats) == 1:
             norm = _matched(norm, factors, stats[0])
         bias, norm = settled(site, factors.bias, norm)
-        lane.factors[site.name] = replace(factors, bias=bias)
+        lowering = self.choices[site.name].lowering
+        lane.factors[site.name] = replace(factors, bias=bias, lowering=lowering)
         lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
 
     def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:

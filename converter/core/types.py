@@ -207,6 +207,7 @@ class Factorization:
         weight_error: ‖W − Ŵ‖ / ‖W‖ (Frobenius).
         data_error: ‖y − ŷ‖ / ‖y − E y‖ on the patches it was fitted to; None without data.
         notes: What a reader of the report should know about the fit.
+        lowering: How T > 1 of them are written down; see `Choice`.
     """
 
     order: Order
@@ -216,6 +217,7 @@ class Factorization:
     weight_error: float
     data_error: float | None = None
     notes: tuple[str, ...] = ()
+    lowering: Lowering = "sum"
 
     @property
     def pairs(self) -> int:

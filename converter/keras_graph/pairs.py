@@ -1,7 +1,8 @@
 """Stock Keras layers that stand for one Conv2D.
 
-T pairs are T branches and an Add, never depth_multiplier = T: a multiplier above one leaves the
-fast depthwise kernels of the runtimes. The bias and the activation sit on the last operation only.
+T pairs are T branches and an Add, unless a measurement has said otherwise: a depth_multiplier above
+one leaves the fast depthwise kernels of most runtimes. The bias and the activation sit on the last
+operation only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.types import Factorization
+from ..core.lowering import Branch, branches
+from ..core.types import Factorization, as_float
 from .copying import copy_layer
 from .graph import keras_module
 
@@ -37,18 +39,18 @@ def pair_block(
         taken.add(name)
         return name
 
-    suffixes = [""] if factors.pairs == 1 else [str(t + 1) for t in range(factors.pairs)]
+    summed = branches(factors)
+    single = len(summed) == 1
     last_name = {"name": layer.name} if keeps_name else {}
     ending = _ending(layer)
-    single = factors.pairs == 1
-    branches = []
-    for t, suffix in enumerate(suffixes):
-        final = t == factors.pairs - 1
-        branches.append(
+    made = []
+    for t, branch in enumerate(summed):
+        final, suffix = t == len(summed) - 1, "" if single else str(t + 1)
+        made.append(
             _Branch(
                 layer,
                 factors,
-                t,
+                branch,
                 {"dw": fresh(f"dw{suffix}"), "pw": fresh(f"pw{suffix}")},
                 use_bias=final and factors.bias is not None,
                 extra=(ending | last_name) if single else {},
@@ -71,7 +73,7 @@ def pair_block(
         )
 
     def block(inputs: Any) -> Any:
-        outputs = [branch(inputs) for branch in branches]
+        outputs = [branch(inputs) for branch in made]
         result = outputs[0] if adder is None else adder(outputs)
         return result if finisher is None else finisher(result)
 
@@ -103,7 +105,7 @@ class _Branch:
         self,
         layer: Any,
         factors: Factorization,
-        t: int,
+        kernels: Branch,
         names: Mapping[str, str],
         *,
         use_bias: bool,
@@ -133,6 +135,7 @@ class _Branch:
             strides=layer.strides,
             padding=layer.padding,
             dilation_rate=layer.dilation_rate,
+            depth_multiplier=kernels.depthwise.shape[3],
             depthwise_regularizer=layer.kernel_regularizer,
             **common,
             **depthwise,
@@ -143,10 +146,10 @@ class _Branch:
         self.calls = (self.depthwise, self.pointwise)
         if not depthwise_first:
             self.calls = (self.pointwise, self.depthwise)
-        bias = [factors.bias] if use_bias else []
+        bias = [as_float(factors.bias)] if use_bias else []
         self.weights = {
-            id(self.depthwise): [factors.depthwise[t][..., None]],
-            id(self.pointwise): [factors.pointwise[t][None, None]],
+            id(self.depthwise): [kernels.depthwise],
+            id(self.pointwise): [kernels.pointwise[None, None]],
         }
         self.weights[id(self.calls[-1])] += bias
 

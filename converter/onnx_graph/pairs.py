@@ -1,7 +1,8 @@
 """The nodes that stand for one Conv: depthwise and pointwise Convs, and Adds between pairs.
 
-T pairs are T branches and T − 1 Adds, never a depthwise Conv with T outputs per channel: ONNX
-Runtime's fast depthwise kernels need group = channels = outputs. The bias sits on the last one.
+T pairs are T branches and T − 1 Adds, unless a measurement has said otherwise, and not a depthwise
+Conv with T outputs per channel: ONNX Runtime's fast depthwise kernels need group = channels =
+outputs. The bias sits on the last one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.lowering import branches
 from ..core.predictor import Array
 from ..core.types import Factorization, Float
 from .graph import attributes
@@ -71,18 +73,21 @@ def pair_nodes(
                 fresh(f"{name}_{kind}"),
                 domain=node.domain,
                 kernel_shape=kernel.shape[2:],
-                group=len(kernel) if depthwise else 1,
+                group=groups if depthwise else 1,
                 **(geometry if depthwise else {}),
             )
         )
 
+    groups = factors.depthwise.shape[3]
+    summed = branches(factors)
     total = ""
-    for t in range(factors.pairs):
-        number = "" if factors.pairs == 1 else str(t + 1)
-        last = t == factors.pairs - 1
-        target = output if factors.pairs == 1 else fresh(f"{name}_pair{number}")
-        depthwise = factors.depthwise[t].transpose(2, 0, 1)[:, None]  # (G, 1, kh, kw)
-        pointwise = factors.pointwise[t].T[:, :, None, None]  # (N, C, 1, 1)
+    for t, branch in enumerate(summed):
+        number = "" if len(summed) == 1 else str(t + 1)
+        last = t == len(summed) - 1
+        target = output if len(summed) == 1 else fresh(f"{name}_pair{number}")
+        depthwise = branch.depthwise.transpose(2, 3, 0, 1)  # (G, m, kh, kw)
+        depthwise = depthwise.reshape(-1, 1, *depthwise.shape[2:])
+        pointwise = branch.pointwise.T[:, :, None, None]  # (N, C·m, 1, 1)
         middle = fresh(f"{name}_between{number}")
         if factors.order == "depthwise-first":
             convolution(f"dw{number}", node.input[0], depthwise, middle, False)
