@@ -7,7 +7,10 @@ prints the table and writes it into docs/onnx-ops.md, between its markers.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import sys
 import warnings
 from collections import Counter, defaultdict
@@ -47,14 +50,15 @@ def coverage() -> str:
         f"{len(covered())} operators; {passed} of {len(ran)} cases of onnx {onnx.__version__} pass "
         f"({100 * passed / len(ran):.1f} %).",
         "",
-        "| operator | passed / cases | left out, or failed |",
-        "|---|---|---|",
+        "| operator | passed / cases | TFLite | left out, or failed |",
+        "|---|---|---|---|",
     ]
     for operator in sorted(covered()):
         results = by_operator.get(operator, [])
         count = [o for o in results if not o.left_out]
         score = f"{sum(o.passed for o in count)} / {len(count)}" if count else "no case"
-        lines.append(f"| `{operator}` | {score} | {notes(results)} |")
+        passing = [o.case for o in count if o.passed]
+        lines.append(f"| `{operator}` | {score} | {in_tflite(passing)} | {notes(results)} |")
     others = {k: v for k, v in by_operator.items() if k not in covered()}
     total = [o for results in others.values() for o in results if not o.left_out]
     names = ", ".join(name for name in sorted(others) if any(not o.left_out for o in others[name]))
@@ -65,6 +69,28 @@ def coverage() -> str:
         *([notes(total)] if notes(total) else []),
     ]
     return "\n".join(lines)
+
+
+def in_tflite(names: list[str]) -> str:
+    """Whether one of these cases converts to TFLite's builtin operators and gives the same."""
+    import numpy as np
+    import onnx_graphs
+    from backend_cases import cases, differences
+    from dsconvert.models import import_onnx
+
+    found = [case for case, _ in cases() if case.name in names]
+    # Of floats where there are such, not spelled out in others, not empty.
+    found.sort(key=lambda c: ("expanded" in c.name, c.inputs[0].dtype != np.float32))
+    found = [case for case in found if all(x.size and x.ndim for x in case.inputs)]
+    if not found:
+        return "–"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            got = onnx_graphs.in_tflite(import_onnx(found[0].model), found[0].inputs)
+    except Exception as error:  # the converter's errors share no base class
+        missing = [name for name in re.findall(r"'?tf\.(\w+)", str(error)) if name[0].isupper()]
+        return f"no builtin for {missing[0]}" if missing else f"no: {str(error)[:60]}"
+    return differences(got, found[0]) or "yes"
 
 
 def notes(results: list[Outcome]) -> str:

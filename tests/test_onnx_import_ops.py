@@ -181,6 +181,12 @@ GROUPS: dict[str, list[Op]] = {
         Op("Upsample", ("x",), {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "nearest"}, opset=7),
         Op("Upsample", ("x",), {"scales": [1.0, 1.0, 2.0, 2.0], "mode": "linear"}, opset=7),
     ],
+    "of opset 1": [  # dropped since; files of that time have them
+        Op("Crop", ("x",), {"border": [1, 2, 3, 0]}, opset=7),
+        Op("Crop", ("x",), {"border": [1, 2, 0, 0], "scale": [3, 4]}, opset=7),
+        Op("ImageScaler", ("x",), {"scale": 0.5, "bias": [1.0, -2.0, 3.0, 4.0]}, opset=7),
+        Op("Affine", ("x",), {"alpha": 0.5, "beta": 3.0}, opset=7),
+    ],
     "of opset 9": [
         Op("Upsample", ("x", np.array([1, 1, 2, 2], np.float32)), {"mode": "nearest"}, opset=9),
         Op("TopK", ("x",), {"axis": 1, "k": 2}, outputs=2, opset=9),

@@ -212,12 +212,15 @@ def is_infinite(node: Node, build: Builder) -> Tensor:
     """Whether a value is infinite, of one sign or of both."""
     x = build.tensor(node, rows=True)
     positive, negative = node.get("detect_positive", 1), node.get("detect_negative", 1)
+    # TFLite finds no infinity equal to another; what lies beyond the largest number is one.
+    largest = float(np.finfo(np.float32).max)
     if positive and negative:
-        result = build.apply(node, "isinf", x.keras)
+        result = build.apply(node, "greater", build.apply(node, "absolute", x.keras), largest)
+    elif positive:
+        result = build.apply(node, "greater", x.keras, largest)
     else:
-        limit = np.float32(np.inf if positive else -np.inf)
-        result = build.apply(node, "equal", x.keras, limit)
-        if not positive and not negative:
+        result = build.apply(node, "less", x.keras, -largest)
+        if not negative:
             result = build.apply(node, "logical_and", result, np.False_)
     return build.result(node, result, x.order, rows=x.rows)
 
