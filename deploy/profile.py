@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
-import random
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,12 +21,8 @@ from .latency import compare, summarize
 from .runtime import Prepared, Runtime, first_line
 from .runtimes import open_runtime, runtime_for
 from .samples import check_inputs, random_inputs
+from .timing import time_in_rounds
 from .types import Measurement, Startup
-
-_MAX_RUNS = 5000
-"""Enough for any median; keeps the raw samples of a microsecond model from filling the disk."""
-_TURN = 5
-"""Timed invocations in a row per file and round."""
 
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays by input name, or in the order of the inputs, or the one array of the one input."""
@@ -88,7 +81,7 @@ def profile(
             advance()
         failures = [_warm_up(one, warmup) for one in prepared]
         sound = [i for i, failure in enumerate(failures) if not failure]
-        timed = _time([prepared[i] for i in sound], runs, min_seconds, seed)
+        timed = time_in_rounds([prepared[i] for i in sound], runs, min_seconds, seed)
         advance()
     samples: list[list[float]] = [[] for _ in files]
     for i, times in zip(sound, timed, strict=True):
@@ -161,40 +154,6 @@ def _warm_up(prepared: Prepared, warmup: int) -> str:
     except Exception as error:  # the runtimes raise anything
         return first_line(error)
     return ""
-
-
-def _time(
-    prepared: Sequence[Prepared], runs: int, min_seconds: float, seed: int
-) -> list[list[float]]:
-    """Time all files' invocations in rounds; give milliseconds per file and invocation.
-
-    Without the untimed invocation at the start of each turn, a small network that follows a large
-    one was measured at 0.19 instead of 0.13 ms: its weights had left the caches.
-    """
-    calls = [one.run for one in prepared]
-    times: list[list[float]] = [[] for _ in calls]
-    order, turn = list(range(len(calls))), range(min(_TURN, runs))
-    shuffle, clock = random.Random(seed).shuffle, time.perf_counter_ns
-    end = clock() + int(min_seconds * 1e9 * len(calls))
-    collecting, done = gc.isenabled(), 0
-    gc.collect()
-    gc.disable()
-    try:
-        while calls and (done < runs or (clock() < end and done < _MAX_RUNS)):
-            shuffle(order)
-            for i in order:
-                call = calls[i]
-                call()
-                for _ in turn:
-                    start = clock()
-                    call()
-                    stop = clock()
-                    times[i].append((stop - start) / 1e6)
-            done += len(turn)
-    finally:
-        if collecting:
-            gc.enable()
-    return times
 
 
 def _wrong_answer(prepared: Prepared) -> str:

@@ -1,0 +1,84 @@
+"""Costs that are known already: one small file per block and target."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from dsconvert.converter.core.blocks import Block, BlockCosts
+from dsconvert.converter.core.cache import cache_folder
+from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.files import replacing
+from dsconvert.converter.core.types import Choice
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA: Literal["dsconvert.block-costs/1"] = "dsconvert.block-costs/1"
+"""To be raised when blocks are written or measured differently."""
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one file holds.
+
+    Attributes:
+        conditions: What the costs depend on besides the block, by name.
+        block: The convolution.
+        choices: What its costs are given for.
+        costs: One figure per choice, and the convolution's own.
+    """
+
+    schema: Literal["dsconvert.block-costs/1"] = _SCHEMA
+    conditions: dict[str, str]
+    block: Block
+    choices: tuple[Choice, ...]
+    costs: BlockCosts
+
+
+class Cache:
+    """The files of one target.
+
+    Args:
+        folder: Where their folder lies; it is made when the first one is written. None for
+            `cache_folder`.
+        conditions: What the costs depend on besides the block: the runtime's version and so on.
+    """
+
+    def __init__(self, folder: Path | None, conditions: Mapping[str, str]) -> None:
+        self.folder = (folder or cache_folder()) / "blocks"
+        self.conditions = dict(conditions)
+
+    def load(self, block: Block) -> Known | None:
+        """What is known of a block; None if nothing is, or its file cannot be read."""
+        path = self._path(block)
+        try:
+            known = msgspec.json.decode(path.read_bytes(), type=Known)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            logger.info("%s is ignored: %s", path, error)
+            return None
+        sound = len(known.choices) == len(known.costs.choices)
+        if not sound or known.block != block or known.conditions != self.conditions:
+            logger.info("%s is ignored: it is about something else", path)
+            return None
+        return known
+
+    def save(self, block: Block, choices: tuple[Choice, ...], costs: BlockCosts) -> None:
+        """Keep the costs of a block; a folder that cannot be written to is no failure."""
+        known = Known(conditions=self.conditions, block=block, choices=choices, costs=costs)
+        path = self._path(block)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
+        except (OSError, InputError) as error:
+            logger.warning("the cost of a block cannot be kept: %s", error)
+
+    def _path(self, block: Block) -> Path:
+        """The file of a block: named by a hash of all that its costs depend on."""
+        key = msgspec.json.encode([_SCHEMA, self.conditions, block], order="deterministic")
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.json"

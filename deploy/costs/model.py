@@ -1,0 +1,139 @@
+"""The cost model: what is known from the cache, and what is measured when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from dsconvert.converter.core.blocks import Block, BlockCosts
+from dsconvert.converter.core.errors import require
+from dsconvert.converter.core.progress import Progress, silent
+from dsconvert.converter.core.types import Choice
+
+from ..litert import LiteRT
+from ..ort import OnnxRuntime
+from ..profile import cpu_name
+from .cache import Cache
+from .forms import plain
+from .measuring import SECONDS, measure
+from .target import Target
+from .vela import estimate_block, vela_version
+
+Measure = Callable[[Block, Sequence[Choice]], BlockCosts]
+"""Measures a block and what may replace it."""
+
+
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """A `CostModel` that asks a measurement for what its cache does not know.
+
+    Attributes:
+        unit: "ms" or "cycles".
+        target: The target in words.
+        measure: Measures one block with choices that are `plain`.
+        cache: What is known.
+        progress: Told of one step per block that is measured.
+    """
+
+    unit: str
+    target: str
+    measure: Measure
+    cache: Cache
+    progress: Progress = silent
+
+    def costs(self, blocks: Sequence[tuple[Block, Sequence[Choice]]]) -> list[BlockCosts]:
+        """The costs of each block and of its choices; see `CostModel`.
+
+        Equal blocks are measured once. A known block that is asked for with other choices is
+        measured anew with all of them, so that its figures were always taken together.
+
+        Raises:
+            InputError: If a choice cannot be written down, or a convolution itself cannot be run.
+        """
+        asked: dict[Block, list[Choice]] = {}
+        for block, choices in blocks:
+            asked.setdefault(block, []).extend(map(plain, choices))
+        found: dict[Block, dict[Choice, int]] = {}
+        costs: dict[Block, BlockCosts] = {}
+        missing: dict[Block, tuple[Choice, ...]] = {}
+        for block, wanted in asked.items():
+            known = self.cache.load(block)
+            before = known.choices if known else ()
+            if known and set(wanted) <= set(before):
+                found[block], costs[block] = _places(before), known.costs
+            else:
+                missing[block] = tuple(dict.fromkeys([*before, *wanted]))
+        if missing:
+            with self.progress("Measuring blocks", len(missing)) as advance:
+                for block, choices in missing.items():
+                    measured = self.measure(block, choices)
+                    self.cache.save(block, choices, measured)
+                    found[block], costs[block] = _places(choices), measured
+                    advance()
+        return [
+            BlockCosts(
+                original=costs[block].original,
+                choices=tuple(costs[block].choices[found[block][plain(c)]] for c in choices),
+            )
+            for block, choices in blocks
+        ]
+
+
+def _places(choices: Sequence[Choice]) -> dict[Choice, int]:
+    return {choice: place for place, choice in enumerate(choices)}
+
+
+def measured_costs(
+    target: Target,
+    *,
+    cache: Path | None = None,
+    progress: Progress = silent,
+    seconds: float = SECONDS,
+) -> MeasuredCosts:
+    """The costs of blocks on a target: timed on this machine, or estimated for an NPU.
+
+    Args:
+        target: Where the network shall run.
+        cache: Folder of what is known; None for `cache_folder`.
+        progress: Told of one step per block that is measured.
+        seconds: Time to spend on one block, unless 30 invocations of each form take longer.
+
+    Raises:
+        MissingExtra: If the runtime, or Vela, is not installed.
+    """
+    if not target.on_host:
+        vela = vela_version()
+        return MeasuredCosts(
+            "cycles",
+            f"{_npu_name(target.device)} int8, estimated by Vela {vela}",
+            partial(estimate_block, target=target),
+            Cache(cache, {"vela": vela, "device": target.device}),
+            progress,
+        )
+    runtime = LiteRT if target.runtime == "litert" else OnnxRuntime
+    extra = "keras" if target.runtime == "litert" else "onnx"
+    require(runtime.module, extra, f"to measure blocks in {runtime.name}")
+    conditions = {
+        "runtime": runtime.name,
+        "version": version(runtime.package),
+        "cpu": cpu_name(),
+        "threads": str(target.threads),
+        "precision": target.precision,
+        "device": target.device,
+    }
+    threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
+    return MeasuredCosts(
+        "ms",
+        f"{runtime.name} {target.precision}, {threads}, {conditions['cpu']}",
+        partial(measure, target=target, seconds=seconds),
+        Cache(cache, conditions),
+        progress,
+    )
+
+
+def _npu_name(device: str) -> str:
+    """As Arm writes it: Ethos-U55-128."""
+    return device.replace("ethos-u", "Ethos-U")

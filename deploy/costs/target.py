@@ -1,0 +1,62 @@
+"""What costs are asked for: a runtime, a precision, a device."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import msgspec
+from dsconvert.converter.core.errors import InputError
+
+RuntimeName = Literal["litert", "ort"]
+Precision = Literal["float32", "int8"]
+HOST = "host"
+NPUS = (
+    *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
+    *(f"ethos-u65-{macs}" for macs in (256, 512)),
+    *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
+)
+"""Vela's names of the accelerators it estimates."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a network shall run.
+
+    Attributes:
+        runtime: "litert" or "ort" (ONNX Runtime).
+        precision: "float32" or "int8" (static, a scale per output channel of the weights).
+        threads: Of the runtime; an NPU has none.
+        device: "host", this machine's CPU, or an accelerator of Vela's, e.g. "ethos-u55-128".
+
+    Raises:
+        InputError: If there is no such target.
+    """
+
+    runtime: RuntimeName = "litert"
+    precision: Precision = "float32"
+    threads: int = 1
+    device: str = HOST
+
+    def __post_init__(self) -> None:
+        """Check the values and that they go together."""
+        for name, value, allowed in (
+            ("runtime", self.runtime, get_args(RuntimeName)),
+            ("precision", self.precision, get_args(Precision)),
+            ("device", self.device, (HOST, *NPUS)),
+        ):
+            if value not in allowed:
+                raise InputError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}.")
+        if self.threads < 1:
+            raise InputError(f"threads must be 1 or more, got {self.threads}.")
+        if self.device != HOST and (self.runtime, self.precision) != ("litert", "int8"):
+            raise InputError(
+                f"{self.device} runs int8 .tflite files only, "
+                f"got runtime {self.runtime} and precision {self.precision}.",
+                "Choose the runtime litert and the precision int8.",
+            )
+        if self.device != HOST and self.threads != 1:
+            raise InputError(f"{self.device} has no threads to choose, got {self.threads}.")
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is measured on this machine; estimated otherwise."""
+        return self.device == HOST
