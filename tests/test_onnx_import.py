@@ -214,6 +214,13 @@ def test_signals_and_volumes_are_channels_last_too(rank, axes):
     assert kinds(imported.model) == Counter([f"Conv{rank - 2}D", "ReLU"])
 
 
+def test_axes_of_size_one_are_moved_by_a_reshape():
+    nodes = [node("Reshape", "x s", "r"), node("Conv", "r w", "y")]
+    model = graph(nodes, ["n", 42], "y", w=floats(4, 1, 3, 3), s=np.array([-1, 1, 6, 7]))
+    imported = assert_same(model, [floats(2, 42)])
+    assert {"Permute", "Transpose"}.isdisjoint(kinds(imported.model))
+
+
 def test_a_value_is_transposed_once_for_all_who_read_it():
     nodes = [
         node("Conv", "x w", "c"),
@@ -226,6 +233,13 @@ def test_a_value_is_transposed_once_for_all_who_read_it():
     )
     imported = assert_same(model, [floats(1, 3, 6, 7)])
     assert kinds(imported.model)["Permute"] == 1
+
+
+def test_inputs_that_nothing_reads_stay_inputs():
+    model = graph([node("Relu", "x", "y")], ["n", 3], "y", inputs="x z")
+    imported = import_onnx(model)
+    assert imported.input_names == ("x", "z")
+    assert len(imported.model.inputs) == 2
 
 
 # --- names, padding, what stays exact -----------------------------------------------------------
@@ -403,6 +417,20 @@ def test_nothing_changed_is_the_same_file():
     model = small_cnn()
     imported = import_onnx(model)
     assert imported.write_back().SerializeToString() == model.SerializeToString()
+
+
+def test_weights_that_were_not_changed_are_stored_as_they_were():
+    """In whichever field of the protobuf that is."""
+    model = small_cnn()
+    (bias,) = (t for t in model.graph.initializer if t.name == "b")
+    values = numpy_helper.to_array(bias).tolist()
+    bias.CopyFrom(helper.make_tensor("b", TensorProto.FLOAT, [4], values))
+    assert bias.float_data
+    imported = import_onnx(model)
+    kernel = imported.model.get_layer("Conv_c").kernel
+    kernel.assign(kernel * 2)
+    (written,) = (t for t in imported.write_back().graph.initializer if t.name == "b")
+    assert written.SerializeToString() == bias.SerializeToString()
 
 
 def test_changed_weights_stand_where_the_old_ones_stood(tmp_path):

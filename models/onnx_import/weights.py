@@ -97,7 +97,7 @@ class Binding:
             return stored
         source = self.arrange(np.arange(stored.size).reshape(stored.shape))
         result = stored.ravel().copy()
-        result[source[changed]] = (variable[changed] / self.scale).astype(stored.dtype)
+        result[source[changed]] = variable[changed] / self.scale  # cast to the stored type
         return result.reshape(stored.shape)
 
 
