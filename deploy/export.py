@@ -48,6 +48,7 @@ def export(
     source_sha256: str = "",
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
+    gate: bool = True,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Artifact:
@@ -68,6 +69,7 @@ def export(
         source_sha256: The hash of the model file, to be kept in the artifact.
         input_names: What to call the inputs in a .tflite file; by default as in the model.
         output_names: What to call the outputs in the file; by default as in the model.
+        gate: Whether to compare the outputs at all; False for a file that is only timed.
         seed: Of random verification inputs.
         progress: Told of three steps: run the model, convert, verify.
 
@@ -104,7 +106,9 @@ def export(
                 notes = ()
             advance()
             names = source.output_names
-            fidelity = verify(temporary, names, references, inputs, quantize, verified_on)
+            fidelity = (
+                verify(temporary, names, references, inputs, quantize, verified_on) if gate else ()
+            )
             runtime = open_runtime(temporary)
             artifact = Artifact(
                 path=str(path),

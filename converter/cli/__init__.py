@@ -7,8 +7,10 @@ from .export import export
 from .finetune import finetune
 from .import_ import import_
 from .inspect import inspect
+from .plan import plan
 from .profile import profile
 from .rewrite import rewrite
+from .sweep import sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,7 +21,8 @@ def main() -> None:
     \b
     A typical run:
       dsconvert inspect  model.h5
-      dsconvert rewrite  model.h5 -o small.keras --calibration images.npz
+      dsconvert plan     model.h5 -o plan.json --calibration images.npz
+      dsconvert rewrite  model.h5 -o small.keras --plan plan.json --calibration images.npz
       dsconvert finetune small.keras --teacher model.h5 --data train.npz -o tuned.keras
       dsconvert evaluate tuned.keras --data test.npz --reference model.h5
       dsconvert export   tuned.keras -o model.tflite --quantize int8 --calibration images.npz
@@ -34,5 +37,5 @@ def main() -> None:
     """  # noqa: D301 - click reads \b as the control character
 
 
-for command in (inspect, rewrite, finetune, evaluate, export, profile, import_):
+for command in (inspect, plan, sweep, rewrite, finetune, evaluate, export, profile, import_):
     main.add_command(command)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.fidelity import OutputFidelity
     from dsconvert.converter.core.predictor import Shape
     from dsconvert.converter.core.report import RewriteReport
+    from dsconvert.converter.core.types import Plan, Totals
     from dsconvert.deploy.types import VerifiedOn
     from dsconvert.models import Epoch, FinetuneSettings, Preprocessing
 
@@ -113,3 +114,95 @@ class ImportResult(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     preprocessing: Preprocessing
     notes: tuple[str, ...]
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """The original and the rewritten network on the plan's target.
+
+    Attributes:
+        unit: "ms" (p50) or "cycles".
+        before: The original.
+        after: The rewritten network.
+        predicted: What the plan said of it.
+        error: (after − predicted) / after.
+        ratio_low: Lower end of the 95 % interval of after / before.
+        ratio_high: The upper end.
+    """
+
+    unit: str
+    before: float
+    after: float
+    predicted: float
+    error: float
+    ratio_low: float
+    ratio_high: float
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search by accuracy came to.
+
+    Attributes:
+        allowed: The most accuracy that might be lost, 0.01 for a point.
+        lost: What the plan loses.
+        original: The original's top-1.
+        tried: Accuracy lost by each plan tried, with its goal.
+    """
+
+    allowed: float
+    lost: float
+    original: float
+    tried: tuple[tuple[str, float], ...]
+
+
+class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan file.
+
+    Attributes:
+        model: The model that it is for.
+        output: The file that was written.
+        plan: Its content.
+        timed: What the networks were measured to cost; None where only MACs were planned.
+        dropped: The search by accuracy, if one was asked for.
+        preprocessing: What was done to the calibration images.
+    """
+
+    schema: Literal["dsconvert.planned/1"] = "dsconvert.planned/1"
+    model: str
+    output: str
+    plan: Plan
+    timed: Timed | None = None
+    dropped: Dropped | None = None
+    preprocessing: Preprocessing
+
+
+class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One plan of a sweep.
+
+    Attributes:
+        totals: The network as planned.
+        pairs: T of each convolution that becomes pairs, by name.
+        top1: Accuracy of the network rewritten so, where labelled data were given.
+    """
+
+    totals: Totals
+    pairs: dict[str, int]
+    top1: float | None = None
+
+
+class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The trade of harm for cost.
+
+    Attributes:
+        model: The model.
+        output: The file that was written, if one was asked for.
+        target: What the costs were measured on; empty for MACs.
+        unit: Of the costs.
+        points: Plans of least harm, the untouched network first.
+    """
+
+    schema: Literal["dsconvert.sweep/1"] = "dsconvert.sweep/1"
+    model: str
+    output: str
+    target: str
+    unit: str
+    points: tuple[SweepPoint, ...]

@@ -9,6 +9,7 @@ from . import figures, options, terminal
 from .records import RewriteResult
 
 if TYPE_CHECKING:
+    from dsconvert.converter.core.types import Plan
     from rich.console import Console
 
 
@@ -73,6 +74,12 @@ def show(console: Console, result: RewriteResult) -> None:
     help="data: fit to images (default with --calibration); svd: weights only; "
     "random: a fresh start, to compare with.",
 )
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="Do what dsconvert plan has chosen, instead of --pairs … --exclude.",
+)
 @click.option("--pairs", type=click.IntRange(1), default=1, show_default=True, metavar="T")
 @click.option(
     "--order",
@@ -95,6 +102,7 @@ def rewrite(
     calibration: str | None,
     samples: int,
     method: Any,
+    plan_file: Path | None,
     pairs: int,
     order: Any,
     include: tuple[str, ...],
@@ -120,12 +128,21 @@ def rewrite(
     kind = options.kind_of(model)
     allowed = (".onnx",) if kind == "onnx" else (".keras", ".h5")
     output = options.place(model, output, f"_ds{allowed[0]}", overwrite, allowed=allowed)
+    if plan_file is not None and (include or exclude or pairs != 1 or order != "auto"):
+        raise InputError(
+            "--plan says what becomes of every layer, so --pairs, --order, --include and "
+            "--exclude would be ignored.",
+            f"Edit {plan_file}, or make another plan.",
+        )
     if method in ("svd", "random") and calibration:
         raise InputError(
             f"--method {method} looks at no images, so --calibration would be ignored.",
             "Leave one of the two out.",
         )
+    plan = None if plan_file is None else _read_plan(plan_file)
     opened = options.open_model(model, trust, custom_objects)
+    if plan is not None and plan.source_sha256 not in ("", opened.sha256):
+        terminal.note(f"{plan_file} was made for another file than {model}; its names are used")
     folder, repairs = opened.folder, opened.repairs
     data = options.calibration_for(opened, calibration, samples, seed, prepared)
     result = run(
@@ -133,6 +150,7 @@ def rewrite(
         folder=folder,
         calibration=None if data is None else data.inputs,
         method=method,
+        plan=plan,
         pairs=pairs,
         order=order,
         include=include,
@@ -156,3 +174,25 @@ def rewrite(
         preprocessing=prepared,
         report=result.report,
     )
+
+
+def _read_plan(path: Path) -> Plan:
+    """Read a plan, edited or not.
+
+    Raises:
+        InputError: If it is none; with the place.
+    """
+    import msgspec
+    from dsconvert.converter.core.errors import InputError
+    from dsconvert.converter.core.types import Plan
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}.", f"Try: dsconvert plan MODEL -o {path}"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{path} is no plan: {error}.", "Make it with dsconvert plan, and edit it by hand."
+        ) from error
