@@ -12,17 +12,13 @@ from dsconvert.converter.core.predictor import Array
 
 from . import layout
 from .graph import Graph, Node
+from .neighbours import bias_of, is_non_negative, origin
 from .probe import Facts
 from .values import Constant, Order, Sizes, Tensor, Value, common_shape
-from .weights import MOVES, Arrange, Binding, moved_by
+from .weights import Arrange, Binding
 
 _LARGE = 4096
 """From this number of elements on, a constant operand is held by a layer."""
-_NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"})
-_KEEPS_SIGN = frozenset(
-    {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"}
-    | {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice", "Split"}
-)
 
 
 def refuse(node: Node, why: str, hint: str = "") -> InputError:
@@ -190,7 +186,7 @@ class Builder:
             arrange: Moves the stored elements to where Keras has them; computes nothing.
             scale: What they are multiplied by.
         """
-        reader, place, moves = self._origin(node, index)
+        reader, place, moves = origin(self.graph, node, index)
         value = reader.inputs[place]
         if moves is None:
             whole = arrange
@@ -203,29 +199,6 @@ class Builder:
         binding = Binding(layer.name, variable, reader.index, place, value, whole, scale)
         getattr(layer, variable).assign(binding.forward(self._facts.constants[value][0]))
         self.bindings.append(binding)
-
-    def _origin(self, node: Node, index: int) -> tuple[Node, int, Arrange | None]:
-        """The node that reads the stored tensor behind a weight, and what moves it on the way.
-
-        It is the node itself where the weight is stored, or is computed from what is stored.
-        """
-        chain: list[Node] = []
-        reader, place = node, index
-        while reader.inputs[place] not in self.graph.initializers:
-            name = reader.inputs[place]
-            producer = self.graph.producers.get(name)
-            alone = sum(x.inputs.count(name) for x in self.graph.nodes) == 1
-            if producer is None or producer.op not in MOVES or producer.domain or not alone:
-                return node, index, None
-            if any(x and x not in self.graph.constants for x in producer.inputs[1:]):
-                return node, index, None
-            chain.insert(0, producer)
-            reader, place = producer, 0
-        if not chain:
-            return node, index, None
-        added = len(self.graph.proto.graph.node) - 1 - self.graph.nodes[-1].index
-        protos = [self.graph.proto.graph.node[x.index + added] for x in chain]
-        return reader, place, moved_by(protos, self.graph.constants, node.opset)
 
     def view(self, node: Node, tensor: Any, key: tuple[slice, ...]) -> Any:
         """A strided slice of a Keras tensor."""
@@ -260,21 +233,10 @@ class Builder:
             node: A convolution or matrix product without a bias of its own.
             channel_axis: The ONNX axis of its output along which there is one bias each.
         """
-        name = node.outputs[0]
-        readers = self.graph.consumers.get(name, ())
-        if len(readers) != 1 or readers[0].op != "Add" or name in self.graph.outputs:
-            return None
-        add = readers[0]
-        index = 1 if add.inputs[0] == name else 0
-        stored = self.graph.constants.get(add.inputs[index])
-        shape = self._facts.shapes[name][0]
-        if stored is None or add.inputs[0] == add.inputs[1] or stored.ndim > len(shape):
-            return None
-        wanted = [size if axis == channel_axis else 1 for axis, size in enumerate(shape)]
-        if [1] * (len(shape) - stored.ndim) + list(stored.shape) != wanted:
-            return None
-        self._absorbed.add(add.index)
-        return add, index
+        found = bias_of(self.graph, node, self.output_shapes(node)[0], channel_axis)
+        if found is not None:
+            self._absorbed.add(found[0].index)
+        return found
 
     def absorbed(self, node: Node) -> Tensor | None:
         """The output of a node that the layer before it has taken in."""
@@ -285,16 +247,7 @@ class Builder:
 
     def is_non_negative(self, name: str) -> bool:
         """Whether a value is known to hold nothing below zero."""
-        node = self.graph.producers.get(name)
-        if node is None or node.domain:
-            return False
-        if node.op in _NON_NEGATIVE:
-            return True
-        if node.op == "Clip" and (node.get("min") is not None or self.is_constant(node, 1)):
-            return float(np.min(self.setting(node, "min", 1))) >= 0
-        if node.op in _KEEPS_SIGN:
-            return self.is_non_negative(node.inputs[0])
-        return node.op in ("Concat", "Add") and all(map(self.is_non_negative, node.inputs))
+        return is_non_negative(self.graph, name)
 
     # --- axis orders ------------------------------------------------------------------------
 
