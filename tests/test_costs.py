@@ -129,9 +129,11 @@ class TestCache:
         counted = Counted()
         for conditions in ({"version": "1"}, {"version": "2"}, {"threads": "1"}):
             model(tmp_path, counted, **conditions).costs([(SMALL, [ONE])])
-        assert len(counted.calls) == 3
+        assert len(counted.calls) == len(list(tmp_path.rglob("*.json"))) == 3
 
-    @pytest.mark.parametrize("damage", ["cut", "empty", "binary", "figures", "schema", "foreign"])
+    @pytest.mark.parametrize(
+        "damage", ["cut", "empty", "binary", "figures", "schema", "block", "target"]
+    )
     def test_damaged_files_are_ignored_and_replaced(self, tmp_path, damage):
         counted = Counted()
         model(tmp_path, counted).costs([(SMALL, [ONE])])
@@ -142,8 +144,10 @@ class TestCache:
             content["costs"]["choices"] = []
         elif damage == "schema":
             content["schema"] = "dsconvert.block-costs/0"
-        elif damage == "foreign":
+        elif damage == "block":
             content["block"]["in_channels"] = 9
+        elif damage == "target":
+            content["conditions"]["version"] = "2"
         damaged = {"cut": text[:40].encode(), "empty": b"", "binary": b"\xff\x00"}
         path.write_bytes(damaged.get(damage, json.dumps(content).encode()))
         (costs,) = model(tmp_path, counted).costs([(SMALL, [ONE])])
