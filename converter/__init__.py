@@ -1,7 +1,8 @@
 """The rewrite: trained convolutions become depthwise + pointwise pairs.
 
-`inspect` shows what a model's convolutions are and what rewriting them would do; `rewrite` does it
-and returns a `Rewritten`: the new model, the plan and a report.
+`inspect` shows what a model's convolutions are and what rewriting them would do; `prospect` finds
+out what each may become, what that costs and what it harms; `rewrite` does it and returns a
+`Rewritten`: the new model, the plan and a report.
 """
 
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .core.types import Plan
     from .inspection import Inspection, inspect
+    from .planner import prospect
     from .rewriting import Rewritten, rewrite
 
 _HOME = {
@@ -17,10 +19,11 @@ _HOME = {
     "Plan": ".core.types",
     "Rewritten": ".rewriting",
     "inspect": ".inspection",
+    "prospect": ".planner",
     "rewrite": ".rewriting",
 }
 
-__all__ = ["Inspection", "Plan", "Rewritten", "inspect", "rewrite"]
+__all__ = ["Inspection", "Plan", "Rewritten", "inspect", "prospect", "rewrite"]
 
 
 def __getattr__(name: str) -> Any:

@@ -171,7 +171,7 @@ def rewrite(
         sha256=digest,
         size_bytes=size,
         repairs=repairs,
-        preprocessing=prepared,
+        preprocessing=prepared if data is None else data.preprocessing,
         report=result.report,
     )
 

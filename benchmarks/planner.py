@@ -1,0 +1,278 @@
+"""Plans against their promises: accuracy at a budget, speed, targets, prediction, planning time.
+
+``planner.py --models FOLDER --data cifar10.npz [--only budgets,speed,targets,resnet50]``: the
+folder has the sub-folders keras and onnx. Effects and costs that are in the cache are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESNET8, VGG6, machine, table
+
+PREPARE = {"scale": None, "mean": None, "std": None, "channels_first": False}
+DESK = {
+    "threads": 1,
+    "precision": None,
+    "device": "host",
+    "runtime": None,
+    "samples": 1000,
+    "max_pairs": 4,
+    "include": (),
+    "exclude": (),
+    "memory": 2 << 30,
+    "seed": 0,
+    "trust": True,
+    "custom_objects": None,
+    "prepare": PREPARE,
+}
+MNIST_LIKE = 28
+TARGETS = {
+    "LiteRT float32": {"runtime": "litert"},
+    "LiteRT int8": {"runtime": "litert", "precision": "int8"},
+    "ONNX Runtime": {"runtime": "ort"},
+    "Ethos-U55-128": {"device": "ethos-u55-128"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("../shared/models"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10.npz"))
+    parser.add_argument("--only", default="budgets,speed,targets,resnet50")
+    chosen = parser.parse_args()
+    print(f"Machine: {machine()}")
+    parts: dict[str, Callable[[Path, Path], None]] = {
+        "budgets": budgets,
+        "speed": speed,
+        "targets": targets,
+        "resnet50": resnet50,
+    }
+    for name in chosen.only.split(","):
+        parts[name](chosen.models, chosen.data)
+
+
+# Accuracy at a budget of MACs.
+
+
+def budgets(models: Path, data: Path) -> None:
+    from dsconvert.converter.cli import planning
+
+    def rows() -> Iterator[list[Any]]:
+        for name, limits in ((RESNET8, ("6.25M", "7M")), (VGG6, ("0.3x",))):
+            for limit in limits:
+                goals = planning.as_goals(None, limit, None, None, None)
+                file = models / "keras" / name
+                with planning.desk(file, goals, calibration=str(data), **DESK) as desk:
+                    images = planning.options.data_for(
+                        desk.opened, str(data), split="test", seed=0, labels=True
+                    )
+                    original = planning.top1(desk.opened.model, desk.opened, images)
+                    plan = desk.prospect.plan(goals)
+                    result = desk.rewrite(plan)
+                    top1 = planning.top1(result.model, desk.opened, images)
+                yield [
+                    name,
+                    f"≤ {limit}",
+                    f"{(result.report.macs_after or 0) / 1e6:.2f}",
+                    f"{100 * original:.2f}",
+                    f"{100 * top1:.2f}",
+                    result.report.trials[0].recipe,
+                    _pairs(plan),
+                ]
+
+    table(
+        "No training: top-1 at a budget of MACs, 1,000 unlabelled images",
+        ["model", "budget", "M MACs", "original %", "planned %", "fitted with", "T per layer"],
+        rows(),
+    )
+
+
+def _pairs(plan: Any) -> str:
+    return " ".join(
+        "–" if layer.choice is None else f"{layer.choice.pairs}{layer.choice.order[0]}"
+        for layer in plan.layers
+        if layer.reason is None or layer.reason.code in ("kept", "no-gain", "stem")
+    )
+
+
+# Never slower.
+
+
+def speed(models: Path, data: Path) -> None:
+    errors: list[float] = []
+    rows = list(_speed_rows(models, errors))
+    table(
+        "Planned without a goal, one thread, float32: p50 against the original's",
+        ["model", "runtime", "convolutions", "planned: measured", "predicted", "naive T = 2"],
+        rows,
+    )
+    if errors:
+        print(
+            f"\nPredicted against measured time: median error "
+            f"{100 * statistics.median(errors):.1f} %, largest {100 * max(errors):.1f} %, "
+            f"{len(errors)} networks."
+        )
+
+
+def _speed_rows(models: Path, errors: list[float]) -> Iterator[list[Any]]:
+    files = sorted(path for path in models.rglob("*") if path.is_file() and path.suffix != ".md")
+    for file in files:
+        if file.suffix not in (".h5", ".hdf5", ".keras", ".onnx"):
+            continue
+        for runtime in ("litert", "ort"):
+            yield [file.name, runtime, *_one_speed(file, runtime, errors)]
+
+
+def _one_speed(file: Path, runtime: str, errors: list[float]) -> list[str]:
+    from dsconvert.converter.cli import planning
+    from dsconvert.converter.core.errors import DsconvertError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            calibration = _images_for(file, Path(folder))
+            chosen = DESK | {"runtime": runtime, "samples": 20, "calibration": calibration}
+            goals = planning.as_goals(None, None, None, None, None)
+            with planning.desk(file, goals, **chosen) as desk:
+                return _compare(desk, goals, errors)
+        except DsconvertError as error:
+            return ["", f"– ({error.message[:90]})", "", ""]
+
+
+def _compare(desk: Any, goals: Any, errors: list[float]) -> list[str]:
+    plan = desk.prospect.plan(goals)
+    naive = _naive(plan)
+    if not naive.chosen:
+        return [f"0 of {len(plan.layers)}", "nothing to rewrite", "", ""]
+    build = desk.workshop.build
+    files = [desk.original, build(desk.rewrite(naive, fitted=False).model, "naive")]
+    if plan.chosen:
+        files.append(build(desk.rewrite(plan, fitted=False).model, "planned"))
+    measured = desk.workshop.profile(*files, runs=150)
+    before = measured[0].latency.p50_ms
+    told = "unchanged"
+    predicted = ""
+    if plan.chosen:
+        after = measured[2].latency.p50_ms
+        guess = plan.after.cost - plan.before.cost + before
+        errors.append(abs(after - guess) / after)
+        told, predicted = _ratio(measured[2]), f"{guess / before:.2f}"
+    return [f"{len(plan.chosen)} of {len(plan.layers)}", told, predicted, _ratio(measured[1])]
+
+
+def _ratio(measurement: Any) -> str:
+    one = measurement.comparison
+    return f"{one.ratio:.2f} ({one.low:.2f}–{one.high:.2f}), {one.verdict}"
+
+
+def _naive(plan: Any) -> Any:
+    """Every convolution, the stem included, as one pair with depth_multiplier 2."""
+    import msgspec
+    from dsconvert.converter.core.types import Choice
+
+    can = ("kept", "no-gain", "stem", "no-saving")
+    choice = Choice(pairs=2, order="depthwise-first", lowering="multiplier")
+    layers = tuple(
+        msgspec.structs.replace(layer, choice=choice, reason=None)
+        if layer.choice is not None or (layer.reason and layer.reason.code in can)
+        else layer
+        for layer in plan.layers
+    )
+    return msgspec.structs.replace(plan, layers=layers)
+
+
+def _images_for(file: Path, folder: Path) -> str:
+    """Smooth random images of the shape that a model takes; their values do not change its time."""
+    from dsconvert.converter.cli import options
+
+    opened = options.open_model(file, True, None)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, shape in zip(opened.input_names, opened.input_shapes, strict=True):
+        sizes = [
+            size or (3 if axis == 1 and len(shape) == 2 else 64) for axis, size in enumerate(shape)
+        ][1:]
+        arrays[name] = rng.random((20, *sizes), dtype=np.float32)
+    path = folder / "images.npz"
+    if len(arrays) == 1:
+        arrays = {"x": next(iter(arrays.values()))}
+    np.savez(path, **arrays)
+    return str(path)
+
+
+# One network, four targets.
+
+
+def targets(models: Path, data: Path) -> None:
+    from dsconvert.converter.cli import planning
+
+    file = models / "keras" / RESNET8
+    goals = planning.as_goals(None, None, None, None, 0.25)
+    plans, rows = {}, []
+    for name, target in TARGETS.items():
+        with planning.desk(file, goals, calibration=str(data), **DESK | target) as desk:
+            plans[name] = desk.prospect.plan(goals)
+    for name, target in TARGETS.items():
+        with planning.desk(file, goals, calibration=str(data), **DESK | target) as desk:
+            built = [
+                desk.workshop.build(desk.rewrite(plan, fitted=False).model, f"plan{number}")
+                for number, plan in enumerate(plans.values())
+            ]
+            before, *costs = desk.workshop.cost(desk.original, *built)
+            rows.append([name, *(f"{cost / before:.3f}" for cost in costs)])
+    for name, plan in plans.items():
+        print(f"\n{name}: {_pairs(plan)}")
+    table(
+        f"{RESNET8}: the least cost at harm ≤ 0.25, as a share of the original's on each target",
+        ["on", *(f"planned for {name}" for name in plans)],
+        rows,
+    )
+
+
+# How long planning takes.
+
+
+def resnet50(models: Path, data: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        code = (
+            "import sys, keras, numpy as np\n"
+            "keras.utils.set_random_seed(0)\n"
+            "keras.applications.ResNet50(weights=None).save(sys.argv[1])\n"
+            "x = np.random.default_rng(0).random((32, 224, 224, 3), np.float32)\n"
+            "np.savez(sys.argv[2], x=x)\n"
+        )
+        model, images = folder / "resnet50.keras", folder / "images.npz"
+        subprocess.run([sys.executable, "-c", code, model, images], check=True)
+        environment = os.environ | {"DSCONVERT_CACHE": str(folder / "cache")}
+        rows = []
+        for run in ("first", "again"):
+            plan = folder / f"{run}.json"
+            command = [
+                *(sys.executable, "-c", "from dsconvert.converter.cli import main; main()"),
+                *("plan", model, "-o", plan, "--calibration", images, "-q"),
+            ]
+            started = time.perf_counter()
+            done = subprocess.run(
+                command, check=True, env=environment, capture_output=True, text=True
+            )
+            rows.append([run, f"{time.perf_counter() - started:.0f}"])
+            told = [
+                line for line in done.stdout.splitlines() if " of 5" in line or "measured" in line
+            ]
+            print("\n" + "\n".join(told))
+    table("ResNet50 (random weights), 32 images of 224²: time to plan", ["run", "s"], rows)
+
+
+if __name__ == "__main__":
+    main()
