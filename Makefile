@@ -47,7 +47,11 @@ bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' s
 	$(BIN)/python benchmarks/latency.py $(BENCH)
 	$(BIN)/python benchmarks/accuracy.py $(BENCH)
 	$(BIN)/python benchmarks/distillation.py $(BENCH)
+	$(BIN)/python benchmarks/onnx_models.py $(BENCH)
+	$(BIN)/python benchmarks/planner.py $(BENCH)
+	$(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/onnx_scale.py
 
 # MODEL may be a Keras or an .onnx file.
 # make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']

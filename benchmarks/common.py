@@ -16,18 +16,18 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 warnings.filterwarnings("ignore")
 
-RESNET8 = "mlperf_tiny_resnet8_cifar10.h5"
-VGG6 = "vgg6_cifar10.h5"
+RESNET8 = "keras/mlperf_tiny_resnet8_cifar10.h5"
+VGG6 = "keras/vgg6_cifar10.h5"
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """The options of every benchmark."""
+def arguments(description: str | None, *parts: str) -> argparse.Namespace:
+    """The options of every benchmark; one of several parts can be left out with --only."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--models",
         type=Path,
-        default=Path("../shared/models/keras"),
-        help=f"folder with {RESNET8} (MLPerf Tiny) and {VGG6}",
+        default=Path("../shared/models"),
+        help=f"folder with {RESNET8} (MLPerf Tiny), {VGG6}, onnx/…",
     )
     parser.add_argument(
         "--data",
@@ -35,6 +35,8 @@ def arguments(description: str | None) -> argparse.Namespace:
         default=Path("../shared/data/cifar10.npz"),
         help="CIFAR-10 as x_train, y_train, x_test, y_test (uint8)",
     )
+    if parts:
+        parser.add_argument("--only", default=",".join(parts), help="some of: %(default)s")
     chosen = parser.parse_args()
     for path in (chosen.models, chosen.data):
         if not path.exists():

@@ -1,12 +1,7 @@
-"""ONNX models by other people: rewritten at full rank, at the Keras path's accuracy, fine-tuned.
-
-``onnx_models.py --models FOLDER --data cifar10.npz [--only exact,accuracy,finetune]``: the folder
-has the sub-folders keras and onnx.
-"""
+"""ONNX models by other people: rewritten at full rank, at the Keras path's accuracy, fine-tuned."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESNET8, machine, table
+from common import RESNET8, arguments, machine, table
 
 RESNET8_ONNX = (
     "resnet8_tf2onnx_op13.onnx",
@@ -29,11 +24,7 @@ SIZES = {"height": 64, "width": 64, "sequence": 512}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("../shared/models"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10.npz"))
-    parser.add_argument("--only", default="exact,accuracy,finetune")
-    chosen = parser.parse_args()
+    chosen = arguments(__doc__, "exact", "accuracy", "finetune")
     print(f"Machine: {machine()}")
     parts: dict[str, Callable[[Path, Path], None]] = {
         "exact": exact,
@@ -95,7 +86,7 @@ def _input(item: Any, rng: np.random.Generator) -> Any:
 
 def accuracy(models: Path, data: Path) -> None:
     def rows() -> Iterator[list[Any]]:
-        files = [models / "keras" / RESNET8, *(models / "onnx" / name for name in RESNET8_ONNX)]
+        files = [models / RESNET8, *(models / "onnx" / name for name in RESNET8_ONNX)]
         with tempfile.TemporaryDirectory() as folder:
             for pairs in (1, 2, 3):
                 for file in files:

@@ -1,12 +1,7 @@
-"""Plans against their promises: accuracy at a budget, speed, targets, prediction, planning time.
-
-``planner.py --models FOLDER --data cifar10.npz [--only budgets,speed,targets,resnet50]``: the
-folder has the sub-folders keras and onnx. Effects and costs that are in the cache are used.
-"""
+"""Plans against their promises: accuracy at a budget, speed, targets, prediction, planning time."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -18,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESNET8, VGG6, machine, table
+from common import RESNET8, VGG6, arguments, machine, table
 
 PREPARE = {"scale": None, "mean": None, "std": None, "channels_first": False}
 DESK = {
@@ -46,11 +41,7 @@ TARGETS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("../shared/models"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10.npz"))
-    parser.add_argument("--only", default="budgets,speed,targets,resnet50")
-    chosen = parser.parse_args()
+    chosen = arguments(__doc__, "budgets", "speed", "targets", "resnet50")
     print(f"Machine: {machine()}")
     parts: dict[str, Callable[[Path, Path], None]] = {
         "budgets": budgets,
@@ -72,7 +63,7 @@ def budgets(models: Path, data: Path) -> None:
         for name, limits in ((RESNET8, ("6.25M", "7M")), (VGG6, ("0.3x",))):
             for limit in limits:
                 goals = planning.as_goals(None, limit, None, None, None)
-                file = models / "keras" / name
+                file = models / name
                 with planning.desk(file, goals, calibration=str(data), **DESK) as desk:
                     images = planning.options.data_for(
                         desk.opened, str(data), split="test", seed=0, labels=True
@@ -216,7 +207,7 @@ def _images_for(file: Path, folder: Path) -> str:
 def targets(models: Path, data: Path) -> None:
     from dsconvert.converter.cli import planning
 
-    file = models / "keras" / RESNET8
+    file = models / RESNET8
     goals = planning.as_goals(None, None, None, None, 0.25)
     plans, rows = {}, []
     for name, target in TARGETS.items():
