@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def short(value: float | None, unit: str = "") -> str:
-    """1,234,567 as "1.23 M"; None as "–"."""
-    if value is None:
-        return "–"
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g}{' ' + unit if unit else ''}"
+from dsconvert.converter.core.words import short as short
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from .types import Choice, Effect
+
+logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -37,7 +40,8 @@ class EffectCache:
     """The effects measured so far for one model, one set of images and one way of measuring.
 
     One line per effect is added as soon as it is known, so that an interrupted run goes on where
-    it stopped. A line that cannot be read, as one cut short, is left out.
+    it stopped. A line that cannot be read, as one cut short, is left out; a file that cannot be
+    read or written makes the next run longer and does not stop this one.
 
     Args:
         parts: What the effects depend on: hashes, versions, settings.
@@ -47,6 +51,7 @@ class EffectCache:
     def __init__(self, *parts: object, folder: Path | None = None) -> None:
         name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
         self.path = (folder or cache_folder()) / "effects" / f"{name}.jsonl"
+        self._warned = False
 
     def known(self) -> dict[tuple[str, Choice], Effect]:
         """What is there already."""
@@ -54,15 +59,27 @@ class EffectCache:
 
     def record(self, layer: str, choice: Choice, effect: Effect) -> None:
         """Add one effect."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.write(msgspec.json.encode(_Entry(layer, choice, effect)) + b"\n")
+        line = msgspec.json.encode(_Entry(layer, choice, effect)) + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # the last run was cut short within a line
+                        line = b"\n" + line
+                file.write(line)
+        except OSError as error:
+            if not self._warned:
+                logger.warning("effects cannot be kept for the next run: %s", error)
+            self._warned = True
 
     def _entries(self) -> Iterator[_Entry]:
-        if not self.path.exists():
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except OSError:
             return
-        for line in self.path.read_bytes().splitlines():
+        for line in lines:
             try:
                 yield msgspec.json.decode(line, type=_Entry)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -54,6 +55,8 @@ def parse_limit(text: str, resource: str) -> Limit:
     try:
         number = float(match[1]) if match else 0.0
     except ValueError:
+        number = 0.0
+    if math.isinf(number):
         number = 0.0
     if number > 0 and unit in ("x", "×", "%"):
         return Limit(value=number / 100 if unit == "%" else number, relative=True, text=text)

@@ -12,9 +12,11 @@ from .errors import InputError
 from .limits import Limit
 from .selection import Infeasible, Option, frontier, knee, least_cost, least_harm, total
 from .types import Choice, ConvSpec, Effect, Figure, LayerPlan, Plan, Reason, Totals
+from .words import short
 
 _POINTS = 24
 """Budgets looked at to find the knee."""
+_WORDS = {"macs": "MACs", "params": "parameters"}
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +79,7 @@ class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def words(self) -> tuple[str, ...]:
         """As the user put them."""
         told = [
-            f"{name} ≤ {limit.text}"
+            f"{_WORDS.get(name, name)} ≤ {limit.text}"
             for name in ("latency", "macs", "params", "size")
             if (limit := getattr(self, name)) is not None
         ]
@@ -139,32 +141,56 @@ class Prospect:
         except Infeasible as error:
             raise self._unreachable(goals, error.least) from error
         if goals.max_error is not None and total(self._options, chosen) > goals.max_error:
+            kept = msgspec.structs.replace(goals, max_error=None).words()
             raise InputError(
-                f"within {', '.join(goals.words())} the least harm is "
-                f"{total(self._options, chosen):.4g}.",
+                f"within {', '.join(kept)} the least harm is "
+                f"{total(self._options, chosen):.3g}; {goals.max_error:g} is allowed.",
                 "Allow more of one or the other.",
             )
         return self._assembled(chosen, goals.words(), (note,))
 
-    def sweep(self, points: int) -> list[Plan]:
-        """Plans of least harm at falling budgets of `resource`, the untouched network first."""
-        budgets = frontier(self._options, self.resource, points) if self._options else [[]]
-        plans = []
-        for chosen in budgets:
-            plan = self._assembled(chosen, (), ())
-            spent = {"cost": plan.after and plan.after.cost, "macs": plan.after and plan.after.macs}
-            amount = spent.get(self.resource, plan.after and plan.after.params) or 0
-            goal = f"{self._word} ≤ {amount:.4g}{f' {self.unit}' if self.unit else ''}"
-            plans.append(msgspec.structs.replace(plan, goal=(goal,)))
-        return plans
+    def sweep(self, points: int, goals: Goals | None = None) -> list[Plan]:
+        """Plans of least harm at falling budgets of `resource`, all within the goals.
+
+        Without goals the first one is the untouched network, or what saves at no harm at all.
+
+        Raises:
+            InputError: If no plan keeps the goals, or one asks for what is not known.
+        """
+        goals = goals or Goals()
+        limits = self._limits(goals)
+        if goals.max_error is not None:
+            limits["harm"] = goals.max_error
+        try:
+            budgets = frontier(self._options, self.resource, points, limits)
+        except Infeasible as error:
+            raise self._unreachable(goals, error.least) from error
+        return [self._budgeted(self._assembled(chosen, (), ())) for chosen in budgets]
 
     # Choosing.
 
     @property
     def _word(self) -> str:
-        return {"cost": "cycles" if self.unit == "cycles" else "time"}.get(
-            self.resource, self.resource
-        )
+        if self.resource == "cost":
+            return "cycles" if self.unit == "cycles" else "time"
+        return _WORDS[self.resource]
+
+    def _unit_of(self, resource: str) -> str:
+        return {"cost": self.unit, "size": "bytes", **_WORDS}[resource]
+
+    def _budgeted(self, plan: Plan) -> Plan:
+        """The plan with what it comes to as its goal."""
+        assert plan.after is not None, "a prospect's plans have totals"
+        resource, after = self.resource, plan.after
+        amount = {"cost": after.cost, "macs": after.macs, "params": after.params}[resource]
+        if amount is None:  # only the layers were measured, not the network
+            amount = sum(
+                _value(layer.cost_after if layer.choice else layer.cost_before)
+                for layer in plan.layers
+            )
+        unit = f" {self.unit}" if self._word == "time" else ""
+        goal = f"{self._word} ≤ {short(amount)}{unit}"
+        return msgspec.structs.replace(plan, goal=(goal,))
 
     def _limits(self, goals: Goals) -> dict[str, float]:
         """By resource, what is left for the layers that can change."""
@@ -180,10 +206,11 @@ class Prospect:
             if limit is None:
                 continue
             if original is None:
+                raise _unknown(name)
+            if name == "cost" and self.unit == "cycles" and not limit.relative:
                 raise InputError(
-                    f"the network's {'time was not measured' if name == 'cost' else name}"
-                    f"{'' if name == 'cost' else ' are unknown: its image size is free'}.",
-                    "Add --runtime litert or ort." if name == "cost" else "Use another target.",
+                    f"{self.target} gives cycles, and {limit.text!r} is a time.",
+                    "Write a share of the original, as 0.5x.",
                 )
             resource = "params" if name == "size" else name
             fixed = original / unit - total(self._options, self._untouched, resource)
@@ -198,33 +225,44 @@ class Prospect:
 
     def _at_the_knee(self) -> Plan:
         if not self._options:
-            return self._assembled([], (), ("nothing is worth rewriting",))
+            return self._assembled([], (), ())
         points = frontier(self._options, self.resource, _POINTS)
         costs = [total(self._options, chosen, self.resource) for chosen in points]
         harms = [total(self._options, chosen) for chosen in points]
         best = knee(costs, harms)
         note = (
-            f"no goal was given: the knee of {len(points)} plans from "
-            f"{costs[0]:.4g} to {costs[-1]:.4g} {self.unit or self.resource} in the layers that "
-            f"can change, of harm {harms[0]:.3g} to {harms[-1]:.3g}; beyond it harm rises faster "
-            f"than {self._word} falls"
+            f"no goal was given: the knee of {len(points)} plans from {short(costs[0])} to "
+            f"{short(costs[-1])} {self._unit_of(self.resource)} in the layers that can change, "
+            f"of harm {harms[0]:.3g} to {harms[-1]:.3g}; beyond it harm rises faster "
+            f"than {self._word} fall{'s' if self._word == 'time' else ''}"
         )
+        if len(points) == 1:
+            note = f"no goal was given: no plan has less harm, and none saves more {self._word}"
         return self._assembled(points[best], (), (note,))
 
     def _unreachable(self, goals: Goals, least: Mapping[str, float]) -> InputError:
+        """What to say when no plan keeps the goals: how far one could go for each of them."""
         told = []
+        before = self.before
+        originals = {"cost": before.cost, "macs": before.macs, "params": before.params}
         for resource, amount in least.items():
-            original = {"cost": self.before.cost, "macs": self.before.macs}.get(
-                resource, self.before.params
-            )
-            if resource == "harm" or original is None:
+            original = originals.get(resource)
+            if original is None:
+                told.append(f"harm {short(amount)}")
                 continue
             rest = original - total(self._options, self._untouched, resource)
-            unit = self.unit if resource == "cost" else resource
-            told.append(f"{amount + rest:.4g} {unit} of {original:.4g}")
+            shown, scale = resource, 1
+            if resource == "params" and goals.params is None:
+                shown, scale = "size", self.bytes_per_weight
+            told.append(
+                f"{short((amount + rest) * scale)} of {short(original * scale)} "
+                f"{self._unit_of(shown)}"
+            )
+        each = ", each by itself" if len(told) > 1 else ""
         return InputError(
-            f"no plan keeps {', '.join(goals.words())}; the least there is: {', '.join(told)}.",
-            "Ask for less, or allow more pairs with --max-pairs.",
+            f"no plan keeps {', '.join(goals.words())}; the least there is: "
+            f"{', '.join(told)}{each}.",
+            "Ask for less; dsconvert sweep shows what there is to be had.",
         )
 
     # Writing it down.
@@ -257,9 +295,20 @@ class Prospect:
                 cost=cost,
                 harm=sum(pick.effect.harm for _, pick in saved),
             ),
-            notes=(*self.notes, *notes),
+            notes=(*self.notes, *(notes if self._open else ("nothing is worth rewriting",))),
             layers=tuple(_layer_plan(layer, picks.get(layer.name)) for layer in self.layers),
         )
+
+
+def _unknown(name: str) -> InputError:
+    if name == "cost":
+        return InputError(
+            "the network's time was not measured.", "Give prospect() costs and network_cost."
+        )
+    return InputError(
+        f"the network's {_WORDS[name]} are unknown: its image size is free.",
+        "Limit its parameters, size or latency instead, or fix the size.",
+    )
 
 
 def _value(figure: Figure | None) -> float:

@@ -16,6 +16,9 @@ from .types import Float, as_float
 _SCALE = 1e4
 """What the largest term of the objective becomes: HiGHS stops at an absolute gap of 1e-6."""
 
+_TOLERANCE = 1e-6
+"""By what share of the largest figure HiGHS lets a limit be passed."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -78,17 +81,30 @@ def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) ->
     return float(sum(_value(option, resource) for option in options))
 
 
-def frontier(layers: Layers, resource: str, points: int) -> list[list[int]]:
-    """The least harm at ``points`` budgets between the dearest harmless choice and the cheapest.
+def frontier(
+    layers: Layers, resource: str, points: int, limits: Mapping[str, float] | None = None
+) -> list[list[int]]:
+    """The least harm at ``points`` budgets from the dearest choice worth taking to the cheapest.
 
-    Equal choices are given once, dearest first.
+    The dearest is the cheapest of those of least harm. Equal choices are given once, dearest first.
+
+    Args:
+        layers: The options of each layer, at least one.
+        resource: What the budgets are of.
+        points: How many budgets.
+        limits: By resource, or "harm", what the total may come to in any case.
+
+    Raises:
+        Infeasible: If no choice keeps the limits.
     """
-    dearest = total(layers, least_cost(layers, resource, _least(layers, None)), resource)
-    cheapest = _least(layers, resource)
+    limits = limits or {}
+    mildest = total(layers, least_harm(layers, limits))
+    dearest = total(layers, least_cost(layers, resource, _met(mildest), limits), resource)
+    cheapest = total(layers, _solve(layers, _values(layers, resource), limits), resource)
     found: list[list[int]] = []
     for budget in np.linspace(dearest, cheapest, points):
-        # A budget met exactly must not fail by the rounding of its own sum.
-        chosen = least_harm(layers, {resource: float(budget) + 1e-9 * abs(dearest)})
+        spent = min(_met(float(budget), dearest), limits.get(resource, np.inf))
+        chosen = least_harm(layers, {**limits, resource: spent})
         if chosen not in found:
             found.append(chosen)
     return found
@@ -103,6 +119,11 @@ def knee(costs: Sequence[float], harms: Sequence[float]) -> int:
     """
     x, y = _unit(costs), _unit(harms)
     return int(np.argmax((1 - x) - y))
+
+
+def _met(limit: float, scale: float | None = None) -> float:
+    """A limit that does not fail by the rounding of the very sum that meets it."""
+    return limit + 1e-9 * abs(limit if scale is None else scale)
 
 
 def _unit(values: Sequence[float]) -> Float:
@@ -127,27 +148,35 @@ def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> lis
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     if not layers:
+        if any(limit < 0 for limit in limits.values()):
+            raise Infeasible(dict.fromkeys(limits, 0.0))
         return []
     sizes = [len(layer) for layer in layers]
     owner = np.repeat(np.arange(len(layers)), sizes)
     one_each = (owner == np.arange(len(layers))[:, None]).astype(float)
-    constraints = [LinearConstraint(one_each, 1, 1)]
-    for resource, limit in limits.items():
+    rows, most = np.empty((len(limits), len(owner))), np.empty(len(limits))
+    for place, (resource, limit) in enumerate(limits.items()):
         row = _values(layers, None if resource == "harm" else resource)
         scale = max(float(np.abs(row).max()), abs(limit)) or 1.0
-        constraints.append(LinearConstraint(row[None] / scale, -np.inf, limit / scale))
+        rows[place], most[place] = row / scale, limit / scale
     largest = float(np.abs(objective).max())
-    result = milp(
-        objective * (_SCALE / largest if largest > 0 else 1.0),
-        integrality=np.ones(len(objective)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
-    if result.x is None:
-        raise Infeasible({resource: _least(layers, resource) for resource in limits})
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return [
-        int(np.argmax(result.x[start : start + size]))
-        for start, size in zip(starts, sizes, strict=True)
-    ]
+    # HiGHS keeps limits to 1e-6, but its presolve can miss a choice that meets one exactly. So it
+    # gets more room at first; what keeps the limits all the same is the best there is.
+    for room in (2 * _TOLERANCE, 0.0):
+        result = milp(
+            objective * (_SCALE / largest if largest > 0 else 1.0),
+            integrality=np.ones(len(objective)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                *([LinearConstraint(rows, -np.inf, most + room)] if limits else []),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
+        if result.x is None:
+            break
+        picked = [int(np.argmax(np.where(owner == i, result.x, -1.0))) for i in range(len(layers))]
+        if not room or np.all(rows[:, picked].sum(axis=1) <= most + _TOLERANCE):
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            return [int(place - start) for place, start in zip(picked, starts, strict=True)]
+    raise Infeasible({resource: _least(layers, resource) for resource in limits})
