@@ -312,6 +312,8 @@ class TestExternalData:
         net = Net()
         net.conv("x", "y", (6, 8))
         net.constant("out", (300,))
+        inside = numpy_helper.from_array(images(300), "inside")
+        net.node("Constant", [], "kept", value=inside)
         rng = np.random.default_rng(0)
         numbers = rng.integers(-8, 8, 5001)
         net.weights += [
@@ -338,6 +340,9 @@ class TestExternalData:
         assert moved == {"y.kernel", "out", "typed", "half", "int4", "uint8", "int64", "bool"}
         for tensor in onnx.load(tmp_path / "new.onnx").graph.initializer:
             np.testing.assert_array_equal(numpy_helper.to_array(tensor), expected[tensor.name])
+        # Not all runtimes look for a node's own tensors elsewhere.
+        saved = onnx.load(tmp_path / "new.onnx", load_external_data=False)
+        assert saved.graph.node[1].attribute[0].t == inside
         session(tmp_path / "new.onnx")
 
     def test_a_failed_run_leaves_what_was_there(self, folder, monkeypatch):

@@ -521,6 +521,14 @@ class TestBatchNormalization:
         result = rewritten(net.model("y mean var", inputs={"x": (2, 6, 9, 10)}), "a")
         assert "BatchNormalization" in kinds(result)
 
+    def test_in_training_as_it_used_to_be_stays(self):
+        """Up to opset 13 it trains where its statistics are outputs. ONNX Runtime does not."""
+        net = Net()
+        net.conv("x", "a")
+        net.norm("a", ["y", "mean", "var"])
+        model = net.model("y mean var", opset=13, inputs={"x": (2, 6, 9, 10)})
+        assert "BatchNormalization" in kinds(rewrite(model, include=("a",)).model)
+
     def test_with_computed_parameters_stays(self):
         net = normed()
         net.node("Abs", "y.var", "positive")
@@ -843,3 +851,33 @@ def test_full_rank_stays_within_the_order():
     result = rewrite(two_convs().model("b"), include=("a",), pairs=FULL_RANK)
     (row,) = [row for row in result.report.layers if row.pairs]
     assert row.pairs in (6, 8)
+
+
+DATA = images(40, 6, 9, 10, seed=7)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("tail", ["none", "norm", "dead channels", "mul and add", "half"])
+def test_fitted_to_data(tail, order):
+    """The error falls with the number of pairs, down to rounding, whatever follows."""
+    net = Net(dtype=np.float16 if tail == "half" else np.float32)
+    net.conv("x", "a", bias=tail != "norm", pads=[1] * 4)
+    if tail == "mul and add":
+        net.node("Mul", [net.constant("gain", (8, 1, 1)), "a"], "m")
+        net.node("Add", ["m", net.constant("offset", (1, 8, 1, 1))], "y")
+    elif tail != "none":
+        net.norm("a", "y")
+    if tail == "dead channels":
+        gamma = next(t for t in net.weights if t.name == "y.gamma")
+        values = np.float32([0, 1, -2, 0, 3, 0, 1, 0])
+        gamma.CopyFrom(numpy_helper.from_array(values, "y.gamma"))
+    model = net.model("a" if tail == "none" else "y")
+    x = X.astype(net.dtype)
+    errors = []
+    for pairs in (1, 2, 4, FULL_RANK):
+        result = rewritten(model, "a", pairs=pairs, order=order, calibration=DATA.astype(net.dtype))
+        assert set(kinds(result)) <= {"Conv", "Add"}
+        errors.append(relative(outputs(model, x)[0], outputs(result, x)[0]))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.05
+    assert errors[-1] < (5e-3 if tail == "half" else 1e-5)
