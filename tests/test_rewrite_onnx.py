@@ -763,7 +763,7 @@ class TestLeftAlone:
         assert "Convert_y" not in reasons(model)
 
     def test_inside_other_graphs(self):
-        """If, Loop and Scan bodies, nested ones, and functions; the main graph's is rewritten."""
+        """Branches, nested ones, loops and functions; the main graph's is rewritten."""
 
         def graph(name, nodes, given=(), made=("out",)):
             values = [onnx.ValueInfoProto(name=n) for n in made]
