@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ from .front_end import Convolution, front_end
 MOST_PAIRS = 4
 _METHOD = "effects/1"
 """Changes whenever effects measured before would come out differently."""
+_UNUSABLE = Reason(
+    code="unusable",
+    text="each choice needs more memory to be fitted, or makes outputs NaN or infinite",
+)
 
 
 def prospect(
@@ -171,9 +176,11 @@ class _Row:
 
     def prospects(self, effects: Effects) -> Prospects:
         """The record, with the effects of what is left."""
-        spec = self.spec
-        if spec is None or self.reason is not None:
-            return Prospects(name=self.name, spec=spec, reason=self.reason, cost=self.cost)
+        spec, reason = self.spec, self.reason
+        if not any(self._usable(effects, choice) for choice in self.choices):
+            reason = reason or _UNUSABLE
+        if spec is None or reason is not None:
+            return Prospects(name=self.name, spec=spec, reason=reason, cost=self.cost)
         return Prospects(
             name=self.name,
             spec=spec,
@@ -189,8 +196,13 @@ class _Row:
                     cost=figure,
                 )
                 for choice, figure in self.choices.items()
+                if self._usable(effects, choice)
             ),
         )
+
+    def _usable(self, effects: Effects, choice: Choice) -> bool:
+        effect = effects.get((self.name, _plain(choice)))
+        return effect is not None and math.isfinite(effect.harm)
 
 
 def _choices(spec: ConvSpec, most: int) -> list[Choice]:
@@ -245,7 +257,8 @@ def _cheapest(
     figures: Mapping[Choice, Figure | None], ways: Sequence[Choice]
 ) -> tuple[Choice, Figure | None]:
     known = [(way, figure) for way in ways if (figure := figures.get(way)) is not None]
-    return min(known, key=lambda pair: pair[1].value) if known else (ways[0], None)
+    # What is faster for sure comes before what only seems to be.
+    return min(known, key=lambda p: (not p[1].faster, p[1].value)) if known else (ways[0], None)
 
 
 def _together(figures: Sequence[Figure | None]) -> Figure | None:

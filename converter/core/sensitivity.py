@@ -7,7 +7,7 @@ with that one layer changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from . import fidelity
 from .choose import best_fit, block_fit
@@ -51,7 +51,8 @@ def measure_effects(
         progress: Told of each stage.
 
     Returns:
-        The effect of each (name, choice), those known included.
+        The effect of each (name, choice), those known included. Pointwise first there is none for a
+        layer so wide that its moments do not fit into the memory at once.
     """
     effects: Effects = dict(known or {})
     wanted = {
@@ -74,7 +75,8 @@ def measure_effects(
                     for choice, effect in trial.run(index, site, wanted[site.name]):
                         effects[site.name, choice] = effect
                         record(site.name, choice, effect)
-                walk.clean.live = walk.after(index, walk.clean)
+                if index < last:
+                    walk.clean.live = walk.after(index, walk.clean)
                 advance()
     return effects
 
@@ -102,29 +104,33 @@ class _Trial:
         self.walk = walk
         self.expected: list[Array] | None = None
 
-    def run(self, index: int, site: Site, choices: Sequence[Choice]) -> list[tuple[Choice, Effect]]:
+    def run(
+        self, index: int, site: Site, choices: Sequence[Choice]
+    ) -> Iterator[tuple[Choice, Effect]]:
         walk = self.walk
         lane = Lane(walk.clean.recipe, walk.clean.live, moments=walk.clean.moments)
         walk.gather(site, [lane])
         if site.call + 1 < site.calls:
-            return []  # a shared layer is judged by its last call
+            return  # a shared layer is judged by its last call
         stats = [part.statistics() for part in lane.moments.pop(site.name)]
         if self.expected is None:
             self.expected = self._outputs(index, None)
-        tried = []
         for choice in choices:
             if len(stats) == 1:
                 factors = best_fit(stats[0], site, choice, QUICK)
+            elif choice.order == "pointwise-first":
+                continue  # it mixes all channels at once, so they cannot be fitted block by block
             else:
                 factors = block_fit(stats, walk.blocks(site), site, choice, QUICK)
             bias, norm = settled(site, factors.bias, site.norm)
             outputs = self._outputs(index, Weights(factors.kernel(), bias, norm))
-            effect = Effect(
-                data_error=factors.data_error or 0.0,
-                harm=fidelity.harm(self.expected, outputs),
+            yield (
+                choice,
+                Effect(
+                    data_error=factors.data_error or 0.0,
+                    harm=fidelity.harm(self.expected, outputs),
+                ),
             )
-            tried.append((choice, effect))
-        return tried
 
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
         """The network's outputs for the held-out images, with other weights at one stage."""
