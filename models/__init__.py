@@ -1,6 +1,7 @@
 """What goes in, and what makes it good again: model files, data, fine-tuning, evaluation."""
 
 from .checks import check_against, check_same_inputs, layout_notes, suspicions
+from .compare import compare
 from .datasets import Data, load_data
 from .evaluate import Evaluation, evaluate
 from .finetune import finetune
@@ -22,6 +23,7 @@ __all__ = [
     "Tuned",
     "check_against",
     "check_same_inputs",
+    "compare",
     "evaluate",
     "finetune",
     "import_onnx",

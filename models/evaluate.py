@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,19 +10,15 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.fidelity import (
     Accuracy,
     OutputFidelity,
-    compare_outputs,
     top_k,
 )
-from dsconvert.converter.core.layout import Layout, arrange, choose
-from dsconvert.converter.core.predictor import Array, Predictor, Shape
+from dsconvert.converter.core.predictor import Array, Predictor
 from dsconvert.converter.core.progress import Progress, silent
 
 from .checks import check_against, check_classes, check_same_inputs
+from .compare import compare_with, predict_all
 from .datasets import Data
 from .preprocess import Preprocessing
-
-_CHUNK = 256
-"""Samples per report of progress."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,15 +90,7 @@ def evaluate(
     outputs = predict_all(predictor, data.inputs, progress, f"Evaluating {name}".rstrip())
     fidelity: tuple[OutputFidelity, ...] = ()
     if original is not None:
-        given = data.laid_out(original.input_shapes)
-        check_against(original.input_shapes, given)
-        references = predict_all(original, given.inputs, progress, "Running the reference")
-        turn = _turn(data, original.input_shapes)
-        compared = list(outputs)
-        if len(outputs) == len(references):
-            compared = [_like(*pair, turn) for pair in zip(outputs, references, strict=True)]
-        _check_outputs(references, compared)
-        fidelity = compare_outputs(original.output_names, references, compared)
+        fidelity = compare_with(original, data, outputs, progress)
     first = outputs[0]
     classes = first.shape[1] if first.ndim == 2 and first.shape[1] >= 2 else 0
     predicted = np.bincount(first.argmax(axis=1), minlength=classes) if classes else np.empty(0)
@@ -127,47 +114,6 @@ def as_predictor(model: Predictor | Any) -> Predictor:
     from .keras_predictor import KerasPredictor
 
     return KerasPredictor(model)
-
-
-def predict_all(
-    predictor: Predictor, inputs: Sequence[Array], progress: Progress, label: str
-) -> tuple[Array, ...]:
-    """Run on all samples, telling the progress."""
-    starts = range(0, len(inputs[0]), _CHUNK)
-    chunks = []
-    with progress(label, len(starts)) as advance:
-        for start in starts:
-            chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
-            advance()
-    return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
-
-
-def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
-    """How images as one model takes them become images as another takes them."""
-    moves = (
-        choose(array.shape, shape, channels_first=False)
-        for array, shape in zip(data.inputs, input_shapes, strict=True)
-    )
-    return next((move for move in moves if move != "as stored"), "as stored")
-
-
-def _like(output: Array, reference: Array, turn: Layout) -> Array:
-    """An image output (n, ...) with its channel axis where the reference's is.
-
-    Where it fits either way, height, width and channels being the same, it goes as the inputs do.
-    """
-    layout = choose(output.shape, reference.shape, channels_first=False)
-    cube = output.ndim == 4 and len({*output.shape[1:]}) == 1
-    return arrange(output, turn if cube and layout == "as stored" else layout)
-
-
-def _check_outputs(references: Sequence[Array], outputs: Sequence[Array]) -> None:
-    shapes = [[("n", *array.shape[1:]) for array in arrays] for arrays in (references, outputs)]
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            f"the reference's outputs have the shapes {shapes[0]}, the model's {shapes[1]}.",
-            "Give as reference the model that this one was made from.",
-        )
 
 
 def _by_labels(output: Array, data: Data) -> dict[str, Any]:

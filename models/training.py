@@ -10,9 +10,9 @@ from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress
 
 from .batches import augmentation, epoch_batches
+from .compare import predict_all
 from .datasets import Data
 from .distill import Objective
-from .evaluate import predict_all
 from .keras_predictor import KerasPredictor
 from .trainee import bare, copy_model, kept_layers, seed_random_layers
 from .tuning import FinetuneSettings

@@ -11,6 +11,7 @@ from .plan import plan
 from .profile import profile
 from .rewrite import rewrite
 from .sweep import sweep
+from .verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,12 +31,23 @@ def main() -> None:
 
     \b
     Models are Keras files (.keras, .h5) or .onnx files; import makes a Keras file of an .onnx file.
-    evaluate and profile take .tflite files too.
+    evaluate, verify and profile take .tflite files too.
 
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used.
     """  # noqa: D301 - click reads \b as the control character
 
 
-for command in (inspect, plan, sweep, rewrite, finetune, evaluate, export, profile, import_):
+for command in (
+    inspect,
+    plan,
+    sweep,
+    rewrite,
+    finetune,
+    evaluate,
+    export,
+    verify,
+    profile,
+    import_,
+):
     main.add_command(command)

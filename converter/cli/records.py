@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.predictor import Shape
     from dsconvert.converter.core.report import RewriteReport
     from dsconvert.converter.core.types import Plan, Totals
+    from dsconvert.deploy.precision import Precision
+    from dsconvert.deploy.thresholds import Thresholds
     from dsconvert.deploy.types import VerifiedOn
     from dsconvert.models import Epoch, FinetuneSettings, Preprocessing
 
@@ -206,3 +208,36 @@ class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     unit: str
     points: tuple[SweepPoint, ...]
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The outputs of one model file compared with those of another.
+
+    Attributes:
+        reference: File A, which is believed.
+        model: File B.
+        precision: What B stores.
+        source: The samples.
+        samples: How many.
+        preprocessing: What was done to them.
+        thresholds: What every output must reach.
+        shapes: The shape of each of A's outputs, batch axis first.
+        fidelity: How close each of B's outputs is.
+        remarks: What a reader should not be misled by.
+        failures: What is wrong; empty if nothing is.
+        passed: Whether nothing is.
+    """
+
+    schema: Literal["dsconvert.verification/1"] = "dsconvert.verification/1"
+    reference: str
+    model: str
+    precision: Precision
+    source: str
+    samples: int
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    shapes: tuple[Shape, ...]
+    fidelity: tuple[OutputFidelity, ...]
+    remarks: tuple[str, ...]
+    failures: tuple[str, ...]
+    passed: bool

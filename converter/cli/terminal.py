@@ -30,6 +30,7 @@ def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]
 
     The function's options must include those of `options.common`. It may raise DsconvertError,
     which becomes a message and an exit code; anything else is a bug and keeps its traceback.
+    A record with ``passed`` False is printed, and the exit code is 1.
 
     Args:
         show: Prints the record for people; ``--json`` prints it as JSON instead.
@@ -42,7 +43,15 @@ def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]
             _quiet = quiet
             _set_up_logging(verbose, quiet)
             with _stdout_kept() as out:
-                _exit_on_error(lambda: _print(out, function(*args, **options), show, as_json))
+                results: list[Any] = []
+
+                def work() -> None:
+                    results.append(function(*args, **options))
+                    _print(out, results[0], show, as_json)
+
+                _exit_on_error(work)
+            if getattr(results[0], "passed", True) is False:
+                sys.exit(1)
 
         return command
 
