@@ -21,6 +21,10 @@ class Convolution(Candidate, Protocol):
     def activation(self) -> Activation:
         """What follows it, if runtimes fuse that; else "none"."""
 
+    @property
+    def absorbed(self) -> int | None:
+        """Parameters of what follows it and goes into its pairs; None if nothing does."""
+
     def weights(self) -> tuple[Array, Array | None]:
         """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
 

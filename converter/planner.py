@@ -98,7 +98,11 @@ def prospect(
     names = [c.name for c in convolutions if c.name not in reasons]
     stages = source.stages(names, data.inputs, refit=False)
     sizes = input_sizes(stages, data.inputs, settings)
-    rows = [_Row(c, reasons.get(c.name), sizes.get(c.name, ()), most_pairs) for c in convolutions]
+    normed = {site.name for site in stages.sites if site is not None and site.norm is not None}
+    rows = [
+        _Row(c, reasons.get(c.name), sizes.get(c.name, ()), c.name in normed, most_pairs)
+        for c in convolutions
+    ]
     if costs is not None:
         _add_costs(rows, costs)
     store = EffectCache(
@@ -134,10 +138,18 @@ class _Row:
     """One convolution while its candidates are weighed."""
 
     def __init__(
-        self, convolution: Convolution, reason: Reason | None, sizes: Sequence[Size], most: int
+        self,
+        convolution: Convolution,
+        reason: Reason | None,
+        sizes: Sequence[Size],
+        normed: bool,
+        most: int,
     ) -> None:
         self.name, self.spec, self.reason = convolution.name, convolution.spec, reason
         self.activation: Activation = convolution.activation
+        self.absorbed = convolution.absorbed or 0
+        # A fit finds a bias. It goes into the BatchNorm that follows only if that stays.
+        self.new_bias = convolution.absorbed is not None or not normed
         self.cost: Figure | None = None
         self.choices: dict[Choice, Figure | None] = {}
         """What is still a candidate, with its cost."""
@@ -185,14 +197,16 @@ class _Row:
             name=self.name,
             spec=spec,
             macs=conv_macs(spec),
-            params=conv_params(spec),
+            params=conv_params(spec) + self.absorbed,
             cost=self.cost,
             candidates=tuple(
                 Candidate(
                     choice=choice,
                     effect=effects[self.name, _plain(choice)],
                     macs=pair_macs(spec, _order(choice), choice.pairs),
-                    params=pair_params(spec, _order(choice), choice.pairs, bias=spec.use_bias),
+                    params=pair_params(
+                        spec, _order(choice), choice.pairs, bias=spec.use_bias or self.new_bias
+                    ),
                     cost=figure,
                 )
                 for choice, figure in self.choices.items()

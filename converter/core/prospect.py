@@ -45,7 +45,7 @@ class Prospects(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         spec: Its geometry.
         reason: Why it has no candidates.
         macs: Of the convolution over all calls.
-        params: Of the convolution.
+        params: Of the convolution, and of what its pairs take in with it.
         cost: Of the convolution on the target.
         candidates: What it may become.
     """

@@ -36,6 +36,10 @@ class Convolution:
         """Whether it reads a picture: at most four channels."""
         return self.spec is not None and self.spec.in_channels <= STEM_CHANNELS
 
+    @property
+    def absorbed(self) -> None:
+        """Parameters of what goes into its pairs: a BatchNormalization stays a layer."""
+
     def weights(self) -> tuple[Array, Array | None]:
         """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
         bias = np.asarray(self.layer.bias) if self.layer.use_bias else None
@@ -95,7 +99,7 @@ def _activation(graph: FlatGraph, layer: Any) -> Activation:
     step = graph.steps[graph.calls(layer)[0]]
     for _ in range(2):
         readers = [s for s in graph.steps if step.writes[0] in s.reads.values()]
-        if len(readers) != 1:
+        if len(readers) != 1 or step.writes[0] in graph.outputs:
             return "none"
         step = readers[0]
         follows = step.operation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ..core.blocks import Activation
 from ..core.predictor import Array
 from ..core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
 from .graph import DOMAINS, OnnxGraph, attributes, inner_graphs, is_op, key, unused
-from .tails import tail_after
+from .tails import Tail, tail_after
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -39,6 +40,7 @@ class Convolution:
         spec: Its geometry; None for what is no two-dimensional convolution.
         reason: Why it cannot be rewritten, or None if it can.
         activation: What follows it, if runtimes fuse that; else "none".
+        absorbed: Parameters of the tail that goes into its pairs; None if it has none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Convolution:
     spec: ConvSpec | None
     reason: Reason | None
     activation: Activation = "none"
+    absorbed: int | None = None
 
     @property
     def stem(self) -> bool:
@@ -72,8 +75,13 @@ def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
         name = graph.names[key(node)]
         if _is_convolution(node) and (node.domain, node.op_type) not in local:
             spec = conv_spec(graph, node)
-            reason, activation = _refusal(graph, node, spec), _activation(graph, node, spec)
-            found.append(Convolution(name, node, graph, spec, reason, activation))
+            reason = _refusal(graph, node, spec)
+            tail = None if spec is None else tail_after(graph, node, spec.out_channels)
+            activation: Activation = "none"
+            if spec is not None:
+                activation = _activation(graph, node, tail)
+            absorbed = None if tail is None else _params_of(graph, tail)
+            found.append(Convolution(name, node, graph, spec, reason, activation, absorbed))
         for path, inner in _inner_convolutions(node):
             found.append(left(f"{name}/{path}", inner, "subgraph", f"{name} ({node.op_type})"))
     for function in graph.model.functions:
@@ -97,11 +105,17 @@ def main_convolutions(graph: OnnxGraph) -> dict[str, Convolution]:
     }
 
 
-def _activation(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Activation:
+def _params_of(graph: OnnxGraph, tail: Tail) -> int:
+    """How many floats only the tail's nodes read."""
+    nodes = {key(node) for node in tail.nodes}
+    names = {name for node in tail.nodes for name in node.input}
+    own = [name for name in names if nodes.issuperset(map(key, graph.readers.get(name, [])))]
+    values = [graph.constant(name) for name in own if name not in graph.outputs]
+    return sum(value.size for value in values if value is not None and value.dtype.kind == "f")
+
+
+def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activation:
     """The activation after a convolution and what is folded into it."""
-    if spec is None:
-        return "none"
-    tail = tail_after(graph, node, spec.out_channels)
     follows = graph.only_reader(key(node) if tail is None else tail.output)
     if follows is None or not is_op(follows, "Relu", "Clip"):
         return "none"
@@ -110,8 +124,9 @@ def _activation(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Act
     given = attributes(follows)
     bounds = [given.get("min"), given.get("max")]  # before opset 11
     for place, name in enumerate(follows.input[1:3]):
-        value = graph.constant(name)
-        bounds[place] = None if value is None else float(value)
+        if name:
+            value = graph.constant(name)
+            bounds[place] = math.nan if value is None else float(value)
     sizes: dict[float | None, Activation] = {None: "relu", 6.0: "relu6"}
     return sizes.get(bounds[1], "none") if bounds[0] == 0 else "none"
 
