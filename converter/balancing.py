@@ -1,0 +1,44 @@
+"""Equal ranges between the two kernels of every pair, for models of both frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .core.errors import InputError
+from .core.predictor import Array
+
+
+def balanced(
+    model: Any, images: Sequence[Array], *, folder: Path | None = None
+) -> tuple[Any, tuple[str, ...]]:
+    """Give every channel between a depthwise and a 1×1 convolution the same range.
+
+    It changes no output but by rounding. In 8 bits, where all these channels share one scale, it
+    leaves none of them with a part of the steps only.
+
+    Args:
+        model: A `keras.Model` or an `onnx.ModelProto`; it is not changed.
+        images: One array per input, (n, ...), as the model takes them; ranges are those on them.
+        folder: Where the external data of an ONNX model are.
+
+    Returns:
+        The new model, or the one given where it has no such pairs, and what was done.
+
+    Raises:
+        InputError: If the model cannot be read or run.
+    """
+    kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__]
+    if any(kind.startswith("onnx.") for kind in kinds):
+        from .onnx_graph.balance import balanced as balanced_onnx
+
+        return balanced_onnx(model, images, folder)
+    if any(kind.startswith(("keras.", "tensorflow.")) for kind in kinds):
+        from .keras_graph.balance import balanced as balanced_keras
+
+        return balanced_keras(model, images)
+    raise InputError(
+        f"a {type(model).__name__} has no pairs to balance.",
+        "Give a keras.Model or an onnx.ModelProto.",
+    )
