@@ -91,7 +91,17 @@ def accuracy(models: Path, data: Path) -> None:
             for pairs in (1, 2, 3):
                 for file in files:
                     small = Path(folder) / f"small{file.suffix.replace('.h5', '.keras')}"
-                    run("rewrite", file, "-o", small, "--calibration", data, "--pairs", pairs)
+                    run(
+                        "rewrite",
+                        file,
+                        "-o",
+                        small,
+                        "--overwrite",
+                        "--calibration",
+                        data,
+                        "--pairs",
+                        pairs,
+                    )
                     yield [file.relative_to(models), pairs, _top1(small, data)]
 
     table(

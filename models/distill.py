@@ -30,38 +30,50 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """T²·KL(softmax(z/T) ‖ softmax(ẑ/T)) for class probabilities on the last axis.
+    """T²·KL(softmax(z/T) ‖ softmax(ẑ/T)) for classes on the last axis, and their labels' share.
 
-    The logits z are recovered as log p, which differs from them by a constant that no softmax
-    sees.
+    With labels the loss is (1 − w) times that and w times −log p̂ of the true class, both as in
+    Hinton et al.: the labels at a temperature of 1, since at a higher one they would ask for
+    ever larger logits.
+
+    Where the outputs are probabilities, the logits z are recovered as log p, which differs from
+    them by a constant that no softmax sees.
 
     Attributes:
         temperature: T; above 1 the small probabilities count more.
-        label_weight: Share of the target that is the true class instead of the teacher's answer.
+        label_weight: w, the labels' share.
+        logits: Whether the outputs are z itself.
     """
 
     temperature: float
     label_weight: float
+    logits: bool = False
 
     def targets(self, teacher: Array, labels: Array | None) -> Array:
-        """The teacher's distribution at T, mixed with the labels' (batch, ..., classes)."""
-        scaled = np.log(np.maximum(teacher, _FLOOR)) / self.temperature
+        """The teacher's distribution at T, (batch, ..., classes), and the labels' behind it."""
+        logits = teacher if self.logits else np.log(np.maximum(teacher, _FLOOR))
+        scaled = logits / self.temperature
         soft = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         soft /= soft.sum(axis=-1, keepdims=True)
         if labels is not None:
             hard = np.eye(teacher.shape[-1], dtype=np.float32)[labels]
-            soft = (1 - self.label_weight) * soft + self.label_weight * hard
+            soft = np.concatenate([soft, hard], axis=-1)
         return np.asarray(soft, np.float32)
 
     def loss(self, target: Any, student: Any) -> Any:
-        """The divergence from the target of the student's probabilities (batch, ..., classes)."""
+        """The divergence from the target of the student's answer (batch, ..., classes)."""
         from keras import ops
 
-        logits = ops.log(ops.maximum(student, _FLOOR))
+        logits = student if self.logits else ops.log(ops.maximum(student, _FLOOR))
+        classes = student.shape[-1]
+        soft, hard = target[..., :classes], target[..., classes:]
         log_student = ops.log_softmax(logits / self.temperature, axis=-1)
-        log_target = ops.log(ops.maximum(target, _FLOOR))
-        divergence = ops.sum(target * (log_target - log_student), axis=-1)
-        return self.temperature**2 * divergence
+        log_target = ops.log(ops.maximum(soft, _FLOOR))
+        loss = self.temperature**2 * ops.sum(soft * (log_target - log_student), axis=-1)
+        if hard.shape[-1] == 0:
+            return loss
+        surprise = -ops.sum(hard * ops.log_softmax(logits, axis=-1), axis=-1)
+        return (1 - self.label_weight) * loss + self.label_weight * surprise
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,12 @@ class NormalizedError:
 
 
 def objectives(
-    teacher: Any, outputs: Sequence[Array], temperature: float, label_weight: float
+    teacher: Any,
+    outputs: Sequence[Array],
+    temperature: float,
+    label_weight: float,
+    *,
+    logits: bool = False,
 ) -> tuple[Objective, ...]:
     """One objective per output.
 
@@ -97,11 +114,33 @@ def objectives(
         outputs: Its outputs on some of the data, from which their variance is taken.
         temperature: See `SoftTargets`.
         label_weight: See `SoftTargets`.
+        logits: Whether the one output is scores of classes before a softmax.
     """
+    if logits:
+        return (SoftTargets(temperature, label_weight, logits=True),)
     return tuple(
         SoftTargets(temperature, label_weight) if softmax else NormalizedError(_variance(values))
         for softmax, values in zip(ends_in_softmax(teacher), outputs, strict=True)
     )
+
+
+def takes_logits(model: Any) -> bool:
+    """Whether the one output of a model may be scores of classes before a softmax."""
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    plain = len(shapes) == 1 and len(shapes[0]) == 2 and (shapes[0][1] or 0) > 1
+    return plain and not any(ends_in_softmax(model))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities (batch, classes) of logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def surprise(probabilities: Array, labels: Array) -> float:
+    """The mean cross-entropy −log p of the true classes, in nats."""
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(true, _FLOOR)).mean())
 
 
 def ends_in_softmax(model: Any) -> tuple[bool, ...]:

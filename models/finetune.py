@@ -19,7 +19,7 @@ from dsconvert.converter.core.progress import Progress, silent
 from .batches import augmentation
 from .checks import check_against, check_classes
 from .datasets import Data, holdout
-from .distill import ends_in_softmax, objectives
+from .distill import ends_in_softmax, objectives, softmax, surprise, takes_logits
 from .keras_predictor import KerasPredictor
 from .resume import Checkpoint, Identity, fingerprint, load_checkpoint, save_checkpoint
 from .training import Trainer
@@ -70,8 +70,10 @@ def finetune(
         data=fingerprint(data.inputs if data.labels is None else (*data.inputs, data.labels)),
     )
     saved = load_checkpoint(state, identity) if state is not None and state.exists() else None
-    judge = _Judge(student, teacher, validation.inputs)
-    goals = objectives(teacher, judge.references, settings.temperature, settings.label_weight)
+    logits = takes_logits(teacher) and (settings.logits or settings.label_weight > 0)
+    judge = _Judge(student, teacher, validation, settings.label_weight, logits=logits)
+    weight = settings.label_weight
+    goals = objectives(teacher, judge.answers, settings.temperature, weight, logits=logits)
     trainer = Trainer(student, teacher, training, goals, settings, progress)
     if saved is None:
         history = [judge.epoch(0, None, time.perf_counter())]
@@ -95,24 +97,39 @@ def finetune(
 
 
 class _Judge:
-    """Compares the student with its teacher on the samples held out of training."""
+    """Compares the student with its teacher on the samples held out of training.
 
-    def __init__(self, student: Any, teacher: Any, inputs: Sequence[Array]) -> None:
+    Where labels are part of the target they are part of the verdict, by the same share.
+    """
+
+    def __init__(
+        self, student: Any, teacher: Any, held_out: Data, label_weight: float, *, logits: bool
+    ) -> None:
         reference = KerasPredictor(teacher)
         self._student = KerasPredictor(student)
-        self._inputs = inputs
+        self._inputs = inputs = held_out.inputs
+        self._labels = held_out.labels if label_weight > 0 else None
+        self._weight = label_weight
         self._names = reference.output_names
-        self.references = reference.predict(inputs)
+        self._logits = logits
+        self.answers = reference.predict(inputs)
+        self._references = self._judged(self.answers)
+
+    def _judged(self, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Logits as the probabilities that they stand for."""
+        return tuple(map(softmax, outputs)) if self._logits else outputs
 
     def epoch(self, number: int, loss: float | None, started: float) -> Epoch:
         """The record of an epoch that began at ``started`` (time.perf_counter())."""
-        outputs = self._student.predict(self._inputs)
-        damage = harm(self.references, outputs)
+        outputs = self._judged(self._student.predict(self._inputs))
+        damage = harm(self._references, outputs)
+        if self._labels is not None:
+            damage += self._weight * (surprise(outputs[0], self._labels) - damage)
         record = Epoch(
             epoch=number,
             loss=loss if loss is not None and math.isfinite(loss) else None,
             harm=damage if math.isfinite(damage) else None,
-            fidelity=compare_outputs(self._names, self.references, outputs),
+            fidelity=compare_outputs(self._names, self._references, outputs),
             seconds=time.perf_counter() - started,
         )
         log.info("epoch %d: loss %s, harm %s", number, record.loss, record.harm)
@@ -156,6 +173,12 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
             )
     check_against([tuple(tensor.shape) for tensor in teacher.inputs], data)
     augmentation(data.inputs, settings.augment)
+    if settings.logits and not takes_logits(teacher):
+        raise InputError(
+            "logits can be matched only where the single output is a score per class, without a "
+            "softmax.",
+            "Leave logits out.",
+        )
     if settings.label_weight == 0:
         return
     if data.labels is None:
@@ -163,9 +186,11 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
             f"label_weight is {settings.label_weight} and {data.source} has no labels.",
             "Leave label_weight at 0: the teacher's answers are enough.",
         )
-    if not any(ends_in_softmax(teacher)) or len(teacher.outputs) > 1:
+    if not takes_logits(teacher) and (
+        not any(ends_in_softmax(teacher)) or len(teacher.outputs) > 1
+    ):
         raise InputError(
-            "labels can be used only where the single output ends in a softmax.",
+            "labels can be used only where the single output is a score per class.",
             "Leave label_weight at 0: the teacher's answers are enough.",
         )
     classes = teacher.outputs[0].shape[-1]

@@ -25,6 +25,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             and weight shapes) keep their weights: an untrained neighbour would spoil them.
         temperature: Of the soft targets of outputs that end in a softmax.
         label_weight: Share of the soft targets that is the true class; 0 needs no labels.
+        logits: Whether the one output is scores of classes before a softmax, to be matched as the
+            probabilities that they stand for. Taken for granted where there are labels.
         augment: "flip" and "crop", for image inputs. None flips where an input has three channels,
             as photographs do. Without augmentation the teacher runs only once, not every epoch.
         mixed_precision: Compute in bfloat16 with float32 weights.
@@ -44,6 +46,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     frozen_epochs: int = 1
     temperature: float = 4.0
     label_weight: float = 0.0
+    logits: bool = False
     augment: tuple[Augmentation, ...] | None = None
     mixed_precision: bool = False
     validation: int | float = 0.05
@@ -74,8 +77,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         epoch: Its number.
         loss: Mean training loss; None for epoch 0 and where it is not finite.
-        harm: `dsconvert.converter.core.fidelity.harm` on the validation samples; None where an
-            output is not finite.
+        harm: `dsconvert.converter.core.fidelity.harm` on the validation samples, mixed with the
+            labels' cross-entropy as the targets are; None where an output is not finite.
         fidelity: The outputs compared with the teacher's on the validation samples.
         seconds: Wall time.
     """

@@ -46,6 +46,9 @@ def show(console: Console, result: FinetuneResult) -> None:
 @options.output("_tuned.keras or _tuned.onnx, as MODEL is", "a .keras, .h5 or .onnx file")
 @click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
 @click.option("--labels", is_flag=True, help="Mix the data's labels into the targets.")
+@click.option(
+    "--logits", is_flag=True, help="The output is class scores before a softmax: match them so."
+)
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
@@ -75,6 +78,7 @@ def finetune(
     output: Path | None,
     samples: int | None,
     labels: bool,
+    logits: bool,
     epochs: int,
     batch_size: int,
     learning_rate: float,
@@ -106,6 +110,7 @@ def finetune(
         learning_rate=learning_rate,
         optimizer=optimizer,
         label_weight=LABEL_WEIGHT if labels else 0.0,
+        logits=logits,
         temperature=temperature,
         augment=tuple(kind for kind in augment if kind != "none") if augment else None,
         mixed_precision=mixed_precision,

@@ -64,7 +64,12 @@ def choose(stored: Sequence[int], expected: Shape | None, *, channels_first: boo
         candidates = ["added last"] if expected[-1] == 1 else []
         if len(expected) == 4 and expected[1] == 1:
             candidates.insert(0 if channels_first else 1, "added first")
-    return next((x for x in candidates if fits(arranged(stored, x), expected)), "as stored")
+
+    def works(layout: Layout) -> bool:
+        shape = arranged(stored, layout)
+        return bool(shape) and fits(shape, expected)
+
+    return next(filter(works, candidates), "as stored")
 
 
 def arranged(shape: Sequence[int | None], layout: Layout) -> tuple[int | None, ...]:
