@@ -30,7 +30,9 @@ class LiteRT(Runtime):
         self, path: Path, threads: int
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
         litert = require(self.module, "keras", "to run .tflite files")
-        self._interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter = litert.Interpreter(
+            model_path=str(path), num_threads=threads, **self._options(litert)
+        )
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         self._inputs = [details["index"] for details in inputs]
@@ -47,6 +49,10 @@ class LiteRT(Runtime):
         else:
             self._shapes = [() for _ in inputs]
         return described
+
+    def _options(self, litert: Any) -> dict[str, Any]:
+        """What else the interpreter is made with."""
+        return {}
 
     def _signature_names(self) -> dict[int, str]:
         """Tensor index to the name that the file's signature gives it, if it has one."""

@@ -1,0 +1,139 @@
+"""What each layer of a quantized file loses, against the float32 file of the same model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.predictor import Array
+
+from .onnx_values import OnnxValues
+from .samples import check_inputs, count_samples
+from .tflite_values import TfliteValues
+
+
+class LayerError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One layer's output in the quantized file against the float32 file's.
+
+    Attributes:
+        name: The layer's name, as people know it.
+        node: What the file calls it: the output's name in a .tflite file, the node's in an .onnx
+            file.
+        op: The operator.
+        finite: Whether every value is finite.
+        sqnr_db: 10·log10(Σ r² / Σ (r − y)²), in dB; None where both are equal, or r is all zero.
+        signal: Root mean square of the float32 file's values.
+    """
+
+    name: str
+    node: str
+    op: str
+    finite: bool
+    sqnr_db: float | None
+    signal: float
+
+
+class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All layers that both files have, in the order of the network.
+
+    The errors add up on the way: a layer shows its own and those of the layers before it.
+
+    Attributes:
+        samples: How many samples went through.
+        layers: One entry per layer.
+        unmatched: How many of the float32 file's layers have no counterpart, since it was merged
+            with another one.
+    """
+
+    schema: Literal["dsconvert.layers/1"] = "dsconvert.layers/1"
+    samples: int
+    layers: tuple[LayerError, ...]
+    unmatched: int
+
+    def worst(self, count: int) -> tuple[LayerError, ...]:
+        """The layers of lowest SQNR, the worst first; of equal ones the earlier."""
+        return tuple(sorted(self.layers, key=_order)[:count])
+
+
+def _order(layer: LayerError) -> float:
+    if not layer.finite:
+        return -math.inf
+    return math.inf if layer.sqnr_db is None else layer.sqnr_db
+
+
+def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> LayerReport:
+    """Compare the output of every layer.
+
+    Args:
+        full: The float32 file, .tflite or .onnx.
+        quantized: The quantized file of the same format, made from the same model.
+        inputs: One real-valued array per input, (n, ...).
+
+    Raises:
+        InputError: If the files are of different formats, have no layer in common, or cannot run.
+    """
+    kinds = {full.suffix.lower(), quantized.suffix.lower()}
+    readers: Mapping[str, Any] = {".tflite": TfliteValues, ".onnx": OnnxValues}
+    if len(kinds) > 1 or not kinds <= readers.keys():
+        raise InputError(
+            f"the layers of {full} and {quantized} cannot be compared: the files must both be "
+            ".tflite or both .onnx."
+        )
+    reader = readers[kinds.pop()]
+    one, other = reader(full), reader(quantized)
+    arrays = check_inputs(inputs, one.inputs, str(full))
+    samples = count_samples(arrays, str(full))
+    common = [name for name in one.names if name in other.names]
+    if not common:
+        raise InputError(f"{full} and {quantized} have no layer in common.")
+    sums = {name: _Sums() for name in common}
+    for i in range(samples):
+        part = [array[i : i + 1] for array in arrays]
+        references, values = one.run(part, common), other.run(part, common)
+        for name in common:
+            sums[name].add(references[name], values[name])
+    layers = tuple(_error(name, other, sums[name]) for name in common)
+    return LayerReport(samples=samples, layers=layers, unmatched=len(one.names) - len(common))
+
+
+def _error(name: str, file: TfliteValues | OnnxValues, sums: _Sums) -> LayerError:
+    layer = file.names[name]
+    return LayerError(
+        name=layer.name,
+        node=layer.node,
+        op=layer.op,
+        finite=sums.finite,
+        sqnr_db=sums.sqnr_db,
+        signal=sums.signal,
+    )
+
+
+class _Sums:
+    """Σ r², Σ (r − y)² and their count."""
+
+    def __init__(self) -> None:
+        self._signal = self._noise = 0.0
+        self._count = 0
+        self.finite = True
+
+    def add(self, reference: Array, values: Array) -> None:
+        r = np.asarray(reference, np.float64).ravel()
+        y = np.asarray(values, np.float64).ravel()
+        self.finite = self.finite and bool(np.isfinite(y).all())
+        self._signal += float(r @ r)
+        self._noise += float((r - y) @ (r - y))
+        self._count += len(r)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        defined = self.finite and self._signal > 0 and self._noise > 0
+        return 10 * math.log10(self._signal / self._noise) if defined else None
+
+    @property
+    def signal(self) -> float:
+        return math.sqrt(self._signal / max(1, self._count))
