@@ -59,7 +59,11 @@ def show(console: Console, result: PlanResult) -> None:
             f"top-1 {figures.percent(dropped.original, 2)}, with the plan "
             f"{100 * dropped.lost:.2f} points less (allowed: {100 * dropped.allowed:.2f})"
         )
-    console.print(f"{result.output}: dsconvert rewrite {result.model} --plan {result.output}")
+    console.print(
+        f"{result.output}: dsconvert rewrite {result.model} --plan {result.output} "
+        f"--calibration {result.calibration}",
+        soft_wrap=True,  # a command that is copied must stay on its line
+    )
 
 
 def _cost(before: Figure | None, after: Figure | None) -> str:
@@ -151,6 +155,7 @@ def plan(
         planning.write_json(chosen, output, overwrite)
         result = PlanResult(
             model=str(model),
+            calibration=rest["calibration"],
             output=str(output),
             plan=chosen,
             timed=timed,

@@ -61,9 +61,22 @@ def as_goals(
     target_size: str | None,
     max_error: float | None,
 ) -> Goals:
-    """The five options as one value."""
+    """The five options as one value.
+
+    Raises:
+        InputError: If one of them is no limit.
+    """
+    import math
+
+    from dsconvert.converter.core.errors import InputError
     from dsconvert.converter.core.limits import parse_limit
     from dsconvert.converter.core.prospect import Goals
+
+    if max_error is not None and not 0 <= max_error < math.inf:
+        raise InputError(
+            f"--max-error {max_error:g} is no harm.",
+            "Give a number from 0 on; dsconvert sweep shows what harm buys.",
+        )
 
     def limit(text: str | None, resource: str) -> Any:
         return None if text is None else parse_limit(text, resource)
@@ -135,6 +148,7 @@ def desk(
 
     Nothing is measured if there are goals, none of them is latency, and no target was named.
     """
+    from dsconvert.converter.calibration import as_inputs
     from dsconvert.converter.core.errors import InputError
 
     prepared = options.as_preprocessing(**prepare)
@@ -160,6 +174,7 @@ def desk(
     opened = options.open_model(model, trust, custom_objects)
     data = options.calibration_for(opened, calibration, samples, seed, prepared)
     assert data is not None, "a source was given"
+    as_inputs(data.inputs, opened.input_shapes)  # refused before anything is measured
     settings: dict[str, Any] = {"memory": memory, "seed": seed}
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
         workshop, original, costs, whole = None, None, None, None

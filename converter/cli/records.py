@@ -161,6 +161,7 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: The model that it is for.
+        calibration: Where the calibration images came from.
         output: The file that was written.
         plan: Its content.
         timed: What the networks were measured to cost; None where only MACs were planned.
@@ -170,6 +171,7 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: Literal["dsconvert.planned/1"] = "dsconvert.planned/1"
     model: str
+    calibration: str
     output: str
     plan: Plan
     timed: Timed | None = None

@@ -192,7 +192,7 @@ def _read_plan(path: Path) -> Plan:
         raise InputError(
             f"{path}: {error.strerror}.", f"Try: dsconvert plan MODEL -o {path}"
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is no plan: {error}.", "Make it with dsconvert plan, and edit it by hand."
         ) from error
