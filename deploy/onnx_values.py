@@ -40,7 +40,7 @@ class OnnxValues:
                 continue
             maker = node
             if node.op_type == "DequantizeLinear":  # an output of the graph, which keeps its name
-                maker = node
+                maker = made.get(f"{value}_QuantizeLinear_Input", node)
             if maker.op_type in MOVERS or value.endswith("_QuantizeLinear_Input"):
                 continue
             self.names[value] = Layer(_layer_name(maker.name or value), maker.name, maker.op_type)
