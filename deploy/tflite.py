@@ -17,12 +17,16 @@ from .quiet import captured
 from .runtime import first_line
 from .types import Quantization
 
+_STATIC: tuple[Quantization, ...] = ("int8", "int8-float-io", "int16x8")
+
 
 def convert(
     source: KerasSource,
     path: Path,
     quantize: Quantization,
     calibration: Sequence[Array] | None,
+    *,
+    allow_flex: bool = False,
 ) -> tuple[str, ...]:
     """Write the model as a .tflite file with one signature and a batch of 1.
 
@@ -33,8 +37,9 @@ def convert(
         source: The model.
         path: Where to write.
         quantize: How to store weights and activations.
-        calibration: For int8, one array per input, (n, ...): the activations' ranges come from
-            all of them.
+        calibration: For int8 and int16x8, one array per input, (n, ...): the activations' ranges
+            come from all of them.
+        allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
 
     Returns:
         What the user of the file should know.
@@ -47,24 +52,42 @@ def convert(
     with tempfile.TemporaryDirectory() as folder, captured():
         _save(tf, source, names, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.target_spec.supported_ops = [_kernels(tf, quantize)]
+        if allow_flex:
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
         if quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if quantize == "int8" and calibration is not None:
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = converter.inference_output_type = tf.int8
+        if quantize in _STATIC and calibration is not None:
+            kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
+            converter.inference_input_type = converter.inference_output_type = kind
             converter.representative_dataset = lambda: _one_by_one(source, names, calibration)
         try:
             flatbuffer = converter.convert()
         except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
-            raise InputError(
-                f"TFLite cannot hold this model{_quantized(quantize)}: {_reason(error)}",
-                "Replace the layers named, or export to .onnx.",
-            ) from error
+            raise _unsupported(error, source, quantize) from error
     path.write_bytes(_in_order(flatbuffer, names, source.output_names))
-    return _notes(source, names, quantize)
+    return _notes(source, names, quantize, path)
+
+
+def flex_ops(path: Path) -> tuple[str, ...]:
+    """TensorFlow's own operations in a .tflite file, which need the Flex delegate to run."""
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
+    model = schema.Model.GetRootAs(path.read_bytes())
+    codes = (model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength()))
+    names = {code.decode() for code in codes if code}
+    return tuple(sorted(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
+
+
+def _kernels(tf: Any, quantize: Quantization) -> Any:
+    """The set of kernels that a file may use."""
+    sets = tf.lite.OpsSet
+    if quantize in ("int8", "int8-float-io"):
+        return sets.TFLITE_BUILTINS_INT8
+    if quantize == "int16x8":
+        return sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    return sets.TFLITE_BUILTINS
 
 
 def _save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
@@ -126,15 +149,65 @@ def _quantized(quantize: Quantization) -> str:
     return "" if quantize == "none" else f" with {quantize} quantization"
 
 
-def _reason(error: Exception) -> str:
-    """What the converter could not convert, from its message of many lines."""
-    operations = re.findall(r"(?:TF Select ops|Custom ops): ([\w, ]+)", str(error))
-    if operations:
-        return f"no TFLite kernel for {', '.join(operations)}."
-    return first_line(error)
+def _unsupported(error: Exception, source: KerasSource, quantize: Quantization) -> InputError:
+    """The refusal of what the converter could not convert, from its message of many lines."""
+    text = str(error)
+    selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
+    custom = re.findall(r"Custom ops: ([\w, ]+)", text)
+    told, hint = first_line(error), "Replace the layers named, or export to .onnx."
+    if selectable or custom:
+        lacking = _listed(selectable + custom)
+        layers = _layers_of(text, source)
+        where = f", in the layer{'s' * (len(layers) > 1)} {', '.join(layers)}" if layers else ""
+        told = f"no TFLite kernel for {', '.join(lacking)}{where}."
+    if selectable and not custom:
+        hint = (
+            "Replace what is named, export to .onnx, or keep TensorFlow's own operations with "
+            "--allow-flex: what runs the file must then bring the Flex delegate."
+        )
+    elif custom:
+        hint = (
+            f"Replace what is named, or export to .onnx: {', '.join(_listed(custom))} would need a "
+            "kernel of your own in what runs the file, which --allow-flex cannot give."
+        )
+    elif quantize in _STATIC:
+        hint = "Replace the layers named, or try --quantize dynamic or float16."
+    return InputError(f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint)
 
 
-def _notes(source: KerasSource, names: Sequence[str], quantize: Quantization) -> tuple[str, ...]:
+def _listed(found: Sequence[str]) -> list[str]:
+    """Names from comma-separated lists, each once."""
+    return list(dict.fromkeys(name.strip() for text in found for name in text.split(",")))
+
+
+def _layers_of(text: str, source: KerasSource) -> list[str]:
+    """The Keras layers that the converter's message places its complaints in.
+
+    It writes paths such as ``functional_1/my_layer_1/Erf``, where Keras counts up the names.
+    """
+    known = _layer_names(source.model)
+    found = []
+    for path in re.findall(r'fused\["\w+:", "([^"@]+)@', text):
+        for part in reversed(path.split("/")):
+            name = part if part in known else re.sub(r"_\d+$", "", part)
+            if name in known:
+                found.append(repr(name))
+                break
+    return list(dict.fromkeys(found))
+
+
+def _layer_names(model: Any) -> set[str]:
+    """The names of all layers within a model that hold no layers themselves."""
+    names: set[str] = set()
+    for layer in model.layers:
+        inner = getattr(layer, "layers", None)
+        names |= _layer_names(layer) if inner else {layer.name}
+    return names
+
+
+def _notes(
+    source: KerasSource, names: Sequence[str], quantize: Quantization, path: Path
+) -> tuple[str, ...]:
     """What the user of the file should know."""
     notes = [
         f"input {info.name!r} is called {name!r}: the format allows letters, digits, _ . and -"
@@ -143,4 +216,27 @@ def _notes(source: KerasSource, names: Sequence[str], quantize: Quantization) ->
     ]
     if quantize == "float16":
         notes.append("float16 is stored; a CPU computes in float32")
+    if quantize == "dynamic" and not _holds_int8(path):
+        notes.append(
+            "nothing was quantized: TFLite leaves tensors of fewer than 1,024 weights in float32; "
+            "float16 and int8 take small ones too"
+        )
+    flex = flex_ops(path)
+    if flex:
+        notes.append(
+            f"keeps TensorFlow's own operations {', '.join(flex)}: what runs the file must bring "
+            "the Flex delegate (Android: org.tensorflow:tensorflow-lite-select-tf-ops)"
+        )
     return tuple(notes)
+
+
+def _holds_int8(path: Path) -> bool:
+    """Whether any tensor of a .tflite file is stored as int8."""
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
+    model = schema.Model.GetRootAs(path.read_bytes())
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    return any(
+        graph.Tensors(i).Type() == schema.TensorType.INT8
+        for graph in graphs
+        for i in range(graph.TensorsLength())
+    )

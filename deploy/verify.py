@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsconvert.converter.core.errors import GateFailed, InputError
@@ -19,11 +20,83 @@ MAX_RELATIVE_ERROR: dict[Quantization, float] = {
     # nearly cancel, such as the steering angle of a regression on random inputs (2e-2 was seen).
     "float16": 5e-2,
 }
-MIN_SQNR_DB = 10.0
-"""For dynamic and int8: errors of a third of the signal. Good files reach 20 dB and more, broken
-ones (ranges from wrong data, saturated layers) fall below 5."""
+MIN_SQNR_DB: dict[Quantization, float] = {
+    # Errors of a third of the signal. Good files reach 20 dB and more, broken ones (ranges from
+    # wrong data, saturated layers) fall below 5.
+    "dynamic": 10.0,
+    "int8": 10.0,
+    "int8-float-io": 10.0,
+    # Only the weights are rounded coarsely: good files reach 30 dB and more.
+    "int16x8": 20.0,
+}
 MIN_TOP1_AGREEMENT = 0.9
 """What excuses a class output below `MIN_SQNR_DB`: the same winners, of more than one class."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of running a file.
+
+    Attributes:
+        fidelity: How close each output is; nothing if the file does not run as the model.
+        failures: Why it does not pass, a phrase each; nothing if it passes.
+        runs: Whether it runs as the model at all.
+    """
+
+    fidelity: tuple[OutputFidelity, ...]
+    failures: tuple[str, ...]
+    runs: bool = True
+
+
+def judge(
+    path: Path,
+    names: Sequence[str],
+    references: Sequence[Array],
+    inputs: Sequence[Array],
+    quantize: Quantization,
+) -> Verdict:
+    """Run the file in its real runtime and compare every output with the reference's.
+
+    Args:
+        path: The file.
+        names: The outputs' names, in the order of the references.
+        references: What the outputs should be, (n, ...) each.
+        inputs: The inputs they belong to.
+        quantize: What the file was made with; chooses the gate.
+    """
+    try:
+        fidelity = compare_outputs(names, references, open_runtime(path).predict(inputs))
+    except (InputError, ValueError) as error:
+        return Verdict((), (str(error).replace(str(path), path.name),), runs=False)
+    refusals = (refusal(one, quantize) for one in fidelity)
+    return Verdict(fidelity, tuple(text for text in refusals if text))
+
+
+def refused(
+    verdict: Verdict, name: str, quantize: Quantization, verified_on: VerifiedOn
+) -> GateFailed:
+    """The error for a file that does not pass.
+
+    Args:
+        verdict: Why it does not.
+        name: The file's name.
+        quantize: What it was made with.
+        verified_on: What it was compared on.
+    """
+    told = "; ".join(verdict.failures)
+    if verdict.runs:
+        return GateFailed(
+            f"{name} was not kept, its outputs are not the model's: {told}.",
+            _hint(quantize, verified_on),
+        )
+    static = quantize.startswith("int")
+    return GateFailed(
+        f"{name} was not kept, it was converted but does not run as the model: {told}",
+        "Check that the calibration data is typical: a tensor that is constant on it cannot "
+        "be quantized."
+        if static
+        else "",
+    )
 
 
 def verify(
@@ -47,24 +120,10 @@ def verify(
     Raises:
         GateFailed: If an output is too far from its reference.
     """
-    try:
-        fidelity = compare_outputs(names, references, open_runtime(path).predict(inputs))
-    except (InputError, ValueError) as error:
-        raise GateFailed(
-            f"{path.name} was not kept, it was converted but does not run as the model: "
-            + str(error).replace(str(path), path.name),
-            "Check that the calibration data is typical: a tensor that is constant on it cannot "
-            "be quantized."
-            if quantize == "int8"
-            else "",
-        ) from error
-    refusals = [text for one in fidelity if (text := refusal(one, quantize))]
-    if refusals:
-        raise GateFailed(
-            f"{path.name} was not kept, its outputs are not the model's: {'; '.join(refusals)}.",
-            _hint(quantize, verified_on),
-        )
-    return fidelity
+    verdict = judge(path, names, references, inputs, quantize)
+    if verdict.failures:
+        raise refused(verdict, path.name, quantize, verified_on)
+    return verdict.fidelity
 
 
 def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
@@ -92,11 +151,12 @@ def refusal(fidelity: OutputFidelity, quantize: Quantization) -> str:
             return ""
         return f"{fidelity.name} has a relative error of {_figure(error)}, allowed is {limit:g}"
     agreement = fidelity.top1_agreement or 0.0
-    if (sqnr is not None and sqnr >= MIN_SQNR_DB) or (
+    least = MIN_SQNR_DB[quantize]
+    if (sqnr is not None and sqnr >= least) or (
         agreement >= MIN_TOP1_AGREEMENT and (fidelity.reference_classes or 0) > 1
     ):
         return ""
-    text = f"{fidelity.name} has an SQNR of {_figure(sqnr)} dB, needed are {MIN_SQNR_DB:g}"
+    text = f"{fidelity.name} has an SQNR of {_figure(sqnr)} dB, needed are {least:g}"
     if fidelity.top1_agreement is not None:
         text += (
             f" (or the same class for {MIN_TOP1_AGREEMENT:.0%}: it is {agreement:.1%} over "

@@ -157,7 +157,7 @@ class TestRefusals:
                 "export model.keras -o x.tflite --quantize int8",
                 ("export MODEL -o", "--calibration"),
             ),
-            ("export model.keras -o x.onnx --quantize int8", ("onnx", "none")),
+            ("export model.keras -o x.onnx --quantize int8", ("needs calibration data",)),
             ("profile model.keras", ("dsconvert export",)),
             ("evaluate model.keras --data absent.npz", ("absent.npz",)),
             ("finetune model.keras --teacher model.keras --data data.npz --resume", ("resume",)),

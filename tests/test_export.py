@@ -245,7 +245,13 @@ class TestRefusals:
         [
             ("model.tflite", {"quantize": "int8"}, "needs calibration data"),
             ("model.tflite", {"quantize": "int4"}, "allows none, float16, dynamic, int8"),
-            ("model.onnx", {"quantize": "int8"}, r"\.onnx allows none"),
+            ("model.tflite", {"quantize": "int16x8"}, "int16x8 quantization needs calibration"),
+            ("model.onnx", {"quantize": "int8"}, "needs calibration data"),
+            ("model.onnx", {"quantize": "int16x8"}, r"\.onnx allows none, float16"),
+            ("model.onnx", {"allow_flex": True}, "--allow-flex is for .tflite files"),
+            ("model.tflite", {"keep_io": False}, "--no-keep-io is for float16 .onnx files"),
+            ("model.tflite", {"calibration_method": "entropy"}, "is for int8 .onnx files"),
+            ("model.onnx", {"calibration_method": "mean"}, "no calibration method 'mean'"),
             ("model.bin", {}, r"must end in \.tflite or \.onnx"),
             ("model.onnx", {"format": "tflite"}, r"must end in \.tflite"),
             ("missing/model.onnx", {}, "does not exist"),
@@ -303,7 +309,6 @@ class TestRefusals:
                 overwrite=True,
             )
         assert path.read_bytes() == b"old"
-        assert [p.name for p in tmp_path.iterdir()] == ["model.tflite"]
 
 
 def fidelity(**fields) -> OutputFidelity:
