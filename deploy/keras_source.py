@@ -10,6 +10,7 @@ import numpy as np
 from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.predictor import Array, at_once
 
+from .folding import fold_norms
 from .quiet import captured
 from .runtime import first_line
 from .samples import check_inputs
@@ -24,13 +25,16 @@ class KerasSource:
     """What is exported, and the reference for what was.
 
     Attributes:
-        model: A functional model: a list of inputs in, a dictionary of outputs by name out.
+        model: A functional model: a list of inputs in, a dictionary of outputs by name out. Norms
+            behind sums of convolutions are folded.
+        reference: The same as it came, to compare with.
         inputs: Its inputs, in the order of the original.
         output_names: Its outputs, in the order of the original.
         notes: What was changed for the export.
     """
 
     model: Any
+    reference: Any
     inputs: tuple[TensorInfo, ...]
     output_names: tuple[str, ...]
     notes: tuple[str, ...]
@@ -50,7 +54,7 @@ class KerasSource:
                     for array, info in zip(inputs, self.inputs, strict=True)
                 ]
                 with captured():
-                    outputs = self.model(part, training=False)
+                    outputs = self.reference(part, training=False)
                 chunks.append([np.asarray(outputs[n], np.float32) for n in self.output_names])
         except Exception as error:  # TensorFlow's own errors share no base class with Keras'
             raise InputError(
@@ -111,10 +115,17 @@ def read_source(
                         "free sizes around dilated convolutions run slowly: export with data of "
                         "the size that you will run"
                     )
-        outputs = keras.tree.flatten(functional(inputs))
-        flat = keras.Model(inputs, dict(zip(names, outputs, strict=True)))
+
+        def flat(source: Any) -> Any:
+            outputs = keras.tree.flatten(source(inputs))
+            return keras.Model(inputs, dict(zip(names, outputs, strict=True)))
+
+        reference, folded = flat(functional), fold_norms(functional)
+        exported = reference if folded is functional else flat(folded)
     infos = _infos(inputs, input_names)
-    return KerasSource(model=flat, inputs=infos, output_names=names, notes=tuple(notes))
+    return KerasSource(
+        model=exported, reference=reference, inputs=infos, output_names=names, notes=tuple(notes)
+    )
 
 
 def _infos(tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorInfo, ...]:
