@@ -257,6 +257,12 @@ class TestGoals:
         with pytest.raises(InputError, match="size ≤ 5KB"):
             two_layers(width=4).plan(goals)
 
+    @pytest.mark.parametrize("goals", [{"size": "100KB", "params": "4k"}, {"size": "16KB"}])
+    def test_of_size_and_parameters_the_tighter_one_counts(self, goals):
+        assert two_layers().plan(limits(**goals)).after.params <= 4000
+        goals["size"], goals["params"] = "16KB", "9k"
+        assert two_layers().plan(limits(**goals)).after.params <= 4000
+
     def test_goals_in_words(self):
         goals = Goals(
             latency=parse_limit("3ms", "latency"),

@@ -86,6 +86,22 @@ def test_frontier_trades_harm_for_cost(layers, points):
     assert all(a <= b + 1e-4 for a, b in pairwise(harms))
 
 
+def test_a_limit_that_is_met_exactly():
+    """HiGHS' presolve alone calls [0, 1, 2] the best here, of harm 1."""
+    layers = [
+        [Option(0.0, {"ms": 0.0})],
+        [Option(0.0, {"ms": 743784.0}), Option(1.0, {"ms": 0.0})],
+        [Option(0.0, {"ms": ms}) for ms in (0.0, 886.0, 0.5)],
+    ]
+    assert least_harm(layers, {"ms": 743784.0})[1] == 0
+    assert frontier(layers, "ms", 2) == [[0, 0, 0], [0, 1, 0]]
+
+
+def test_no_layers_keep_what_can_be_kept():
+    with pytest.raises(Infeasible):
+        least_harm([], {"ms": -1.0})
+
+
 def test_no_layers_no_choice():
     assert least_harm([], {"ms": 0.0}) == []
 
