@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from dsconvert.converter.cli import figures, main
 
-COMMANDS = ("inspect", "rewrite", "finetune", "evaluate", "export", "profile")
+COMMANDS = ("inspect", "plan", "rewrite", "finetune", "evaluate", "export", "profile")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def fresh_python(code: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 class TestStartUp:
-    @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
+    @pytest.mark.parametrize("words", [[], ["sweep"], *([name] for name in COMMANDS)])
     def test_help_imports_neither_numpy_nor_a_framework(self, words: list[str]) -> None:
         code = f"""
 import sys
