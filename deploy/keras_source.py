@@ -118,7 +118,9 @@ def read_source(
 
         def flat(source: Any) -> Any:
             outputs = keras.tree.flatten(source(inputs))
-            return keras.Model(inputs, dict(zip(names, outputs, strict=True)))
+            made = keras.Model(inputs, dict(zip(names, outputs, strict=True)))
+            made(inputs)  # Keras exports no model that was never called
+            return made
 
         reference, folded = flat(functional), fold_norms(functional)
         exported = reference if folded is functional else flat(folded)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dsconvert.converter import rewrite
+from dsconvert.deploy import export
 from dsconvert.deploy.folding import fold_norms
 from keras import layers
 
@@ -67,6 +68,13 @@ def test_a_rewritten_network_has_no_norm_left():
 
     assert "norm" not in names(folded)
     np.testing.assert_allclose(folded(IMAGES), small(IMAGES, training=False), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".tflite", ".onnx"])
+def test_files_are_compared_with_the_model_as_it_was(tmp_path, ending):
+    artifact = export(summed(), tmp_path / f"net{ending}", calibration=IMAGES)
+
+    assert artifact.fidelity[0].relative_error < 1e-5
 
 
 def two_outputs():
