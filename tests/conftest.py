@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# The matrices of the tests are small: threads cost them more than they give, above all on a busy
+# machine. Set before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings

@@ -50,3 +50,18 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_plan_shown_is_a_plan_with_every_field() -> None:
+    import msgspec
+    from dsconvert.converter.core.types import LayerPlan, Plan
+
+    text = (ROOT / "docs" / "plan.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+
+    plan = msgspec.json.decode(example, type=Plan)
+
+    assert list(plan.chosen) == ["conv2d_1"]
+    shown = msgspec.json.decode(example)
+    assert set(shown) == set(Plan.__struct_fields__)
+    assert {key for layer in shown["layers"] for key in layer} == set(LayerPlan.__struct_fields__)
