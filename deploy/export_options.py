@@ -8,6 +8,7 @@ from typing import get_args
 
 from dsconvert.converter.core.errors import InputError
 
+from .refine import OFF, Refinement
 from .types import CalibrationMethod, Format, Quantization
 
 _ALLOWED: dict[Format, tuple[Quantization, ...]] = {
@@ -26,12 +27,14 @@ class Options:
         method: How .onnx activations get their ranges.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
         keep_io: Whether a float16 .onnx file has float32 inputs and outputs.
+        refinement: What is tried to make an int8 file better.
     """
 
     quantize: Quantization
     method: CalibrationMethod = "minmax"
     allow_flex: bool = False
     keep_io: bool = True
+    refinement: Refinement = OFF
 
     def check(self, format: Format) -> None:
         """Refuse what the format does not have.

@@ -32,6 +32,7 @@ def quantize_static(
     *,
     method: CalibrationMethod = "minmax",
     external: bool = False,
+    exclude: Sequence[str] = (),
 ) -> None:
     """Write the int8 form of a float32 .onnx file.
 
@@ -46,6 +47,7 @@ def quantize_static(
         method: How a range is taken from the activations: from the least to the greatest value,
             by the least KL divergence of the histogram, or by its 99.999th percentile.
         external: Whether to write large weights to a file beside.
+        exclude: Names of the nodes to leave in float32.
 
     Raises:
         InputError: If ONNX Runtime cannot quantize the file.
@@ -91,6 +93,7 @@ def quantize_static(
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
                 use_external_data_format=external,
+                nodes_to_exclude=list(exclude),
                 extra_options=extra,
             )
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors

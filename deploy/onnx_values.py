@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from .values import MOVERS, Layer, layer_name
 
 _DEQUANTIZED = "_DequantizeLinear_Output"
 """How ONNX Runtime's quantizer ends the name of what was quantized and is real again."""
+
+_KERAS = "functional"
+"""How names begin that are from Keras."""
+_WEIGHT = re.compile(r"functional\w*/.*?/(?=convolution|depthwise|MatMul)\w+")
 
 
 class OnnxValues:
@@ -43,7 +48,7 @@ class OnnxValues:
                 maker = made.get(f"{value}_QuantizeLinear_Input", node)
             if maker.op_type in MOVERS or value.endswith("_QuantizeLinear_Input"):
                 continue
-            self.names[value] = Layer(_layer_name(maker.name or value), maker.name, maker.op_type)
+            self.names[value] = Layer(_layer_name(maker, value), maker.name, maker.op_type)
             real = value + _DEQUANTIZED
             self._values[value] = real if real in made else value
         self._session: Any = None
@@ -83,6 +88,10 @@ class OnnxValues:
         return session(model.SerializeToString(), self.path.parent)
 
 
-def _layer_name(node: str) -> str:
-    """The Keras layer where a node's name has one, as tf2onnx writes it; else the node's name."""
-    return layer_name(node) if node.startswith("functional") else node
+def _layer_name(node: Any, value: str) -> str:
+    """The Keras layer where tf2onnx has written it; else what the node is called, or makes."""
+    if node.name.startswith(_KERAS):
+        return layer_name(node.name)
+    # A convolution that a normalisation was folded into has a new name, its kernel has not.
+    found = _WEIGHT.match(node.input[1]) if len(node.input) > 1 else None
+    return layer_name(found[0]) if found else str(node.name or value)

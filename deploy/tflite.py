@@ -48,9 +48,9 @@ def convert(
         InputError: If TFLite has no kernel for an operation of the model.
     """
     tf = require("tensorflow", "keras", "to write .tflite files")
-    names = unique(_tensor_name(info.name) for info in source.inputs)
+    names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
-        _save(tf, source, names, folder)
+        save(tf, source, names, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [_kernels(tf, quantize)]
         if allow_flex:
@@ -62,12 +62,12 @@ def convert(
         if quantize in _STATIC and calibration is not None:
             kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
             converter.inference_input_type = converter.inference_output_type = kind
-            converter.representative_dataset = lambda: _one_by_one(source, names, calibration)
+            converter.representative_dataset = lambda: one_by_one(source, names, calibration)
         try:
             flatbuffer = converter.convert()
         except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
             raise _unsupported(error, source, quantize) from error
-    path.write_bytes(_in_order(flatbuffer, names, source.output_names))
+    path.write_bytes(in_order(flatbuffer, names, source.output_names))
     return _notes(source, names, quantize, path)
 
 
@@ -90,7 +90,7 @@ def _kernels(tf: Any, quantize: Quantization) -> Any:
     return sets.TFLITE_BUILTINS
 
 
-def _save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
+def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
     """Write a SavedModel whose signature has these input names.
 
     Keras' ExportArchive tracks the variables alone. Saving a tf.Module that tracks the Keras
@@ -110,7 +110,7 @@ def _save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> No
     archive.write_out(folder, verbose=False)
 
 
-def _one_by_one(
+def one_by_one(
     source: KerasSource, names: Sequence[str], arrays: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
     """The calibration data as the converter takes it: one sample at a time, by input name."""
@@ -121,7 +121,7 @@ def _one_by_one(
         }
 
 
-def _in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytearray:
+def in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytearray:
     """The file with its inputs and outputs in the given order.
 
     The converter sorts them by name. The order stands in two vectors of tensor indices, which
@@ -138,6 +138,11 @@ def _in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) 
         index = {tensor(i).Name().decode(): tensor(i).TensorIndex() for i in range(length)}
         vector[:] = [index[name] for name in wanted]
     return buffer
+
+
+def input_tensor_names(source: KerasSource) -> tuple[str, ...]:
+    """What the inputs are called in the file."""
+    return unique(_tensor_name(info.name) for info in source.inputs)
 
 
 def _tensor_name(name: str) -> str:

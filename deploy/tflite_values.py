@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from dsconvert.converter.core.errors import require
 from dsconvert.converter.core.predictor import Array
 
 from .litert import LiteRT, _litert_info
 from .runtime import decode
-from .types import TensorInfo
 from .values import MOVERS, Layer, layer_name
+
+
+class Linear(NamedTuple):
+    """A 1×1 convolution or a dense layer with a bias; tensors by their index.
+
+    Attributes:
+        source: What it reads.
+        kernel: (N, 1, 1, C) or (N, C).
+        bias: (N,).
+        strides: Of a convolution.
+    """
+
+    source: int
+    kernel: int
+    bias: int
+    strides: tuple[int, int]
 
 
 class TfliteValues(LiteRT):
@@ -21,6 +37,7 @@ class TfliteValues(LiteRT):
 
     Attributes:
         names: Each layer, by a name that is the same in all files made from one model.
+        linear: The 1×1 convolutions and dense layers with a bias among them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,6 +51,8 @@ class TfliteValues(LiteRT):
         model = schema.Model.GetRootAs(bytearray(path.read_bytes()))
         graph = model.Subgraphs(0)
         self.names: dict[str, Layer] = {}
+        self.linear: dict[str, Linear] = {}
+        self._graph, self._schema = graph, schema
         self._tensors: dict[str, int] = {}
         called: Counter[str] = Counter()
         outputs = dict(zip(self._outputs, self.output_names, strict=True))
@@ -50,7 +69,10 @@ class TfliteValues(LiteRT):
             name = name if called[name] == 1 else f"{name} ({called[name]})"
             self.names[name] = Layer(name, node, kind)
             self._tensors[name] = index
-        self._details: dict[int, TensorInfo] = {}
+            found = self._linear(op, kind)
+            if found is not None:
+                self.linear[name] = found
+        self._details: dict[int, dict[str, Any]] = {}
 
     def _options(self, litert: Any) -> dict[str, Any]:
         plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -62,16 +84,61 @@ class TfliteValues(LiteRT):
     def run(self, inputs: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
         """The named values, as real ones, for one batch of the size that the file has."""
         self._run(self._encoded(inputs))
+        return {name: self._value(self._tensors[name]) for name in names}
+
+    def read(self, inputs: Sequence[Array], tensor: int) -> Array:
+        """The value of one tensor, as real numbers, for one batch of the file's size."""
+        self._run(self._encoded(inputs))
+        return self._value(tensor)
+
+    def constant(self, tensor: int) -> Array:
+        """Weights as real numbers in float64: a kernel as (N, C), a bias as (N,)."""
+        values = np.asarray(self._interpreter.get_tensor(tensor), np.float64)
+        values = values.reshape(len(values), -1)
+        scales = self.scales(tensor)
+        if len(scales):
+            zeros = self._detail(tensor)["quantization_parameters"]["zero_points"]
+            values = (values - zeros[:, None]) * scales[:, None]
+        return values[:, 0] if values.shape[1] == 1 and self._rank(tensor) == 1 else values
+
+    def scales(self, tensor: int) -> Array:
+        """The scales of a tensor, (N,) or (1,), or none."""
+        scales = self._detail(tensor)["quantization_parameters"]["scales"]
+        return np.asarray(scales, np.float64)
+
+    def stored(self, content: bytearray, tensor: int) -> Array | None:
+        """The integers of a bias where they lie in the file's content; None for another type."""
+        model = self._schema.Model.GetRootAs(content)
+        described = model.Subgraphs(0).Tensors(tensor)
+        if described.Type() != self._schema.TensorType.INT32:
+            return None
+        buffer = model.Buffers(described.Buffer()).DataAsNumpy()
+        return None if isinstance(buffer, int) else buffer.view(np.int32)
+
+    def _linear(self, op: Any, kind: str) -> Linear | None:
+        if kind not in ("Conv_2D", "Fully_Connected") or op.InputsLength() < 3:
+            return None
+        source, kernel, bias = (int(op.Inputs(i)) for i in range(3))
+        shape = list(self._graph.Tensors(kernel).ShapeAsNumpy())
+        if bias < 0 or (kind == "Conv_2D" and shape[1:3] != [1, 1]):
+            return None
+        strides = (1, 1)
+        if kind == "Conv_2D":
+            table = op.BuiltinOptions()
+            options = self._schema.Conv2DOptions()
+            options.Init(table.Bytes, table.Pos)
+            strides = (options.StrideH(), options.StrideW())
+        return Linear(source, kernel, bias, strides)
+
+    def _rank(self, tensor: int) -> int:
+        return int(self._graph.Tensors(tensor).ShapeLength())
+
+    def _detail(self, tensor: int) -> dict[str, Any]:
         if not self._details:
-            self._details = {
-                details["index"]: _litert_info(self.path, details, {})
-                for details in self._interpreter.get_tensor_details()
-                if details["index"] in self._tensors.values()
-            }
-        return {
-            name: decode(
-                self._interpreter.get_tensor(self._tensors[name]),
-                self._details[self._tensors[name]],
-            )
-            for name in names
-        }
+            found = self._interpreter.get_tensor_details()
+            self._details = {details["index"]: details for details in found}
+        return self._details[tensor]
+
+    def _value(self, tensor: int) -> Array:
+        info = _litert_info(self.path, self._detail(tensor), {})
+        return decode(self._interpreter.get_tensor(tensor), info)

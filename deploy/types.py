@@ -8,6 +8,8 @@ import msgspec
 from dsconvert.converter.core.fidelity import OutputFidelity
 from dsconvert.converter.core.predictor import Shape
 
+from .layer_types import LayerReport
+
 Format = Literal["tflite", "onnx"]
 Quantization = Literal["none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
@@ -94,6 +96,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         calibration: What the ranges of its activations come from; None where there are none.
         labels: How many class names it holds.
         failures: Why it was rejected; empty for a file that took its place.
+        layers: What each layer of an int8 file loses; None if that was not asked for.
         notes: What its user should know.
     """
 
@@ -114,6 +117,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     calibration: Calibration | None = None
     labels: int = 0
     failures: tuple[str, ...] = ()
+    layers: LayerReport | None = None
     notes: tuple[str, ...] = ()
 
 

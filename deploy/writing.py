@@ -14,13 +14,20 @@ from dsconvert.converter.onnx_graph.save import data_path
 from . import onnx_export, onnx_reduce, tflite
 from .export_options import Options
 from .keras_source import KerasSource
+from .onnx_builder import OnnxBuilder
 from .onnx_source import OnnxSource, prepared, without_unused_domains, write
 from .onnx_static import quantize_static
+from .refine import HeldOut, Refined, refine
 from .speed import time_ratio
+from .tflite_builder import TfliteBuilder
 from .types import Format
 
 _CHEAP = 16 << 20
 """Bytes of a file up to which it is worth converting the model once more to compare times."""
+
+
+_LARGE = 1 << 30
+"""Bytes of an .onnx file up to which several int8 files of it are made and compared."""
 
 
 def convert(
@@ -29,7 +36,8 @@ def convert(
     format: Format,
     options: Options,
     calibration: Sequence[Array] | None,
-) -> tuple[str, ...]:
+    held_out: HeldOut | None = None,
+) -> Refined:
     """Write the file.
 
     Args:
@@ -38,9 +46,8 @@ def convert(
         format: The format.
         options: How.
         calibration: One array per input, (n, ...), for static quantization.
-
-    Returns:
-        What the user of the file should know.
+        held_out: Further samples, by which the options' refinement is chosen; None for no
+            refinement.
 
     Raises:
         InputError: If the format cannot hold the model so.
@@ -48,16 +55,19 @@ def convert(
     """
     if format == "tflite":
         assert isinstance(source, KerasSource)
-        return tflite.convert(
-            source, path, options.quantize, calibration, allow_flex=options.allow_flex
-        )
+        if held_out is not None and calibration is not None:
+            maker = TfliteBuilder(source, tuple(calibration), options.quantize, options.allow_flex)
+            return refine(maker, path, held_out, options.refinement)
+        flex = options.allow_flex
+        notes = tflite.convert(source, path, options.quantize, calibration, allow_flex=flex)
+        return Refined(notes)
     if options.quantize == "none":
         assert isinstance(source, KerasSource)
         onnx_export.convert(source, path)
-        return ()
+        return Refined(())
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
-        return _quantized(_float32(source, folder), path, folder, options, calibration)
+        return _quantized(_float32(source, folder), path, folder, options, calibration, held_out)
 
 
 def flex_operations(path: Path) -> tuple[str, ...]:
@@ -140,12 +150,14 @@ def _quantized(
     folder: Path,
     options: Options,
     calibration: Sequence[Array] | None,
-) -> tuple[str, ...]:
+    held_out: HeldOut | None,
+) -> Refined:
     """Write another .onnx file of a float32 one, valid and with the same properties."""
     onnx = require("onnx", "onnx", "to write .onnx files")
     raw = folder / "quantized.onnx"
     original = onnx.load_model(source.path, load_external_data=False)
     notes: tuple[str, ...] = ()
+    layers = None
     if options.quantize == "float16":
         proto = onnx_reduce.to_float16(onnx.load_model(source.path), keep_io=options.keep_io)
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
@@ -155,9 +167,20 @@ def _quantized(
             onnx_reduce.quantize_dynamic(ready, raw, external=source.external)
         else:
             assert calibration is not None
-            quantize_static(
-                ready, raw, calibration, method=options.method, external=source.external
-            )
+            large = _total(source.path) > _LARGE
+            if large and (options.refinement.keep_float or options.refinement.report):
+                raise InputError(
+                    f"{source.path.name} is too large for its layers to be looked at.",
+                    "Leave --keep-float and --report out.",
+                )
+            if held_out is None or large:
+                quantize_static(
+                    ready, raw, calibration, method=options.method, external=source.external
+                )
+            else:
+                maker = OnnxBuilder.of(ready, calibration, folder, options.method)
+                refined = refine(maker, raw, held_out, options.refinement)
+                notes, layers = (*notes, *refined.notes), refined.layers
             if not _quantizes(onnx.load_model(raw, load_external_data=False)):
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
@@ -175,7 +198,7 @@ def _quantized(
             f"{path.name} was not kept, it is not valid: {error}",
             "Try another quantization, and please report the model.",
         ) from error
-    return notes
+    return Refined(notes, layers)
 
 
 def _quantizes(proto: object) -> bool:
