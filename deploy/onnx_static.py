@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from dsconvert.converter.core.errors import InputError, require
 from dsconvert.converter.core.predictor import Array
 
@@ -21,6 +24,9 @@ _METHODS: dict[CalibrationMethod, str] = {
     "entropy": "Entropy",
     "percentile": "Percentile",
 }
+_BINS = 512
+"""Of a histogram that entropy is to shorten to 128: ONNX Runtime makes only 128 of them, of which
+nothing is left to cut off. Twice as many take four times as long."""
 _STRIDE = 8
 """Runs whose activations are held at once to make histograms of."""
 
@@ -45,7 +51,8 @@ def quantize_static(
         path: Where to write.
         calibration: One array per input, (n, ...), as the file takes them.
         method: How a range is taken from the activations: from the least to the greatest value,
-            by the least KL divergence of the histogram, or by its 99.999th percentile.
+            by the least KL divergence of the histogram (which cut too much from two small
+            networks: SQNR 17 instead of 38 and 30 dB), or by its 99.999th percentile.
         external: Whether to write large weights to a file beside.
         exclude: Names of the nodes to leave in float32.
 
@@ -56,6 +63,11 @@ def quantize_static(
     runtime = open_runtime(source)
     size, count = runtime.batch or 1, len(calibration[0])
     batches = math.ceil(count / size)
+    order = np.arange(count)
+    if method != "minmax":
+        # The histogram's bins are as wide as the first values need: largest first, since one that
+        # grows a hundredfold later takes minutes to search.
+        order = np.argsort([-max(float(np.abs(a[i]).max()) for a in calibration) for i in order])
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -71,7 +83,7 @@ def quantize_static(
             if self.next >= self.end:
                 return None
             # The last batch of a fixed size is filled up with the first samples.
-            rows = [i % count for i in range(self.next * size, (self.next + 1) * size)]
+            rows = [order[i % count] for i in range(self.next * size, (self.next + 1) * size)]
             self.next += 1
             return {
                 info.name: encode(array[rows], info)
@@ -81,8 +93,14 @@ def quantize_static(
     extra: dict[str, bool | int] = {"ActivationSymmetric": False, "WeightSymmetric": True}
     if method != "minmax":
         extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
-    with quietly():
+        extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
+    with quietly(), tempfile.TemporaryDirectory() as folder:
+        ranges = Path(folder) / "ranges.json"
+        cached = {}
         try:
+            if method == "entropy":
+                _entropy_ranges(source, Reader(), external, ranges)
+                cached = {"calibration_cache_path": ranges}
             quantization.quantize_static(
                 str(source),
                 str(path),
@@ -95,12 +113,30 @@ def quantize_static(
                 use_external_data_format=external,
                 nodes_to_exclude=list(exclude),
                 extra_options=extra,
+                **cached,
             )
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
             raise InputError(
                 f"ONNX Runtime cannot quantize {source.name}: {first_line(error)}",
                 "Plan or export for float32 instead.",
             ) from error
+
+
+def _entropy_ranges(source: Path, reader: Any, external: bool, path: Path) -> None:
+    """Write the ranges of least KL divergence, as `quantize_static` reads them."""
+    calibrate = require("onnxruntime.quantization.calibrate", "onnx", "to quantize .onnx files")
+    calibrator = calibrate.create_calibrator(
+        source,
+        None,
+        augmented_model_path=str(path.with_suffix(".onnx")),
+        calibrate_method=calibrate.CalibrationMethod.Entropy,
+        use_external_data_format=external,
+        extra_options={"num_bins": _BINS},
+    )
+    for start in range(0, len(reader), _STRIDE):
+        reader.set_range(start, start + _STRIDE)
+        calibrator.collect_data(reader)
+    calibrate.save_tensors_data(calibrator.compute_data(), path)
 
 
 @contextmanager
