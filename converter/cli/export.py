@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from . import figures, onnx_models, options, terminal
+from . import figures, onnx_models, options, refining, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def show(console: Console, result: Artifact) -> None:
         console.print(f"calibrated on {ranges.samples} samples of {ranges.source}")
     for output in result.fidelity:
         show_fidelity(console, output, result.samples, result.verified_on)
+    refining.show_layers(console, result.layers)
     for note in result.notes:
         console.print(f"note: {note}")
 
@@ -119,6 +120,7 @@ def show_fidelity(console: Console, output: OutputFidelity, samples: int, what: 
     metavar="ONNX",
     help="The .onnx file that MODEL was imported from: write its graph with MODEL's weights.",
 )
+@refining.choices
 @options.overwrite
 @options.preprocessing
 @options.loading
@@ -143,7 +145,11 @@ def export(
     seed: int,
     trust: bool,
     custom_objects: str | None,
-    **prepare: Any,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool,
+    **refine: Any,
 ) -> Artifact:
     r"""Convert MODEL, Keras or ONNX, and verify the file before it takes its place.
 
@@ -157,7 +163,9 @@ def export(
     """
     from dsconvert.deploy import export as run
 
-    prepared = options.as_preprocessing(**prepare)
+    prepared = options.as_preprocessing(scale, mean, std, channels_first)
+    measurable = calibration is not None and not no_verify
+    refining.check(quantize, measurable, **refine)
     names = () if labels is None else _read_labels(labels)
     ending = f".{file_format or ('onnx' if like else 'tflite')}"
     native = (ending if output is None else output.suffix) == ".onnx"
@@ -203,6 +211,9 @@ def export(
         allow_flex=allow_flex,
         keep_io=keep_io,
         labels=names,
+        refinement=refining.as_refinement(source, seed=seed, prepared=prepared, **refine)
+        if measurable
+        else None,
         preprocessing=_told(prepared, data),
         notes=(*layout, *found),
         gate=not no_verify,
