@@ -58,11 +58,11 @@ bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' s
 QUANTIZE ?= none
 DATA_OPTION = $(if $(DATA),--calibration $(DATA))
 
-export-tflite: setup need-model ## MODEL=model.h5|.onnx [OUT=…] [QUANTIZE=none|float16|dynamic|int8] [DATA=calib.npz] [ARGS=…]
+export-tflite: setup need-model ## MODEL=model.h5|.onnx [OUT=…] [QUANTIZE=none|float16|dynamic|int8|int8-float-io|int16x8] [DATA=calib.npz] [ARGS=…]
 	$(BIN)/dsconvert export $(MODEL) --format tflite $(if $(OUT),-o $(OUT)) --quantize $(QUANTIZE) $(DATA_OPTION) $(ARGS)
 
-export-onnx: setup need-model ## MODEL=model.h5 [OUT=…] [LIKE=original.onnx] [DATA=calib.npz] [ARGS=…]
-	$(BIN)/dsconvert export $(MODEL) --format onnx $(if $(OUT),-o $(OUT)) $(if $(LIKE),--like $(LIKE)) $(DATA_OPTION) $(ARGS)
+export-onnx: setup need-model ## MODEL=model.h5|.onnx [OUT=…] [QUANTIZE=none|float16|dynamic|int8] [LIKE=original.onnx] [DATA=calib.npz] [ARGS=…]
+	$(BIN)/dsconvert export $(MODEL) --format onnx $(if $(OUT),-o $(OUT)) --quantize $(QUANTIZE) $(if $(LIKE),--like $(LIKE)) $(DATA_OPTION) $(ARGS)
 
 profile: setup ## FILES='a.tflite b.tflite' [THREADS=1] [ARGS=…]
 	@test -n "$(FILES)" || { echo "Say which: make profile FILES='model.tflite other.tflite'" >&2; exit 2; }
