@@ -59,6 +59,7 @@ def to_float16(proto: Any, *, keep_io: bool = True) -> Any:
     """
     float16 = require("onnxruntime.transformers.float16", "onnx", "to write float16 .onnx files")
     tools = require("onnxruntime.quantization.onnx_model", "onnx", "to write float16 .onnx files")
+    _free_weights(proto)
     with quietly():
         try:
             converted = float16.convert_float_to_float16(proto, keep_io_types=keep_io)
@@ -70,3 +71,17 @@ def to_float16(proto: Any, *, keep_io: bool = True) -> Any:
                 "Try --quantize int8 with calibration data.",
             ) from error
     return model.model
+
+
+def _free_weights(proto: Any) -> None:
+    """Take weights off the inputs, where files of before IR version 4 list them.
+
+    As inputs they would stay float32, with a cast behind each.
+    """
+    held = {tensor.name for tensor in proto.graph.initializer}
+    fed = [value for value in proto.graph.input if value.name not in held]
+    if len(fed) < len(proto.graph.input):
+        copies = [type(value).FromString(value.SerializeToString()) for value in fed]
+        del proto.graph.input[:]
+        proto.graph.input.extend(copies)
+        proto.ir_version = max(proto.ir_version, 4)

@@ -20,7 +20,7 @@ from onnx_nets import floats, graph, node
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def normed_cnn(opset: int = 17) -> onnx.ModelProto:
+def normed_cnn(opset: int = 17, ir: int = 8) -> onnx.ModelProto:
     """Convolutions with a normalisation between them, and a property of its own."""
     nodes = [
         node("Conv", "x w b", "c", pads=[1, 1, 1, 1]),
@@ -40,7 +40,7 @@ def normed_cnn(opset: int = 17) -> onnx.ModelProto:
         "w2": floats(24, 16, 3, 3, seed=4) * np.logspace(-2, 0, 24)[:, None, None, None],
     }
     weights["w2"] = weights["w2"].astype(np.float32)
-    model = graph(nodes, ["batch", 3, 8, 8], "y", opset=opset, **weights)
+    model = graph(nodes, ["batch", 3, 8, 8], "y", opset=opset, ir=ir, **weights)
     model.metadata_props.add(key="author", value="somebody")
     return model
 
@@ -176,6 +176,14 @@ class TestOnnxSources:
 
         assert [info.dtype for info in (*artifact.inputs, *artifact.outputs)] == ["float16"] * 2
         assert "Cast" not in kinds(path)
+
+    def test_weights_that_are_listed_as_inputs_become_small_too(self, pictures, tmp_path):
+        """As files of IR version 3 have them."""
+        onnx.save(normed_cnn(opset=9, ir=3), tmp_path / "old.onnx")
+        path = tmp_path / "half.onnx"
+        artifact = export(tmp_path / "old.onnx", path, quantize="float16", verification=pictures)
+        assert [info.name for info in artifact.inputs] == ["x"]
+        assert path.stat().st_size < 0.7 * (tmp_path / "old.onnx").stat().st_size
 
     @pytest.mark.parametrize(
         ("options", "message"),
