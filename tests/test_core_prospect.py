@@ -139,7 +139,7 @@ networks = st.lists(
         st.integers(1, 10**6),
         st.integers(1, 10**4),
         st.floats(0.015625, 8, width=32),
-        st.lists(candidates, max_size=3),
+        st.lists(candidates, max_size=3, unique_by=lambda one: one.choice),
     ),
     max_size=3,
 ).map(
