@@ -132,7 +132,7 @@ def finetune(models: Path, data: Path) -> None:
             *scale,
         )
         table(
-            f"{WINML} at T = 1 (stem kept), 16 epochs of distillation with labels over 20,000 images",
+            f"{WINML} at T = 1 (stem kept), 16 epochs of distillation with labels",
             ["", "top-1 %"],
             [
                 [what, _top1(file, data, *scale)]
