@@ -58,8 +58,8 @@ class Workshop:
             return [float(estimate(path, self.target.device).cycles) for path in paths]
         return [m.latency.p50_ms for m in self.profile(*paths) if m.latency is not None]
 
-    def profile(self, *paths: Path, runs: int = 200) -> list[Any]:
-        """The files' measurements, taken together."""
+    def profile(self, *paths: Path, runs: int = 50) -> list[Any]:
+        """The files' measurements, taken together: for a second each, or as many runs."""
         from dsconvert.converter.core.errors import InputError
         from dsconvert.deploy import profile
 
@@ -67,6 +67,7 @@ class Workshop:
             paths,
             threads=self.target.threads,
             runs=runs,
+            min_seconds=1.0,
             inputs=[array[:8] for array in self.images],
             progress=terminal.progress,
         )
