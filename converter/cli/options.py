@@ -203,26 +203,18 @@ def _refuse_tflite(path: Path) -> None:
 
 
 def _open_onnx(path: Path) -> Opened:
+    from dsconvert.converter.onnx_graph.graph import OnnxGraph, shape_of
     from dsconvert.models.onnx_file import open_onnx
 
     file = open_onnx(path)
-    graph = file.model.graph
-    held = {tensor.name for tensor in graph.initializer}
-    held |= {tensor.values.name for tensor in graph.sparse_initializer}
-    fed = [value for value in graph.input if value.name not in held]
+    fed = OnnxGraph(file.model, path.parent).inputs
     return Opened(
         kind="onnx",
         model=file.model,
         path=path,
         folder=path.parent,
         input_names=tuple(value.name for value in fed),
-        input_shapes=tuple(
-            tuple(
-                size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
-                for size in value.type.tensor_type.shape.dim
-            )
-            for value in fed
-        ),
+        input_shapes=tuple(shape_of(value) or () for value in fed),
         sha256=file.sha256,
     )
 

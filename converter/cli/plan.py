@@ -149,7 +149,7 @@ def plan(
         if allowed is None:
             chosen = desk.prospect.plan(goals)
         else:
-            images = _labelled(desk, data or "", seed, prepare)
+            images = planning.labelled(desk, data or "", seed, prepare)
             chosen, dropped = _search(desk, goals, images, allowed)
         timed = _time(desk, chosen)
         planning.write_json(chosen, output, overwrite)
@@ -189,17 +189,6 @@ def _allowed(max_drop: str | None, data: str | None, labels: bool) -> float | No
             f"{max_drop!r} is no drop of accuracy.", "Write it as 1% (a point of top-1)."
         )
     return share
-
-
-def _labelled(desk: planning.Desk, source: str, seed: int, prepare: dict[str, Any]) -> Data:
-    return options.data_for(
-        desk.opened,
-        source,
-        split="test",
-        seed=seed,
-        labels=True,
-        preprocessing=options.as_preprocessing(**prepare),
-    )
 
 
 def _search(desk: planning.Desk, goals: Any, images: Data, allowed: float) -> tuple[Plan, Dropped]:

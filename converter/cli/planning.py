@@ -206,6 +206,18 @@ def desk(
         yield Desk(opened, data, settings, workshop, original, found)
 
 
+def labelled(desk: Desk, source: str, seed: int, prepare: dict[str, Any]) -> Data:
+    """Test images with labels, to judge whole networks by."""
+    return options.data_for(
+        desk.opened,
+        source,
+        split="test",
+        seed=seed,
+        labels=True,
+        preprocessing=options.as_preprocessing(**prepare),
+    )
+
+
 def top1(model: Any, opened: options.Opened, images: Data) -> float:
     """The accuracy of a model of the opened one's kind."""
     from dsconvert.converter.core.errors import InputError

@@ -76,16 +76,7 @@ def sweep(
         "channels_first": channels_first,
     }
     with planning.desk(model, None, seed=seed, prepare=prepare, **rest) as desk:
-        images = None
-        if data is not None:
-            images = options.data_for(
-                desk.opened,
-                data,
-                split="test",
-                seed=seed,
-                labels=True,
-                preprocessing=options.as_preprocessing(**prepare),
-            )
+        images = None if data is None else planning.labelled(desk, data, seed, prepare)
         plans = desk.prospect.sweep(points)
         with terminal.progress("Evaluating plans", len(plans) if images else 0) as advance:
             found = []
