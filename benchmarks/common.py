@@ -46,7 +46,7 @@ def arguments(description: str | None, *parts: str) -> argparse.Namespace:
 
 def machine() -> str:
     """One line about where the figures come from."""
-    from dsconvert.deploy.profile import cpu_name
+    from dsconvert.deploy.runner.machine import cpu_name
 
     packages = ("tensorflow-cpu", "keras", "ai-edge-litert", "onnxruntime", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)

@@ -33,7 +33,7 @@ MODELS = {
     "resnet8": Model(RESNET8, "cifar10"),
     "vgg6": Model(VGG6, "cifar10"),
     "nncf_lenet": Model("keras/nncf_lenet.h5", "mnist", ("--scale", "1/255")),
-    "dncnn": Model("keras/dncnn_sigma25.h5", (64, 64, 1), ("--scale", "1/255")),
+    "dncnn": Model("keras/dncnn_sigma25.keras", (64, 64, 1), ("--scale", "1/255")),
     "ultraface": Model("onnx/ultraface_rfb_320.onnx", (240, 320, 3), ("--scale", "1/127.5")),
     "winml_pytorch": Model(
         "onnx/winml_pytorch_tutorial_cnn.onnx", "cifar10", ("--scale", "1/127.5", "--mean", "1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from dsconvert.converter.core.progress import Progress, silent
 
 from .isolated import measure_isolated
 from .latency import compare, summarize
+from .runner.machine import cpu_name
+from .runner.timing import time_in_rounds
 from .runtime import Prepared, Runtime, first_line
 from .runtimes import open_runtime, runtime_for
 from .samples import check_inputs, random_inputs
-from .timing import time_in_rounds
 from .types import Measurement, Startup
 
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
@@ -81,7 +81,7 @@ def profile(
             advance()
         failures = [_warm_up(one, warmup) for one in prepared]
         sound = [i for i, failure in enumerate(failures) if not failure]
-        timed = time_in_rounds([prepared[i] for i in sound], runs, min_seconds, seed)
+        timed = time_in_rounds([prepared[i].run for i in sound], runs, min_seconds, seed)
         advance()
     samples: list[list[float]] = [[] for _ in files]
     for i, times in zip(sound, timed, strict=True):
@@ -200,16 +200,6 @@ def _compared(first: Measurement, other: Measurement, seed: int) -> Measurement:
         return other
     comparison = compare(first.path, first.latency, other.latency, seed)
     return msgspec.structs.replace(other, comparison=comparison)
-
-
-def cpu_name() -> str:
-    """The processor's name as its maker calls it, or what the platform knows."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _machine_notes(threads: int) -> list[str]:

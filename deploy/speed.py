@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dsconvert.converter.core.predictor import Array
 
+from .runner.timing import time_in_rounds
 from .runtimes import open_runtime
-from .timing import time_in_rounds
 
 _RUNS = 20
 _SECONDS = 0.2
@@ -45,5 +45,5 @@ def time_ratio(path: Path, baseline: Path, inputs: Sequence[Array]) -> float | N
         if time.perf_counter() - start > _TOO_SLOW:
             return None
         prepared.append(one)
-    first, other = (min(t) for t in time_in_rounds(prepared, _RUNS, _SECONDS, 0))
+    first, other = (min(t) for t in time_in_rounds([p.run for p in prepared], _RUNS, _SECONDS, 0))
     return other / first

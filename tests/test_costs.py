@@ -14,8 +14,8 @@ from dsconvert.deploy.costs import MeasuredCosts, Target, estimate, measured_cos
 from dsconvert.deploy.costs import measuring as measuring_module
 from dsconvert.deploy.costs.cache import Cache
 from dsconvert.deploy.costs.measuring import measure
+from dsconvert.deploy.runner.timing import time_in_rounds
 from dsconvert.deploy.runtime import Prepared
-from dsconvert.deploy.timing import time_in_rounds
 
 DW, PW = "depthwise-first", "pointwise-first"
 ONE, FIRST, TWO = (
@@ -212,7 +212,7 @@ class TestTiming:
     def test_rounds_and_their_end(self):
         clock = Clock()
         fast, slow = time_in_rounds(
-            [clock.takes([1]), clock.takes([3])], 7, 0.1, 0, max_runs=1000, clock=clock
+            [clock.takes([1]).run, clock.takes([3]).run], 7, 0.1, 0, max_runs=1000, clock=clock
         )
         assert set(fast) == {1}
         assert set(slow) == {3}
@@ -222,7 +222,9 @@ class TestTiming:
     def test_fewest_and_most_runs(self):
         for seconds, most, expected in ((0, 1000, 10), (9, 40, 40)):
             clock = Clock()
-            (times,) = time_in_rounds([clock.takes([1])], 7, seconds, 0, max_runs=most, clock=clock)
+            (times,) = time_in_rounds(
+                [clock.takes([1]).run], 7, seconds, 0, max_runs=most, clock=clock
+            )
             assert len(times) == expected
 
 

@@ -15,10 +15,10 @@ from dsconvert.converter.core.errors import InputError, MissingExtra
 from dsconvert.converter.core.types import Choice, Figure
 
 from ..latency import compare, summarize
+from ..runner.timing import time_in_rounds
 from ..runtime import Prepared, Runtime, first_line
 from ..runtimes import open_runtime
 from ..samples import random_inputs
-from ..timing import time_in_rounds
 from .forms import describe, form_of
 from .onnx_block import onnx_block
 from .onnx_inside import inside
@@ -76,7 +76,12 @@ def measure(
                 opened.append(None)
         ready = [pair[1] for pair in opened if pair is not None]
         times = time_in_rounds(
-            ready, _RUNS, seconds / len(ready), 0, max_runs=_MAX_RUNS, clock=clock
+            [one.run for one in ready],
+            _RUNS,
+            seconds / len(ready),
+            0,
+            max_runs=_MAX_RUNS,
+            clock=clock,
         )
     latencies = iter([summarize(samples, 1) for samples in times])
     original = next(latencies)

@@ -15,7 +15,7 @@ from dsconvert.converter.core.types import Choice
 
 from ..litert import LiteRT
 from ..ort import OnnxRuntime
-from ..profile import cpu_name
+from ..runner.machine import cpu_name
 from .cache import Cache
 from .forms import plain
 from .measuring import SECONDS, measure

@@ -7,8 +7,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from .runtime import Prepared
-
 MAX_RUNS = 5000
 """Enough for any median; keeps the raw samples of a microsecond model from filling the disk."""
 _TURN = 5
@@ -16,7 +14,7 @@ _TURN = 5
 
 
 def time_in_rounds(
-    prepared: Sequence[Prepared],
+    calls: Sequence[Callable[[], object]],
     runs: int,
     min_seconds: float,
     seed: int,
@@ -31,7 +29,7 @@ def time_in_rounds(
     weights had left the caches.
 
     Args:
-        prepared: The invocations, warmed up.
+        calls: One per file: each invokes it once, warmed up.
         runs: Timed invocations of each, at least, rounded up to whole turns.
         min_seconds: Time per file that the rounds last at least, unless ``max_runs`` ends them.
         seed: Of the order.
@@ -41,7 +39,6 @@ def time_in_rounds(
     Returns:
         Milliseconds per file and invocation. Sample i of every file is from the same round.
     """
-    calls = [one.run for one in prepared]
     times: list[list[float]] = [[] for _ in calls]
     order, turn = list(range(len(calls))), range(min(_TURN, runs))
     shuffle = random.Random(seed).shuffle

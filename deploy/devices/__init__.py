@@ -1,0 +1,1 @@
+"""Where files are measured: this machine, boards by ssh, phones by adb."""

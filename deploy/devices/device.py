@@ -1,0 +1,192 @@
+"""What a device is asked and what it answers.
+
+A device measures; it decides nothing. `dsconvert.deploy.profile` opens the files here, makes the
+inputs, asks the device, compares its outputs with this machine's, and makes the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from dsconvert.converter.core.predictor import Array
+from dsconvert.converter.core.progress import Progress
+
+from ..types import Startup, TensorInfo
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file to measure.
+
+    Attributes:
+        path: The file, on this machine.
+        runtime: "litert" or "ort".
+        inputs: One real-valued array per input, of one invocation; `encode` with ``input_infos``
+            makes of them what the file stores.
+        input_infos: The file's inputs.
+        output_infos: The file's outputs; `decode` makes real values of what the device stores.
+    """
+
+    path: Path
+    runtime: str
+    inputs: tuple[Array, ...]
+    input_infos: tuple[TensorInfo, ...]
+    output_infos: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure, and how; the same for all its files.
+
+    Attributes:
+        cases: The files; their invocations take turns.
+        threads: Of the runtime.
+        cpus: The cores to run on, by number; empty for all.
+        runs: Timed invocations per file, at least.
+        warmup: Untimed invocations per file before.
+        min_seconds: Time per file that the rounds last at least.
+        seed: Of the order.
+        per_op: Whether to time the operators of each file too, in runs of their own.
+    """
+
+    cases: tuple[Case, ...]
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
+    runs: int = 200
+    warmup: int = 10
+    min_seconds: float = 0.5
+    seed: int = 0
+    per_op: bool = False
+
+
+class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a device is.
+
+    Attributes:
+        name: What `--device` calls it, e.g. "host" or "ssh:pi@board".
+        cpu: The processor's name.
+        architecture: As ``uname -m`` says it.
+        cores: Logical ones.
+        memory_mib: Main memory; None where unknown.
+        system: The operating system, with its version.
+        runtimes: Version of each runtime that it has, by "litert", "ort" or "benchmark_model".
+        emulated: Whether its processor is emulated: its times are no latency.
+    """
+
+    name: str
+    cpu: str
+    architecture: str
+    cores: int
+    memory_mib: float | None = None
+    system: str = ""
+    runtimes: dict[str, str] = {}
+    emulated: bool = False
+
+
+class MachineState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a device is doing; None is "it does not say".
+
+    Attributes:
+        load: Runnable processes, on average over the last minute.
+        governor: Of the frequencies of the cores in use, e.g. "performance"; several by commas.
+        frequency_mhz: The lowest current one of the cores in use.
+        max_frequency_mhz: What these could reach.
+        temperature_c: Of the hottest sensor.
+        throttled: Whether it says it slows itself down.
+    """
+
+    load: float | None = None
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    max_frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+
+
+class OperatorTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The time of one operator of a file.
+
+    Attributes:
+        name: Of the operator, as the file calls it.
+        type: Its type, e.g. "DEPTHWISE_CONV_2D" or "Conv".
+        p50_ms: Per invocation of the file.
+        share: Of the sum over all operators.
+    """
+
+    name: str
+    type: str
+    p50_ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a device found of one file.
+
+    Attributes:
+        runtime: The runtime that ran it, e.g. "LiteRT".
+        runtime_version: Its version, as the device says it.
+        startup: Loading and first run in a fresh process; a text says why there is none.
+        samples_ms: Of every timed invocation. Sample i of every file is from the same round.
+        outputs: Of the last run, real-valued; None where the device cannot give them.
+        failure: Why there are no samples; empty if there are.
+        operators: If the job asked for them; a text says why there are none.
+        notes: What a reader of the figures should know.
+    """
+
+    runtime: str
+    runtime_version: str
+    startup: Startup | str
+    samples_ms: Sequence[float] = ()
+    outputs: tuple[Array, ...] | None = None
+    failure: str = ""
+    operators: tuple[OperatorTime, ...] | str = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a device found of a job.
+
+    Attributes:
+        info: What it is.
+        before: How it was doing before.
+        after: And after.
+        files: One per case, in their order.
+        notes: What a reader should know of all of it.
+    """
+
+    info: DeviceInfo
+    before: MachineState
+    after: MachineState
+    files: tuple[Timed, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Device(Protocol):
+    """Something that runs files."""
+
+    @property
+    def name(self) -> str:
+        """What `--device` calls it."""
+        ...
+
+    def describe(self) -> DeviceInfo:
+        """Say what it is.
+
+        Raises:
+            InputError: If it cannot be reached, with what to do.
+        """
+        ...
+
+    def measure(self, job: Job, progress: Progress) -> Report:
+        """Measure; files that fail have a `Timed.failure`, the others their figures all the same.
+
+        Raises:
+            InputError: If it cannot be reached, or lacks what the job needs, with what to do.
+        """
+        ...
