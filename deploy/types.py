@@ -169,6 +169,92 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     verdict: Verdict
 
 
+class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a device is.
+
+    Attributes:
+        name: What `--device` calls it, e.g. "host" or "ssh:pi@board".
+        cpu: The processor's name.
+        architecture: As ``uname -m`` says it.
+        cores: Logical ones.
+        memory_mib: Main memory; None where unknown.
+        system: The operating system, with its version.
+        runtimes: Version of each runtime that it has, by "litert", "ort" or "benchmark_model".
+        emulated: Whether its processor is emulated: its times are no latency.
+    """
+
+    name: str
+    cpu: str
+    architecture: str
+    cores: int
+    memory_mib: float | None = None
+    system: str = ""
+    runtimes: dict[str, str] = {}
+    emulated: bool = False
+
+
+class MachineState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a device is doing; None is "it does not say".
+
+    Attributes:
+        load: Runnable processes, on average over the last minute.
+        governor: Of the frequencies of the cores in use, e.g. "performance"; several by commas.
+        frequency_mhz: The lowest current one of the cores in use.
+        max_frequency_mhz: What these could reach.
+        temperature_c: Of the hottest sensor.
+        throttled: Whether it says it slows itself down.
+    """
+
+    load: float | None = None
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    max_frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+
+
+class OperatorTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The time of one operator of a file.
+
+    Attributes:
+        name: Of the operator, as the file calls it.
+        type: Its type, e.g. "DEPTHWISE_CONV_2D" or "Conv".
+        p50_ms: Per invocation of the file.
+        share: Of the sum over all operators.
+    """
+
+    name: str
+    type: str
+    p50_ms: float
+    share: float
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a file would need on a device that nobody has measured it on; None is "not known".
+
+    Attributes:
+        kind: "npu" or "mcu".
+        method: What estimated it, with its version and configuration.
+        cycles: Of one inference, those on the accelerator only.
+        inference_ms: The same at the clock of the configuration.
+        sram_kib: Peak use of SRAM.
+        flash_kib: Use of flash: weights and constants.
+        dram_kib: Peak use of DRAM.
+        npu_share: The part of the operators that run on the accelerator.
+        arena_kib: The memory for activations that a microcontroller's interpreter must be given.
+    """
+
+    kind: Literal["npu", "mcu"]
+    method: str
+    cycles: int | None = None
+    inference_ms: float | None = None
+    sram_kib: float | None = None
+    flash_kib: float | None = None
+    dram_kib: float | None = None
+    npu_share: float | None = None
+    arena_kib: float | None = None
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one file measured on this machine.
 
@@ -186,6 +272,12 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         startup: Loading and first run in a fresh process; None if that failed, see the notes.
         latency: The timed invocations; None if the measurement failed.
         comparison: Against the first file; None for the first file and for failures.
+        device: What it was measured on; None in records of before there was a second device.
+        before: How the device was doing before.
+        after: And after.
+        cpus: The cores it was pinned to; empty for all.
+        operators: The time of each operator, in runs of their own; a text says why there are none.
+        estimate: What takes the latency's place for a device that was not measured.
         failure: Why there is no latency; empty if there is.
         notes: What a reader of these figures should know.
     """
@@ -204,5 +296,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     startup: Startup | None
     latency: Latency | None
     comparison: Comparison | None = None
+    device: DeviceInfo | None = None
+    before: MachineState | None = None
+    after: MachineState | None = None
+    cpus: tuple[int, ...] = ()
+    operators: tuple[OperatorTime, ...] | str = ()
+    estimate: Estimate | None = None
     failure: str = ""
     notes: tuple[str, ...] = ()

@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress
 
-from ..types import Startup, TensorInfo
+from ..types import DeviceInfo, MachineState, OperatorTime, Startup, TensorInfo
+
+__all__ = [
+    "Case",
+    "Device",
+    "DeviceInfo",
+    "Job",
+    "MachineState",
+    "OperatorTime",
+    "Report",
+    "Startup",
+    "TensorInfo",
+    "Timed",
+]
 
 
 @dataclass(frozen=True)
@@ -61,66 +73,6 @@ class Job:
     min_seconds: float = 0.5
     seed: int = 0
     per_op: bool = False
-
-
-class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a device is.
-
-    Attributes:
-        name: What `--device` calls it, e.g. "host" or "ssh:pi@board".
-        cpu: The processor's name.
-        architecture: As ``uname -m`` says it.
-        cores: Logical ones.
-        memory_mib: Main memory; None where unknown.
-        system: The operating system, with its version.
-        runtimes: Version of each runtime that it has, by "litert", "ort" or "benchmark_model".
-        emulated: Whether its processor is emulated: its times are no latency.
-    """
-
-    name: str
-    cpu: str
-    architecture: str
-    cores: int
-    memory_mib: float | None = None
-    system: str = ""
-    runtimes: dict[str, str] = {}
-    emulated: bool = False
-
-
-class MachineState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a device is doing; None is "it does not say".
-
-    Attributes:
-        load: Runnable processes, on average over the last minute.
-        governor: Of the frequencies of the cores in use, e.g. "performance"; several by commas.
-        frequency_mhz: The lowest current one of the cores in use.
-        max_frequency_mhz: What these could reach.
-        temperature_c: Of the hottest sensor.
-        throttled: Whether it says it slows itself down.
-    """
-
-    load: float | None = None
-    governor: str | None = None
-    frequency_mhz: float | None = None
-    max_frequency_mhz: float | None = None
-    temperature_c: float | None = None
-    throttled: bool | None = None
-
-
-class OperatorTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The time of one operator of a file.
-
-    Attributes:
-        name: Of the operator, as the file calls it.
-        type: Its type, e.g. "DEPTHWISE_CONV_2D" or "Conv".
-        p50_ms: Per invocation of the file.
-        share: Of the sum over all operators.
-    """
-
-    name: str
-    type: str
-    p50_ms: float
-    share: float
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from dsconvert.converter.core.errors import InputError
 
 from .device import Device
+
+_KINDS = {
+    "host": (".host", "HostDevice"),
+    "ssh": (".ssh", "SshDevice"),
+    "adb": (".adb", "AdbDevice"),
+}
+_FORMS = "host, ssh:[USER@]HOST[:PORT], adb[:SERIAL]"
+
+
+def is_estimated(name: str) -> bool:
+    """Whether a device's figures are estimated from the file: NPUs and microcontrollers."""
+    return name == "mcu" or name.startswith("ethos-u")
 
 
 def open_device(name: str) -> Device:
@@ -17,6 +31,12 @@ def open_device(name: str) -> Device:
         InputError: If there is no such kind of device, or the name is not of its form.
         MissingExtra: If what reaches it is not installed.
     """
-    raise InputError(
-        f"unknown device {name!r}; allowed: host, ssh:[USER@]HOST[:PORT], adb[:SERIAL]."
-    )
+    kind, colon, rest = name.partition(":")
+    if kind not in _KINDS or (kind == "host" and colon):
+        raise InputError(f"unknown device {name!r}; allowed: {_FORMS}.")
+    if not rest and (colon or kind == "ssh"):
+        raise InputError(f"device {name!r} names no machine; allowed: {_FORMS}.")
+    module, cls = _KINDS[kind]
+    make = getattr(import_module(module, __package__), cls)
+    device: Device = make() if kind == "host" else make(name)
+    return device
