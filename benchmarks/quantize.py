@@ -1,4 +1,9 @@
-"""Every quantization of every model, as it is and rewritten by plan: size, accuracy, time."""
+"""Every quantization of every model, as it is and rewritten: size, accuracy, time, cycles.
+
+One part per model, then "gauge": what the choice of scales inside the pairs is worth, and "tuned":
+rewritten and fine-tuned networks in int8 against their originals. Each part runs in a process of
+its own, so that one that is brought down leaves the others alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +39,9 @@ MODELS = {
     "vgg6": Model(VGG6, "cifar10"),
     "nncf_lenet": Model("keras/nncf_lenet.h5", "mnist", ("--scale", "1/255")),
     "dncnn": Model("keras/dncnn_sigma25.keras", (64, 64, 1), ("--scale", "1/255")),
-    "ultraface": Model("onnx/ultraface_rfb_320.onnx", (240, 320, 3), ("--scale", "1/127.5")),
+    "ultraface": Model(
+        "onnx/ultraface_rfb_320.onnx", (240, 320, 3), ("--scale", "1/128", "--mean", "127/128")
+    ),
     "winml_pytorch": Model(
         "onnx/winml_pytorch_tutorial_cnn.onnx", "cifar10", ("--scale", "1/127.5", "--mean", "1")
     ),
@@ -44,27 +51,39 @@ PICTURES = 120
 """Of models without labels: 100 to calibrate on, 20 to compare on."""
 KINDS = {
     "tflite": ("none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"),
-    "onnx": ("none", "float16", "dynamic", "int8"),
+    "onnx": ("none", "float16", "dynamic", "int8", "int16x8"),
 }
+NPU = "ethos-u55-128"
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "matrix", "gauge")
+    chosen = arguments(__doc__, *MODELS, "gauge", "tuned")
+    parts = chosen.only.split(",")
+    if len(parts) > 1:
+        for part in parts:
+            command = [sys.executable, __file__, "--only", part]
+            command += ["--models", str(chosen.models), "--data", str(chosen.data)]
+            subprocess.run(command, check=False)
+        return
+    (part,) = parts
     print(f"Machine: {machine()}")
-    parts: dict[str, Callable[[Path, Path, Path], None]] = {"matrix": matrix, "gauge": gauge}
-    for name in chosen.only.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            parts[name](chosen.models, chosen.data, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        if part == "gauge":
+            gauge(chosen.models, chosen.data, Path(folder))
+        elif part == "tuned":
+            tuned(chosen.models, chosen.data, Path(folder))
+        else:
+            matrix(part, chosen.models, chosen.data, Path(folder))
 
 
-def matrix(models: Path, data: Path, folder: Path) -> None:
-    for name, model in MODELS.items():
-        source = _data(model, data, folder)
-        table(
-            f"{name}: {model.file}",
-            ["network", "file", "quantization", "size", "result", "p50 to its own float32", "note"],
-            _rows(name, model, models / model.file, source, folder),
-        )
+def matrix(name: str, models: Path, data: Path, folder: Path) -> None:
+    model = MODELS[name]
+    shown = "top-1" if isinstance(model.data, str) else "SQNR"
+    table(
+        f"{name}: {model.file}",
+        ["network", "file", "quantization", "KiB", shown, "p50 ms", "to its float32", "note"],
+        _rows(name, model, models / model.file, _data(model, data, folder), folder),
+    )
 
 
 def _rows(name: str, model: Model, original: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
@@ -76,12 +95,12 @@ def _rows(name: str, model: Model, original: Path, data: Path, folder: Path) -> 
         or _try("rewrite", original, "-o", small, "--plan", plan, *calibration)[1]
     )
     if failed:
-        yield ["rewritten", "", "", "", "", "", failed]
+        yield ["rewritten", *[""] * 6, failed]
     else:
         networks["rewritten"] = small
     for network, file in networks.items():
         for kind, quantizations in KINDS.items():
-            baseline = None
+            baseline: Path | None = None
             for quantize in quantizations:
                 row = [network, kind, quantize]
                 path = folder / f"{name}-{network}-{quantize}.{kind}"
@@ -91,19 +110,18 @@ def _rows(name: str, model: Model, original: Path, data: Path, folder: Path) -> 
                     options = ("--quantize", quantize, *calibration, "--samples", 100)
                     told, reason = _try("export", file, "-o", path, *options)
                 if reason:
-                    yield [*row, "", "", "", reason]
+                    yield [*row, *[""] * 4, reason]
                     continue
                 baseline = baseline or path
-                size = f"{told['size_bytes'] / 1024:.0f} KiB"
-                result, ratio = _result(model, original, path, data), _ratio(baseline, path)
-                yield [*row, size, result, ratio, _notes(told)]
+                size = f"{told['size_bytes'] / 1024:.0f}"
+                result = _result(model, original, path, data)
+                yield [*row, size, result, *_times(model, baseline, path, data), _notes(told)]
 
 
 def _result(model: Model, original: Path, path: Path, data: Path) -> str:
     """Top-1 of a classifier, else the SQNR of the worst output against the original."""
     if isinstance(model.data, str):
-        result, reason = _try("evaluate", path, "--data", data, *model.scale)
-        return reason or f"{100 * result[0]['top1']['value']:.2f} %"
+        return _top1(path, data, *model.scale)
     threshold = ("--min-sqnr", -1000)
     result, reason = _try("verify", original, path, "--data", data, *threshold, *model.scale)
     if reason:
@@ -112,14 +130,20 @@ def _result(model: Model, original: Path, path: Path, data: Path) -> str:
     return f"{worst:.1f} dB"
 
 
-def _ratio(baseline: Path, path: Path) -> str:
-    if baseline == path:
-        return "1"
-    result, reason = _try("profile", baseline, path)
-    if reason or result[1]["comparison"] is None:
-        return reason or str(result[1]["failure"])
-    versus = result[1]["comparison"]
-    return f"{versus['ratio']:.2f} ({versus['low']:.2f}–{versus['high']:.2f})"
+def _top1(path: Path, data: Path, *options: object) -> str:
+    result, reason = _try("evaluate", path, "--data", data, *options)
+    return reason or f"{100 * result[0]['top1']['value']:.2f} %"
+
+
+def _times(model: Model, baseline: Path, path: Path, data: Path) -> tuple[str, str]:
+    """The median, and its ratio to another file's from the same run."""
+    files = dict.fromkeys((baseline, path))
+    result, reason = _try("profile", *files, "--data", data, *model.scale)
+    if reason or result[-1]["latency"] is None:
+        return "", reason or str(result[-1]["failure"])
+    versus = result[-1]["comparison"]
+    ratio = f"{versus['ratio']:.2f} ({versus['low']:.2f}–{versus['high']:.2f})" if versus else ""
+    return f"{result[-1]['latency']['p50_ms']:.3f}", ratio
 
 
 def _notes(told: Any) -> str:
@@ -128,37 +152,190 @@ def _notes(told: Any) -> str:
 
 
 def gauge(models: Path, data: Path, folder: Path) -> None:
+    """Int8 files with and without what is chosen for them; of networks at T = 1, untrained."""
+
     def rows() -> Iterator[list[Any]]:
         for name in ("resnet8", "vgg6"):
             original, small = models / MODELS[name].file, folder / f"{name}.keras"
             reason = _try("rewrite", original, "-o", small, "--calibration", data)[1]
             if reason:
-                yield [name, "", "", "", "", reason]
+                yield [name, *[""] * 4, reason]
+            else:
+                yield from _gauge_rows(name, small, data, folder)
+
+    table("Int8 of networks rewritten at T = 1", _GAUGE_COLUMNS, rows())
+
+
+_GAUGE_COLUMNS = ["network", "file", "how", "SQNR to the float network", "top-1", "note"]
+
+
+def _gauge_rows(name: str, network: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
+    for kind in KINDS:
+        for way in (
+            ("--gauge", "off", "--no-bias-correction"),
+            ("--gauge", "on", "--no-bias-correction"),
+            ("--gauge", "off"),
+            (),
+        ):
+            path = folder / f"{name}.{kind}"
+            options = ("--quantize", "int8", "--calibration", data, "--overwrite", *way)
+            told, reason = _try("export", network, "-o", path, *options)
+            row = [name, kind, " ".join(way) or "as it comes"]
+            if reason:
+                yield [*row, "", "", reason]
                 continue
-            for kind in KINDS:
-                for way in (
-                    ("--gauge", "off", "--no-bias-correction"),
-                    ("--gauge", "on", "--no-bias-correction"),
-                    ("--gauge", "off"),
-                    (),
-                ):
-                    path = folder / f"{name}.{kind}"
-                    options = ("--quantize", "int8", "--calibration", data, "--overwrite", *way)
-                    told, reason = _try("export", small, "-o", path, *options)
-                    row = [name, kind, " ".join(way) or "as it comes"]
-                    if reason:
-                        yield [*row, "", "", reason]
-                        continue
-                    checked, reason = _try(
-                        *("verify", small, path, "--data", data, "--samples", 2000),
-                        *("--min-sqnr", -1000),
-                    )
-                    sqnr = reason or f"{checked['fidelity'][0]['sqnr_db']:.2f} dB"
-                    yield [*row, sqnr, _result(MODELS[name], original, path, data), _notes(told)]
+            checked, reason = _try(
+                *("verify", network, path, "--data", data, "--samples", 2000, "--min-sqnr", -1000)
+            )
+            sqnr = reason or f"{checked['fidelity'][0]['sqnr_db']:.2f} dB"
+            yield [*row, sqnr, _top1(path, data), _notes(told)]
+
+
+class Trained(NamedTuple):
+    """A network rewritten and fine-tuned without labels.
+
+    Attributes:
+        planned: Rewritten by plan; else at one pair per convolution.
+        training: The options of `finetune`.
+    """
+
+    planned: bool
+    training: tuple[object, ...]
+
+
+TRAINED = {
+    "resnet8": Trained(True, ("--epochs", 8)),
+    "vgg6": Trained(False, ("--epochs", 25, "--augment", "flip", "--augment", "crop")),
+}
+
+
+def tuned(models: Path, data: Path, folder: Path) -> None:
+    """Networks that took their training: kept in the cache folder, and used again from there."""
+    from dsconvert.converter.core.cache import cache_folder
+
+    kept = cache_folder() / "benchmarks"
+    kept.mkdir(parents=True, exist_ok=True)
+    networks = {name: _train(name, models, data, kept) for name in TRAINED}
+    files: dict[tuple[str, str, str, str], Path] = {}
+
+    def rows() -> Iterator[list[Any]]:
+        for name, network in networks.items():
+            original = models / MODELS[name].file
+            for which, source in (("original", original), ("rewritten, tuned", network)):
+                yield [name, which, "Keras", "", f"{source.stat().st_size / 1024:.0f}", "", ""]
+                for kind in KINDS:
+                    for quantize in ("none", "int8"):
+                        path = folder / f"{name}-{which[0]}-{quantize}.{kind}"
+                        told, reason = _try(
+                            *("export", source, "-o", path, "--quantize", quantize),
+                            *("--calibration", data),
+                        )
+                        row = [name, which, kind, quantize]
+                        if reason:
+                            yield [*row, "", "", reason]
+                            continue
+                        files[name, which, kind, quantize] = path
+                        size = f"{path.stat().st_size / 1024:.1f}"
+                        yield [*row, size, _top1(path, data), _notes(told)]
+
+    columns = ["model", "network", "file", "quantization", "KiB", "top-1", "note"]
+    table("Rewritten and fine-tuned without labels: float and int8", columns, rows())
+    table(
+        "The same on this machine: the rewritten file against the original, one thread",
+        ["model", "file", "quantization", "original p50 ms", "rewritten p50 ms", "ratio"],
+        _against(files, data),
+    )
+    table(
+        "The scales inside the pairs of the fine-tuned networks",
+        _GAUGE_COLUMNS,
+        (row for name in networks for row in _gauge_rows(name, networks[name], data, folder)),
+    )
+    pitfall(models, data, folder, files)
+
+
+def _train(name: str, models: Path, data: Path, kept: Path) -> Path:
+    """The rewritten and fine-tuned network."""
+    original, how = models / MODELS[name].file, TRAINED[name]
+    small, trained = kept / f"{name}.keras", kept / f"{name}_tuned.keras"
+    if trained.exists():
+        return trained
+    plan, options = kept / f"{name}.json", ["--calibration", data, "--overwrite"]
+    chosen: list[object] = []
+    steps: list[list[object]] = []
+    if how.planned:
+        steps.append(["plan", original, "-o", plan, *options])
+        chosen = ["--plan", plan]
+    steps += [
+        ["rewrite", original, "-o", small, *options, *chosen],
+        [
+            *("finetune", small, "--teacher", original, "--data", data, "--mixed-precision"),
+            *("-o", trained, *how.training),
+        ],
+    ]
+    for step in steps:
+        reason = _try(*step)[1]
+        if reason:
+            raise SystemExit(f"{step[0]} of {name}: {reason}")
+    return trained
+
+
+def _against(files: dict[tuple[str, str, str, str], Path], data: Path) -> Iterator[list[Any]]:
+    for (name, which, kind, quantize), path in files.items():
+        small = files.get((name, "rewritten, tuned", kind, quantize))
+        if which == "original" and small is not None:
+            before, _ = _times(MODELS[name], path, path, data)
+            after, ratio = _times(MODELS[name], path, small, data)
+            yield [name, kind, quantize, before, after, ratio]
+
+
+def pitfall(
+    models: Path, data: Path, folder: Path, files: dict[tuple[str, str, str, str], Path]
+) -> None:
+    """VGG6 in int8: pairs, and one depthwise of depth_multiplier 2 in their place."""
+    original = models / VGG6
+    networks = {
+        "original": files["vgg6", "original", "tflite", "int8"],
+        "T = 1, tuned": files["vgg6", "rewritten, tuned", "tflite", "int8"],
+    }
+    inspected, reason = _try("inspect", original)
+    for label, lowering in (("T = 2, pairs summed", "sum"), ("depth_multiplier 2", "multiplier")):
+        plan, network = folder / f"{lowering}.json", folder / f"{lowering}.keras"
+        path = network.with_suffix(".tflite")
+        choice = {"pairs": 2, "order": "depthwise-first", "lowering": lowering}
+        layers = [
+            {"name": layer["name"], "spec": None, "choice": choice}
+            for layer in inspected["convolutions"]
+            if layer["spec"]["in_channels"] > 3
+        ]
+        plan.write_text(json.dumps({"schema": "dsconvert.plan/1", "layers": layers}))
+        reason = (
+            reason
+            or _try("rewrite", original, "-o", network, "--plan", plan)[1]
+            or _try(
+                *("export", network, "-o", path, "--quantize", "int8", "--calibration", data),
+                "--no-verify",
+            )[1]
+        )
+        if reason:
+            raise SystemExit(f"{label}: {reason}")
+        networks[label] = path
+
+    def rows() -> Iterator[list[Any]]:
+        from dsconvert.deploy.costs import estimate
+
+        dense = networks["original"]
+        cycles = estimate(dense, NPU).cycles
+        for label, path in networks.items():
+            told = estimate(path, NPU)
+            median, ratio = _times(MODELS["vgg6"], dense, path, data)
+            yield [
+                *(label, f"{path.stat().st_size / 1024:.0f}", median, ratio),
+                *(f"{told.cycles / 1e3:,.0f} k", f"{cycles / told.cycles:.2f}×"),
+            ]
 
     table(
-        "Int8 of networks rewritten at T = 1: the file against the float network",
-        ["network", "file", "how", "SQNR", "top-1", "note"],
+        f"VGG6 in int8 on LiteRT, one thread, and on {NPU} as Vela estimates it",
+        ["network", "KiB", "p50 ms", "time to the original's", "cycles", "fewer by"],
         rows(),
     )
 
@@ -191,14 +368,17 @@ def _stored(path: Path) -> str:
 
 def _try(*arguments: object) -> tuple[Any, str]:
     """One command, as a user would give it: its JSON, or why there is none."""
-    code = "from dsconvert.converter.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments), "-q", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    from click.testing import CliRunner
+    from dsconvert.converter.cli import main as dsconvert
+
+    done = CliRunner().invoke(dsconvert, [*map(str, arguments), "-q", "--json"])
+    if done.exit_code == 0:
         return json.loads(done.stdout), ""
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        return {}, f"{type(done.exception).__name__}: {str(done.exception)[:160]}"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("Error:")] or lines[-1:]
-    return {}, f"exit {done.returncode}: {errors[0][:160] if errors else 'no message'}"
+    return {}, f"exit {done.exit_code}: {errors[0][:240] if errors else 'no message'}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from dsconvert.converter.core.layout import TOLD, choose, fits, same_samples
 from dsconvert.converter.core.predictor import Array, Shape
 
 from .datasets import Data
+from .onnx_checks import variance_at_first_batch_norm
 
 _PROBE = 256
 """Samples looked at where a few tell as much as all."""
@@ -116,13 +118,14 @@ def check_classes(data: Data, classes: int) -> None:
         )
 
 
-def suspicions(data: Data, model: Any = None) -> list[str]:
+def suspicions(data: Data, model: Any = None, folder: Path | None = None) -> list[str]:
     """What looks wrong with the data but need not be.
 
     Args:
         data: The samples.
-        model: The Keras model that they are for, to compare with what it was trained on; without
-            it only the data are looked at.
+        model: The Keras model or the ONNX graph that they are for, to compare with what it was
+            trained on; without it only the data are looked at.
+        folder: Where external weights of an ONNX graph are.
 
     Returns:
         Sentences for the user; empty where nothing is conspicuous.
@@ -134,7 +137,9 @@ def suspicions(data: Data, model: Any = None) -> list[str]:
     ]
     if found or model is None:
         return found
-    return [text for text in (_rescaling(data, model), _batch_norm(data, model)) if text]
+    if type(model).__name__ == "ModelProto":  # known without importing onnx
+        return _unlike(data, variance_at_first_batch_norm(model, folder, data.inputs))
+    return [*_rescaling(data, model), *_unlike(data, _batch_norm(data, model))]
 
 
 def _fault(array: Array) -> str | None:
@@ -147,7 +152,7 @@ def _fault(array: Array) -> str | None:
     return None
 
 
-def _rescaling(data: Data, model: Any) -> str | None:
+def _rescaling(data: Data, model: Any) -> list[str]:
     """A model that divides its inputs by 255 itself, fed with what was divided already."""
     import keras
 
@@ -155,19 +160,19 @@ def _rescaling(data: Data, model: Any) -> str | None:
 
     layers = [x for x in leaf_layers(model) if not isinstance(x, keras.layers.InputLayer)]
     if not layers or not isinstance(layers[0], keras.layers.Rescaling):
-        return None
+        return []
     scale = float(np.max(np.abs(layers[0].scale)))
     largest = float(np.abs(data.inputs[0]).max())
     if scale > 1 / 50 or largest > 2:
-        return None
-    return (
+        return []
+    return [
         f"the model itself multiplies its input by {scale:.3g}, and {data.source} reaches only "
         f"{largest:.3g}: is it scaled twice? Without --scale the stored values are fed."
-    )
+    ]
 
 
-def _batch_norm(data: Data, model: Any) -> str | None:
-    """The variance at the first BatchNorm against the one it remembers from training."""
+def _batch_norm(data: Data, model: Any) -> tuple[str, float] | None:
+    """The variance at the first BatchNorm of a Keras model over the one it remembers."""
     import keras
 
     from .keras_predictor import KerasPredictor
@@ -183,14 +188,20 @@ def _batch_norm(data: Data, model: Any) -> str | None:
     (values,) = KerasPredictor(probe).predict([array[:_PROBE] for array in data.inputs])
     axes = tuple(axis for axis in range(values.ndim) if axis != norm.axis % values.ndim)
     alive = trained > 1e-3 * trained.max()
-    ratio = float(np.median(values.var(axis=axes, dtype=np.float64)[alive] / trained[alive]))
-    if 1 / _VARIANCE_RATIO <= ratio <= _VARIANCE_RATIO:
-        return None
-    return (
-        f"at {norm.name} the variance of {data.source} is {ratio:.2g} times that of the training "
+    ratios = values.var(axis=axes, dtype=np.float64)[alive] / trained[alive]
+    return norm.name, float(np.median(ratios))
+
+
+def _unlike(data: Data, seen: tuple[str, float] | None) -> list[str]:
+    """Data whose variance at a BatchNorm is far from that of the training data."""
+    if seen is None or 1 / _VARIANCE_RATIO <= seen[1] <= _VARIANCE_RATIO:
+        return []
+    name, ratio = seen
+    return [
+        f"at {name} the variance of {data.source} is {ratio:.2g} times that of the training "
         f"data: values {np.sqrt(ratio):.2g} times as large as those the model was trained on? "
         "See --scale, --mean and --std."
-    )
+    ]
 
 
 def _told(shape: Sequence[int | None]) -> str:

@@ -10,6 +10,8 @@ from dsconvert.converter.core.errors import InputError
 from dsconvert.models.checks import check_against, check_classes, suspicions
 from dsconvert.models.datasets import Data, holdout, load_data
 from dsconvert.models.preprocess import Preprocessing, parse_number
+from numpy.lib.stride_tricks import sliding_window_view
+from onnx_nets import floats, graph, node
 from PIL import Image
 
 
@@ -535,3 +537,29 @@ class TestSuspicionsOfModels:
         assert "2e+02 times as large" in found
         (found,) = suspicions(Data((pixels / 200**2,)), model)
         assert "0.005 times as large" in found
+
+    @pytest.mark.parametrize("batch", ["n", 1, 8])
+    def test_variance_at_the_first_batch_norm_of_an_onnx_graph(self, pixels, batch):
+        images = pixels.transpose(0, 3, 1, 2)
+        kernel = floats(4, 3, 3, 3)
+        windows = sliding_window_view(images / 200, (3, 3), (2, 3))
+        responses = np.einsum("nchwij,ocij->nohw", windows, kernel)
+
+        def normalising(variance):
+            return graph(
+                [node("Conv", "x w", "c"), node("BatchNormalization", "c g b m v", "y")],
+                [batch, 3, 8, 8],
+                "y",
+                w=kernel,
+                g=floats(4),
+                b=floats(4),
+                m=floats(4),
+                v=variance.astype(np.float32),
+            )
+
+        untrained, trained = normalising(np.ones(4)), normalising(responses.var((0, 2, 3)))
+        assert suspicions(Data((images,)), untrained) == []
+        assert suspicions(Data((images / 200,)), trained) == []
+        (found,) = suspicions(Data((images,)), trained)
+        assert "BatchNormalization/y" in found
+        assert "2e+02 times as large" in found

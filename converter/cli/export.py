@@ -243,7 +243,7 @@ def _calibration(
         seed=seed,
         preprocessing=prepared,
     )
-    found = suspicions(data, source.model if source.kind == "keras" else None)
+    found = suspicions(data, source.model, source.folder)
     for text in found:
         terminal.note(text)
     return data, found
@@ -343,8 +343,9 @@ def _check_like(model: Path, output: Path, like: Path, quantize: str) -> None:
         )
     if quantize != "none":
         raise InputError(
-            f"--like keeps the graph of {like}, so --quantize {quantize} cannot be done.",
-            "Leave --quantize out.",
+            f"--like writes the graph of {like} in float32, and --quantize is {quantize}.",
+            f"Take two steps: export without --quantize, then "
+            f"dsconvert export {output} --quantize {quantize} -o {output.stem}-{quantize}.onnx",
         )
     if options.kind_of(like) != "onnx":
         raise InputError(

@@ -238,8 +238,7 @@ def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wi
     check_against(opened.input_shapes, data)
     for text in layout_notes(data):
         note(text)
-    keras_model = opened.model if opened.kind == "keras" else None
-    for suspicion in suspicions(data, keras_model) if warn else ():
+    for suspicion in suspicions(data, opened.model, opened.folder) if warn else ():
         note(suspicion)
     return data
 
