@@ -56,7 +56,7 @@ def _value(
     from dsconvert.converter.onnx_graph.part import Part
     from onnx import helper
 
-    feeds = dict(zip((value.name for value in graph.inputs), inputs, strict=True))
+    feeds: dict[str, Array] = dict(zip((value.name for value in graph.inputs), inputs, strict=True))
     if name in feeds:
         return feeds[name]
     types = {

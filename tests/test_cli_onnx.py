@@ -554,7 +554,7 @@ class TestExport:
             ("export model.keras -o x.tflite --like model.onnx", ("Try: -o", "x.onnx")),
             (
                 "export model.keras -o x.onnx --like model.onnx --quantize int8",
-                ("keeps the graph", "Leave --quantize out"),
+                ("in float32", "Take two steps"),
             ),
             (
                 "export model.keras -o model.onnx --like model.onnx --overwrite",
