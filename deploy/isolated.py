@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 from dsconvert.converter.core.predictor import Array
 
+from .runner.machine import peak_bytes, resident_bytes
 from .runtimes import open_runtime, runtime_for
 from .types import Startup
 
@@ -50,7 +51,7 @@ def measure_isolated(path: Path, inputs: Sequence[Array], threads: int) -> Start
 def measure(path: Path, inputs: Sequence[Array], threads: int) -> Startup:
     """Measure a file in this process, which should be fresh."""
     import_module(runtime_for(path).module)  # importing is not loading
-    before = psutil.Process().memory_info().rss
+    before = resident_bytes() or psutil.Process().memory_info().rss
     start = time.perf_counter_ns()
     runtime = open_runtime(path, threads=threads)
     loaded = time.perf_counter_ns()
@@ -68,15 +69,10 @@ def measure(path: Path, inputs: Sequence[Array], threads: int) -> Startup:
 
 
 def _peak_bytes() -> int:
-    """The peak resident memory of this process.
-
-    On Linux not from ``getrusage``: its maximum is inherited through exec, so that it would
-    report the memory of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024  # "12345 kB"
+    """The peak resident memory of this process."""
+    peak = peak_bytes()
+    if peak is not None:
+        return peak
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # not on Windows

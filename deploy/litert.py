@@ -50,6 +50,14 @@ class LiteRT(Runtime):
             self._shapes = [() for _ in inputs]
         return described
 
+    @property
+    def delegated(self) -> bool | None:
+        """Whether XNNPACK took operators over; None where LiteRT does not say."""
+        details = getattr(self._interpreter, "_get_ops_details", None)
+        if details is None:
+            return None
+        return any(op["op_name"] == "DELEGATE" for op in details())
+
     def _options(self, litert: Any) -> dict[str, Any]:
         """What else the interpreter is made with."""
         return {}

@@ -13,6 +13,8 @@ from dsconvert.converter.core.predictor import Array
 from .runtime import Prepared, Runtime
 from .types import TensorInfo
 
+_PROVIDERS = ["CPUExecutionProvider"]
+
 
 class OnnxRuntime(Runtime):
     """An .onnx file in ONNX Runtime on the CPU.
@@ -35,11 +37,20 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 3  # errors only
         # Idle workers would spin into the time of whatever runs next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._adjust(options)
+        self._session = ort.InferenceSession(str(path), options, providers=_PROVIDERS)
+        if self._session.get_providers() != _PROVIDERS:
+            raise InputError(
+                f"{path}: {self.name} runs it with {', '.join(self._session.get_providers())}, "
+                f"asked for was {', '.join(_PROVIDERS)}."
+            )
         return (
             tuple(_onnx_info(path, argument) for argument in self._session.get_inputs()),
             tuple(_onnx_info(path, argument) for argument in self._session.get_outputs()),
         )
+
+    def _adjust(self, options: Any) -> None:
+        """What else the session is made with."""
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         feed = dict(zip(self.input_names, arrays, strict=True))

@@ -1,58 +1,89 @@
-"""How fast, how large: the figures of model files on this machine, measured together."""
+"""How fast, how large: the figures of model files on a device, measured together."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import psutil
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.files import sha256
 from dsconvert.converter.core.layout import arrange, choose
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.core.progress import Progress, silent
 
-from .isolated import measure_isolated
+from .answers import not_finite, wrong_answer
+from .devices.device import Case, Job, Report, Timed
+from .devices.host import check_cpus
+from .devices.names import is_estimated, open_device
+from .doubts import doubts
+from .inside import facts_of
+from .inside.matching import matched
 from .latency import compare, summarize
-from .runner.machine import cpu_name
-from .runner.timing import time_in_rounds
-from .runtime import Prepared, Runtime, first_line
+from .runner.machine import usable_cpus
+from .runtime import Runtime
 from .runtimes import open_runtime, runtime_for
 from .samples import check_inputs, random_inputs
-from .types import Measurement, Startup
+from .types import Measurement, OperatorTime, Startup
 
+HOST = "host"
+FORMATS = {"litert": ".tflite", "ort": ".onnx"}
+"""What each runtime runs."""
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays by input name, or in the order of the inputs, or the one array of the one input."""
+
+
+class Opened(NamedTuple):
+    """A file that this machine can run.
+
+    Attributes:
+        case: What a device is asked.
+        expected: This machine's outputs; None if this machine is the device, or it cannot.
+    """
+
+    case: Case
+    expected: tuple[Array, ...] | None
 
 
 def profile(
     paths: Sequence[str | Path],
     *,
+    device: str = HOST,
+    runtime: str | None = None,
     threads: int = 1,
+    cpus: Sequence[int] = (),
     runs: int = 200,
     warmup: int = 10,
     min_seconds: float = 0.5,
+    per_op: bool = False,
     inputs: Inputs | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Measurement]:
-    """Measure .tflite and .onnx files on this machine's CPU and compare them with the first.
+    """Measure .tflite and .onnx files on a device's CPU and compare them with the first.
 
     Load time, first run and peak memory come from a fresh process per file. Latency comes from
-    this process: files take turns in rounds, in random order, so that all see the same
+    one process where the files take turns in rounds, in random order, so that all see the same
     disturbances and none always follows the same neighbour. A turn is one untimed invocation,
     which brings the file's weights back into the caches, and five timed ones. A file that fails,
-    or whose outputs are not finite, gets a `Measurement.failure` and no latency.
+    whose outputs are not finite, or whose outputs on the device are not those of this machine,
+    gets a `Measurement.failure` and no latency.
 
     Args:
         paths: The files; the first is the one the others are compared with.
+        device: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", or a name of which the figures
+            are estimated from the files: one of Vela's accelerators, or "mcu".
+        runtime: "litert" or "ort", to be sure that the files are run by it; None for what each
+            file's format needs.
         threads: For each runtime.
+        cpus: The cores to run on, by number; none for all.
         runs: Timed invocations per file, at least.
         warmup: Untimed invocations before all rounds.
         min_seconds: Time per file that the rounds should last at least, up to 5,000 runs.
+        per_op: Whether to time the operators of each file too, in runs of their own.
         inputs: What to run on: the first samples of each array are taken, one where the batch is
             free. Images go to each file with their channel axis where it takes it. By default
             random inputs, as `random_inputs` makes them.
@@ -63,48 +94,89 @@ def profile(
         One measurement per file, in the order given.
 
     Raises:
-        InputError: If a file, an option or the inputs cannot be used; before anything is measured.
-        MissingExtra: If a runtime is not installed.
+        InputError: If a file, an option, the inputs or the device cannot be used; before anything
+            is measured.
+        MissingExtra: If a runtime, or what reaches the device, is not installed.
     """
     files = [Path(path) for path in paths]
-    _check_options(files, threads, runs, warmup)
-    runtimes = [open_runtime(path, threads=threads) for path in files]
-    data = [_inputs_for(runtime, inputs, seed) for runtime in runtimes]
-    prepared = [r.prepare(arrays) for r, arrays in zip(runtimes, data, strict=True)]
-    notes = _machine_notes(threads)
+    _check_options(files, runtime, threads, runs, warmup)
+    if is_estimated(device):
+        return _estimated(files, device, cpus, per_op)
+    target = open_device(device)
+    on_host = device == HOST
+    if cpus and on_host:
+        check_cpus(cpus, usable_cpus())
+    opened = [_open(path, inputs, seed, threads, on_host) for path in files]
+    job = Job(
+        cases=tuple(one.case for one in opened),
+        threads=threads,
+        cpus=tuple(cpus),
+        runs=runs,
+        warmup=warmup,
+        min_seconds=min_seconds,
+        seed=seed,
+        per_op=per_op,
+    )
+    report = target.measure(job, progress)
+    notes = [*doubts(report.info, report.before, report.after, threads), *report.notes]
     if inputs is None:
         notes.append("run on random inputs")
-    with progress("Profiling", len(files) + 1) as advance:
-        startups = []
-        for path, arrays in zip(files, data, strict=True):
-            startups.append(measure_isolated(path, arrays, threads))
-            advance()
-        failures = [_warm_up(one, warmup) for one in prepared]
-        sound = [i for i, failure in enumerate(failures) if not failure]
-        timed = time_in_rounds([prepared[i].run for i in sound], runs, min_seconds, seed)
-        advance()
-    samples: list[list[float]] = [[] for _ in files]
-    for i, times in zip(sound, timed, strict=True):
-        samples[i] = times
-        failures[i] = _wrong_answer(prepared[i])
     measurements = [
-        _measurement(runtime, startup, times, failure, threads, warmup, _batch(arrays), notes)
-        for runtime, startup, times, failure, arrays in zip(
-            runtimes, startups, samples, failures, data, strict=True
-        )
+        _measurement(one, timed, report, job, notes)
+        for one, timed in zip(opened, report.files, strict=True)
     ]
     return [measurements[0], *(_compared(measurements[0], m, seed) for m in measurements[1:])]
 
 
-def _check_options(files: Sequence[Path], threads: int, runs: int, warmup: int) -> None:
+def _check_options(
+    files: Sequence[Path], runtime: str | None, threads: int, runs: int, warmup: int
+) -> None:
     """Check everything that needs no loading."""
     if not files:
         raise InputError("no files to profile.", "Name .tflite or .onnx files.")
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise InputError(f"{name} must be {least} or more, got {value}.")
+    if runtime is not None and runtime not in FORMATS:
+        raise InputError(f"unknown runtime {runtime!r}; allowed: {', '.join(FORMATS)}.")
     for path in files:
-        runtime_for(path)
+        found = runtime_for(path)
+        if runtime is not None and path.suffix.lower() != FORMATS[runtime]:
+            raise InputError(
+                f"{path}: {runtime} runs {FORMATS[runtime]} files only, {found.name} runs this.",
+                "Leave --runtime out, or profile files of one format.",
+            )
+
+
+def _estimated(
+    files: Sequence[Path], device: str, cpus: Sequence[int], per_op: bool
+) -> list[Measurement]:
+    """What is known of the files on a device that is not there."""
+    if cpus or per_op:
+        raise InputError(
+            f"{device} is estimated from the file: there are no cores to choose and no operators "
+            "to time.",
+            "Leave --cpus and --per-op out.",
+        )
+    estimates = import_module(".estimates", __package__)
+    found: list[Measurement] = estimates.estimate_measurements(files, device)
+    return found
+
+
+def _open(path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: bool) -> Opened:
+    """Load a file to see that it can be, what it takes and, for another device, what it gives."""
+    runtime = open_runtime(path, threads=threads)
+    arrays = _inputs_for(runtime, inputs, seed)
+    name = next(name for name, suffix in FORMATS.items() if suffix == path.suffix.lower())
+    case = Case(path, name, arrays, runtime.inputs, runtime.outputs)
+    prepared = runtime.prepare(arrays)  # whether they fit
+    if on_host:
+        return Opened(case, None)
+    try:
+        prepared.run()
+    except Exception:  # it may run there all the same, and is not compared
+        return Opened(case, None)
+    return Opened(case, prepared.read())
 
 
 def _inputs_for(runtime: Runtime, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
@@ -146,52 +218,72 @@ def _batch(arrays: Sequence[Array]) -> int:
     return max((len(array) for array in arrays[:1] if array.ndim), default=1)
 
 
-def _warm_up(prepared: Prepared, warmup: int) -> str:
-    """Run untimed, at least once; give what went wrong, or an empty string."""
-    try:
-        for _ in range(max(1, warmup)):
-            prepared.run()
-    except Exception as error:  # the runtimes raise anything
-        return first_line(error)
-    return ""
-
-
-def _wrong_answer(prepared: Prepared) -> str:
-    """Why the last run's outputs are no answer; empty if they are one."""
-    finite = all(np.isfinite(output).all() for output in prepared.read())
-    return "" if finite else "its outputs hold NaN or infinity"
-
-
 def _measurement(
-    runtime: Runtime,
-    startup: Startup | str | None,
-    samples_ms: Sequence[float],
-    failure: str,
-    threads: int,
-    warmup: int,
-    batch: int,
-    notes: Sequence[str],
+    opened: Opened, timed: Timed, report: Report, job: Job, notes: Sequence[str]
 ) -> Measurement:
     """The record of one file, not yet compared."""
-    if isinstance(startup, str):
-        notes = [*notes, f"load time and memory are unavailable: {startup}"]
-        startup = None
+    case, info = opened.case, report.info
+    failure, remarks = _verdict(opened, timed, on_host=info.name == HOST, emulated=info.emulated)
+    startup: Startup | None = None
+    if isinstance(timed.startup, str):
+        remarks.append(f"load time and memory are unavailable: {timed.startup}")
+    elif not info.emulated:
+        startup = timed.startup
+    facts = facts_of(case.path, [array.shape for array in case.inputs])
+    batch = _batch(case.inputs)
+    latency = None if failure else summarize(timed.samples_ms, batch)
+    operators: tuple[OperatorTime, ...] | str = timed.operators
+    if info.emulated and operators:
+        operators = "unavailable: emulated"
+    elif not isinstance(operators, str):
+        operators = matched(operators, facts.ops)
+    known = latency is not None and isinstance(facts.macs, int) and facts.macs > 0
     return Measurement(
-        path=str(runtime.path),
-        sha256=sha256(runtime.path),
-        size_bytes=runtime.path.stat().st_size,
-        runtime=runtime.name,
-        runtime_version=runtime.version,
-        cpu=cpu_name(),
-        threads=threads,
+        path=str(case.path),
+        sha256=sha256(case.path),
+        size_bytes=case.path.stat().st_size,
+        runtime=timed.runtime,
+        runtime_version=timed.runtime_version,
+        cpu=info.cpu,
+        threads=job.threads,
         batch=batch,
-        warmup=warmup,
-        runs=len(samples_ms),
+        warmup=job.warmup,
+        runs=len(timed.samples_ms),
         startup=startup,
-        latency=None if failure else summarize(samples_ms, batch),
+        latency=latency,
+        device=info,
+        before=report.before,
+        after=report.after,
+        cpus=job.cpus,
+        macs=facts.macs,
+        gmacs_per_s=float(facts.macs) / latency.p50_ms / 1e6 if known and latency else None,
+        weight_bytes=facts.weight_bytes,
+        activation_bytes=facts.activation_bytes,
+        operators=operators,
         failure=failure,
-        notes=tuple(notes),
+        notes=(*notes, *remarks, *timed.notes),
     )
+
+
+def _verdict(
+    opened: Opened, timed: Timed, *, on_host: bool, emulated: bool
+) -> tuple[str, list[str]]:
+    """Why there is no latency, or an empty string, and what else to say."""
+    if timed.failure:
+        return timed.failure, []
+    remarks = []
+    if timed.outputs is not None:
+        wrong = not_finite(timed.outputs)
+        if not wrong and opened.expected is not None:
+            case = opened.case
+            wrong = wrong_answer(case.path, case.output_infos, opened.expected, timed.outputs)
+        if wrong:
+            return wrong, []
+    if not on_host and (timed.outputs is None or opened.expected is None):
+        remarks.append("its outputs were not compared with this machine's")
+    if emulated:
+        return "emulated: the times of an emulated processor are no latency", remarks
+    return "" if timed.samples_ms else "the device gave no timings", remarks
 
 
 def _compared(first: Measurement, other: Measurement, seed: int) -> Measurement:
@@ -200,15 +292,3 @@ def _compared(first: Measurement, other: Measurement, seed: int) -> Measurement:
         return other
     comparison = compare(first.path, first.latency, other.latency, seed)
     return msgspec.structs.replace(other, comparison=comparison)
-
-
-def _machine_notes(threads: int) -> list[str]:
-    """What about this machine, now, makes timings doubtful."""
-    notes = []
-    cores = os.cpu_count() or 1
-    load = psutil.getloadavg()[0]
-    if load > cores:
-        notes.append(f"the machine was busy: load {load:.1f} on {cores} cores")
-    if threads > cores:
-        notes.append(f"{threads} threads on {cores} cores")
-    return notes

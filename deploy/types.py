@@ -138,13 +138,26 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The time of one invocation: percentiles in milliseconds, and every sample behind them."""
+    """The time of one invocation: percentiles in milliseconds, and every sample behind them.
+
+    Attributes:
+        p50_ms: The median; p90, p95 and p99 likewise.
+        min_ms: The fastest.
+        max_ms: The slowest.
+        mean_ms: The mean.
+        std_ms: The standard deviation of one invocation, not of the mean.
+        inferences_per_s: Samples per second at the median.
+        samples_ms: Every timed invocation, in the order of the rounds.
+    """
 
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float
     min_ms: float
+    max_ms: float
     mean_ms: float
+    std_ms: float
     inferences_per_s: float
     samples_ms: tuple[float, ...]
 
@@ -221,12 +234,16 @@ class OperatorTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         type: Its type, e.g. "DEPTHWISE_CONV_2D" or "Conv".
         p50_ms: Per invocation of the file.
         share: Of the sum over all operators.
+        kind: "convolution" (of more than one tap), "depthwise", "pointwise" (1×1), "dense", "other"
+            or "unknown": where the runtime fused or split what multiplies in the file. A device
+            need not tell: it is found by comparison with the file.
     """
 
     name: str
     type: str
     p50_ms: float
     share: float
+    kind: str = ""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,7 +273,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one file measured on this machine.
+    """What one file measured on a device.
 
     Attributes:
         path: The file.
@@ -272,11 +289,19 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         startup: Loading and first run in a fresh process; None if that failed, see the notes.
         latency: The timed invocations; None if the measurement failed.
         comparison: Against the first file; None for the first file and for failures.
-        device: What it was measured on; None in records of before there was a second device.
+        device: What it was measured on; None if it was not measured but estimated.
         before: How the device was doing before.
         after: And after.
         cpus: The cores it was pinned to; empty for all.
-        operators: The time of each operator, in runs of their own; a text says why there are none.
+        macs: Multiply-accumulates of one invocation in convolutions, dense layers and products of
+            matrices, counted in the file; a text says why they are not known.
+        gmacs_per_s: The same per second at the median.
+        weight_bytes: Of all constants of the file, as stored.
+        activation_bytes: The largest sum, over the operators, of the activations that one reads
+            and writes, as the file types them: no runtime that runs one operator after the other
+            needs less memory for activations.
+        operators: The time of each operator, in runs of their own, if that was asked for; a text
+            says why there are none.
         estimate: What takes the latency's place for a device that was not measured.
         failure: Why there is no latency; empty if there is.
         notes: What a reader of these figures should know.
@@ -300,6 +325,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     before: MachineState | None = None
     after: MachineState | None = None
     cpus: tuple[int, ...] = ()
+    macs: int | str = "unavailable: not counted"
+    gmacs_per_s: float | None = None
+    weight_bytes: int | str = "unavailable: not counted"
+    activation_bytes: int | str = "unavailable: not counted"
     operators: tuple[OperatorTime, ...] | str = ()
     estimate: Estimate | None = None
     failure: str = ""
