@@ -55,6 +55,12 @@ class FrontEnd(Protocol):
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""
 
+    def dense_macs(self) -> int | None:
+        """MACs of its dense layers alone."""
+
+    def kernels(self) -> int | None:
+        """Weights of convolutions and dense layers, without biases and norms."""
+
     def params(self) -> int:
         """How many weights the model has."""
 

@@ -75,7 +75,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         schema: Name and version of this record.
         model: The model's name.
         macs: Of convolutions and dense layers per image; None where the size is free.
-        params: All weights.
+        params: All weights, a norm's moving statistics included.
+        dense_macs: How many of the MACs are dense layers'.
+        kernels: How many of the weights are kernels: of convolutions and dense layers, without
+            biases and norms. Papers differ in which of the two they call parameters.
         convolutions: In the order of the network.
         calibration_images: How many images the data errors come from.
     """
@@ -84,6 +87,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     model: str
     macs: int | None
     params: int
+    dense_macs: int | None = None
+    kernels: int | None = None
     convolutions: tuple[Inspected, ...]
     calibration_images: int = 0
 
@@ -150,6 +155,8 @@ def inspect(
         model=source.name,
         macs=source.macs(),
         params=source.params(),
+        dense_macs=source.dense_macs(),
+        kernels=source.kernels(),
         convolutions=tuple(inspected),
         calibration_images=images,
     )

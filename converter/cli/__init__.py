@@ -12,6 +12,7 @@ from .profile import profile
 from .rewrite import rewrite
 from .sweep import sweep
 from .verify import verify
+from .zoo import zoo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,7 +32,7 @@ def main() -> None:
 
     \b
     Models are Keras files (.keras, .h5) or .onnx files; import makes a Keras file of an .onnx file.
-    evaluate, verify and profile take .tflite files too.
+    evaluate, verify and profile take .tflite files too. zoo writes networks of published articles.
 
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used.
@@ -49,5 +50,6 @@ for command in (
     verify,
     profile,
     import_,
+    zoo,
 ):
     main.add_command(command)

@@ -19,8 +19,9 @@ def show(console: Console, result: Inspection) -> None:
     by_data = result.calibration_images > 0
     which = f"on {result.calibration_images} images" if by_data else "of the weights"
     macs = figures.short(result.macs, "MACs") if result.macs else "MACs unknown (free image size)"
+    kernels = "" if result.kernels is None else f", {result.kernels:,} of them in kernels"
     console.print(
-        f"{result.model}: {macs}, {result.params:,} parameters. "
+        f"{result.model}: {macs}, {result.params:,} parameters{kernels}. "
         f"Errors at T pairs are {which}, in %."
     )
     table = Table("layer", "kernel", "C→N", "MACs", "params", box=None, pad_edge=False)

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.lanes import Lane
 from ..core.predictor import Array, Shape
 from .apply import rebuild
-from .cost import model_macs
+from .cost import model_kernels, model_macs
 from .graph import FlatGraph, as_functional, flatten
 from .read import Convolution, read_convolutions
 from .stages import KerasStages
@@ -57,6 +57,14 @@ class KerasFront:
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""
         return model_macs(self.model)
+
+    def dense_macs(self) -> int | None:
+        """MACs of its dense layers alone."""
+        return model_macs(self.model, dense_only=True)
+
+    def kernels(self) -> int:
+        """Weights of convolutions and dense layers, without biases and norms."""
+        return model_kernels(self.model)
 
     def params(self) -> int:
         """How many weights the model has."""

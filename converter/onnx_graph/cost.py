@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 
-def model_macs(graph: OnnxGraph) -> int | None:
+def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
     """Multiply-accumulates of one image through convolutions and dense layers.
+
+    Args:
+        graph: The model's.
+        dense_only: Count dense layers alone.
 
     Returns:
         None where the model leaves the image's size free.
     """
     total = 0
     for node in graph.nodes:
+        if dense_only and not is_op(node, "Gemm", "MatMul"):
+            continue
         macs = _node_macs(graph, node)
         if macs is None:
             return None
@@ -37,6 +43,23 @@ def model_params(graph: OnnxGraph) -> int:
         if value is not None and value.dtype.kind == "f":
             total += int(value.size)
     return int(total)
+
+
+def model_kernels(graph: OnnxGraph) -> int | None:
+    """Weights of convolutions and dense layers, without biases and norms; shared ones once.
+
+    Returns:
+        None where a kernel's shape is not known.
+    """
+    shapes: dict[str, Shape | None] = {}
+    for node in graph.nodes:
+        if is_op(node, "Conv", "ConvTranspose"):
+            shapes[node.input[1]] = kernel_shape(graph, node)
+        elif is_op(node, "Gemm", "MatMul"):
+            shape = _constant_shape(graph, node.input[1])
+            shapes[node.input[1]] = (0,) if shape is None else shape
+    counts = [_times(shape, ()) for shape in shapes.values()]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:

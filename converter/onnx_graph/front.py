@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..core.lanes import Lane
 from ..core.predictor import Array, Shape
 from .apply import rebuild
-from .cost import model_macs, model_params
+from .cost import model_kernels, model_macs, model_params
 from .graph import OnnxGraph, shape_of
 from .read import Convolution, read_convolutions
 from .stages import OnnxStages
@@ -62,6 +62,14 @@ class OnnxFront:
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""
         return model_macs(self.graph)
+
+    def dense_macs(self) -> int | None:
+        """MACs of its dense layers alone."""
+        return model_macs(self.graph, dense_only=True)
+
+    def kernels(self) -> int | None:
+        """Weights of convolutions and dense layers, without biases and norms."""
+        return model_kernels(self.graph)
 
     def params(self) -> int:
         """How many weights the model has."""
