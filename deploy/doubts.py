@@ -10,7 +10,9 @@ _HOTTER_C = 10.0
 _SLOWER = 0.9
 
 
-def doubts(info: DeviceInfo, before: MachineState, after: MachineState, busy: int) -> list[str]:
+def doubts(
+    info: DeviceInfo, before: MachineState, after: MachineState, busy: int, cpus: int = 0
+) -> list[str]:
     """What a reader of the figures should know, a phrase each.
 
     Args:
@@ -18,14 +20,16 @@ def doubts(info: DeviceInfo, before: MachineState, after: MachineState, busy: in
         before: How it was doing before the measurement.
         after: And after; the measurement itself counts as ``busy`` of its load.
         busy: Threads that the measurement kept busy.
+        cpus: The number of cores that these were kept on; 0 for all.
     """
     found = []
     if before.load is not None and before.load > info.cores:
         found.append(f"the machine was busy: load {before.load:.1f} on {info.cores} cores")
     elif after.load is not None and after.load > info.cores + busy:
         found.append(f"the machine became busy: load {after.load:.1f} on {info.cores} cores")
-    if busy > info.cores:
-        found.append(f"{busy} threads on {info.cores} cores")
+    room = cpus or info.cores
+    if busy > room:
+        found.append(f"{busy} threads on {room} core{'s' if room > 1 else ''}")
     governors = (before.governor or "").split(", ")
     slow = [name for name in governors if name and name not in _STEADY]
     if slow:

@@ -118,7 +118,8 @@ def profile(
         per_op=per_op,
     )
     report = target.measure(job, progress)
-    notes = [*doubts(report.info, report.before, report.after, threads), *report.notes]
+    said = doubts(report.info, report.before, report.after, threads, len(job.cpus))
+    notes = [*said, *report.notes]
     if inputs is None:
         notes.append("run on random inputs")
     measurements = [

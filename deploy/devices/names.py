@@ -33,7 +33,10 @@ def open_device(name: str) -> Device:
     """
     kind, colon, rest = name.partition(":")
     if kind not in _KINDS or (kind == "host" and colon):
-        raise InputError(f"unknown device {name!r}; allowed: {_FORMS}.")
+        raise InputError(
+            f"unknown device {name!r}; allowed: {_FORMS}.",
+            "For estimates from the file alone: mcu, ethos-u55-128, ethos-u65-256, ethos-u85-256 …",
+        )
     if not rest and (colon or kind == "ssh"):
         raise InputError(f"device {name!r} names no machine; allowed: {_FORMS}.")
     module, cls = _KINDS[kind]
