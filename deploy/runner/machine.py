@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
-Said = Union[str, float, bool, None]  # noqa: UP007 - evaluated by Python 3.9
+Said = Union[str, float, bool, None]  # evaluated by Python 3.9
 _ROOT = Path("/")
 _MIB = 2**20
 _PLAUSIBLE = (-40.0, 150.0)

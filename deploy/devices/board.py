@@ -1,0 +1,333 @@
+"""A board with Linux and Python: the runner is sent there, does the job, and is taken away again.
+
+On the board this leaves nothing: the folder that `mktemp` makes is removed at the end, whatever
+the end is. If it is a lost connection, the runner notices and removes the folder itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from dsconvert.converter.core.errors import DsconvertError, InputError
+from dsconvert.converter.core.progress import Progress, silent
+
+from ..runner.__main__ import FULL, REFUSED, STOPPED
+from ..runner.engines import NAMES
+from ..runner.timing import MAX_RUNS
+from .device import DeviceInfo, Job, Report
+from .pack import TOO_OLD, packed_runner
+from .transport import Connect, Lost, PutFailed, Transport
+from .wire import Wired, unwire, wire
+
+logger = logging.getLogger(__name__)
+
+VENV = "~/dsconvert-venv"
+"""Where a board's Python with the runtimes is looked for first."""
+_PYTHON = f"""for python in {VENV}/bin/python3 python3; do
+    command -v "$python" && exit
+done
+exit 127"""
+_FOLDER = 'mktemp -d "${1:-${TMPDIR:-/tmp}}/dsconvert.XXXXXXXXXX"'
+_PACKAGES = {"litert": "ai-edge-litert", "ort": "onnxruntime"}
+_CLEAN_UP_S = 15.0
+_RUN_S = 3600.0
+_MIB = 2**20
+T = TypeVar("T")
+
+
+class BoardDevice:
+    """A board that a `Transport` leads to.
+
+    Args:
+        name: What `--device` calls it.
+        connect: Opens the way to it.
+        python: The Python there; by default that of the environment ``~/dsconvert-venv``, if there
+            is one, else ``python3``.
+        folder: The folder there in which a temporary one is made; by default ``$TMPDIR`` or /tmp.
+        timeout: Seconds that a job may take there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        *,
+        python: str | None = None,
+        folder: str | None = None,
+        timeout: float = _RUN_S,
+    ) -> None:
+        self._name = name
+        self._connect = connect
+        self._python = python
+        self._folder = folder
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        """What `--device` calls it."""
+        return self._name
+
+    def describe(self) -> DeviceInfo:
+        """Say what it is.
+
+        Raises:
+            InputError: If it cannot be reached or has no Python that is new enough.
+        """
+
+        async def ask() -> DeviceInfo:
+            async with self._connect() as link, self._at(link) as folder:
+                return (await self._ready(link, folder))[1]
+
+        return wait(ask())
+
+    def measure(self, job: Job, progress: Progress = silent) -> Report:
+        """Measure; see `Device.measure`."""
+        return self.measure_all([job], progress)[0]
+
+    def measure_all(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """Measure several jobs in one visit; the files of each take turns.
+
+        Args:
+            jobs: Of the same settings.
+            progress: Told of two steps per file, of one without ``startup``.
+            startup: Whether to load each file in a process of its own first.
+            max_runs: Timed invocations of a file after which no round is begun for time's sake.
+
+        Raises:
+            InputError: As `Device.measure`.
+        """
+        return wait(self.visit(jobs, progress, startup=startup, max_runs=max_runs))
+
+    async def visit(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """As `measure_all`, beside other visits."""
+        if any(replace(job, cases=()) != replace(jobs[0], cases=()) for job in jobs):
+            raise ValueError("jobs of one visit have the same settings")
+        wired = wire(jobs, startup=startup, max_runs=max_runs)
+        async with self._connect() as link, self._at(link) as folder:
+            python, info = await self._ready(link, folder)
+            self._check_runtimes(jobs, info)
+            await self._send(link, folder, wired.files, wired.needs)
+            count = sum(len(job.cases) for job in jobs) * (2 if startup else 1)
+            with progress(f"Measuring on {self.name}", count) as advance:
+                ended = await self._run(link, folder, python, advance)
+            return await self._reports(link, folder, jobs, wired, info, ended)
+
+    @asynccontextmanager
+    async def _at(self, link: Transport) -> AsyncIterator[str]:
+        """A folder of ours on the board."""
+        done = await link.run(["sh", "-c", _FOLDER, "sh", self._folder or ""])
+        lines = done.stdout.strip().splitlines()  # a login script may have printed before
+        folder = lines[-1] if lines else ""
+        if done.code != 0 or not folder.startswith("/") or "/dsconvert." not in folder:
+            raise InputError(
+                f"{self.name}: no temporary folder can be made: {done.last_words}",
+                "Name a folder that can be written to, as TMPDIR there.",
+            )
+        try:
+            yield folder
+        finally:
+            await self._remove(link, folder)
+
+    async def _remove(self, link: Transport, folder: str) -> None:
+        """Remove our folder; that it stays is no failure of the measurement."""
+        try:
+            async with asyncio.timeout(_CLEAN_UP_S):
+                done = await link.run(["rm", "-rf", "--", folder])
+            if done.code != 0:
+                logger.warning("%s: %s stays there: %s", self.name, folder, done.last_words)
+        except Lost:
+            logger.info("%s: the runner has to remove %s itself", self.name, folder)
+        except TimeoutError:
+            logger.warning("%s: %s stays there: no answer", self.name, folder)
+
+    async def _ready(self, link: Transport, folder: str) -> tuple[str, DeviceInfo]:
+        """Send the runner, and let it say what the board is; give the path of Python, too."""
+        python = self._python
+        if python is None:
+            found = await link.run(["sh", "-c", _PYTHON])
+            if found.code != 0:
+                self._no_python("it has no python3")
+            python = found.stdout.strip().splitlines()[-1]
+        await self._send(link, folder, {"runner.pyz": packed_runner()}, len(packed_runner()))
+        done = await link.run([python, f"{folder}/runner.pyz", "describe"])
+        if TOO_OLD in done.stderr:
+            self._no_python(f"{python}: {done.last_words}")
+        if done.code != 0:
+            raise InputError(f"{self.name}: {python} does not work there: {done.last_words}")
+        try:
+            said = msgspec.json.decode(done.stdout.strip().splitlines()[-1])
+            if not said.pop("numpy"):
+                said["runtimes"] = {}
+            del said["python"]
+            info = msgspec.convert({"name": self.name, **said}, DeviceInfo)
+        except (msgspec.MsgspecError, KeyError, IndexError) as error:
+            raise InputError(
+                f"{self.name}: {python} says something else than was asked for: {done.last_words}"
+            ) from error
+        return python, info
+
+    def _no_python(self, why: str) -> NoReturn:
+        raise InputError(
+            f"{self.name}: {why}.",
+            "Install Python 3.9 or newer there, or measure .tflite files by a benchmark_model "
+            "built for it: --benchmark-binary PATH.",
+        )
+
+    def _check_runtimes(self, jobs: Sequence[Job], info: DeviceInfo) -> None:
+        wanted = {case.runtime: None for job in jobs for case in job.cases}
+        missing = [runtime for runtime in wanted if runtime not in info.runtimes]
+        if not missing:
+            return
+        packages = " ".join(["numpy", *(_PACKAGES[runtime] for runtime in missing)])
+        names = " and ".join(NAMES[runtime] for runtime in missing)
+        other = " Or --benchmark-binary PATH, for .tflite files." if "litert" in missing else ""
+        raise InputError(
+            f"{self.name} has no {names} that its Python finds, or no numpy.",
+            f"On the board: python3 -m venv {VENV} && {VENV}/bin/pip install {packages}.{other}",
+        )
+
+    async def _send(
+        self, link: Transport, folder: str, files: Mapping[str, Any], needs: int
+    ) -> None:
+        """Write files into our folder, if there is space for all that is to come.
+
+        Raises:
+            InputError: If there is not, also when that turns out on the way.
+        """
+        free = await link.free_bytes(folder)
+        if free is not None and free < needs:
+            raise self._full(folder, free, needs)
+        for name, content in files.items():
+            try:
+                await link.put(content, f"{folder}/{name}")
+            except PutFailed as error:
+                size = len(content) if isinstance(content, bytes) else content.stat().st_size
+                free = await link.free_bytes(folder)
+                if free is not None and free < size:
+                    raise self._full(folder, free, needs) from error
+                raise InputError(
+                    f"{self.name}: cannot write in {folder} there: {error}",
+                    "See that its disk is neither full nor read-only.",
+                ) from error
+
+    def _full(self, folder: str, free: int, needs: int) -> InputError:
+        return InputError(
+            f"{self.name}: {math.ceil(needs / _MIB)} MiB are needed in {folder.rpartition('/')[0]} "
+            f"there, {free / _MIB:.1f} MiB are free.",
+            "Make room, or name a folder with more of it as TMPDIR there.",
+        )
+
+    async def _run(self, link: Transport, folder: str, python: str, advance: Any) -> str:
+        """Run the runner; say why it did not come to its end, empty if it did."""
+        command = [python, f"{folder}/runner.pyz", "measure", folder, "--attached"]
+        try:
+            async with asyncio.timeout(self._timeout):
+                done = await link.run(
+                    command, on_line=lambda line: advance() if line.strip() == "step" else None
+                )
+        except TimeoutError:
+            return f"it was stopped after {self._timeout:g} s"
+        if done.code == 0:
+            return ""
+        if done.code == REFUSED:
+            raise InputError(f"{self.name}: {done.last_words}.")
+        if done.code == FULL:
+            raise InputError(
+                f"{self.name}: no space is left in {folder.rpartition('/')[0]} there.",
+                "Make room, or name a folder with more of it as TMPDIR there.",
+            )
+        if done.code is None:
+            return "the runner was killed on the board: out of memory?"
+        if done.code == STOPPED:
+            return "the runner was stopped on the board"
+        return f"the runner failed on the board: {done.last_words}"
+
+    async def _reports(
+        self,
+        link: Transport,
+        folder: str,
+        jobs: Sequence[Job],
+        wired: Wired,
+        info: DeviceInfo,
+        ended: str,
+    ) -> list[Report]:
+        """Read what the runner has written, complete or not."""
+        content = await link.get(f"{folder}/report.json")
+        if content is None and not ended:
+            ended = "it has written no report"
+        said: dict[str, Any] = msgspec.json.decode(content) if content else {}
+        outputs = {}
+        for places, records in zip(wired.places, said.get("groups", ()), strict=False):
+            for place, record in zip(places, records, strict=True):
+                if record.get("outputs"):
+                    found = await link.get(f"{folder}/{place}.outputs.npz")
+                    if found is not None:
+                        outputs[place] = found
+        return unwire(jobs, wired, folder, said, outputs, info, ended)
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, also where a loop is running already, as in notebooks.
+
+    Ctrl-C cancels the work, which cleans up before this raises KeyboardInterrupt.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+def measure_on(
+    devices: Sequence[Any], job: Job, progress: Progress = silent
+) -> list[Report | DsconvertError]:
+    """Measure a job on several devices side by side.
+
+    Args:
+        devices: Any; boards do not wait for each other, others have a thread each.
+        job: What to measure, the same on all.
+        progress: Told of one step per device.
+
+    Returns:
+        In the order of the devices, what each found, or why it found nothing.
+    """
+
+    async def one(device: Any, advance: Any) -> Report | DsconvertError:
+        try:
+            if isinstance(device, BoardDevice):
+                return (await device.visit([job]))[0]
+            report: Report = await asyncio.to_thread(device.measure, job, silent)
+            return report
+        except DsconvertError as error:
+            return error
+        finally:
+            advance()
+
+    async def all_of_them() -> list[Report | DsconvertError]:
+        with progress("Measuring on devices", len(devices)) as advance:
+            return await asyncio.gather(*(one(device, advance) for device in devices))
+
+    return wait(all_of_them())

@@ -1,0 +1,121 @@
+"""Commands and files over one ssh connection."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .transport import Done, Lost, PutFailed
+
+_END_S = 5.0
+"""What a command that shall end gets for doing so."""
+
+
+class SshTransport:
+    """A `Transport` over asyncssh.
+
+    Args:
+        name: What `--device` calls the board.
+        connection: An open ``asyncssh.SSHClientConnection``.
+        sftp: Its ``SFTPClient``.
+    """
+
+    def __init__(self, name: str, connection: Any, sftp: Any) -> None:
+        self._name = name
+        self._connection = connection
+        self._sftp = sftp
+
+    async def run(
+        self, command: Sequence[str], *, on_line: Callable[[str], None] | None = None
+    ) -> Done:
+        """Run a command; see `Transport.run`. Every word reaches it as it is: shlex quotes it."""
+        with self._watched():
+            process = await self._connection.create_process(
+                shlex.join(command), encoding="utf-8", errors="replace"
+            )
+            lines: list[str] = []
+
+            async def listen() -> None:
+                async for line in process.stdout:
+                    lines.append(line)
+                    if on_line is not None:
+                        on_line(line)
+
+            try:
+                _, complaints = await asyncio.gather(listen(), process.stderr.read())
+                await process.wait_closed()
+            except asyncio.CancelledError:
+                await _end(process)
+                raise
+            finally:
+                process.close()
+            if process.exit_status is None:
+                raise Lost(f"{self._name}: the connection was lost.", "Is the board still on?")
+            code = None if process.exit_signal else process.exit_status
+            return Done(code, "".join(lines), complaints)
+
+    async def put(self, content: bytes | Path, path: str) -> None:
+        """Write a file; see `Transport.put`."""
+        import asyncssh
+
+        with self._watched():
+            try:
+                await self._sftp.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+                if isinstance(content, Path):
+                    await self._sftp.put(str(content), path)
+                else:
+                    async with self._sftp.open(path, "wb") as file:
+                        await file.write(content)
+            except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection):
+                raise
+            except asyncssh.SFTPError as error:
+                raise PutFailed(error.reason) from error
+
+    async def get(self, path: str) -> bytes | None:
+        """Read a file; see `Transport.get`."""
+        import asyncssh
+
+        with self._watched():
+            try:
+                async with self._sftp.open(path, "rb") as file:
+                    content: bytes = await file.read()
+            except asyncssh.SFTPNoSuchFile:
+                return None
+            return content
+
+    async def free_bytes(self, folder: str) -> int | None:
+        """The space left; see `Transport.free_bytes`."""
+        import asyncssh
+
+        with self._watched():
+            try:
+                found = await self._sftp.statvfs(folder)
+            except (asyncssh.SFTPOpUnsupported, asyncssh.SFTPFailure):
+                return None
+            return int(found.bavail) * int(found.frsize)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Say in one way that the connection is gone."""
+        import asyncssh
+
+        try:
+            yield
+        except (asyncssh.Error, ConnectionError, BrokenPipeError) as error:
+            reason = getattr(error, "reason", "") or str(error)
+            raise Lost(
+                f"{self._name}: the connection was lost: {reason}", "Is the board still on?"
+            ) from error
+
+
+async def _end(process: Any) -> None:
+    """End a command: the runner by a line, anything else by a signal, and wait for it."""
+    with suppress(Exception):  # whatever is wrong with the connection: it is over
+        async with asyncio.timeout(_END_S):
+            process.stdin.write("stop\n")
+            process.terminate()
+            await process.wait_closed()

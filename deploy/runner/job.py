@@ -1,0 +1,117 @@
+"""What lies in a job's folder: ``job.json`` and what it names; later ``report.json``.
+
+::
+
+    job.json      {"schema", "threads", "cpus", "runs", "warmup", "min_seconds", "max_runs", "seed",
+                   "per_op", "startup",
+                   "groups": [[{"file", "runtime", "names", "inputs", "outputs"}]]}
+    report.json   {"schema", "done", "before", "after", "groups": [[record]]}
+
+All paths are relative to the folder. The files of a group take turns; groups come one after the
+other. The record of a file has the fields of a `dsconvert.deploy.devices.device.Timed` that are
+known already, and ``outputs`` says whether they have been written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+JOB, REPORT = "dsconvert.job/1", "dsconvert.report/1"
+
+
+class File(NamedTuple):
+    """One file of a job.
+
+    Attributes:
+        path: The model.
+        runtime: "litert" or "ort".
+        names: Of its inputs, as its signature calls them.
+        inputs: An .npz with its inputs in their order, as it stores them.
+        outputs: Where its outputs go, as .npz.
+    """
+
+    path: Path
+    runtime: str
+    names: list[str]
+    inputs: Path
+    outputs: Path
+
+
+class Job(NamedTuple):
+    """A job as it lies in a folder; see `dsconvert.deploy.devices.device.Job`.
+
+    Attributes:
+        startup: Whether each file is also loaded and run once in a process of its own.
+        max_runs: Timed invocations of each file after which no round is begun for time's sake.
+    """
+
+    folder: Path
+    groups: list[list[File]]
+    threads: int
+    cpus: list[int]
+    runs: int
+    warmup: int
+    min_seconds: float
+    max_runs: int
+    seed: int
+    per_op: bool
+    startup: bool
+
+
+class Refused(Exception):
+    """The job cannot be done at all; its text says why."""
+
+
+def read_job(folder: Path) -> Job:
+    """The job in a folder.
+
+    Raises:
+        Refused: If it is of another version.
+        OSError: If it is not there.
+    """
+    said = json.loads((folder / "job.json").read_text())
+    if said["schema"] != JOB:
+        raise Refused(f"the job is a {said['schema']}, this is for {JOB}")
+    groups = [
+        [
+            File(
+                folder / one["file"],
+                one["runtime"],
+                one["names"],
+                folder / one["inputs"],
+                folder / one["outputs"],
+            )
+            for one in group
+        ]
+        for group in said["groups"]
+    ]
+    fields = {name: said[name] for name in Job._fields if name not in ("folder", "groups")}
+    return Job(folder=folder, groups=groups, **fields)
+
+
+class Report:
+    """The report of a job, written anew whenever something has been found.
+
+    Attributes:
+        records: One per file, in the job's groups.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._path = job.folder / "report.json"
+        self._state: dict[str, Any] = {"schema": REPORT, "done": False, "before": {}, "after": {}}
+        self.records: list[list[dict[str, Any]]] = [[{} for _ in group] for group in job.groups]
+
+    def say(self, **fields: Any) -> None:
+        """Set fields of the whole report, and write it.
+
+        It takes the place of the one before at once: whoever reads it finds a whole one.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._state.update(fields)
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps({**self._state, "groups": self.records}))
+        temporary.replace(self._path)
