@@ -2,6 +2,7 @@
 
 import click
 
+from .compare import compare
 from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
@@ -49,6 +50,7 @@ for command in (
     export,
     verify,
     profile,
+    compare,
     import_,
     zoo,
 ):
