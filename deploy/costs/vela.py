@@ -40,6 +40,7 @@ class NpuEstimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dram_kib: Peak use of DRAM, where an accelerator has it.
         npu_share: The part of the operators that run on the NPU; the others stay on the CPU.
         version: Vela's.
+        configuration: The system and the memory mode that it assumes.
     """
 
     cycles: int
@@ -49,6 +50,7 @@ class NpuEstimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dram_kib: float
     npu_share: float
     version: str
+    configuration: str = ""
 
 
 def vela_version() -> str:
@@ -103,6 +105,7 @@ def estimate(path: str | Path, accelerator: str) -> NpuEstimate:
         dram_kib=float(row["dram_memory_used"]),
         npu_share=counts.get("NPU", 0) / operators if operators else 0.0,
         version=vela,
+        configuration=f"{row['system_config']}, {row['memory_mode']}",
     )
 
 
