@@ -6,8 +6,9 @@ from pathlib import Path
 
 from dsconvert.converter.core.blocks import Block
 from dsconvert.deploy import open_runtime
-from dsconvert.deploy.costs import Target
-from dsconvert.deploy.costs.measuring import write
+from dsconvert.deploy.costs.forms import form_of
+from dsconvert.deploy.costs.onnx_block import onnx_block
+from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.device import Case
 from dsconvert.deploy.samples import random_inputs
 
@@ -18,9 +19,13 @@ BLOCK = Block(
 
 def save_block(path: Path, runtime: str, precision: str = "float32") -> Path:
     """A convolution as a file."""
-    content, suffix = write(BLOCK, None, Target(runtime=runtime, precision=precision))
-    path = path.with_name(path.name + suffix)
-    path.write_bytes(content)
+    form = form_of(BLOCK, None)
+    if runtime == "litert":
+        path = path.with_name(f"{path.name}.tflite")
+        path.write_bytes(tflite_block(form, precision))
+    else:
+        path = path.with_name(f"{path.name}.onnx")
+        path.write_bytes(onnx_block(form, precision))
     return path
 
 
