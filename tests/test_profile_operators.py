@@ -119,6 +119,15 @@ class TestMatching:
             *(("dw", "depthwise"), ("stem", "convolution")),
         ]
 
+    def test_benchmark_model_names_tensors_and_places(self) -> None:
+        assert kinds(
+            *(("[pw;relu]:2", "CONV_2D"), ("[dw]:1", "DEPTHWISE_CONV_2D")),
+            *(("[stem]:0", "CONV_2D"), ("[fc]:4", "FULLY_CONNECTED")),
+        ) == [
+            *(("pw", "pointwise"), ("dw", "depthwise")),
+            *(("stem", "convolution"), ("fc", "dense")),
+        ]
+
     def test_without_the_files_operators_nothing_is_claimed(self) -> None:
         (time,) = matched([OperatorTime(name="a", type="Conv", p50_ms=1, share=1)], ())
         assert time.kind == ""

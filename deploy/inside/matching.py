@@ -17,7 +17,8 @@ from .facts import Op
 
 _HEAVY = re.compile(r"conv(?!ert)|gemm|mat_?mul|fully.?connected|matrix multiply", re.IGNORECASE)
 _DEPTHWISE = re.compile(r"dwconv|depthwise", re.IGNORECASE)
-_BUILTIN = re.compile(r"^\[Builtin\]:(\d+)$")
+_PLACE = re.compile(r"^\[.+\]:(\d+)$")
+"""LiteRT's "[Builtin]:7", or the tensors that it writes instead: the place in the file."""
 _ADDED = re.compile(r"_(nchwc|token_\d+)$")
 """What ONNX Runtime's optimizer puts behind a name."""
 
@@ -58,9 +59,9 @@ def matched(times: Sequence[OperatorTime], ops: Sequence[Op]) -> tuple[OperatorT
 
 def _same(time: OperatorTime, ops: dict[int, Op]) -> int | None:
     """The operator that goes by this name, or has this place in the file."""
-    builtin = _BUILTIN.match(time.name)
-    if builtin:
-        place = int(builtin[1])
+    said = _PLACE.match(time.name)
+    if said:
+        place = int(said[1])
         return place if place in ops and ops[place].type == time.type else None
     name = _ADDED.sub("", time.name)
     for i, op in ops.items():
