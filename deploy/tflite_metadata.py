@@ -16,6 +16,8 @@ from typing import Any
 
 from dsconvert.converter.core.errors import InputError, require
 
+from .tflite_names import shorten
+
 _ALIGNMENT = 16
 """Bytes at which the schema has tensors start (force_align)."""
 _LARGEST = 2**31 - 2**26
@@ -29,6 +31,8 @@ _AXIS_LABELS = 2
 
 def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> None:
     """Put a named buffer into a .tflite file, and the class names if there are any.
+
+    The file is packed anew, with shorter names for the tensors inside it.
 
     Args:
         path: The file; it is replaced.
@@ -55,6 +59,7 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
             0,
         )
         _put(schema, model, _CONVENTION, _labels_of_output(output))
+    shorten(model)
     path.write_bytes(_packed(schema, model, len(data)) + _archive(labels))
 
 

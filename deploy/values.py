@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_WRAPPERS = re.compile(r"^(?:functional\w*/)+")
+WRAPPERS = re.compile(r"^(?:functional\w*/)+")
 """What Keras' export puts before every name, with other numbers each time."""
-_WEIGHTED = ("convolution", "depthwise", "MatMul")
+WEIGHTED = ("convolution", "depthwise", "MatMul")
 """What the operations with weights are called in it."""
 
 
@@ -41,8 +41,8 @@ def layer_name(tensor: str) -> str:
     "functional_2_1/stem_1/Relu;functional_2_1/stem_1/convolution" is "stem": the layer with the
     weights where several were fused, without the number of its call.
     """
-    parts = [_WRAPPERS.sub("", part) for part in tensor.split(";")]
-    weighted = [part for part in parts if part.split("/")[-1].startswith(_WEIGHTED)]
+    parts = [WRAPPERS.sub("", part) for part in tensor.split(";")]
+    weighted = [part for part in parts if part.split("/")[-1].startswith(WEIGHTED)]
     chosen = (weighted or parts)[0]
     layer = chosen.rpartition("/")[0] or chosen
     return re.sub(r"_1$", "", layer.replace("_1/", "/")) if "/" in chosen else layer
