@@ -268,7 +268,9 @@ class TestMeasuring:
     def test_runtimes_are_found_in_their_order(self, monkeypatch):
         there = {"tflite_runtime.interpreter", "tensorflow.lite", "onnxruntime"}
         monkeypatch.setattr(engines, "_is_there", lambda module: module in there)
-        assert engines.installed("litert")[0] == "tflite_runtime.interpreter"
+        module, version = engines.installed("litert")
+        assert module == "tflite_runtime.interpreter"
+        assert version == "of unknown version (tflite_runtime)"
         there.clear()
         assert engines.installed("litert") is None
         with pytest.raises(ImportError, match="no LiteRT is installed"):

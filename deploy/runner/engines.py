@@ -60,7 +60,9 @@ def installed(runtime: str) -> tuple[str, str] | None:
     for module, packages in _PACKAGES[runtime]:
         if _is_there(module):
             versions = (_version(package) for package in packages)
-            return module, next(filter(None, versions), "of unknown version")
+            found = next(filter(None, versions), "of unknown version")
+            usual = module == _PACKAGES[runtime][0][0]
+            return module, found if usual else f"{found} ({module.partition('.')[0]})"
     return None
 
 
