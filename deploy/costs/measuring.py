@@ -19,6 +19,7 @@ from ..runner.timing import time_in_rounds
 from ..runtime import Prepared, Runtime, first_line
 from ..runtimes import open_runtime
 from ..samples import random_inputs
+from ..types import Latency
 from .forms import describe, form_of
 from .onnx_block import onnx_block
 from .onnx_inside import inside
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 0.4
 """Time that the timing of one block takes, if the fewest runs take no longer."""
-_RUNS, _MAX_RUNS = 30, 400
+RUNS, MAX_RUNS = 30, 400
 _WARM_UPS = (3, 10)
 """Untimed invocations of each form: at least, and as many as fit into `_WARM_UP_SECONDS`."""
 _WARM_UP_SECONDS = 0.02
@@ -77,30 +78,40 @@ def measure(
         ready = [pair[1] for pair in opened if pair is not None]
         times = time_in_rounds(
             [one.run for one in ready],
-            _RUNS,
+            RUNS,
             seconds / len(ready),
             0,
-            max_runs=_MAX_RUNS,
+            max_runs=MAX_RUNS,
             clock=clock,
         )
-    latencies = iter([summarize(samples, 1) for samples in times])
-    original = next(latencies)
-    figures: list[Figure | None] = []
-    for pair in opened[1:]:
-        if pair is None:
-            figures.append(None)
-            continue
-        latency = next(latencies)
-        versus = compare("the convolution", original, latency, seed=0)
-        figures.append(
-            Figure(
-                value=latency.p50_ms,
-                ratio_low=versus.low,
-                ratio_high=versus.high,
-                faster=versus.verdict == "faster",
-            )
-        )
-    return BlockCosts(original=Figure(value=original.p50_ms), choices=tuple(figures))
+    samples = iter(times)
+    return costs_of([None if pair is None else next(samples) for pair in opened])
+
+
+def costs_of(samples: Sequence[Sequence[float] | None]) -> BlockCosts:
+    """The costs of a block from the milliseconds of its forms, which took turns.
+
+    Args:
+        samples: Those of the convolution itself, then of each choice; None for one that failed.
+    """
+    first, *others = samples
+    assert first is not None, "refused before"
+    original = summarize(first, 1)
+    return BlockCosts(
+        original=Figure(value=original.p50_ms),
+        choices=tuple(None if one is None else _figure(original, one) for one in others),
+    )
+
+
+def _figure(original: Latency, samples: Sequence[float]) -> Figure:
+    latency = summarize(samples, 1)
+    versus = compare("the convolution", original, latency, seed=0)
+    return Figure(
+        value=latency.p50_ms,
+        ratio_low=versus.low,
+        ratio_high=versus.high,
+        faster=versus.verdict == "faster",
+    )
 
 
 def write(block: Block, choice: Choice | None, target: Target) -> tuple[bytes, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,9 +13,11 @@ from dsconvert.converter.core.errors import require
 from dsconvert.converter.core.progress import Progress, silent
 from dsconvert.converter.core.types import Choice
 
+from ..devices.names import open_device
 from ..litert import LiteRT
 from ..ort import OnnxRuntime
 from ..runner.machine import cpu_name
+from .away import described, measure_away, usable
 from .cache import Cache
 from .forms import plain
 from .measuring import SECONDS, measure
@@ -24,6 +26,10 @@ from .vela import estimate_block, vela_version
 
 Measure = Callable[[Block, Sequence[Choice]], BlockCosts]
 """Measures a block and what may replace it."""
+MeasureMany = Callable[[Sequence[tuple[Block, Sequence[Choice]]]], list[BlockCosts]]
+"""Measures several blocks at once, each as `Measure` does."""
+_AT_ONCE = 8
+"""Blocks that are measured in one visit to a board: what an interruption may lose."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class MeasuredCosts:
         measure: Measures one block with choices that are `plain`.
         cache: What is known.
         progress: Told of one step per block that is measured.
+        measure_many: Measures several at once, where one by one takes longer.
     """
 
     unit: str
@@ -43,6 +50,7 @@ class MeasuredCosts:
     measure: Measure
     cache: Cache
     progress: Progress = silent
+    measure_many: MeasureMany | None = None
 
     def costs(self, blocks: Sequence[tuple[Block, Sequence[Choice]]]) -> list[BlockCosts]:
         """The costs of each block and of its choices; see `CostModel`.
@@ -68,8 +76,7 @@ class MeasuredCosts:
                 missing[block] = tuple(dict.fromkeys([*before, *wanted]))
         if missing:
             with self.progress("Measuring blocks", len(missing)) as advance:
-                for block, choices in missing.items():
-                    measured = self.measure(block, choices)
+                for block, choices, measured in self._measured(list(missing.items())):
                     self.cache.save(block, choices, measured)
                     found[block], costs[block] = _places(choices), measured
                     advance()
@@ -80,6 +87,19 @@ class MeasuredCosts:
             )
             for block, choices in blocks
         ]
+
+    def _measured(
+        self, missing: Sequence[tuple[Block, tuple[Choice, ...]]]
+    ) -> Iterator[tuple[Block, tuple[Choice, ...], BlockCosts]]:
+        """Measure blocks, several at once if that is wanted, and give each as it is known."""
+        if self.measure_many is None:
+            for block, choices in missing:
+                yield block, choices, self.measure(block, choices)
+            return
+        for start in range(0, len(missing), _AT_ONCE):
+            part = missing[start : start + _AT_ONCE]
+            for (block, choices), costs in zip(part, self.measure_many(part), strict=True):
+                yield block, choices, costs
 
 
 def _places(choices: Sequence[Choice]) -> dict[Choice, int]:
@@ -93,7 +113,7 @@ def measured_costs(
     progress: Progress = silent,
     seconds: float = SECONDS,
 ) -> MeasuredCosts:
-    """The costs of blocks on a target: timed on this machine, or estimated for an NPU.
+    """The costs of blocks on a target: timed on this machine or a board, or estimated for an NPU.
 
     Args:
         target: Where the network shall run.
@@ -102,9 +122,10 @@ def measured_costs(
         seconds: Time to spend on one block, unless 30 invocations of each form take longer.
 
     Raises:
-        MissingExtra: If the runtime, or Vela, is not installed.
+        InputError: If the device cannot be reached, lacks the runtime, or is emulated.
+        MissingExtra: If the runtime, Vela, or what reaches the device is not installed.
     """
-    if not target.on_host:
+    if target.estimated:
         vela = vela_version()
         return MeasuredCosts(
             "cycles",
@@ -116,21 +137,33 @@ def measured_costs(
     runtime = LiteRT if target.runtime == "litert" else OnnxRuntime
     extra = "keras" if target.runtime == "litert" else "onnx"
     require(runtime.module, extra, f"to measure blocks in {runtime.name}")
-    conditions = {
+    threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
+    common = {
         "runtime": runtime.name,
-        "version": version(runtime.package),
-        "cpu": cpu_name(),
         "threads": str(target.threads),
         "precision": target.precision,
         "device": target.device,
     }
-    threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
+    words = f"{runtime.name} {target.precision}, {threads}"
+    if target.on_host:
+        conditions = {**common, "version": version(runtime.package), "cpu": cpu_name()}
+        return MeasuredCosts(
+            "ms",
+            f"{words}, {conditions['cpu']}",
+            partial(measure, target=target, seconds=seconds),
+            Cache(cache, conditions),
+            progress,
+        )
+    device = open_device(target.device)
+    info = usable(device, target)
+    many = partial(measure_away, device=device, target=target, seconds=seconds)
     return MeasuredCosts(
         "ms",
-        f"{runtime.name} {target.precision}, {threads}, {conditions['cpu']}",
-        partial(measure, target=target, seconds=seconds),
-        Cache(cache, conditions),
+        f"{words}, {info.cpu} ({info.name})",
+        lambda block, choices: many([(block, choices)])[0],
+        Cache(cache, {**common, **described(info, target)}),
         progress,
+        many,
     )
 
 

@@ -10,6 +10,8 @@ from dsconvert.converter.core.errors import InputError
 RuntimeName = Literal["litert", "ort"]
 Precision = Literal["float32", "int8"]
 HOST = "host"
+_REACHED = ("ssh", "adb")
+"""Kinds of devices that are not this machine and measure."""
 NPUS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
     *(f"ethos-u65-{macs}" for macs in (256, 512)),
@@ -25,7 +27,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         runtime: "litert" or "ort" (ONNX Runtime).
         precision: "float32" or "int8" (static, a scale per output channel of the weights).
         threads: Of the runtime; an NPU has none.
-        device: "host", this machine's CPU, or an accelerator of Vela's, e.g. "ethos-u55-128".
+        device: "host", this machine's CPU; a board or phone by its name, "ssh:pi@board" or "adb";
+            or an accelerator of Vela's, e.g. "ethos-u55-128".
 
     Raises:
         InputError: If there is no such target.
@@ -41,22 +44,35 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name, value, allowed in (
             ("runtime", self.runtime, get_args(RuntimeName)),
             ("precision", self.precision, get_args(Precision)),
-            ("device", self.device, (HOST, *NPUS)),
         ):
             if value not in allowed:
                 raise InputError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}.")
+        kind = self.device.partition(":")[0]
+        if self.device not in (HOST, *NPUS) and kind not in _REACHED:
+            allowed = (HOST, *NPUS, "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]")
+            raise InputError(f"unknown device {self.device!r}; allowed: {', '.join(allowed)}.")
+        if kind == "adb" and self.runtime != "litert":
+            raise InputError(
+                f"{self.device} runs .tflite files only, got runtime {self.runtime}.",
+                "Choose the runtime litert.",
+            )
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}.")
-        if self.device != HOST and (self.runtime, self.precision) != ("litert", "int8"):
+        if self.estimated and (self.runtime, self.precision) != ("litert", "int8"):
             raise InputError(
                 f"{self.device} runs int8 .tflite files only, "
                 f"got runtime {self.runtime} and precision {self.precision}.",
                 "Choose the runtime litert and the precision int8.",
             )
-        if self.device != HOST and self.threads != 1:
+        if self.estimated and self.threads != 1:
             raise InputError(f"{self.device} has no threads to choose, got {self.threads}.")
 
     @property
     def on_host(self) -> bool:
-        """Whether it is measured on this machine; estimated otherwise."""
+        """Whether it is measured on this machine."""
         return self.device == HOST
+
+    @property
+    def estimated(self) -> bool:
+        """Whether its costs are estimated from the files; they are measured otherwise."""
+        return self.device in NPUS

@@ -103,7 +103,7 @@ class BoardDevice:
         """Measure several jobs in one visit; the files of each take turns.
 
         Args:
-            jobs: Of the same settings.
+            jobs: Of the same settings but for ``min_seconds``.
             progress: Told of two steps per file, of one without ``startup``.
             startup: Whether to load each file in a process of its own first.
             max_runs: Timed invocations of a file after which no round is begun for time's sake.
@@ -122,7 +122,8 @@ class BoardDevice:
         max_runs: int = MAX_RUNS,
     ) -> list[Report]:
         """As `measure_all`, beside other visits."""
-        if any(replace(job, cases=()) != replace(jobs[0], cases=()) for job in jobs):
+        settings = [replace(job, cases=(), min_seconds=0.0) for job in jobs]
+        if any(one != settings[0] for one in settings):
             raise ValueError("jobs of one visit have the same settings")
         wired = wire(jobs, startup=startup, max_runs=max_runs)
         async with self._connect() as link, self._at(link) as folder:

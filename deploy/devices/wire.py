@@ -46,7 +46,7 @@ def wire(jobs: Sequence[Job], *, startup: bool = True, max_runs: int = MAX_RUNS)
     """Jobs as what lies in one folder: see `dsconvert.deploy.runner.job`.
 
     Args:
-        jobs: Of the same settings; the files of each take turns.
+        jobs: Of the same settings but for ``min_seconds``; the files of each take turns.
         startup: Whether each file is also loaded in a process of its own.
         max_runs: Timed invocations of a file after which no round is begun for time's sake.
 
@@ -82,7 +82,7 @@ def wire(jobs: Sequence[Job], *, startup: bool = True, max_runs: int = MAX_RUNS)
         "cpus": first.cpus,
         "runs": first.runs,
         "warmup": first.warmup,
-        "min_seconds": first.min_seconds,
+        "min_seconds": [job.min_seconds for job in jobs],
         "max_runs": max_runs,
         "seed": first.seed,
         "per_op": first.per_op,

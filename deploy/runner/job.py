@@ -43,6 +43,7 @@ class Job(NamedTuple):
     """A job as it lies in a folder; see `dsconvert.deploy.devices.device.Job`.
 
     Attributes:
+        min_seconds: Per group: time per file that its rounds last at least.
         startup: Whether each file is also loaded and run once in a process of its own.
         max_runs: Timed invocations of each file after which no round is begun for time's sake.
     """
@@ -53,7 +54,7 @@ class Job(NamedTuple):
     cpus: list[int]
     runs: int
     warmup: int
-    min_seconds: float
+    min_seconds: list[float]
     max_runs: int
     seed: int
     per_op: bool

@@ -45,13 +45,13 @@ def measure(job: Job, attached: bool, step: Step) -> None:
     def run(work: Callable[[Send], None]) -> Iterator[Record]:
         return in_child(work, log, attached)
 
-    for files, records in zip(job.groups, report.records):
+    for files, records, seconds in zip(job.groups, report.records, job.min_seconds):
         for file, record in zip(files, records):
             if job.startup:
                 _record_start(run, file, job, record)
                 report.say()
                 step()
-        _record_rounds(run, files, records, job)
+        _record_rounds(run, files, records, job, seconds)
         report.say()
         for file, record in zip(files, records):
             if job.per_op and not record.get("failure"):
@@ -116,7 +116,12 @@ def _started(file: File, job: Job) -> Record:
 
 
 def _record_rounds(
-    run: Any, files: Sequence[File], records: Sequence[Record], job: Job, together: bool = True
+    run: Any,
+    files: Sequence[File],
+    records: Sequence[Record],
+    job: Job,
+    seconds: float,
+    together: bool = True,
 ) -> None:
     """Time the files that have not failed, again without whatever kills the process."""
     while True:
@@ -124,7 +129,7 @@ def _record_rounds(
         if not left:
             return
         at, died = None, ""
-        for message in run(lambda send, left=left: _rounds(send, files, left, job)):
+        for message in run(lambda send, left=left: _rounds(send, files, left, job, seconds)):
             if "died" in message:
                 died = message["died"]
             elif "at" in message:
@@ -149,12 +154,14 @@ def _find_killers(
     """Run each file alone, so that those that cannot be timed are known; keep no times."""
     for i in left:
         alone: list[Record] = [{}]
-        _record_rounds(run, [files[i]], alone, job._replace(min_seconds=0.0), together=False)
+        _record_rounds(run, [files[i]], alone, job, 0.0, together=False)
         if alone[0].get("failure"):
             records[i]["failure"] = alone[0]["failure"]
 
 
-def _rounds(send: Send, files: Sequence[File], left: Sequence[int], job: Job) -> None:
+def _rounds(
+    send: Send, files: Sequence[File], left: Sequence[int], job: Job, seconds: float
+) -> None:
     """In the child: load and warm up each file, time them in turns, keep their outputs.
 
     ``{"at": i}`` says which file it is busy with, None which are all of them.
@@ -175,7 +182,7 @@ def _rounds(send: Send, files: Sequence[File], left: Sequence[int], job: Job) ->
         ready.append((i, opened, engine))
     send({"at": None})
     calls = [engine.run for _, _, engine in ready]
-    times = time_in_rounds(calls, job.runs, job.min_seconds, job.seed, max_runs=job.max_runs)
+    times = time_in_rounds(calls, job.runs, seconds, job.seed, max_runs=job.max_runs)
     for (i, _, engine), samples in zip(ready, times):
         send({"file": i, **_answered(engine, files[i]), "samples_ms": samples})
 
