@@ -22,6 +22,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,8 @@ def _error(text: str) -> int:
 def _shell(device: dict[str, Any], words: list[str]) -> int:
     """As the real one: the words are joined by blanks, and the phone's shell parses the line."""
     root = device["root"]
+    if "slow" in device.get("trouble", ()):
+        time.sleep(12)
     line = re.sub(rf"(?<![\w.])({'|'.join(PATHS)})", lambda found: root + found[1], " ".join(words))
     environment = os.environ | {
         "PATH": f"{root}/bin:{os.environ['PATH']}",

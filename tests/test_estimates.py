@@ -225,6 +225,18 @@ def test_control_flow_and_types_of_unknown_size_are_refused(tmp_path: Path) -> N
         arena_of(changed(save(tmp_path / "m.tflite"), text))
 
 
+def test_an_output_lives_to_the_end(tmp_path: Path) -> None:
+    def second_output(model: schema.ModelT) -> None:
+        graph = model.subgraphs[0]
+        names = [tensor.name for tensor in graph.tensors]
+        graph.outputs = [*graph.outputs, names.index(b"between0")]
+
+    before = arena_of(save(tmp_path / "m.tflite", FORMS["two pairs"][0]))
+    after = arena_of(changed(tmp_path / "m.tflite", second_output))
+    lasts = [{b.name: b.last for b in arena.buffers}["between0"] for arena in (before, after)]
+    assert lasts == [3, 6]  # PAD, 2 × (depthwise, pointwise), ADD
+
+
 def test_weights_that_tflm_has_no_kernels_for_are_said(tmp_path: Path) -> None:
     def hybrid(model: schema.ModelT) -> None:
         graph = model.subgraphs[0]

@@ -3,6 +3,8 @@
 import click
 
 from .compare import compare
+from .devices import devices
+from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
@@ -51,6 +53,8 @@ for command in (
     verify,
     profile,
     compare,
+    devices,
+    doctor,
     import_,
     zoo,
 ):

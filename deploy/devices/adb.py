@@ -28,7 +28,7 @@ from ..runtime import decode, encode
 from . import android
 from .adb_shell import Phone, Said, TooSlow, choose, inside
 from .benchmark_model import NAME, BenchmarkModelResult, InputFile, arguments, parse
-from .device import Case, DeviceInfo, Job, OperatorTime, Report, Startup, Timed
+from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, Timed
 from .elf import architecture, architecture_of_abi
 
 FOLDER = "/data/local/tmp"
@@ -98,6 +98,14 @@ class AdbDevice:
         except InputError:
             return android.describe(self.name, said, {})
         return android.describe(self.name, said, {NAME: _version(binary)})
+
+    def state(self) -> MachineState:
+        """How it is doing now.
+
+        Raises:
+            InputError: If there is no such phone, or it cannot be used, with what to do.
+        """
+        return android.state(Phone(choose(self._serial)), ())
 
     def measure(self, job: Job, progress: Progress) -> Report:
         """Measure .tflite files; see `Device.measure`.

@@ -25,7 +25,7 @@ def open_device(name: str) -> Device:
     """The device of this name; it is not reached yet.
 
     Args:
-        name: "host", "ssh:[USER@]HOST[:PORT]" or "adb[:SERIAL]".
+        name: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", or a name of devices.toml.
 
     Raises:
         InputError: If there is no such kind of device, or the name is not of its form.
@@ -33,8 +33,13 @@ def open_device(name: str) -> Device:
     """
     kind, colon, rest = name.partition(":")
     if kind not in _KINDS or (kind == "host" and colon):
+        from .config import config_path, open_known
+
+        named = open_known(name)
+        if named is not None:
+            return named
         raise InputError(
-            f"unknown device {name!r}; allowed: {_FORMS}.",
+            f"unknown device {name!r}; allowed: {_FORMS}, or a name of {config_path()}.",
             "For estimates from the file alone: mcu, ethos-u55-128, ethos-u65-256, ethos-u85-256 …",
         )
     if not rest and (colon or kind == "ssh"):

@@ -1,0 +1,166 @@
+"""The devices that a user has given names: a small TOML file.
+
+    [boards.kitchen]                       # dsconvert profile model.tflite --device kitchen
+    host = "192.168.1.20"                  # an address, or a name from ~/.ssh/config
+    user = "pi"
+    port = 22
+    python = "~/venv/bin/python3"          # by default ~/dsconvert-venv's, then python3
+
+    [phones.pixel]
+    serial = "R5CR1234567"                 # as adb devices prints it
+    benchmark_binary = "~/tools/benchmark_model"
+
+Only the host or the serial number has to be there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from dsconvert.converter.core.errors import InputError
+
+from .adb import AdbDevice
+from .device import Device
+
+_OURS = ("host", "mcu", "adb", "ssh")
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A board reached by ssh.
+
+    Attributes:
+        host: Its address, or its name in ~/.ssh/config.
+        user: By default that of the ssh configuration.
+        port: By default that of the ssh configuration.
+        python: The Python there.
+        folder: The folder there in which a temporary one is made.
+    """
+
+    host: str
+    user: str = ""
+    port: int | None = None
+    python: str | None = None
+    folder: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What `--device` calls it without this file."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = f"{self.user}@" if self.user else ""
+        return f"ssh:{user}{host}" + (f":{self.port}" if self.port else "")
+
+
+class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A phone reached by adb.
+
+    Attributes:
+        serial: As ``adb devices`` prints it.
+        benchmark_binary: The program `benchmark_model` for it, on this machine.
+        folder: The folder there in which a temporary one is made.
+    """
+
+    serial: str
+    benchmark_binary: str | None = None
+    folder: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What `--device` calls it without this file."""
+        return f"adb:{self.serial}"
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the file says.
+
+    Attributes:
+        boards: By the names that the user gave them.
+        phones: Likewise.
+    """
+
+    boards: dict[str, Board] = {}
+    phones: dict[str, Phone] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names in it."""
+        return (*self.boards, *self.phones)
+
+
+def config_path() -> Path:
+    """``$DSCONVERT_DEVICES``, or devices.toml in the platform's folder for settings."""
+    chosen = os.environ.get("DSCONVERT_DEVICES")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "dsconvert" / "devices.toml"
+
+
+def known(path: Path | None = None) -> Known:
+    """Read the file; where there is none, nothing is known.
+
+    Raises:
+        InputError: If it is no TOML, or says something that is not understood.
+    """
+    path = path or config_path()
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Known()
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "Correct it, or remove it.") from error
+    try:
+        found = msgspec.convert(said, Known)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{path}: {error}",
+            "A board is [boards.NAME] with host, and if need be user, port, python, folder; a "
+            "phone [phones.NAME] with serial, benchmark_binary, folder.",
+        ) from error
+    _check_names(path, found)
+    return found
+
+
+def open_known(name: str, path: Path | None = None) -> Device | None:
+    """The device that the file calls so; None if it does not.
+
+    Raises:
+        InputError: If the file cannot be used.
+        MissingExtra: If what reaches it is not installed.
+    """
+    found = known(path)
+    if name in found.boards:
+        from .ssh import SshDevice
+
+        board = found.boards[name]
+        return SshDevice(board.name, python=board.python, folder=board.folder)
+    if name in found.phones:
+        phone = found.phones[name]
+        binary = phone.benchmark_binary
+        options: Mapping[str, Any] = {} if phone.folder is None else {"folder": phone.folder}
+        return AdbDevice(
+            phone.name,
+            benchmark_binary=None if binary is None else Path(binary).expanduser(),
+            **options,
+        )
+    return None
+
+
+def _check_names(path: Path, found: Known) -> None:
+    """Names that mean something already, or that would be read as something else."""
+    for name in found.names:
+        if not name or name in _OURS or name.startswith("ethos-u") or ":" in name:
+            raise InputError(f"{path}: {name!r} cannot be the name of a device.", "Use another.")
+    both = set(found.boards) & set(found.phones)
+    if both:
+        raise InputError(f"{path}: {', '.join(sorted(both))} is both a board and a phone.")
