@@ -42,16 +42,9 @@ links:
 demo: setup ## Train a small CNN on real digits and take it through every command (about 2 minutes)
 	$(BIN)/python benchmarks/demo.py
 
-# make bench [BENCH='--models FOLDER --data cifar10.npz']
-bench: setup ## Run the benchmarks; BENCH='--models FOLDER --data cifar10.npz' says on what
-	$(BIN)/python benchmarks/latency.py $(BENCH)
-	$(BIN)/python benchmarks/accuracy.py $(BENCH)
-	$(BIN)/python benchmarks/distillation.py $(BENCH)
-	$(BIN)/python benchmarks/onnx_models.py $(BENCH)
-	$(BIN)/python benchmarks/planner.py $(BENCH)
-	$(BIN)/python benchmarks/blocks.py
-	$(BIN)/python benchmarks/scale.py
-	$(BIN)/python benchmarks/onnx_scale.py
+# make bench [QUICK=1] [BENCH='--models FOLDER --data cifar10.npz --mnist mnist.npz --fresh']
+bench: setup ## Run the benchmarks that have not finished yet, then draw charts; QUICK=1 on digits alone
+	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(BENCH)
 
 # MODEL may be a Keras or an .onnx file.
 # make export-tflite MODEL=model.h5 [OUT=model.tflite] [QUANTIZE=int8] [DATA=calib.npz] [ARGS='--scale 1/255']

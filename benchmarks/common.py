@@ -1,10 +1,17 @@
-"""What the benchmarks share: where the models and data are, the machine, tables."""
+"""What the benchmarks share: where the models and data are, the machine, tables and results.
+
+Every table is kept as JSON while it is printed: results/<script>/<title>.json. `make bench` skips
+scripts that are finished, and draws its charts from these files.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import re
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -16,6 +23,10 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 warnings.filterwarnings("ignore")
 
+RESULTS = Path(__file__).parent / "results"
+"""Left out of the repository: figures of whoever ran them."""
+QUICK = RESULTS / "quick"
+"""What quick runs on small data give; never mixed with the others."""
 RESNET8 = "keras/mlperf_tiny_resnet8_cifar10.h5"
 VGG6 = "keras/vgg6_cifar10.h5"
 
@@ -53,12 +64,42 @@ def machine() -> str:
     return f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a Markdown table."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    folder: Path | None = None,
+) -> None:
+    """Print a Markdown table, row by row as they come, and keep it as JSON.
+
+    Args:
+        title: Above it.
+        columns: Their names.
+        rows: The cells.
+        folder: Where the JSON goes; by default results/<script>.
+    """
     print(f"\n### {title}\n")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    kept: list[list[str]] = []
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |", flush=True)
+        kept.append(list(map(str, row)))
+    record = {"title": title, "columns": list(columns), "rows": kept, "machine": machine()}
+    write_json((folder or RESULTS / Path(sys.argv[0]).stem) / f"{slug(title)}.json", record)
+
+
+def slug(title: str) -> str:
+    """A title as a file's name: "Without training (stem kept)" is without-training-stem-kept."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80]
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".writing")
+    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    temporary.replace(path)
 
 
 def images(data: Path, count: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]:

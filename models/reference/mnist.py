@@ -6,7 +6,7 @@ Published: 8,586 parameters, and 1,427 with every convolution separable. The lay
 16 and 32, follow from the two counts: widths a, b, c with biases save 7,159 parameters, and of the
 integers that save so many only 8, 16, 32 leave for the last layer what a dense one of ten classes
 on c averaged channels has, 10·c + 10 = 330. The counts do not tell where the network shrinks its
-images: the two max-poolings are this project's choice.
+images: the two max-poolings are this project's choice. Nothing scales the images, see vgg_block.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def draw(settings: BuildSettings) -> Any:
     from keras import layers
 
     image = keras.Input(settings.input_shape, name="image")
-    value = layers.Rescaling(1 / 255, name="rescaling")(image)
+    value = image
     for number, (filters, size) in enumerate(LAYERS):
         name = f"conv{number}"
         layer = convolution(filters, size, name, separable=settings.separable, activation="relu")

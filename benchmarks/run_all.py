@@ -1,0 +1,97 @@
+"""All benchmarks, one after another: `make bench`.
+
+    python benchmarks/run_all.py [--quick] [--fresh] [--models FOLDER] [--data cifar10.npz]
+
+A script that has finished with the same options is not run again unless --fresh says so. At the end
+all tables are joined in results/tables.md and the charts drawn into results/charts. --quick runs
+what needs nothing but scikit-learn's digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import QUICK, RESULTS, machine, write_json
+
+HERE = Path(__file__).parent
+WITH_DATA = (
+    "published",
+    "latency",
+    "accuracy",
+    "distillation",
+    "onnx_models",
+    "planner",
+    "quantize",
+)
+"""Scripts that read --models and --data."""
+ALONE = ("blocks", "scale", "onnx_scale")
+
+
+def main() -> None:
+    chosen = arguments()
+    folder = QUICK if chosen.quick else RESULTS
+    failed = []
+    for name, options in scripts(chosen):
+        marker = folder / name / "finished.json"
+        if marker.exists() and not chosen.fresh:
+            kept = json.loads(marker.read_text())
+            if kept["options"] == options:
+                print(f"{name}: finished on {kept['ended']}, kept (--fresh runs it again)")
+                continue
+        print(f"\n## {name}", flush=True)
+        started = time.perf_counter()
+        again = ["--fresh"] if chosen.fresh and name == "published" else []
+        command = [sys.executable, str(HERE / f"{name}.py"), *options, *again]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+            continue
+        record = {
+            "options": options,
+            "ended": time.strftime("%Y-%m-%d %H:%M"),
+            "seconds": round(time.perf_counter() - started),
+            "machine": machine(),
+        }
+        write_json(marker, record)
+    drawn = [sys.executable, str(HERE / "charts.py"), *(["--quick"] if chosen.quick else [])]
+    if subprocess.run(drawn, check=False).returncode:
+        failed.append("charts")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = Path("../shared")
+    parser.add_argument("--models", type=Path, default=shared / "models")
+    parser.add_argument("--data", type=Path, default=shared / "data/cifar10.npz")
+    parser.add_argument("--mnist", type=Path, default=shared / "data/mnist.npz")
+    parser.add_argument("--quick", action="store_true", help="what needs no other data")
+    parser.add_argument("--fresh", action="store_true", help="run what is finished again")
+    return parser.parse_args()
+
+
+def scripts(chosen: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    """What to run, with its options; what lacks its data is left out, and said so."""
+    if chosen.quick:
+        return [("published", ["--quick"])]
+    options = ["--models", str(chosen.models), "--data", str(chosen.data)]
+    found: list[tuple[str, list[str]]] = []
+    for name in WITH_DATA:
+        own = [*options, "--mnist", str(chosen.mnist)] if name == "published" else options
+        missing = [path for path in own[1::2] if not Path(path).exists()]
+        if missing:
+            print(f"{name}: left out, there is no {', '.join(missing)}")
+        else:
+            found.append((name, own))
+    return found + [(name, []) for name in ALONE]
+
+
+if __name__ == "__main__":
+    main()
