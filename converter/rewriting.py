@@ -14,13 +14,14 @@ from .core.choose import best_of_weights
 from .core.errors import InputError
 from .core.factorize import random_pairs
 from .core.lanes import Lane, Recipe, Settings
-from .core.planning import Policy, make_plan, replay_plan
+from .core.mobilenet import fresh_block
+from .core.planning import Policy, make_plan, replay_plan, restyled
 from .core.predictor import Array
 from .core.progress import Progress, silent
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.sequential import fit_network
 from .core.staged import Stages
-from .core.types import ORDERS, Choice, Method, OrderChoice, Plan
+from .core.types import ORDERS, BlockStyle, Choice, Method, OrderChoice, Plan
 from .front_end import Convolution, front_end
 from .rebuilt import check_rebuilt
 
@@ -48,6 +49,7 @@ def rewrite(
     method: Method | None = None,
     pairs: int = 1,
     order: OrderChoice = "auto",
+    block: BlockStyle | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     plan: Plan | None = None,
@@ -72,6 +74,9 @@ def rewrite(
             tutorials do, for comparison.
         pairs: T, the number of pairs that are summed for each convolution.
         order: "depthwise-first", "pointwise-first", or "auto": the lower error at equal cost.
+        block: What stands between the two kernels of a pair: nothing ("linear", the default), or a
+            BatchNorm and a ReLU ("mobilenet", depthwise first), which needs calibration images and
+            fine-tuning. With a plan it says so of every layer; without it the plan does.
         include: Glob patterns of the layers to rewrite; empty means all.
         exclude: Glob patterns of the layers to leave alone.
         plan: What to do with each layer, instead of ``pairs`` … ``exclude``.
@@ -92,11 +97,26 @@ def rewrite(
         )
     source = front_end(model, folder)
     convolutions = source.convolutions
+    remarks: tuple[str, ...] = ()
     if plan is None:
-        policy = Policy(pairs=pairs, order=order, include=tuple(include), exclude=tuple(exclude))
+        policy = Policy(
+            pairs=pairs,
+            order=order,
+            block=block or "linear",
+            include=tuple(include),
+            exclude=tuple(exclude),
+        )
         plan = make_plan(convolutions, policy, source_sha256)
     else:
+        if block is not None:
+            plan, remarks = restyled(plan, block)
         plan = replay_plan(plan, convolutions)
+    styled = [name for name, choice in plan.chosen.items() if choice.block == "mobilenet"]
+    if styled and method == "svd":
+        raise InputError(
+            "a MobileNet block needs calibration images: its BatchNorm holds their statistics.",
+            "Add --calibration FILE.npz, or use --method random or --block linear.",
+        )
     images = as_inputs(calibration, source.input_shapes) if method == "data" else None
     if images is None or not plan.chosen:
         data, shared = None, False
@@ -132,9 +152,18 @@ def rewrite(
         held_out_images=data.held_out if data else 0,
         trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in lanes if data),
         refitted=tuple(best.refitted),
-        notes=tuple(notes),
+        notes=(*remarks, *notes, *([_untrained(styled)] if styled else [])),
     )
     return Rewritten(rebuilt.model, plan, report)
+
+
+def _untrained(names: Sequence[str]) -> str:
+    """What to know of MobileNet blocks."""
+    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"MobileNet blocks need fine-tuning: {told} {'have' if len(names) > 1 else 'has'} a ReLU "
+        "inside that the trained network had not"
+    )
 
 
 def _recipes(stages: Stages) -> list[Recipe]:
@@ -165,5 +194,7 @@ def _factorize(
             factors = random_pairs(kernel, bias, order, choice.pairs, rng)
         else:
             factors = best_of_weights(kernel, bias, spec, choice)
+        if choice.block == "mobilenet":
+            factors = fresh_block(factors)
         lane.factors[convolution.name] = replace(factors, lowering=choice.lowering)
     return lane

@@ -4,15 +4,17 @@ A front end subclasses `PairNumerics` and supplies three hooks. Each test builds
 all cases side by side, so that a backend is started a handful of times.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from dsconvert.converter.core.factorize import from_weights
+from dsconvert.converter.core.lanes import Lane, Recipe
 from dsconvert.converter.core.patches import output_size
-from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, LayerPlan, Plan
+from dsconvert.converter.core.types import ORDERS, Between, Choice, ConvSpec, LayerPlan, Plan
+from dsconvert.converter.front_end import front_end
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 
@@ -184,3 +186,45 @@ class PairNumerics:
         rewritten = self.rewrite(self.build(self.CASES), Choice(pairs=25, order=order))
 
         self.check(rewritten, [case.kernel for case in self.CASES])
+
+    @pytest.mark.parametrize(("pairs", "lowering"), [(1, "sum"), (2, "sum"), (2, "multiplier")])
+    def test_mobilenet_blocks_are_their_definition(self, pairs, lowering):
+        model = self.build(self.CASES)
+        lane = Lane(Recipe())
+        for seed, case in enumerate(self.CASES):
+            lane.factors[case.spec.name] = random_block(case, pairs, lowering, seed)
+        rebuilt, _ = front_end(model).rebuild(lane)
+        got = self.run(rebuilt.model, IMAGES)
+
+        for case, output in zip(self.CASES, got, strict=True):
+            expected = block_output(case, lane.factors[case.spec.name])
+            assert output.shape == expected.shape, str(case)
+            error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
+            assert error < 4e-6, str(case)  # twice the roundings of a pair
+
+
+def random_block(case, pairs, lowering, seed):
+    """A MobileNet block whose norm has seen other data and of which the ReLU cuts off a part."""
+    rng = np.random.default_rng(seed)
+    factors = from_weights(case.kernel, case.bias, "depthwise-first", pairs)
+    shape = factors.pointwise.shape[:2]
+    between = Between(
+        mean=rng.normal(size=shape),
+        variance=rng.uniform(0.5, 2, shape),
+        gamma=rng.uniform(-2, 2, shape),
+        beta=rng.normal(size=shape),
+    )
+    return replace(factors, between=between, lowering=lowering)
+
+
+def block_output(case, factors):
+    """Σ_t relu(BN_t(depthwise_t ∗ x)) · pointwise_t + bias, then the layer's activation."""
+    between, total = factors.between, 0.0
+    for t in range(factors.pairs):
+        taps = factors.depthwise[t]
+        diagonal = taps[..., None] * np.eye(taps.shape[2])
+        z = convolve(IMAGES, diagonal, case.spec)
+        z = (z - between.mean[t]) / np.sqrt(between.variance[t] + between.epsilon)
+        z = np.maximum(z * between.gamma[t] + between.beta[t], 0)
+        total = total + z @ factors.pointwise[t]
+    return ACTIVATIONS[case.activation](total if case.bias is None else total + case.bias)

@@ -101,6 +101,22 @@ def as_preprocessing(
     )
 
 
+def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """The options that say the same on the command line again; none where nothing is done."""
+
+    def number(value: float) -> str:
+        whole = round(1 / value) if 0 < abs(value) < 1 else 0
+        return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
+
+    words: list[str] = []
+    if preprocessing.scale != 1:
+        words += ["--scale", number(preprocessing.scale)]
+    for name, values in (("--mean", preprocessing.mean), ("--std", preprocessing.std)):
+        if values is not None:
+            words += [name, ",".join(map(repr, values))]
+    return (*words, *(["--channels-first"] if preprocessing.channels_first else []))
+
+
 def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
     """Load a Keras model and tell what was repaired."""
     from dsconvert.models import load, resolve_custom_objects

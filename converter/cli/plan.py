@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,15 @@ def show(console: Console, result: PlanResult) -> None:
             f"top-1 {figures.percent(dropped.original, 2)}, with the plan "
             f"{100 * dropped.lost:.2f} points less (allowed: {100 * dropped.allowed:.2f})"
         )
-    console.print(
-        f"{result.output}: dsconvert rewrite {result.model} --plan {result.output} "
-        f"--calibration {result.calibration}",
-        soft_wrap=True,  # a command that is copied must stay on its line
+    command = shlex.join(
+        [
+            *("dsconvert", "rewrite", result.model, "--plan", result.output),
+            *("--calibration", result.calibration),
+            *options.preprocessing_words(result.preprocessing),
+        ]
     )
+    # A command that is copied must stay on its line.
+    console.print(f"{result.output}: {command}", soft_wrap=True, markup=False)
 
 
 def _cost(before: Figure | None, after: Figure | None) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ from . import figures, options, terminal
 from .records import RewriteResult
 
 if TYPE_CHECKING:
+    from dsconvert.converter.core.report import RewriteReport
     from dsconvert.converter.core.types import Plan
+    from dsconvert.models import Preprocessing
     from rich.console import Console
 
 
@@ -29,7 +32,7 @@ def show(console: Console, result: RewriteResult) -> None:
         notes = f" ({'; '.join(row.notes)})" if row.notes else ""
         table.add_row(
             row.name,
-            f"{row.pairs} × {row.order}{notes}",
+            f"{row.pairs} × {'MobileNet' if row.block == 'mobilenet' else row.order}{notes}",
             f"{figures.short(row.macs_before)} → {figures.short(row.macs_after)}",
             f"{row.params_before:,} → {row.params_after:,}",
             figures.percent(row.weight_error),
@@ -47,7 +50,7 @@ def show(console: Console, result: RewriteResult) -> None:
     if report.refitted:
         console.print(f"also refitted: {', '.join(report.refitted)}")
     for note in report.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     macs = "MACs unknown (free image size)"
     if report.macs_before:
         macs = (
@@ -88,6 +91,12 @@ def show(console: Console, result: RewriteResult) -> None:
     show_default=True,
     help="auto: the lower error at equal cost.",
 )
+@click.option(
+    "--block",
+    type=click.Choice(["linear", "mobilenet"]),
+    help="What stands between the two: linear: nothing, as in SeparableConv2D (the default, unless "
+    "--plan says otherwise); mobilenet: BatchNorm and ReLU, to be fine-tuned.",
+)
 @click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
@@ -105,6 +114,7 @@ def rewrite(
     plan_file: Path | None,
     pairs: int,
     order: Any,
+    block: Any,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     memory: int,
@@ -153,6 +163,7 @@ def rewrite(
         plan=plan,
         pairs=pairs,
         order=order,
+        block=block,
         include=include,
         exclude=exclude,
         memory=memory,
@@ -165,15 +176,34 @@ def rewrite(
         size, digest = options.save_onnx(result.model, folder, output, overwrite)
     else:
         size, digest = options.save_keras(result.model, output, overwrite, trust, custom_objects)
+    report = result.report
+    prepared = prepared if data is None else data.preprocessing
+    if any(layer.block == "mobilenet" for layer in report.layers):
+        report, told = _with_next_command(report, model, output, prepared)
+        terminal.note(told)
     return RewriteResult(
         model=str(model),
         output=str(output),
         sha256=digest,
         size_bytes=size,
         repairs=repairs,
-        preprocessing=prepared if data is None else data.preprocessing,
-        report=result.report,
+        preprocessing=prepared,
+        report=report,
     )
+
+
+def _with_next_command(
+    report: RewriteReport, model: Path, output: Path, prepared: Preprocessing
+) -> tuple[RewriteReport, str]:
+    """The report of MobileNet blocks with the command that trains them, and that command's note."""
+    import msgspec
+
+    words = options.preprocessing_words(prepared)
+    command = shlex.join(
+        ["dsconvert", "finetune", str(output), "--teacher", str(model), "--data", "DATA", *words]
+    )
+    told = f"MobileNet blocks need fine-tuning; next: {command}"
+    return msgspec.structs.replace(report, notes=(*report.notes, f"next: {command}")), told
 
 
 def _read_plan(path: Path) -> Plan:

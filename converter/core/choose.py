@@ -102,4 +102,6 @@ def _least(attempt: Callable[[Order], Factorization], orders: tuple[Order, ...])
 
 
 def _orders(spec: ConvSpec, choice: Choice) -> tuple[Order, ...]:
+    if choice.block == "mobilenet":  # a ReLU after the pointwise would be another network
+        return ("depthwise-first",)
     return affordable_orders(spec, choice.pairs) if choice.order == "auto" else (choice.order,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from .patches import output_size
-from .types import ORDERS, ConvSpec, Order, Size
+from .types import ORDERS, BlockStyle, ConvSpec, Order, Size
 
 
 def output_pixels(spec: ConvSpec, size: Size) -> int:
@@ -54,11 +54,17 @@ def pair_macs(spec: ConvSpec, order: Order, pairs: int) -> int | None:
     return total
 
 
-def pair_params(spec: ConvSpec, order: Order, pairs: int, *, bias: bool) -> int:
-    """Weights of ``pairs`` pairs, and the one bias of the last operation."""
+def pair_params(
+    spec: ConvSpec, order: Order, pairs: int, *, bias: bool, block: BlockStyle = "linear"
+) -> int:
+    """Weights of ``pairs`` pairs, and the one bias of the last operation.
+
+    A BatchNorm between the two has four numbers per channel, which runtimes fold into two.
+    """
     C, N = spec.in_channels, spec.out_channels
     depthwise = C if order == "depthwise-first" else N
-    return pairs * (spec.taps * depthwise + C * N) + N * bias
+    between = 4 * C if block == "mobilenet" else 0
+    return pairs * (spec.taps * depthwise + C * N + between) + N * bias
 
 
 _NOMINAL: Size = (224, 224)

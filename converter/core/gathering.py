@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -69,15 +69,10 @@ def gather_moments(
         patches: How many patches to take; None chooses by the layer's size.
         rng: Draws the positions.
     """
-    taps, outputs = site.spec.taps, site.spec.out_channels
-    widths = [taps * (block.stop - block.start) for block in blocks]
-    kernel = site.kernel.transpose(2, 0, 1, 3).astype(np.float32)
-    kernels = [
-        kernel[block].reshape(width, -1) for block, width in zip(blocks, widths, strict=True)
-    ]
+    widths = _widths(site, blocks)
 
     def fresh() -> list[Moments]:
-        return [Moments(width, outputs) for width in widths]
+        return [Moments(width, site.spec.out_channels) for width in widths]
 
     common = fresh()
     for lane in lanes:
@@ -86,6 +81,59 @@ def gather_moments(
         else:
             lane.moments.setdefault(site.name, fresh())
     groups = {id(lane.moments[site.name]): lane for lane in lanes}
+    for _, seen in stream_patches(
+        site,
+        clean,
+        list(groups.values()),
+        blocks=blocks,
+        batches=batches,
+        images=images,
+        patches=patches,
+        rng=rng,
+    ):
+        for lane, (actual, aims) in zip(groups.values(), seen, strict=True):
+            for moments, part, aim in zip(lane.moments[site.name], actual, aims, strict=True):
+                moments.update(part, aim)
+
+
+Seen = tuple[list[Array], list[Array]]
+"""Patches (P, D) and outputs to aim at (P, N), per block of channels."""
+
+
+def stream_patches(
+    site: Site,
+    clean: Lane,
+    lanes: Sequence[Lane],
+    *,
+    blocks: Sequence[slice],
+    batches: Callable[[int], Iterable[slice]],
+    images: int,
+    patches: int | None,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Index, list[Seen]]]:
+    """The patches of several lanes at the same positions, batch by batch.
+
+    The outputs to aim at are those of the untouched layer: each block's own share of them, the
+    bias and what a shortcut has lost in the first.
+
+    Args:
+        site: See `gather_moments`, as for the others.
+        clean: As there.
+        lanes: Whose patches are wanted.
+        blocks: As there.
+        batches: As there.
+        images: As there.
+        patches: As there.
+        rng: As there.
+
+    Yields:
+        The number of each patch's image, (P,), and what each lane has there.
+    """
+    widths = _widths(site, blocks)
+    kernel = site.kernel.transpose(2, 0, 1, 3).astype(np.float32)
+    kernels = [
+        kernel[block].reshape(width, -1) for block, width in zip(blocks, widths, strict=True)
+    ]
     size = images_of(clean.live[site.reads], site).shape[1:3]
     wanted = patches or _enough(max(widths))
     per_image = max(1, -(-wanted // images))
@@ -96,14 +144,20 @@ def gather_moments(
         targets = [part @ weights for part, weights in zip(seen, kernels, strict=True)]
         if site.bias is not None:
             targets[0] += site.bias
-        for lane in groups.values():
+        found = []
+        for lane in lanes:
             actual, aims = seen, targets
             if drifts(lane, site, clean):
                 drifted = images_of(lane.live[site.reads][rows], site)
                 actual = _by_block(gather(drifted, site.spec, where), blocks)
                 aims = [targets[0] + _owed(lane, clean, site, rows, where), *targets[1:]]
-            for moments, part, aim in zip(lane.moments[site.name], actual, aims, strict=True):
-                moments.update(part, aim)
+            found.append((actual, aims))
+        yield rows.start + where[0], found
+
+
+def _widths(site: Site, blocks: Sequence[slice]) -> list[int]:
+    """The length of a patch of each block of channels."""
+    return [site.spec.taps * (block.stop - block.start) for block in blocks]
 
 
 def images_of(array: Array, site: Site) -> Array:

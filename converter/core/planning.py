@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from .errors import InputError
-from .types import Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
+from .types import BlockStyle, Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
 
 
 class Candidate(Protocol):
@@ -38,12 +38,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         pairs: T, at least 1.
         order: Which operation comes first; "auto" takes the lower error at equal cost.
+        block: What stands between the two kernels; see `Choice`.
         include: Glob patterns of names to rewrite; empty means all.
         exclude: Glob patterns of names to leave alone.
     """
 
     pairs: int = 1
     order: OrderChoice = "auto"
+    block: BlockStyle = "linear"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -52,10 +54,17 @@ def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: st
     """Apply a policy to every convolution.
 
     Raises:
-        InputError: If T is below 1, or a pattern matches nothing.
+        InputError: If T is below 1, a pattern matches nothing, or a MobileNet block is to be
+            pointwise first.
     """
     if policy.pairs < 1:
         raise InputError(f"pairs must be at least 1, got {policy.pairs}.", "Try: --pairs 1")
+    if policy.block == "mobilenet" and policy.order == "pointwise-first":
+        raise InputError(
+            "a MobileNet block is depthwise first: its BatchNorm and ReLU stand behind the "
+            "depthwise kernel.",
+            "Leave --order at auto, or use --block linear.",
+        )
     names = [candidate.name for candidate in candidates]
     for pattern in (*policy.include, *policy.exclude):
         if not _matches_any(names, pattern):
@@ -92,9 +101,37 @@ def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
                 f"the plan gives {name!r} {choice.pairs} pairs; at least 1 is needed.",
                 "Take its choice out of the plan to leave it alone.",
             )
+        if choice.block == "mobilenet" and choice.order == "pointwise-first":
+            raise InputError(
+                f"the plan makes {name!r} a MobileNet block that is pointwise first; its BatchNorm "
+                "and ReLU stand behind the depthwise kernel.",
+                'Make its order "depthwise-first", or its block "linear".',
+            )
     given = {layer.name: layer for layer in plan.layers}
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
     return msgspec.structs.replace(plan, layers=layers)
+
+
+def restyled(plan: Plan, block: BlockStyle) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with every choice of one block style, and what else had to change for that.
+
+    A MobileNet block becomes depthwise first.
+    """
+    turned = []
+
+    def change(layer: LayerPlan) -> LayerPlan:
+        if layer.choice is None:
+            return layer
+        order = layer.choice.order
+        if block == "mobilenet" and order == "pointwise-first":
+            turned.append(layer.name)
+            order = "depthwise-first"
+        choice = msgspec.structs.replace(layer.choice, block=block, order=order)
+        return msgspec.structs.replace(layer, choice=choice)
+
+    changed = msgspec.structs.replace(plan, layers=tuple(map(change, plan.layers)))
+    told = f"planned pointwise-first, but a MobileNet block is depthwise first: {', '.join(turned)}"
+    return changed, (told,) if turned else ()
 
 
 def _matches_any(names: Iterable[str], pattern: str) -> bool:
@@ -105,7 +142,8 @@ def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
     reason = candidate.reason or _unwanted(candidate, policy)
     if reason is not None:
         return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
-    choice = Choice(pairs=policy.pairs, order=policy.order)
+    order = "depthwise-first" if policy.block == "mobilenet" else policy.order
+    choice = Choice(pairs=policy.pairs, order=order, block=policy.block)
     return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
 
 

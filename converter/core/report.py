@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from .cost import conv_macs, conv_params, pair_macs, pair_params
-from .types import Factorization, LayerPlan, Method, Order, Plan, Reason
+from .types import BlockStyle, Factorization, LayerPlan, Method, Order, Plan, Reason
 
 
 class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,12 +18,13 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         name: The layer's name.
         order: Which operation comes first; None if it was left alone.
         pairs: T; None if it was left alone.
+        block: What stands between the two kernels; None if it was left alone.
         reason: Why it was left alone.
         macs_before: Per image, over all calls; None where the model leaves the size free.
         macs_after: The same for what stands there now.
         params_before: Weights and biases.
         params_after: The same for what stands there now.
-        weight_error: ‖W − Ŵ‖ / ‖W‖.
+        weight_error: ‖W − Ŵ‖ / ‖W‖; None for a MobileNet block, which stands for no kernel.
         data_error: ‖y − ŷ‖ / ‖y − E y‖ on calibration patches.
         notes: What a reader should know about the fit.
     """
@@ -31,6 +32,7 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str
     order: Order | None = None
     pairs: int | None = None
+    block: BlockStyle | None = None
     reason: Reason | None = None
     macs_before: int | None = None
     macs_after: int | None = None
@@ -112,15 +114,17 @@ def _layer_report(layer: LayerPlan, factors: Factorization | None) -> LayerRepor
             params_after=params,
         )
     order, pairs = factors.order, factors.pairs
+    block: BlockStyle = "linear" if factors.between is None else "mobilenet"
     return LayerReport(
         name=layer.name,
         order=order,
         pairs=pairs,
+        block=block,
         macs_before=macs,
         macs_after=pair_macs(spec, order, pairs),
         params_before=params,
-        params_after=pair_params(spec, order, pairs, bias=factors.bias is not None),
-        weight_error=factors.weight_error,
+        params_after=pair_params(spec, order, pairs, bias=factors.bias is not None, block=block),
+        weight_error=factors.weight_error if factors.between is None else None,
         data_error=factors.data_error,
         notes=factors.notes,
     )

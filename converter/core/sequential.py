@@ -17,7 +17,8 @@ from . import fidelity
 from .choose import best_fit, block_fit
 from .fit import refit
 from .lanes import Lane, Recipe, Settings
-from .moments import Statistics
+from .mobilenet import fit_block, inner_moments, shifted
+from .moments import Moments, Statistics
 from .predictor import Array
 from .progress import Progress, silent
 from .staged import Norm, Site, Stages, Weights
@@ -107,21 +108,59 @@ class _Fitting(Walk):
         self.gather(site, lanes)
         if site.call + 1 < site.calls:
             return
-        fits: dict[int, Factorization] = {}  # lanes that share moments share the fit
+        if site.role == "conv":
+            self._fit_convolution(site, lanes)
+            return
         for lane in lanes:
-            moments = lane.moments.pop(site.name)
-            stats = [part.statistics() for part in moments]
-            if site.role == "conv":
-                if id(moments) not in fits:
-                    fits[id(moments)] = self._best_fit(site, stats)
-                self._rewrite(lane, site, fits[id(moments)], stats)
-            elif site.role == "shortcut":
-                best = refit(stats[0], site.kernel, self.settings.fit.ridge)
+            (moments,) = lane.moments.pop(site.name)
+            stats = moments.statistics()
+            if site.role == "shortcut":
+                best = refit(stats, site.kernel, self.settings.fit.ridge)
                 bias, norm = settled(site, best.bias, site.norm)
                 lane.weights[site.name] = Weights(best.kernel, bias, norm)
                 lane.refitted.append(site.name)
             else:
-                self._refit_head(index, lane, site, stats[0])
+                self._refit_head(index, lane, site, stats)
+
+    def _fit_convolution(self, site: Site, lanes: Sequence[Lane]) -> None:
+        """Lanes that share moments share the fit."""
+        alike: dict[int, tuple[list[Moments], list[Lane]]] = {}
+        for lane in lanes:
+            moments = lane.moments.pop(site.name)
+            alike.setdefault(id(moments), (moments, []))[1].append(lane)
+        for moments, group in alike.values():
+            stats = [part.statistics() for part in moments]
+            factors = self._best_fit(site, stats)
+            read = stats[0] if len(stats) == 1 else None
+            flat = _flat(factors.kernel())
+            if self.choices[site.name].block == "mobilenet":
+                factors, read = self._with_relu(site, group[0], factors, stats)
+                flat = factors.pointwise.reshape(-1, factors.pointwise.shape[2])
+            for lane in group:
+                norm = site.norm
+                if norm is not None and lane.recipe.match_variance and read is not None:
+                    norm = _matched(norm, flat, read)
+                self._rewrite(lane, site, factors, norm)
+
+    def _with_relu(
+        self, site: Site, lane: Lane, factors: Factorization, stats: Sequence[Statistics]
+    ) -> tuple[Factorization, Statistics | None]:
+        """MobileNet blocks that start from pairs, and the moments of what their pointwise reads."""
+        options = self.settings.fit
+        mean, variance = inner_moments(factors, stats, self.blocks(site))
+        if site.calls > 1:  # the patches of its earlier calls are gone
+            note = "MobileNet: a shared layer, so its pointwise kernel was not fitted to the ReLU"
+            start = shifted(factors, mean, variance, max(options.shifts))
+            return replace(start, notes=(*factors.notes, note)), None
+        return fit_block(
+            factors,
+            mean,
+            variance,
+            self.sample(site, lane, factors.depthwise),
+            shifts=options.shifts,
+            ridge=options.ridge,
+            output_weight=None if site.norm is None else site.norm.gain**2,
+        )
 
     def _best_fit(self, site: Site, stats: Sequence[Statistics]) -> Factorization:
         choice, options = self.choices[site.name], self.settings.fit
@@ -138,16 +177,12 @@ class _Fitting(Walk):
             return False  # too wide to be solved for as a whole
         return self.settings.refit_head if site.role == "head" else lane.recipe.shortcuts
 
-    def _rewrite(
-        self, lane: Lane, site: Site, factors: Factorization, stats: Sequence[Statistics]
-    ) -> None:
-        norm = site.norm
-        if norm is not None and lane.recipe.match_variance and len(stats) == 1:
-            norm = _matched(norm, factors, stats[0])
+    def _rewrite(self, lane: Lane, site: Site, factors: Factorization, norm: Norm | None) -> None:
         bias, norm = settled(site, factors.bias, norm)
-        lowering = self.choices[site.name].lowering
-        lane.factors[site.name] = replace(factors, bias=bias, lowering=lowering)
-        lane.weights[site.name] = Weights(factors.kernel(), bias, norm)
+        factors = replace(factors, bias=bias, lowering=self.choices[site.name].lowering)
+        lane.factors[site.name] = factors
+        pairs = None if factors.between is None else factors
+        lane.weights[site.name] = Weights(factors.kernel(), bias, norm, pairs)
 
     def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:
         """Keep the refitted last layer only if the held-out images say so."""
@@ -183,10 +218,19 @@ def settled(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | 
     return bias, norm if norm is not site.norm else None
 
 
-def _matched(norm: Norm, factors: Factorization, stats: Statistics) -> Norm:
-    """The norm whose output keeps its mean and variance when Var(y) has become Var(ŷ)."""
-    kernel = factors.kernel()
-    flat: Float = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+def _flat(kernel: Float) -> Float:
+    """A kernel (kh, kw, C, N) as it multiplies patches: (D, N), channel by channel."""
+    return kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+
+
+def _matched(norm: Norm, flat: Float, stats: Statistics) -> Norm:
+    """The norm whose output keeps its mean and variance when Var(y) has become Var(ŷ).
+
+    Args:
+        norm: As it was trained.
+        flat: What makes ŷ, (D, N).
+        stats: The moments of what that reads, and of y.
+    """
     ratio = stats.output_variance(flat) / np.maximum(stats.var_y, 1e-12)
     ratio = np.clip(ratio, 0.05, 1.0)
     mean = stats.mean_y + (norm.mean - stats.mean_y) * np.sqrt(ratio)

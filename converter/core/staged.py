@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .predictor import Array
-from .types import ConvSpec, Float
+from .types import ConvSpec, Factorization, Float
 
 Role = Literal["conv", "shortcut", "head"]
 
@@ -74,11 +74,14 @@ class Weights:
         kernel: (kh, kw, C, N): for a rewritten convolution, the kernel its pairs stand for.
         bias: (N,) or None.
         norm: The following BatchNorm's new statistics, or None to leave them.
+        pairs: MobileNet blocks, for which no kernel can stand: they are what is computed, and
+            ``kernel`` is not. None where the kernel says it all.
     """
 
     kernel: Float
     bias: Float | None
     norm: Norm | None = None
+    pairs: Factorization | None = None
 
 
 class Stages(Protocol):

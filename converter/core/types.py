@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ Padding = Literal["same", "same-lower", "valid"] | tuple[Size, Size]
 Order = Literal["depthwise-first", "pointwise-first"]
 OrderChoice = Literal["depthwise-first", "pointwise-first", "auto"]
 Lowering = Literal["sum", "multiplier"]
+BlockStyle = Literal["linear", "mobilenet"]
 Method = Literal["data", "svd", "random"]
 
 ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
@@ -84,11 +86,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         order: Which of the two comes first; "auto" takes the lower error at equal cost.
         lowering: How T > 1 pairs are written down: as T branches that are summed, or, depthwise
             first only, as one depthwise convolution with depth_multiplier T and one pointwise.
+        block: What stands between the two: nothing ("linear", as in SeparableConv2D), or, depthwise
+            first only, a BatchNorm and a ReLU ("mobilenet").
     """
 
     pairs: int
     order: OrderChoice = "auto"
     lowering: Lowering = "sum"
+    block: BlockStyle = "linear"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,11 +198,37 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 @dataclass(frozen=True)
+class Between:
+    """The BatchNorm and the ReLU inside MobileNet blocks: z → relu((z − μ)/√(σ² + ε)·γ + β).
+
+    Attributes:
+        mean: μ of each depthwise output, (T, C).
+        variance: σ², (T, C).
+        gamma: γ, (T, C).
+        beta: β, (T, C).
+        epsilon: ε.
+    """
+
+    mean: Float
+    variance: Float
+    gamma: Float
+    beta: Float
+    epsilon: float = 1e-3
+
+    def each(self, change: Callable[[Float], Float]) -> Between:
+        """The same with every array changed so."""
+        mean, variance, gamma, beta = map(change, (self.mean, self.variance, self.gamma, self.beta))
+        return Between(mean, variance, gamma, beta, self.epsilon)
+
+
+@dataclass(frozen=True)
 class Factorization:
     """T pairs that stand for one kernel W (kh, kw, C, N).
 
     depthwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, c] · pointwise[t, c, n]
     pointwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, n] · pointwise[t, c, n]
+
+    With something between the two, which are then depthwise first, they stand for no kernel.
 
     Attributes:
         order: Which of the two comes first.
@@ -208,6 +239,7 @@ class Factorization:
         data_error: ‖y − ŷ‖ / ‖y − E y‖ on the patches it was fitted to; None without data.
         notes: What a reader of the report should know about the fit.
         lowering: How T > 1 of them are written down; see `Choice`.
+        between: What makes MobileNet blocks of them; None for pairs with nothing in between.
     """
 
     order: Order
@@ -218,6 +250,7 @@ class Factorization:
     data_error: float | None = None
     notes: tuple[str, ...] = ()
     lowering: Lowering = "sum"
+    between: Between | None = None
 
     @property
     def pairs(self) -> int:
@@ -225,7 +258,7 @@ class Factorization:
         return int(self.depthwise.shape[0])
 
     def kernel(self) -> Float:
-        """The kernel these pairs stand for, (kh, kw, C, N)."""
+        """The kernel these pairs stand for, (kh, kw, C, N); what is between them is left out."""
         sides = "tabc,tcn->abcn" if self.order == "depthwise-first" else "tabn,tcn->abcn"
         return np.asarray(np.einsum(sides, self.depthwise, self.pointwise, optimize=True))
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from .gathering import channel_blocks, features_of, gather_moments, moment_bytes
+from .gathering import (
+    channel_blocks,
+    features_of,
+    gather_moments,
+    moment_bytes,
+    stream_patches,
+)
 from .lanes import Lane, Recipe, Settings
+from .mobilenet import Sample
 from .predictor import Array
 from .staged import Site, Stages, Weights
 from .store import Store
+from .types import Float
+
+SAMPLE_HELD_OUT = 0.2
+"""The share of a sample's images that chooses how a MobileNet block starts."""
 
 
 class Walk:
@@ -94,6 +106,28 @@ class Walk:
 
     def gather(self, site: Site, lanes: Sequence[Lane]) -> None:
         """Stream the patches of a site into the moments of these lanes."""
+        gather_moments(site, self.clean, lanes, **self._looking_at(site))
+
+    def sample(self, site: Site, lane: Lane, taps: Float) -> Sample:
+        """What depthwise kernels (T, kh, kw, C) make of a lane's patches, beside what to aim at."""
+        T, C = taps.shape[0], taps.shape[3]
+        kernels = taps.reshape(T, -1, C).transpose(2, 1, 0).astype(np.float32)  # (C, k², T)
+        numbers, inner, targets = [], [], []
+        looking = self._looking_at(site)
+        for image, ((actual, aims),) in stream_patches(site, self.clean, [lane], **looking):
+            parts = [
+                np.matmul(part.reshape(len(part), -1, site.spec.taps).swapaxes(0, 1), some)
+                for part, some in zip(actual, (kernels[b] for b in looking["blocks"]), strict=True)
+            ]  # each (C, P, T)
+            made = np.concatenate(parts).transpose(1, 2, 0)
+            numbers.append(image)
+            inner.append(np.ascontiguousarray(made).reshape(len(made), T * C))
+            targets.append(sum(aims[1:], aims[0]))
+        held_out = np.concatenate(numbers) >= (1 - SAMPLE_HELD_OUT) * self.fitting
+        return Sample(np.concatenate(inner), np.concatenate(targets), held_out)
+
+    def _looking_at(self, site: Site) -> dict[str, Any]:
+        """How patches of a site are looked at."""
 
         def batches(width: int) -> list[slice]:
             size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
@@ -102,16 +136,13 @@ class Walk:
                 for first in range(0, self.fitting, size)
             ]
 
-        gather_moments(
-            site,
-            self.clean,
-            lanes,
-            blocks=self.blocks(site),
-            batches=batches,
-            images=self.fitting,
-            patches=self.settings.patches,
-            rng=self.rng,
-        )
+        return {
+            "blocks": self.blocks(site),
+            "batches": batches,
+            "images": self.fitting,
+            "patches": self.settings.patches,
+            "rng": self.rng,
+        }
 
     def blocks(self, site: Site) -> list[slice]:
         """The input channels that are fitted together."""

@@ -2,7 +2,7 @@
 
 T pairs are T branches and an Add, unless a measurement has said otherwise: a depth_multiplier above
 one leaves the fast depthwise kernels of most runtimes. The bias and the activation sit on the last
-operation only.
+operation only. A MobileNet block has a BatchNormalization and a ReLU between the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.lowering import Branch, branches
-from ..core.types import Factorization, as_float
+from ..core.types import Between, Factorization, as_float
 from .copying import copy_layer
 from .graph import keras_module
 
@@ -51,7 +51,11 @@ def pair_block(
                 layer,
                 factors,
                 branch,
-                {"dw": fresh(f"dw{suffix}"), "pw": fresh(f"pw{suffix}")},
+                {
+                    kind: fresh(f"{kind}{suffix}")
+                    for kind in ("dw", "bn", "relu", "pw")
+                    if kind in ("dw", "pw") or branch.between is not None
+                },
                 use_bias=final and factors.bias is not None,
                 extra=(ending | last_name) if single else {},
             )
@@ -99,7 +103,7 @@ def _copy(activation: Any) -> Any:
 
 
 class _Branch:
-    """One pair: two layers, with their weights set once they are built by the first call."""
+    """One pair: its layers, with their weights set once they are built by the first call."""
 
     def __init__(
         self,
@@ -143,7 +147,7 @@ class _Branch:
         self.pointwise = keras.layers.Conv2D(
             layer.filters, 1, kernel_regularizer=layer.kernel_regularizer, **common, **pointwise
         )
-        self.calls = (self.depthwise, self.pointwise)
+        self.calls: tuple[Any, ...] = (self.depthwise, self.pointwise)
         if not depthwise_first:
             self.calls = (self.pointwise, self.depthwise)
         bias = [as_float(factors.bias)] if use_bias else []
@@ -152,6 +156,23 @@ class _Branch:
             id(self.pointwise): [kernels.pointwise[None, None]],
         }
         self.weights[id(self.calls[-1])] += bias
+        if kernels.between is not None:
+            self._add_between(kernels.between, layer, names)
+
+    def _add_between(self, between: Between, layer: Any, names: Mapping[str, str]) -> None:
+        """The BatchNormalization and the ReLU of a MobileNet block."""
+        keras = keras_module()
+        norm = keras.layers.BatchNormalization(
+            axis=1 if layer.data_format == "channels_first" else -1,
+            epsilon=between.epsilon,
+            name=names["bn"],
+            dtype=layer.dtype_policy,
+            trainable=layer.trainable,
+        )
+        relu = keras.layers.ReLU(name=names["relu"], dtype=layer.dtype_policy)
+        self.calls = (self.depthwise, norm, relu, self.pointwise)
+        values = (between.gamma, between.beta, between.mean, between.variance)
+        self.weights[id(norm)] = list(values)
 
     def __call__(self, inputs: Any) -> Any:
         for layer in self.calls:

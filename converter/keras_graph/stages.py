@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from ..core.cuts import Wires, depth_first, live_at
 from ..core.errors import InputError
 from ..core.predictor import Array
 from ..core.staged import Norm, Site, Weights
-from ..core.types import ConvSpec, as_float
+from ..core.types import ConvSpec, Factorization, as_float
 from .graph import FlatGraph, Step, keras_module
+from .pairs import pair_block
 from .read import conv_spec, is_pointwise
 
 HEAD_FEATURES = 4096
@@ -49,6 +50,8 @@ class KerasStages:
         self.sites: tuple[Site | None, ...] = (None, *filter(None, found.values()))
         wires = _wires(self.steps)
         self._live = [live_at(cut, *wires, graph.inputs, graph.outputs) for cut in self._cuts[1:]]
+        self._blocks: dict[int, Callable[..., Any]] = {}
+        """MobileNet blocks in the place of layers, by the step."""
         self._check_batch_axes()
 
     @property
@@ -81,8 +84,12 @@ class KerasStages:
             for value, array in values.items()
         }
         given = set(tensors)
-        for step in self.steps[self._cuts[stage] : self._cuts[stage + 1]]:
-            step.run(tensors)
+        for index in range(*self._cuts[stage : stage + 2]):
+            step, block = self.steps[index], self._blocks.get(index)
+            if block is None:
+                step.run(tensors)
+            else:
+                tensors[step.writes[0]] = block(tensors[next(iter(step.reads.values()))])
         return {
             value: np.asarray(keras.ops.convert_to_numpy(tensors[value]), np.float32)
             for value in self._live[stage]
@@ -95,29 +102,43 @@ class KerasStages:
         changes = [] if weights is None else self._changes(stage, weights)
         before = [(variable, variable.numpy()) for variable, _ in changes]
         layer = self.steps[self._cuts[stage]].operation
+        pairs = None if weights is None else weights.pairs
         lends_bias = weights is not None and weights.bias is not None and not layer.use_bias
+        lends_bias = lends_bias and pairs is None
         try:
             for variable, value in changes:
                 variable.assign(value)
             if weights is not None and lends_bias:  # its pairs will have one: see `apply`
                 layer.use_bias = True
                 layer.bias = keras_module().ops.cast(weights.bias, layer.compute_dtype)
+            if pairs is not None:
+                self._blocks[self._cuts[stage]] = self._block(self._cuts[stage], pairs)
             yield
         finally:
+            self._blocks.clear()
             for variable, value in before:
                 variable.assign(value)
             if lends_bias:
                 layer.use_bias, layer.bias = False, None
 
+    def _block(self, index: int, pairs: Factorization) -> Callable[..., Any]:
+        """The MobileNet blocks that will stand in a layer's place, built and with their weights."""
+        keras = keras_module()
+        step = self.steps[index]
+        block = pair_block(step.operation, pairs, set(), keeps_name=False)
+        read = self.graph.symbolic[next(iter(step.reads.values()))]
+        block(keras.Input(batch_shape=read.shape, dtype=read.dtype))
+        return block
+
     def _changes(self, stage: int, weights: Weights) -> list[tuple[Any, Array]]:
         """The variables that the new weights go into, with their values."""
         step = self.steps[self._cuts[stage]]
         layer = step.operation
-        changes: list[tuple[Any, Array]] = [
-            (layer.kernel, weights.kernel.reshape(layer.kernel.shape))
-        ]
-        if weights.bias is not None and layer.use_bias:
-            changes.append((layer.bias, weights.bias))
+        changes: list[tuple[Any, Array]] = []
+        if weights.pairs is None:
+            changes.append((layer.kernel, weights.kernel.reshape(layer.kernel.shape)))
+            if weights.bias is not None and layer.use_bias:
+                changes.append((layer.bias, weights.bias))
         if weights.norm is not None:
             changes += norm_changes(self._norm_after(step), weights.norm)
         return changes

@@ -90,7 +90,14 @@ class _Rebuild:
             factors, output = scaled(factors, norm.gain), tail.output
             self.absorbed.update(map(key, tail.nodes))
         nodes, weights_of_nodes = pair_nodes(
-            node, name, output, factors, bias, self._type_of(node.input[1]), self._fresh
+            node,
+            name,
+            output,
+            factors,
+            bias,
+            self._type_of(node.input[1]),
+            self.graph.opset,
+            self._fresh,
         )
         self.added += weights_of_nodes
         return nodes

@@ -32,6 +32,12 @@ class OnnxGraph:
     model: ModelProto
     folder: Path | None = None
 
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators; 1 where none is named."""
+        versions = [x.version for x in self.model.opset_import if x.domain in DOMAINS]
+        return int(max(versions, default=1))
+
     @cached_property
     def nodes(self) -> tuple[NodeProto, ...]:
         """The nodes of the main graph, in its order."""

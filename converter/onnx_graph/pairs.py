@@ -3,6 +3,10 @@
 T pairs are T branches and T − 1 Adds, unless a measurement has said otherwise, and not a depthwise
 Conv with T outputs per channel: ONNX Runtime's fast depthwise kernels need group = channels =
 outputs. The bias sits on the last one.
+
+A MobileNet block has a BatchNormalization and a Relu between the two. They stay nodes, and are not
+folded into a bias, so that fine-tuning finds a norm whose statistics can follow the weights; every
+runtime folds it when it loads the file.
 """
 
 from __future__ import annotations
@@ -13,14 +17,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.errors import InputError
 from ..core.lowering import branches
 from ..core.predictor import Array
-from ..core.types import Factorization, Float
+from ..core.types import Between, Factorization, Float
 from .graph import attributes
 from .tensors import tensor_from
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
+
+
+_INFERS = 7
+"""The first opset whose BatchNormalization is one for inference."""
 
 
 def pair_nodes(
@@ -30,6 +39,7 @@ def pair_nodes(
     factors: Factorization,
     bias: Float | None,
     data_type: int,
+    opset: int,
     fresh: Callable[[str], str],
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """What a Conv is replaced by.
@@ -41,12 +51,23 @@ def pair_nodes(
         factors: The pairs; they are scaled to what follows already.
         bias: (N,), or None for none.
         data_type: The element type of the new weights.
+        opset: The model's version of ONNX's operators.
         fresh: Makes a name that the model does not use yet.
 
     Returns:
         The nodes in an order in which they can run, and their weights.
+
+    Raises:
+        InputError: If a MobileNet block is to be made in an opset whose BatchNormalization trains.
     """
     from onnx import helper
+
+    if factors.between is not None and opset < _INFERS:
+        raise InputError(
+            f"{name}: the model is of opset {opset}, whose BatchNormalization no runtime runs.",
+            f"Bring it to opset {_INFERS} or later with onnx.version_converter, or use --block "
+            "linear.",
+        )
 
     nodes: list[NodeProto] = []
     weights: list[TensorProto] = []
@@ -78,6 +99,31 @@ def pair_nodes(
             )
         )
 
+    def normalized(number: str, source: str, between: Between) -> str:
+        parts = {
+            "scale": between.gamma,
+            "offset": between.beta,
+            "mean": between.mean,
+            "variance": between.variance,
+        }
+        names = [weight(array, f"bn{number}_{part}") for part, array in parts.items()]
+        outputs = [fresh(f"{name}_{kind}{number}_out") for kind in ("bn", "relu")]
+        called = [fresh(f"{name}_{kind}{number}") for kind in ("bn", "relu")]
+        nodes.append(
+            helper.make_node(
+                "BatchNormalization",
+                [source, *names],
+                outputs[:1],
+                called[0],
+                domain=node.domain,
+                epsilon=between.epsilon,
+            )
+        )
+        nodes.append(
+            helper.make_node("Relu", outputs[:1], outputs[1:], called[1], domain=node.domain)
+        )
+        return outputs[1]
+
     groups = factors.depthwise.shape[3]
     summed = branches(factors)
     total = ""
@@ -91,6 +137,8 @@ def pair_nodes(
         middle = fresh(f"{name}_between{number}")
         if factors.order == "depthwise-first":
             convolution(f"dw{number}", node.input[0], depthwise, middle, False)
+            if branch.between is not None:
+                middle = normalized(number, middle, branch.between)
             convolution(f"pw{number}", middle, pointwise, target, last)
         else:
             convolution(f"pw{number}", node.input[0], pointwise, middle, False)

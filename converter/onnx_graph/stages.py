@@ -12,9 +12,10 @@ from ..core.cuts import Wires, depth_first, live_at
 from ..core.errors import InputError
 from ..core.predictor import Array
 from ..core.staged import Role, Site, Weights
-from ..core.types import ConvSpec, as_float
+from ..core.types import ConvSpec, Factorization, Float, as_float
 from .graph import OnnxGraph, is_op, key, reads_of, with_inputs
 from .heads import Head, head_at
+from .pairs import pair_nodes, scaled
 from .part import Part, Unable
 from .read import Convolution, conv_weights, main_convolutions
 from .tails import tail_after
@@ -69,7 +70,7 @@ class OnnxStages:
         wires = self._wires(self.steps)
         self._live = [live_at(cut, *wires, self.inputs, self.outputs) for cut in self._cuts[1:]]
         self._current: dict[int, Weights] = {}
-        self._part: tuple[int, Part] | None = None
+        self._part: tuple[int, Factorization | None, Part] | None = None
         self._settle_batch(inputs)
 
     @property
@@ -95,11 +96,15 @@ class OnnxStages:
         """Compute the steps of one stage for one batch."""
         if self._cuts[stage] == self._cuts[stage + 1]:
             return {}
-        if self._part is None or self._part[0] != stage:
+        weights = self._current.get(stage)
+        pairs = None if weights is None else weights.pairs
+        if self._part is None or self._part[0] != stage or self._part[1] is not pairs:
             self._part = None  # free the last one first
-            self._part = stage, self._make_part(stage)
+            self._part = stage, pairs, self._make_part(stage)
         feeds = {self._names[value]: self._out(value, array) for value, array in values.items()}
-        made = self._part[1].run(feeds | self._site_feeds(stage))
+        if pairs is None:
+            feeds |= self._site_feeds(stage)
+        made = self._part[2].run(feeds)
         return {self._number[name]: self._back(name, array) for name, array in made.items()}
 
     # The parts.
@@ -111,9 +116,30 @@ class OnnxStages:
         read = {name for node in nodes for name in reads_of(node)}
         given = {name: self._types[name] for name in self._names if name in read - made}
         wanted = [self._names[v] for v in self._live[stage] if self._names[v] in made]
-        if self.sites[stage] is not None:
+        site, weights = self.sites[stage], self._current.get(stage)
+        if site is not None and weights is not None and weights.pairs is not None:
+            blocks, stored = self._blocks(nodes[0], site, weights)
+            return Part(self.graph, blocks + nodes[1:], given, wanted, self._folded | stored)
+        if site is not None:
             self._open(nodes, start, given)
         return Part(self.graph, nodes, given, wanted, self._folded)
+
+    def _blocks(
+        self, node: NodeProto, site: Site, weights: Weights
+    ) -> tuple[list[NodeProto], dict[str, Array]]:
+        """The MobileNet blocks in a Conv's place, and their weights by name."""
+        from onnx import helper, numpy_helper
+
+        assert weights.pairs is not None, "there are blocks"
+        pairs, (_, bias) = weights.pairs, self._before_tail(site, weights)
+        if weights.norm is not None and site.norm is not None:
+            pairs = scaled(pairs, np.sqrt(site.norm.variance / weights.norm.variance))
+        kernel = self.graph.constant(node.input[1])
+        assert kernel is not None, "only constant weights make a site"
+        kind = helper.np_dtype_to_tensor_dtype(kernel.dtype)
+        opset = self.graph.opset
+        made, stored = pair_nodes(node, "dsconvert", key(node), pairs, bias, kind, opset, str)
+        return made, {tensor.name: numpy_helper.to_array(tensor) for tensor in stored}
 
     def _open(self, nodes: list[NodeProto], start: int, given: dict[str, np.dtype[Any]]) -> None:
         """Make the weights of a stage's site inputs of the stage."""
@@ -133,16 +159,21 @@ class OnnxStages:
         if site is None:
             return {}
         weights = self._current.get(stage) or Weights(as_float(site.kernel), as_float(site.bias))
-        kernel, bias = weights.kernel, weights.bias
-        assert bias is not None, "every site has a bias here"
-        if weights.norm is not None and site.norm is not None:
-            # The tail computes with its trained statistics: bring the new ones before it.
-            ratio = np.sqrt(site.norm.variance / weights.norm.variance)
-            kernel, bias = kernel * ratio, (bias - weights.norm.mean) * ratio + site.norm.mean
+        kernel, bias = self._before_tail(site, weights)
         head = self._heads.get(self._cuts[stage])
         if head is None:
             return {_KERNEL: kernel.transpose(3, 2, 0, 1), _BIAS: bias}
         return {_KERNEL: kernel[0, 0].T if head.transposed else kernel[0, 0], _BIAS: bias}
+
+    @staticmethod
+    def _before_tail(site: Site, weights: Weights) -> tuple[Float, Float]:
+        """Kernel and bias where the tail computes with its trained statistics and not the new."""
+        kernel, bias = weights.kernel, weights.bias
+        assert bias is not None, "every site has a bias here"
+        if weights.norm is None or site.norm is None:
+            return kernel, bias
+        ratio = np.sqrt(site.norm.variance / weights.norm.variance)
+        return kernel * ratio, (bias - weights.norm.mean) * ratio + site.norm.mean
 
     def _out(self, value: int, array: Array) -> Array:
         return array[0] if self._names[value] in self._stacked else array
