@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError
 
 from .ort import OnnxRuntime
 from .runner import litert_profiler
@@ -22,23 +21,34 @@ if TYPE_CHECKING:
     from .devices.device import Case
 
 RUNS = 200
+_FEWEST, _SECONDS = 10, 10.0
+"""Of a large file, as many as take so long, at least so many."""
 _WARMUP = 3
-_MOST_SECONDS = 600
+_PATIENCE = 10
+"""How many times as long as planned LiteRT's profiler may take, and a minute to load the file."""
 
 
-def time_operators(case: Case, threads: int) -> tuple[OperatorTime, ...] | str:
+def time_operators(
+    case: Case, threads: int, invocation_ms: float
+) -> tuple[OperatorTime, ...] | str:
     """Time each operator; the profilers slow the invocations, so no latency comes from here.
 
     Args:
         case: The file and what it runs on.
         threads: Of the runtime.
+        invocation_ms: About how long one takes.
 
     Returns:
         The operators in the order in which they run, as the runtime calls them, or why not.
     """
+    runs = max(_FEWEST, min(RUNS, int(1e3 * _SECONDS / invocation_ms)))
+    most = 60 + _PATIENCE * (runs + litert_profiler.WARMUP) * invocation_ms / 1e3
     try:
-        found = _by_litert(case, threads) if case.runtime == "litert" else _by_ort(case, threads)
-    except (InputError, ValueError, OSError, subprocess.SubprocessError) as error:
+        if case.runtime == "litert":
+            found = _by_litert(case, threads, runs, most)
+        else:
+            found = _by_ort(case, threads, runs)
+    except Exception as error:  # the runtimes raise anything
         return f"unavailable: {first_line(error)}"
     total = sum(one.p50_ms for one in found)
     return tuple(
@@ -63,16 +73,16 @@ class _Profiling(OnnxRuntime):
         return Path(self._session.end_profiling()).read_text()
 
 
-def _by_ort(case: Case, threads: int) -> list[OperatorMedian]:
+def _by_ort(case: Case, threads: int, runs: int) -> list[OperatorMedian]:
     with tempfile.TemporaryDirectory() as folder:
         runtime = _Profiling(case.path, threads, Path(folder, "profile"))
         run = runtime.prepare(case.inputs).run
-        for _ in range(_WARMUP + RUNS):
+        for _ in range(_WARMUP + runs):
             run()
         return parse_ort_profile(runtime.end(), _WARMUP)
 
 
-def _by_litert(case: Case, threads: int) -> list[OperatorMedian]:
+def _by_litert(case: Case, threads: int, runs: int, most: float) -> list[OperatorMedian]:
     """In a process of its own, which LiteRT's profiler may bring down."""
     with tempfile.TemporaryDirectory() as folder:
         model, arrays = Path(folder, "model.tflite"), Path(folder, "inputs.npz")
@@ -82,10 +92,8 @@ def _by_litert(case: Case, threads: int) -> list[OperatorMedian]:
         given = {f"input{i}": array for i, array in enumerate(stored)}
         np.savez(arrays, names=names, **given)  # type: ignore[arg-type]
         module = litert_profiler.__name__
-        command = [sys.executable, "-m", module, str(model), str(arrays), str(threads), str(RUNS)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_MOST_SECONDS
-        )
+        command = [sys.executable, "-m", module, str(model), str(arrays), str(threads), str(runs)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=most)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         why = f": {lines[-1]}" if lines and done.returncode > 0 else ""

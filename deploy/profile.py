@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,9 +158,9 @@ def _estimated(
             "to time.",
             "Leave --cpus and --per-op out.",
         )
-    estimates = import_module(".estimates", __package__)
-    found: list[Measurement] = estimates.estimate_measurements(files, device)
-    return found
+    from .estimates import estimate_measurements  # what it reads files with is not needed else
+
+    return estimate_measurements(files, device)
 
 
 def _open(path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: bool) -> Opened:

@@ -77,8 +77,10 @@ def test_slower_and_faster_are_told_apart(tmp_path):
             < latency.min_ms
             <= latency.p50_ms
             <= latency.p90_ms
+            <= latency.p95_ms
             <= latency.p99_ms
-            <= max(latency.samples_ms)
+            <= latency.max_ms
+            == max(latency.samples_ms)
         )
         assert latency.inferences_per_s == pytest.approx(1000 / latency.p50_ms)
         assert (one.warmup, one.threads, one.batch, one.failure) == (3, 1, 1, "")
@@ -197,7 +199,9 @@ class TestLatency:
     def test_percentiles_and_throughput(self):
         latency = summarize([float(n) for n in range(1, 102)], batch=2)
         assert (latency.p50_ms, latency.p90_ms, latency.p99_ms) == (51, 91, 100)
-        assert (latency.min_ms, latency.mean_ms) == (1, 51)
+        assert (latency.p95_ms, latency.min_ms, latency.max_ms) == (96, 1, 101)
+        assert latency.mean_ms == 51
+        assert latency.std_ms == pytest.approx(np.sqrt((101**2 - 1) / 12))
         assert latency.inferences_per_s == pytest.approx(2 * 1000 / 51)
 
     def test_common_disturbances_cancel(self):

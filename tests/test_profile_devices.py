@@ -193,6 +193,39 @@ class TestHost:
         assert one.weight_bytes == 64 * 8 * 4
         assert one.activation_bytes == (64 + 8) * 4
 
+    def test_it_may_be_emulated_itself(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr("dsconvert.deploy.runner.emulation.is_emulated", lambda: True)
+        (one,) = profile([save_model(tmp_path / "m.onnx")], runs=1, min_seconds=0)
+        assert (one.latency, one.startup) == (None, None)
+        assert one.failure.startswith("emulated")
+
+    def test_a_file_that_does_not_run_any_more_has_no_operators(
+        self, tmp_path, monkeypatch
+    ) -> None:
+        from dsconvert.deploy.devices.device import Case
+        from dsconvert.deploy.own_operators import time_operators
+
+        path = save_model(tmp_path / "m.onnx")
+        runtime = open_runtime(path)
+        wrong = (np.zeros((1, 63), np.float32),)
+        case = Case(path, "ort", wrong, runtime.inputs, runtime.outputs)
+        said = time_operators(case, 1, 1.0)
+        assert said.startswith("unavailable: ")
+        assert "1×63" in said
+
+    @pytest.mark.parametrize(("took", "runs"), [(0.001, 200), (100.0, 100), (5000.0, 10)])
+    def test_operators_of_large_files_are_timed_less_often(
+        self, tmp_path, monkeypatch, took: float, runs: int
+    ) -> None:
+        from dsconvert.deploy import own_operators
+        from dsconvert.deploy.devices.device import Case
+
+        seen = []
+        monkeypatch.setattr(own_operators, "_by_ort", lambda *given: seen.append(given[2]) or [])
+        case = Case(tmp_path / "m.onnx", "ort", (), (), ())
+        assert own_operators.time_operators(case, 1, took) == ()
+        assert seen == [runs]
+
     @pytest.mark.skipif(not CORES, reason="this system cannot keep a process on cores")
     def test_cores_are_kept_for_workers_and_given_back(self, tmp_path, monkeypatch) -> None:
         seen: list[set[int]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from ..isolated import measure_isolated
 from ..litert import LiteRT
 from ..ort import OnnxRuntime
 from ..own_operators import time_operators
-from ..runner import machine
+from ..runner import emulation, machine
 from ..runner.timing import time_in_rounds
 from ..runtime import Prepared, Runtime, first_line
 from ..runtimes import open_runtime
@@ -38,7 +39,9 @@ class HostDevice:
     def describe(self) -> DeviceInfo:
         """Say what it is; loads no runtime."""
         said: dict[str, Any] = machine.describe()
-        return DeviceInfo(name=self.name, **said, runtimes=_versions())
+        return DeviceInfo(
+            name=self.name, **said, runtimes=_versions(), emulated=emulation.is_emulated()
+        )
 
     def measure(self, job: Job, progress: Progress) -> Report:
         """Measure; see `Device.measure`.
@@ -122,8 +125,8 @@ def _timed(
 ) -> Timed:
     """One file's part of the report."""
     operators: tuple[OperatorTime, ...] | str = ()
-    if job.per_op and not failure:
-        operators = time_operators(case, job.threads)
+    if job.per_op and samples:
+        operators = time_operators(case, job.threads, statistics.median(samples))
     return Timed(
         runtime=runtime.name,
         runtime_version=runtime.version,
