@@ -134,7 +134,8 @@ def test_form_that_fails_has_no_cost(board, tmp_path, monkeypatch, caplog):
 
 def test_targets_that_there_are_not():
     for device, message in (
-        ("pi", r"unknown device 'pi'; allowed: host, ethos.*ssh:\[USER@\]HOST"),
+        ("pi", r"unknown device 'pi'; allowed: host, ssh:\[USER@\]HOST"),
+        ("ssh:a b", "'ssh:a b' is no board"),
         ("host:1", "unknown device 'host:1'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -309,9 +309,23 @@ class TestRefusals:
             SshDevice("ssh:board").describe()
         assert "--benchmark-binary" in refused.value.hint
 
-    def test_python_that_does_not_work(self, board):
-        with pytest.raises(InputError, match="/no/python does not work there"):
+    def test_python_that_is_not_there(self, board):
+        with pytest.raises(InputError, match="it has no /no/python"):
             SshDevice("ssh:board", python="/no/python").describe()
+
+    def test_python_that_does_not_work(self, board):
+        board.put_program("broken", "echo 'Illegal instruction' >&2; exit 132")
+        python = str(board.programs / "broken")
+        with pytest.raises(InputError, match="broken does not work there: Illegal instruction"):
+            SshDevice("ssh:board", python=python).describe()
+
+    def test_home_is_that_of_the_board(self, board):
+        place = board.home / "it's here"
+        place.mkdir()
+        (place / "python").symlink_to(sys.executable)
+        device = SshDevice("ssh:board", python="~/it's here/python", folder="~/it's here")
+        assert device.describe().name == "ssh:board"
+        assert [path.name for path in place.iterdir()] == ["python"]
 
     def test_folder_that_is_not_there(self, board):
         with pytest.raises(InputError, match="no temporary folder can be made") as refused:

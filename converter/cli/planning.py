@@ -30,7 +30,10 @@ target = options.stack(
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
     click.option("--precision", type=click.Choice(["float32", "int8"]), help="float32 by default."),
     click.option(
-        "--device", default="host", show_default=True, help="host, or an NPU: ethos-u55-128, …"
+        "--device",
+        default="host",
+        show_default=True,
+        help="host, a board or phone (ssh:pi@board, adb), or an NPU: ethos-u55-128, …",
     ),
 )
 
@@ -163,8 +166,9 @@ def desk(
     if measures:
         from dsconvert.deploy.costs import Target
 
-        npu = device != "host"
-        by_kind: Any = "ort" if options.kind_of(model) == "onnx" and not npu else "litert"
+        npu = device.startswith("ethos-u")
+        no_onnx = npu or device.startswith("adb")
+        by_kind: Any = "ort" if options.kind_of(model) == "onnx" and not no_onnx else "litert"
         chosen = Target(
             runtime=runtime or by_kind,
             precision=precision or ("int8" if npu else "float32"),

@@ -52,7 +52,7 @@ class Workshop:
 
     def cost(self, *paths: Path) -> list[float]:
         """What whole files cost: milliseconds (p50, taking turns) or cycles."""
-        if not self.target.on_host:
+        if self.target.estimated:
             from dsconvert.deploy.costs import estimate
 
             return [float(estimate(path, self.target.device).cycles) for path in paths]
@@ -65,6 +65,7 @@ class Workshop:
 
         measured = profile(
             paths,
+            device=self.target.device,
             threads=self.target.threads,
             runs=runs,
             min_seconds=1.0,

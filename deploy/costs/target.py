@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import msgspec
 from dsconvert.converter.core.errors import InputError
 
+from ..devices.names import open_device
+
 RuntimeName = Literal["litert", "ort"]
 Precision = Literal["float32", "int8"]
 HOST = "host"
-_REACHED = ("ssh", "adb")
-"""Kinds of devices that are not this machine and measure."""
 NPUS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
     *(f"ethos-u65-{macs}" for macs in (256, 512)),
@@ -27,11 +27,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         runtime: "litert" or "ort" (ONNX Runtime).
         precision: "float32" or "int8" (static, a scale per output channel of the weights).
         threads: Of the runtime; an NPU has none.
-        device: "host", this machine's CPU; a board or phone by its name, "ssh:pi@board" or "adb";
-            or an accelerator of Vela's, e.g. "ethos-u55-128".
+        device: "host", this machine's CPU; a board or phone, "ssh:pi@board", "adb" or
+            a name of devices.toml; or an accelerator of Vela's, e.g. "ethos-u55-128".
 
     Raises:
         InputError: If there is no such target.
+        MissingExtra: If what reaches the device is not installed.
     """
 
     runtime: RuntimeName = "litert"
@@ -47,11 +48,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ):
             if value not in allowed:
                 raise InputError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}.")
-        kind = self.device.partition(":")[0]
-        if self.device not in (HOST, *NPUS) and kind not in _REACHED:
-            allowed = (HOST, *NPUS, "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]")
-            raise InputError(f"unknown device {self.device!r}; allowed: {', '.join(allowed)}.")
-        if kind == "adb" and self.runtime != "litert":
+        if self.device.startswith("ethos-u") and self.device not in NPUS:
+            known = ", ".join((HOST, *NPUS))
+            raise InputError(f"unknown device {self.device!r}; allowed: {known}.")
+        reached = self.device if self.on_host or self.estimated else open_device(self.device).name
+        if reached.startswith("adb") and self.runtime != "litert":
             raise InputError(
                 f"{self.device} runs .tflite files only, got runtime {self.runtime}.",
                 "Choose the runtime litert.",

@@ -31,11 +31,14 @@ logger = logging.getLogger(__name__)
 
 VENV = "~/dsconvert-venv"
 """Where a board's Python with the runtimes is looked for first."""
-_PYTHON = f"""for python in {VENV}/bin/python3 python3; do
+_HOME = """case $1 in "~/"*) set -- "$HOME/${1#"~/"}" ;; esac
+"""
+"""A word from here is quoted, so that no shell replaces its ~."""
+_PYTHON = f"""{_HOME}for python in "${{1:-$HOME/{VENV[2:]}/bin/python3}}" "${{1:-python3}}"; do
     command -v "$python" && exit
 done
 exit 127"""
-_FOLDER = 'mktemp -d "${1:-${TMPDIR:-/tmp}}/dsconvert.XXXXXXXXXX"'
+_FOLDER = _HOME + 'mktemp -d "${1:-${TMPDIR:-/tmp}}/dsconvert.XXXXXXXXXX"'
 _PACKAGES = {"litert": "ai-edge-litert", "ort": "onnxruntime"}
 _CLEAN_UP_S = 15.0
 _RUN_S = 3600.0
@@ -165,12 +168,10 @@ class BoardDevice:
 
     async def _ready(self, link: Transport, folder: str) -> tuple[str, DeviceInfo]:
         """Send the runner, and let it say what the board is; give the path of Python, too."""
-        python = self._python
-        if python is None:
-            found = await link.run(["sh", "-c", _PYTHON])
-            if found.code != 0:
-                self._no_python("it has no python3")
-            python = found.stdout.strip().splitlines()[-1]
+        found = await link.run(["sh", "-c", _PYTHON, "sh", self._python or ""])
+        if found.code != 0:
+            self._no_python(f"it has no {self._python or 'python3'}")
+        python = found.stdout.strip().splitlines()[-1]
         await self._send(link, folder, {"runner.pyz": packed_runner()}, len(packed_runner()))
         done = await link.run([python, f"{folder}/runner.pyz", "describe"])
         if TOO_OLD in done.stderr:
