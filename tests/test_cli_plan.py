@@ -15,7 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 from dsconvert.converter import Plan
 from dsconvert.converter.cli import main, planning
+from dsconvert.converter.cli.options import as_preprocessing, preprocessing_words
 from dsconvert.converter.core.files import sha256
+from dsconvert.models import Preprocessing
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx_twin import onnx_twin
 
 PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
@@ -77,6 +81,27 @@ def planned(record: dict) -> Plan:
     return msgspec.convert(record["plan"], Plan)
 
 
+@given(
+    st.floats(allow_nan=False, allow_infinity=False).filter(bool),
+    st.none() | st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=3).map(tuple),
+    st.booleans(),
+)
+def test_preprocessing_as_options_says_the_same(scale, mean, first):
+    wanted = Preprocessing(scale=scale, mean=mean, channels_first=first)
+    words = list(preprocessing_words(wanted))
+    again = {
+        "scale": None,
+        "mean": None,
+        "std": None,
+        "channels_first": "--channels-first" in words,
+    }
+    for name in ("scale", "mean"):
+        if f"--{name}" in words:
+            again[name] = words[words.index(f"--{name}") + 1]
+    assert as_preprocessing(**again) == wanted
+    assert not preprocessing_words(Preprocessing())
+
+
 class TestPlan:
     @pytest.mark.parametrize("kind", ["keras", "onnx"])
     def test_json_is_the_whole_result(self, folder, kind):
@@ -116,6 +141,17 @@ class TestPlan:
         result = CliRunner().invoke(main, [*words, "-o", str(folder / "named.onnx")])
         assert result.exit_code == 0, result.output
         assert " convolutions rewritten by data" in result.stdout
+
+    def test_the_command_that_it_names_prepares_the_images_in_the_same_way(self, folder):
+        wishes = "--scale 1/255 --mean -0.5 --std 0.3 --channels-first"
+        line = done(f"{MACS} {wishes}", folder).stdout.splitlines()[-1]
+        assert line.endswith(f"--calibration {folder / 'data.npz'} {wishes}")
+        words = line.split(": dsconvert ", 1)[1].split()
+        result = CliRunner().invoke(main, [*words, "--json", "-o", str(folder / "same.onnx")])
+        assert result.exit_code == 0, result.output
+        used = json.loads(result.stdout)["preprocessing"]
+        assert (used["scale"], used["mean"], used["std"]) == (1 / 255, [-0.5], [0.3])
+        assert used["channels_first"]
 
     def test_the_default_name(self, folder):
         done(MACS.replace("-o plan.json ", ""), folder)

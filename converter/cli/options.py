@@ -105,7 +105,7 @@ def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
     """The options that say the same on the command line again; none where nothing is done."""
 
     def number(value: float) -> str:
-        whole = round(1 / value) if 0 < abs(value) < 1 else 0
+        whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
         return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
 
     words: list[str] = []
