@@ -190,7 +190,8 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
     default="host",
     show_default=True,
     metavar="NAME",
-    help="host, ssh:[USER@]HOST[:PORT], adb[:SERIAL]; or, by estimate, mcu or ethos-u55-128 ….",
+    help="host, ssh:[USER@]HOST[:PORT], adb[:SERIAL] or a name that you gave one (see devices); "
+    "by estimate: mcu, ethos-u55-128 ….",
 )
 @click.option(
     "--runtime",
