@@ -74,7 +74,7 @@ for _ in range(rounds):
 
 def main() -> None:
     chosen = arguments(__doc__, "agreement", "overhead", "start")
-    print(f"{machine()}; {ROUNDS} rounds of {RUNS} runs, one thread")
+    print(f"Machine: {machine()}; {ROUNDS} rounds of {RUNS} runs, one thread")
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(chosen.models, Path(folder))
         if "agreement" in chosen.only:

@@ -27,6 +27,7 @@ WITH_DATA = (
     "onnx_models",
     "planner",
     "quantize",
+    "profiler",
 )
 """Scripts that read --models and --data."""
 ALONE = ("blocks", "scale", "onnx_scale")

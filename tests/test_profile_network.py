@@ -139,12 +139,17 @@ def test_a_profiler_that_is_missing_or_dies_is_said(folder: Path, monkeypatch) -
 
 
 def test_xnnpack_is_noticed_and_missed(folder: Path) -> None:
+    from dsconvert.deploy.devices import host
     from dsconvert.deploy.tflite_values import TfliteValues
 
     runtime = open_runtime(folder / "net.tflite")
     runtime.prepare([np.zeros(SHAPE, np.float32)])
-    assert runtime.delegated is True
-    assert TfliteValues(folder / "net.tflite").delegated is False
+    plain = TfliteValues(folder / "net.tflite")
+    assert (runtime.delegated, plain.delegated) == (True, False)
+    assert host._notes(runtime) == ()
+    assert host._notes(plain) == (
+        "XNNPACK took none of its operators over: LiteRT's own kernels were timed",
+    )
 
 
 class TestCommand:
