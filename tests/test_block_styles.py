@@ -112,7 +112,7 @@ class TestStart:
         errors = {shift: made.data_error for shift, made in each.items()}
         assert errors[0.0] > 1.1 * errors[1.0] > errors[3.0]  # 0 costs too much, 1 hardly anything
         assert best.data_error == errors[1.0]
-        assert "cuts 1 standard" in best.notes[-1]
+        assert "cuts 1 σ" in best.notes[-1]
         assert stats.count == np.count_nonzero(~sample.held_out)
 
     def test_the_longer_tail_is_kept(self):
@@ -207,12 +207,16 @@ class TestStructure:
         assert any(
             "MobileNet blocks need fine-tuning: middle, last" in n for n in result.report.notes
         )
+        model = result.model
         held = (
-            result.model.count_params()
+            {layer.name: layer.count_params() for layer in model.layers}
             if kind == "keras"
-            else sum(np.prod(t.dims) for t in result.model.graph.initializer)
+            else {tensor.name: np.prod(tensor.dims) for tensor in model.graph.initializer}
         )
-        assert result.report.params_after == held
+        assert result.report.params_after == sum(held.values())
+        for name in ("middle", "last"):
+            own = sum(size for key, size in held.items() if key.startswith(f"{name}_"))
+            assert rows[name].params_after == own
 
     def test_the_norm_has_seen_the_data(self, blocked, calibration):
         model = blocked["keras"].model
@@ -340,6 +344,22 @@ def test_new_model_does_what_was_measured(build, pairs):
     assert result.report.trials[0].harm == pytest.approx(harm, rel=1e-3)
     if build is not onnx_network:
         assert result.report.params_after == result.model.count_params()
+
+
+def test_half_precision():
+    net = Net(dtype=np.float16)
+    net.conv("x", "a", (6, 8), pads=[1] * 4, bias=False)
+    net.norm("a", "b")
+    net.node("Relu", "b", "y")
+    model, x = net.model(), onnx_images(60, 6, 9, 10, dtype=np.float16)
+    result = rewrite(model, calibration=x, block="mobilenet")
+    assert kinds(result.model)[:3] == ["Conv", "BatchNormalization", "Relu"]
+    assert {t.data_type for t in result.model.graph.initializer} == {onnx.TensorProto.FLOAT16}
+    (expected,), (got,) = onnx_outputs(model, x), onnx_outputs(result.model, x)
+    gap = np.linalg.norm(np.asarray(expected - got, np.float64))
+    # What was measured, on all images and not on the held-out fifth of them.
+    error = gap / np.linalg.norm(np.asarray(expected, np.float64))
+    assert error == pytest.approx(np.sqrt(result.report.trials[0].harm), rel=0.1)
 
 
 def test_a_shared_layer():

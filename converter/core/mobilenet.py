@@ -146,7 +146,7 @@ def fit_block(
     allowed = (1 + WORTH) ** 2 * min(error for error, _, _ in tried)
     best = next(place for place, (error, _, _) in enumerate(tried) if error <= allowed)
     _, factors, stats = tried[best]
-    note = f"MobileNet: the ReLU cuts {shifts[best]:g} standard deviations below the mean"
+    note = f"the ReLU cuts {shifts[best]:g} σ below the mean"
     return replace(factors, notes=(*factors.notes, note)), stats
 
 

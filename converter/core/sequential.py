@@ -149,7 +149,7 @@ class _Fitting(Walk):
         options = self.settings.fit
         mean, variance = inner_moments(factors, stats, self.blocks(site))
         if site.calls > 1:  # the patches of its earlier calls are gone
-            note = "MobileNet: a shared layer, so its pointwise kernel was not fitted to the ReLU"
+            note = "a shared layer: its pointwise kernel was not fitted to the ReLU"
             start = shifted(factors, mean, variance, max(options.shifts))
             return replace(start, notes=(*factors.notes, note)), None
         return fit_block(

@@ -102,9 +102,7 @@ class OnnxStages:
             self._part = None  # free the last one first
             self._part = stage, pairs, self._make_part(stage)
         feeds = {self._names[value]: self._out(value, array) for value, array in values.items()}
-        if pairs is None:
-            feeds |= self._site_feeds(stage)
-        made = self._part[2].run(feeds)
+        made = self._part[2].run(feeds | self._site_feeds(stage))
         return {self._number[name]: self._back(name, array) for name, array in made.items()}
 
     # The parts.
