@@ -51,6 +51,7 @@ def profile(
     paths: Sequence[str | Path],
     *,
     device: str = HOST,
+    benchmark_binary: str | Path | None = None,
     runtime: str | None = None,
     threads: int = 1,
     cpus: Sequence[int] = (),
@@ -75,6 +76,8 @@ def profile(
         paths: The files; the first is the one the others are compared with.
         device: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", or a name of which the figures
             are estimated from the files: one of Vela's accelerators, or "mcu".
+        benchmark_binary: TFLite's program `benchmark_model`, built for a phone or for a board, to
+            run .tflite files there; by default what devices.toml or dsconvert's cache has.
         runtime: "litert" or "ort", to be sure that the files are run by it; None for what each
             file's format needs.
         threads: For each runtime.
@@ -99,9 +102,14 @@ def profile(
     """
     files = [Path(path) for path in paths]
     _check_options(files, runtime, threads, runs, warmup)
+    program = {} if benchmark_binary is None else {"benchmark_binary": Path(benchmark_binary)}
+    if program and is_estimated(device):
+        raise InputError(
+            f"{device} is estimated: no program runs.", "Leave --benchmark-binary out."
+        )
     if is_estimated(device):
         return _estimated(files, device, cpus, per_op)
-    target = open_device(device)
+    target = open_device(device, **program)
     on_host = device == HOST
     if cpus and on_host:
         check_cpus(cpus, usable_cpus())

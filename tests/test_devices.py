@@ -15,9 +15,12 @@ import fake_adb
 import pytest
 from click.testing import CliRunner
 from dsconvert.converter.cli import main
+from dsconvert.converter.core.blocks import Block
 from dsconvert.converter.core.errors import InputError
 from dsconvert.deploy import doctor
+from dsconvert.deploy.costs.forms import form_of
 from dsconvert.deploy.costs.target import NPUS
+from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.config import config_path, known, open_known
 from dsconvert.deploy.devices.listing import Listed, list_devices
@@ -71,6 +74,10 @@ def test_names_open_devices_with_their_settings(places: Path) -> None:
     assert phone.name == "adb:R5CR1"
     with pytest.raises(InputError, match=str(Path.home() / "tools/benchmark_model")):
         phone._find_binary(["arm64-v8a"])
+    with pytest.raises(InputError, match="/other does not exist"):
+        open_device("pixel", Path("/other"))._find_binary(["arm64-v8a"])  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="its own runtimes"):
+        open_device("host", Path("/other"))
     assert open_known("garden") is None
     with pytest.raises(InputError, match=r"unknown device 'garden'.*devices\.toml"):
         open_device("garden")
@@ -307,6 +314,33 @@ def test_the_table_of_devices(places: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "adb:B cannot be used: adb: B is offline." in out
     assert "kitchen (ssh:nobody@127.0.0.1:1) cannot be used: " in out
     assert "by estimate: ethos-u55-32, " in out
+
+
+def test_profile_takes_the_program_it_is_told(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug(places, monkeypatch, {"output": "new"})
+    form = form_of(
+        Block(input_size=(4, 4), in_channels=3, out_channels=2, kernel_size=(3, 3)), None
+    )
+    (places / "m.tflite").write_bytes(tflite_block(form, "int8"))
+    words = ["profile", str(places / "m.tflite"), "--runs", "2", "--min-seconds", "0", "--json"]
+    binary = ["--benchmark-binary", str(fake_adb.binary(places / "mine" / "benchmark_model"))]
+    result = CliRunner().invoke(main, [*words, "--device", "adb", *binary])
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert found["failure"] == ""
+    assert found["runtime"] == "benchmark_model"
+    assert len(found["latency"]["samples_ms"]) == 2
+    assert found["device"]["cpu"] == "Google Pixel 6 (Google Tensor)"
+    assert not any("not compared" in note for note in found["notes"])
+    without_one = CliRunner().invoke(main, [*words, "--device", "adb"])
+    assert without_one.exit_code == 2
+    assert "there is no benchmark_model for adb (arm64-v8a)" in without_one.stderr
+    for device in ("mcu", "host"):
+        refused = CliRunner().invoke(main, [*words, "--device", device, *binary])
+        assert refused.exit_code == 2
+        assert "Leave --benchmark-binary out" in refused.stderr
 
 
 @pytest.mark.parametrize(

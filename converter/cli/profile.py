@@ -194,6 +194,11 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
     "by estimate: mcu, ethos-u55-128 ….",
 )
 @click.option(
+    "--benchmark-binary",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TFLite's benchmark_model, built for the phone or the board.",
+)
+@click.option(
     "--runtime",
     type=click.Choice(["litert", "ort"]),
     help="Insist on it; by default what runs each file's format.",
@@ -211,6 +216,7 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
 def profile(
     files: tuple[Path, ...],
     device: str,
+    benchmark_binary: Path | None,
     runtime: str | None,
     threads: int,
     cpus: tuple[int, ...],
@@ -250,6 +256,7 @@ def profile(
     return run(
         files,
         device=device,
+        benchmark_binary=benchmark_binary,
         runtime=runtime,
         threads=threads,
         cpus=cpus,

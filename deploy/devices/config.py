@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         user: By default that of the ssh configuration.
         port: By default that of the ssh configuration.
         python: The Python there.
+        benchmark_binary: The program `benchmark_model` for it, on this machine, if it is to run
+            .tflite files instead of Python.
         folder: The folder there in which a temporary one is made.
     """
 
@@ -46,6 +47,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     user: str = ""
     port: int | None = None
     python: str | None = None
+    benchmark_binary: str | None = None
     folder: str | None = None
 
     @property
@@ -124,36 +126,43 @@ def known(path: Path | None = None) -> Known:
     except msgspec.ValidationError as error:
         raise InputError(
             f"{path}: {error}",
-            "A board is [boards.NAME] with host, and if need be user, port, python, folder; a "
-            "phone [phones.NAME] with serial, benchmark_binary, folder.",
+            "A board is [boards.NAME] with host, and if need be user, port, python, "
+            "benchmark_binary, folder; a phone [phones.NAME] with serial, and if need be "
+            "benchmark_binary, folder.",
         ) from error
     _check_names(path, found)
     return found
 
 
-def open_known(name: str, path: Path | None = None) -> Device | None:
+def open_known(
+    name: str, path: Path | None = None, *, benchmark_binary: Path | None = None
+) -> Device | None:
     """The device that the file calls so; None if it does not.
+
+    Args:
+        name: The name.
+        path: The file, if not that of `config_path`.
+        benchmark_binary: Instead of the one that the file names.
 
     Raises:
         InputError: If the file cannot be used.
         MissingExtra: If what reaches it is not installed.
     """
     found = known(path)
-    if name in found.boards:
-        from .ssh import SshDevice
+    device = found.boards.get(name) or found.phones.get(name)
+    if device is None:
+        return None
+    options: dict[str, Any] = {"folder": device.folder, "benchmark_binary": benchmark_binary}
+    if benchmark_binary is None and device.benchmark_binary is not None:
+        options["benchmark_binary"] = Path(device.benchmark_binary).expanduser()
+    if isinstance(device, Board):
+        options["python"] = device.python
+    chosen = {option: value for option, value in options.items() if value is not None}
+    if isinstance(device, Phone):
+        return AdbDevice(device.name, **chosen)
+    from .ssh import SshDevice
 
-        board = found.boards[name]
-        return SshDevice(board.name, python=board.python, folder=board.folder)
-    if name in found.phones:
-        phone = found.phones[name]
-        binary = phone.benchmark_binary
-        options: Mapping[str, Any] = {} if phone.folder is None else {"folder": phone.folder}
-        return AdbDevice(
-            phone.name,
-            benchmark_binary=None if binary is None else Path(binary).expanduser(),
-            **options,
-        )
-    return None
+    return SshDevice(device.name, **chosen)
 
 
 def _check_names(path: Path, found: Known) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from dsconvert.converter.core.errors import InputError
 
@@ -21,11 +22,12 @@ def is_estimated(name: str) -> bool:
     return name == "mcu" or name.startswith("ethos-u")
 
 
-def open_device(name: str) -> Device:
+def open_device(name: str, benchmark_binary: Path | None = None) -> Device:
     """The device of this name; it is not reached yet.
 
     Args:
         name: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", or a name of devices.toml.
+        benchmark_binary: TFLite's `benchmark_model` for a phone or a board, on this machine.
 
     Raises:
         InputError: If there is no such kind of device, or the name is not of its form.
@@ -35,7 +37,7 @@ def open_device(name: str) -> Device:
     if kind not in _KINDS or (kind == "host" and colon):
         from .config import config_path, open_known
 
-        named = open_known(name)
+        named = open_known(name, benchmark_binary=benchmark_binary)
         if named is not None:
             return named
         raise InputError(
@@ -46,5 +48,11 @@ def open_device(name: str) -> Device:
         raise InputError(f"device {name!r} names no machine; allowed: {_FORMS}.")
     module, cls = _KINDS[kind]
     make = getattr(import_module(module, __package__), cls)
-    device: Device = make() if kind == "host" else make(name)
+    if kind == "host" and benchmark_binary is not None:
+        raise InputError(
+            "this machine runs files in its own runtimes.",
+            "Leave --benchmark-binary out, or name a phone or a board with --device.",
+        )
+    options = {} if benchmark_binary is None else {"benchmark_binary": benchmark_binary}
+    device: Device = make() if kind == "host" else make(name, **options)
     return device
