@@ -16,8 +16,9 @@ from dsconvert.converter.core.progress import silent
 from dsconvert.deploy.costs.forms import form_of
 from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices import android
-from dsconvert.deploy.devices.adb import AdbDevice, binary_place, split_outputs
+from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.adb_shell import listed
+from dsconvert.deploy.devices.benchmark_turns import split_outputs
 from dsconvert.deploy.devices.device import Case, Job, Report
 from dsconvert.deploy.devices.elf import architecture
 from dsconvert.deploy.latency import compare, summarize

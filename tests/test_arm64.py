@@ -26,7 +26,7 @@ def test_files_run_there_and_have_no_latency(tmp_path, monkeypatch):
 
     monkeypatch.setattr(BoardDevice, "measure", kept)
     board = arm64_board(tmp_path / "board")
-    monkeypatch.setattr(sys.modules["dsconvert.deploy.profile"], "open_device", lambda name: board)
+    monkeypatch.setattr(sys.modules["dsconvert.deploy.profile"], "open_device", lambda *name: board)
     measurements = profile(paths, device="ssh:arm64", runs=5, warmup=1, min_seconds=0.0)
 
     (report,) = reports

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from board_cases import case_of, expected, save_block
 from dsconvert.converter.core.errors import InputError
+from dsconvert.deploy.devices import by_binary
 from dsconvert.deploy.devices.board import measure_on
 from dsconvert.deploy.devices.device import Job, Report
 from dsconvert.deploy.devices.names import open_device
@@ -516,3 +517,84 @@ class TestSpace:
         result = in_background(lambda: device.measure(Job(cases=tuple(files), **QUICK)))()
         assert "no space is left" in str(result)
         assert list(small.iterdir()) == []
+
+
+@needs_sshd
+class TestBinary:
+    """Boards without Python: a program of ours runs the files, here one that only pretends to."""
+
+    @pytest.fixture
+    def binary(self, tmp_path, monkeypatch):
+        """A shell script; what processor it is for, we say."""
+        path = tmp_path / "my benchmark_model"
+        fake = Path(__file__).with_name("fake_benchmark_model.py")
+        path.write_text(
+            f"""#!/bin/sh
+export FAKE_TROUBLE='[]' FAKE_OUTPUT=new FAKE_PHONE={tmp_path}
+[ -e {tmp_path}/slow ] && sleep 1000
+exec {sys.executable} {fake} "$@"
+"""
+        )
+        monkeypatch.setattr(by_binary, "architecture", lambda path: os.uname().machine)
+        return path
+
+    def test_no_python_is_needed(self, board, files, binary, tmp_path):
+        larger = tmp_path / "larger.tflite"
+        larger.write_bytes(files[0].path.read_bytes() + bytes(1000))
+        cases = (files[0], replace(files[0], path=larger))
+        none = replaced(board.programs / "python3", "#!/bin/sh\nexit 127\n")
+        with none:
+            device = SshDevice("ssh:board", benchmark_binary=binary)
+            info = device.describe()
+            report = device.measure(Job(cases=cases, per_op=True, **QUICK))
+        assert list(info.runtimes) == ["benchmark_model"]
+        assert (info.architecture, info.cores) == (os.uname().machine, os.cpu_count())
+        assert info.cpu == SshDevice("ssh:board").describe().cpu
+        assert info.system == SshDevice("ssh:board").describe().system
+        assert report.info == info
+        assert report.before.load is not None
+        for case, timed in zip(cases, report.files, strict=True):
+            assert timed.failure == ""
+            assert len(timed.samples_ms) == 10
+            np.testing.assert_array_equal(timed.outputs[0], expected(files[0])[0])
+            size = case.path.stat().st_size / 1e3  # its times are the sizes of the files
+            assert timed.samples_ms[0] == pytest.approx(size, abs=0.05)
+            assert [one.type for one in timed.operators] == ["CONV_2D", "SOFTMAX"]
+        order = (tmp_path / "order").read_text().split()[2:22]  # after a start of each
+        assert [sorted(order[i : i + 2]) for i in range(0, 20, 2)] == [["0", "1"]] * 10
+
+    def test_refusals(self, board, files, binary, tmp_path, monkeypatch):
+        device = SshDevice("ssh:board", benchmark_binary=binary)
+        with pytest.raises(InputError, match=r"benchmark_model runs \.tflite files only"):
+            device.measure(Job(cases=(files[1],), **QUICK))
+        with pytest.raises(InputError, match="missing does not exist or is no file"):
+            SshDevice("ssh:board", benchmark_binary=tmp_path / "missing").describe()
+        monkeypatch.setattr(by_binary, "architecture", lambda path: "riscv64")
+        with pytest.raises(InputError, match=f"is for riscv64; ssh:board is {os.uname().machine}"):
+            device.measure(Job(cases=(files[0],), **QUICK))
+
+    def test_it_does_not_start(self, board, files, binary):
+        binary.write_bytes(b"\x7fELF" + bytes(60))
+        device = SshDevice("ssh:board", benchmark_binary=binary)
+        with pytest.raises(InputError, match="does not start on ssh:board") as refused:
+            device.measure(Job(cases=(files[0],), **QUICK))
+        assert refused.value.hint == "It is built for another architecture."
+
+    def test_time_is_up(self, board, files, binary, tmp_path):
+        """The program is ended there, and taken away."""
+        (tmp_path / "slow").touch()
+        device = SshDevice("ssh:board", benchmark_binary=binary, timeout=1)
+        with pytest.raises(InputError, match="it was stopped after 1 s"):
+            device.measure(Job(cases=(files[0],), **QUICK))
+        assert not [
+            path
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if f"{board.temporary}/dsconvert.".encode() in cmdline(path)
+        ]
+
+
+def cmdline(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""

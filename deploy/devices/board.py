@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -22,7 +23,9 @@ from dsconvert.converter.core.progress import Progress, silent
 from ..runner.__main__ import FULL, REFUSED, STOPPED
 from ..runner.engines import NAMES
 from ..runner.timing import MAX_RUNS
+from . import by_binary
 from .device import DeviceInfo, Job, Report
+from .linked import Linked
 from .pack import TOO_OLD, packed_runner
 from .transport import Connect, Lost, PutFailed, Transport
 from .wire import Wired, unwire, wire
@@ -56,6 +59,8 @@ class BoardDevice:
             is one, else ``python3``.
         folder: The folder there in which a temporary one is made; by default ``$TMPDIR`` or /tmp.
         timeout: Seconds that a job may take there.
+        benchmark_binary: A program `benchmark_model` for it, to run .tflite files where there is
+            no Python.
     """
 
     def __init__(
@@ -66,12 +71,14 @@ class BoardDevice:
         python: str | None = None,
         folder: str | None = None,
         timeout: float = _RUN_S,
+        benchmark_binary: Path | None = None,
     ) -> None:
         self._name = name
         self._connect = connect
         self._python = python
         self._folder = folder
         self._timeout = timeout
+        self._binary = benchmark_binary
 
     @property
     def name(self) -> str:
@@ -87,8 +94,12 @@ class BoardDevice:
 
         async def ask() -> DeviceInfo:
             async with self._connect() as link, self._at(link) as folder:
+                if self._binary is not None:
+                    return await self._beside(link, by_binary.describe, self._binary)
                 return (await self._ready(link, folder))[1]
 
+        if self._binary is not None:
+            by_binary.check((), self._binary)
         return wait(ask())
 
     def measure(self, job: Job, progress: Progress = silent) -> Report:
@@ -128,6 +139,8 @@ class BoardDevice:
         settings = [replace(job, cases=(), min_seconds=0.0) for job in jobs]
         if any(one != settings[0] for one in settings):
             raise ValueError("jobs of one visit have the same settings")
+        if self._binary is not None:
+            return await self._visit_by_binary(self._binary, jobs, progress)
         wired = wire(jobs, startup=startup, max_runs=max_runs)
         async with self._connect() as link, self._at(link) as folder:
             python, info = await self._ready(link, folder)
@@ -137,6 +150,35 @@ class BoardDevice:
             with progress(f"Measuring on {self.name}", count) as advance:
                 ended = await self._run(link, folder, python, advance)
             return await self._reports(link, folder, jobs, wired, info, ended)
+
+    async def _visit_by_binary(
+        self, binary: Path, jobs: Sequence[Job], progress: Progress
+    ) -> list[Report]:
+        """Measure with a program of ours, where there is no Python."""
+        by_binary.check(jobs, binary)
+        sizes = (case.path.stat().st_size for job in jobs for case in job.cases)
+        needs = binary.stat().st_size + sum(sizes) + _MIB
+        async with self._connect() as link, self._at(link) as folder:
+            await self._check_space(link, folder, needs)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return [
+                        await self._beside(link, by_binary.measure, folder, binary, job, progress)
+                        for job in jobs
+                    ]
+            except TimeoutError as error:
+                raise InputError(
+                    f"{self.name}: it was stopped after {self._timeout:g} s.",
+                    "Ask for fewer --runs.",
+                ) from error
+
+    async def _beside(self, link: Transport, work: Callable[..., T], *arguments: Any) -> T:
+        """Call something that wants one answer after the other, in a thread."""
+        machine = Linked(self.name, link, asyncio.get_running_loop())
+        try:
+            return await asyncio.to_thread(work, machine, *arguments)
+        finally:
+            await machine.close()
 
     @asynccontextmanager
     async def _at(self, link: Transport) -> AsyncIterator[str]:
@@ -218,9 +260,7 @@ class BoardDevice:
         Raises:
             InputError: If there is not, also when that turns out on the way.
         """
-        free = await link.free_bytes(folder)
-        if free is not None and free < needs:
-            raise self._full(folder, free, needs)
+        await self._check_space(link, folder, needs)
         for name, content in files.items():
             try:
                 await link.put(content, f"{folder}/{name}")
@@ -233,6 +273,11 @@ class BoardDevice:
                     f"{self.name}: cannot write in {folder} there: {error}",
                     "See that its disk is neither full nor read-only.",
                 ) from error
+
+    async def _check_space(self, link: Transport, folder: str, needs: int) -> None:
+        free = await link.free_bytes(folder)
+        if free is not None and free < needs:
+            raise self._full(folder, free, needs)
 
     def _full(self, folder: str, free: int, needs: int) -> InputError:
         return InputError(

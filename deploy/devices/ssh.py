@@ -55,11 +55,17 @@ class SshDevice(BoardDevice):
         python: str | None = None,
         folder: str | None = None,
         timeout: float = 3600.0,
+        benchmark_binary: Path | None = None,
     ) -> None:
         address = parse_name(name)
         require("asyncssh", "ssh", "to reach boards by ssh")
         super().__init__(
-            name, partial(_connected, name, address), python=python, folder=folder, timeout=timeout
+            name,
+            partial(_connected, name, address),
+            python=python,
+            folder=folder,
+            timeout=timeout,
+            benchmark_binary=benchmark_binary,
         )
 
 

@@ -11,8 +11,14 @@ from typing import Any
 
 from .transport import Done, Lost, PutFailed
 
-_END_S = 5.0
-"""What a command that shall end gets for doing so."""
+_END_S = 3.0
+"""What a command that shall end gets for doing so, by itself and then by a signal."""
+_MARK = "dsconvert-process"
+_START = f'echo "{_MARK} $$"; exec "$@"'
+"""A login script may print before; what comes after this line is the command's."""
+_KILL = 'read -r stat < "/proc/$1/stat" && set -- ${stat##*) } && kill -s TERM -- "-$3"'
+"""Ends all that a command has started: its process group is the third word after its name. Not by
+a signal over the connection, which OpenSSH refuses where the server and the user are the same."""
 
 
 class SshTransport:
@@ -34,13 +40,17 @@ class SshTransport:
     ) -> Done:
         """Run a command; see `Transport.run`. Every word reaches it as it is: shlex quotes it."""
         with self._watched():
-            process = await self._connection.create_process(
-                shlex.join(command), encoding="utf-8", errors="replace"
-            )
+            process = await self._process(["sh", "-c", _START, "sh", *command])
+            number = ""
             lines: list[str] = []
 
             async def listen() -> None:
+                nonlocal number
                 async for line in process.stdout:
+                    if not number:
+                        mark, _, rest = line.strip().partition(" ")
+                        number = rest if mark == _MARK else ""
+                        continue
                     lines.append(line)
                     if on_line is not None:
                         on_line(line)
@@ -49,7 +59,7 @@ class SshTransport:
                 _, complaints = await asyncio.gather(listen(), process.stderr.read())
                 await process.wait_closed()
             except asyncio.CancelledError:
-                await _end(process)
+                await self._end(process, number)
                 raise
             finally:
                 process.close()
@@ -98,6 +108,23 @@ class SshTransport:
                 return None
             return int(found.bavail) * int(found.frsize)
 
+    async def _process(self, command: Sequence[str]) -> Any:
+        return await self._connection.create_process(
+            shlex.join(command), encoding="utf-8", errors="replace"
+        )
+
+    async def _end(self, process: Any, number: str) -> None:
+        """End a command: the runner by a line, anything else by a signal, and wait for it."""
+        with suppress(Exception):  # whatever is wrong with the connection: it is over
+            process.stdin.write("stop\n")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    await process.wait_closed()
+                    return
+            async with asyncio.timeout(_END_S):
+                await (await self._process(["sh", "-c", _KILL, "sh", number])).wait()
+                await process.wait_closed()
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Say in one way that the connection is gone."""
@@ -110,12 +137,3 @@ class SshTransport:
             raise Lost(
                 f"{self._name}: the connection was lost: {reason}", "Is the board still on?"
             ) from error
-
-
-async def _end(process: Any) -> None:
-    """End a command: the runner by a line, anything else by a signal, and wait for it."""
-    with suppress(Exception):  # whatever is wrong with the connection: it is over
-        async with asyncio.timeout(_END_S):
-            process.stdin.write("stop\n")
-            process.terminate()
-            await process.wait_closed()
