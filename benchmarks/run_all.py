@@ -28,6 +28,7 @@ WITH_DATA = (
     "planner",
     "quantize",
     "profiler",
+    "npu",
 )
 """Scripts that read --models and --data."""
 ALONE = ("blocks", "scale", "onnx_scale")
