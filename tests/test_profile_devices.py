@@ -193,6 +193,15 @@ class TestHost:
         assert one.weight_bytes == 64 * 8 * 4
         assert one.activation_bytes == (64 + 8) * 4
 
+    def test_what_is_not_installed_leaves_the_times(self, tmp_path, monkeypatch) -> None:
+        path = save_model(tmp_path / "m.onnx")
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        (one,) = profile([path], runs=1, min_seconds=0)
+        assert one.latency is not None
+        assert one.gmacs_per_s is None
+        for figure in (one.macs, one.weight_bytes, one.activation_bytes):
+            assert figure.startswith("unavailable: onnx is needed to read .onnx files")
+
     def test_it_may_be_emulated_itself(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr("dsconvert.deploy.runner.emulation.is_emulated", lambda: True)
         (one,) = profile([save_model(tmp_path / "m.onnx")], runs=1, min_seconds=0)
