@@ -47,6 +47,16 @@ class Board:
         return (self.folder / "log").read_text().count("Accepted publickey")
 
     @property
+    def processes(self) -> list[str]:
+        """The commands there that work in its folder for temporary files."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended
+                words = process.read_bytes().decode(errors="replace").split("\0")
+                found += [" ".join(words)] if f"{self.temporary}/dsconvert." in str(words) else []
+        return found
+
+    @property
     def leftovers(self) -> list[str]:
         """What of ours lies there."""
         return sorted(path.name for path in self.temporary.iterdir())

@@ -60,6 +60,7 @@ def board(server, client, monkeypatch):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     yield server
     assert server.leftovers == []
+    wait_until(lambda: server.processes == [])
 
 
 @contextmanager
@@ -340,7 +341,7 @@ class TestRefusals:
 
 def runner_of(board) -> int:
     """The process of the runner that measures on a board, once it does."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -378,7 +379,7 @@ def in_background(work):
 
 def wait_for_start(board):
     """Until the runner has written a report, with the first file's start in it."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         for report in board.temporary.glob("dsconvert.*/report.json"):
             if report.read_text().count("load_ms") == 2:
@@ -388,7 +389,7 @@ def wait_for_start(board):
 
 
 def wait_until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -417,9 +418,9 @@ class TestEnds:
             assert "the runner was killed" in timed.failure
 
     def test_time_is_up(self, board, files):
-        device = SshDevice("ssh:board", timeout=3)
+        device = SshDevice("ssh:board", timeout=5)
         report = device.measure(Job(cases=tuple(files), **LONG))
-        assert [timed.failure for timed in report.files] == ["it was stopped after 3 s"] * 2
+        assert [timed.failure for timed in report.files] == ["it was stopped after 5 s"] * 2
         assert report.files[0].startup.load_ms > 0
 
     def test_ctrl_c(self, board, files, client):
@@ -586,15 +587,4 @@ exec {sys.executable} {fake} "$@"
         device = SshDevice("ssh:board", benchmark_binary=binary, timeout=1)
         with pytest.raises(InputError, match="it was stopped after 1 s"):
             device.measure(Job(cases=(files[0],), **QUICK))
-        assert not [
-            path
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if f"{board.temporary}/dsconvert.".encode() in cmdline(path)
-        ]
-
-
-def cmdline(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it has ended
-        return b""
+        assert board.processes == []
