@@ -42,7 +42,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Settings and caches of our own, and neither adb nor phones."""
     monkeypatch.setenv("DSCONVERT_DEVICES", str(tmp_path / "devices.toml"))
     monkeypatch.setenv("DSCONVERT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))  # this machine may have an adb
     monkeypatch.delenv("ADB", raising=False)
     return tmp_path
 
