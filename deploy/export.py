@@ -16,7 +16,7 @@ from dsconvert.converter.core.progress import Progress, silent
 from dsconvert.converter.onnx_graph.save import data_path
 
 from . import rejected, writing
-from .export_options import Options, checked_format
+from .export_options import Options, RangeChoice, checked_format
 from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx, write
@@ -26,7 +26,6 @@ from .samples import check_inputs, count_samples, random_count, random_inputs
 from .types import (
     Artifact,
     Calibration,
-    CalibrationMethod,
     Format,
     Metadata,
     Quantization,
@@ -59,7 +58,7 @@ def export(
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
     calibration_source: str = "",
-    calibration_method: CalibrationMethod = "minmax",
+    calibration_method: RangeChoice = "auto",
     allow_random: bool = False,
     allow_flex: bool = False,
     keep_io: bool = True,
@@ -95,7 +94,8 @@ def export(
         output_names: What to call the outputs in the file; by default as in the model.
         calibration_source: What the calibration data are called in the file.
         calibration_method: How .onnx activations get their ranges: from the least to the greatest
-            value, by KL divergence, or by percentiles.
+            value, by KL divergence, or by percentiles; "auto": by the first or the last, whichever
+            gives outputs of higher SQNR.
         allow_random: Whether int8 may be calibrated on random numbers where there are no data; the
             file and the artifact say so.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
@@ -171,7 +171,7 @@ def export(
                     source=called_data or "calibration data",
                     samples=len(calibration[0]),
                     random=random,
-                    method=calibration_method,
+                    method=written.method,
                 )
             packages = _packages(format, source)
             metadata = Metadata(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from dsconvert.converter.core.errors import InputError
 
@@ -16,6 +16,10 @@ _ALLOWED: dict[Format, tuple[Quantization, ...]] = {
     # ONNX Runtime has no 16-bit integer convolution for CPUs.
     "onnx": ("none", "float16", "dynamic", "int8", "int8-float-io"),
 }
+
+RangeChoice = CalibrationMethod | Literal["auto"]
+"""How activations of .onnx files get their ranges; "auto": by minmax, or by percentile where that
+gives outputs of higher SQNR."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Options:
     """
 
     quantize: Quantization
-    method: CalibrationMethod = "minmax"
+    method: RangeChoice = "auto"
     allow_flex: bool = False
     keep_io: bool = True
     refinement: Refinement = OFF
@@ -42,14 +46,15 @@ class Options:
         Raises:
             InputError: With the option and where it belongs.
         """
-        if self.method not in get_args(CalibrationMethod):
+        methods = ("auto", *get_args(CalibrationMethod))
+        if self.method not in methods:
             raise InputError(
                 f"there is no calibration method {self.method!r}.",
-                f"Allowed: {', '.join(get_args(CalibrationMethod))}.",
+                f"Allowed: {', '.join(methods)}.",
             )
         static = format == "onnx" and self.quantize in ("int8", "int8-float-io")
         for wrong, option, where in (
-            (self.method != "minmax" and not static, "--calibration-method", "int8 .onnx files"),
+            (self.method != "auto" and not static, "--calibration-method", "int8 .onnx files"),
             (self.allow_flex and format != "tflite", "--allow-flex", ".tflite files"),
             (
                 not self.keep_io and (format, self.quantize) != ("onnx", "float16"),

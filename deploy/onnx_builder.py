@@ -23,7 +23,7 @@ from .types import CalibrationMethod
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-_SAMPLES = 32
+_SAMPLES = 256
 """Samples that means come from."""
 
 
@@ -34,18 +34,25 @@ class OnnxBuilder:
     Attributes:
         source: The float32 file, prepared for quantization, whole in itself.
         calibration: One array per input, (n, ...), as the file takes them.
-        method: How activations get their ranges.
         folder: For files on the way.
+        method: How activations get their ranges.
+        other: How else they might.
     """
 
     source: Path
     calibration: tuple[Array, ...]
     folder: Path
     method: CalibrationMethod = "minmax"
+    other: CalibrationMethod | None = None
 
     @classmethod
     def of(
-        cls, source: Path, calibration: Sequence[Array], folder: Path, method: CalibrationMethod
+        cls,
+        source: Path,
+        calibration: Sequence[Array],
+        folder: Path,
+        method: CalibrationMethod,
+        other: CalibrationMethod | None = None,
     ) -> OnnxBuilder:
         """A builder that can tell all nodes apart: those without a name of their own get one."""
         onnx = require("onnx", "onnx", "to write .onnx files")
@@ -55,7 +62,7 @@ class OnnxBuilder:
             node.name = names[key(node)]
         path = folder / f"named-{source.name}"
         onnx.save(model, path)
-        return cls(path, tuple(calibration), folder, method)
+        return cls(path, tuple(calibration), folder, method, other)
 
     @property
     def suffix(self) -> str:
@@ -84,6 +91,10 @@ class OnnxBuilder:
         path = self.folder / f"balanced-{self.source.name}"
         onnx.save(new, path)
         return replace(self, source=path), notes
+
+    def otherwise(self) -> OnnxBuilder | None:
+        """A builder whose activations get their ranges in another way; None for no other."""
+        return None if self.other is None else replace(self, method=self.other, other=None)
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with biases that keep each channel's mean; how many changed.

@@ -1,8 +1,8 @@
 """The best of several static int8 files of one model: each trick is kept only where it helps.
 
-Scales inside pairs (`converter.balancing`), biases that make up for what rounding shifts, and
-layers left in float are tried one after the other; whether one helps is decided by the SQNR of the
-network's outputs on images that no range came from.
+Scales inside pairs (`converter.balancing`), ranges without the rarest values, biases that make up
+for what rounding shifts, and layers left in float are tried one after the other; whether one helps
+is decided by the SQNR of the network's outputs on images that no range came from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from dsconvert.converter.core.errors import InputError
@@ -23,6 +23,7 @@ from dsconvert.converter.core.predictor import Array, Predictor
 from .layer_types import LayerReport
 from .layers import layer_report
 from .runtimes import open_runtime
+from .types import CalibrationMethod
 
 HELD_OUT = 0.2
 """The share of the calibration data that choose, and give no ranges."""
@@ -70,10 +71,12 @@ class Refined:
     Attributes:
         notes: What was tried, with its figures, and what was kept.
         layers: The report, if one was asked for.
+        method: How activations got their ranges.
     """
 
     notes: tuple[str, ...]
     layers: LayerReport | None = None
+    method: CalibrationMethod = "minmax"
 
 
 class Builder(Protocol):
@@ -83,6 +86,10 @@ class Builder(Protocol):
     def suffix(self) -> str:
         """Of its files."""
 
+    @property
+    def method(self) -> CalibrationMethod:
+        """How activations get their ranges."""
+
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
         """Write the int8 file; ``in_float`` names layers as a `LayerReport` does."""
 
@@ -91,6 +98,9 @@ class Builder(Protocol):
 
     def balanced(self) -> tuple[Builder, tuple[str, ...]] | None:
         """A builder of the model with equal ranges inside its pairs; None without pairs."""
+
+    def otherwise(self) -> Builder | None:
+        """A builder whose activations get their ranges in another way; None for no other."""
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with corrected biases; how many layers have other ones."""
@@ -146,6 +156,15 @@ def refine(builder: Builder, path: Path, held_out: HeldOut, wish: Refinement) ->
         return _Search(builder, Path(name), held_out, wish).run(path)
 
 
+class _Made(NamedTuple):
+    """A file, who made it, what it is worth, and what its user should know."""
+
+    builder: Builder
+    path: Path
+    sqnr: float
+    notes: tuple[str, ...] = ()
+
+
 @dataclass
 class _Search:
     builder: Builder
@@ -156,7 +175,7 @@ class _Search:
     made: int = 0
 
     def run(self, path: Path) -> Refined:
-        best, sqnr = self._gauged()
+        best, sqnr = self._started()
         full = self._new()
         wanted = self.wish.keep_float
         if self.wish.correct_biases or wanted or self.wish.report:
@@ -166,9 +185,8 @@ class _Search:
         if wanted:
             best = self._in_float(best, sqnr, full, wanted)
         shutil.copyfile(best, path)
-        if not self.wish.report:
-            return Refined(tuple(self.notes))
-        return Refined(tuple(self.notes), layer_report(full, path, self._looked_at()))
+        layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
+        return Refined(tuple(self.notes), layers, self.builder.method)
 
     def _looked_at(self) -> list[Array]:
         return [array[:_LOOKED_AT] for array in self.held_out.inputs]
@@ -183,24 +201,38 @@ class _Search:
         self.notes += [text for text in said if text not in self.notes]
         return path, self.held_out.sqnr(path)
 
-    def _gauged(self) -> tuple[Path, float]:
+    def _started(self) -> tuple[Path, float]:
+        """The file with the better kind of ranges, each with equal ones inside pairs or not."""
+        chosen = self._gauged(self.builder)
+        other = self.builder.otherwise()
+        if other is not None:
+            second = self._gauged(other)
+            kept = second.sqnr > chosen.sqnr + _GAIN_DB
+            self.notes.append(
+                f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR "
+                f"{second.sqnr:.1f} dB, {chosen.sqnr:.1f} dB by {self.builder.method}"
+            )
+            chosen = second if kept else chosen
+        self.builder = chosen.builder
+        self.notes += [note for note in chosen.notes if note not in self.notes]
+        return chosen.path, chosen.sqnr
+
+    def _gauged(self, builder: Builder) -> _Made:
         """The file with or without equal ranges inside the pairs."""
-        found = None if self.wish.gauge == "off" else self.builder.balanced()
+        found = None if self.wish.gauge == "off" else builder.balanced()
         if found is None:
-            return self._write(self.builder)
+            return _Made(builder, *self._write(builder))
         balanced, said = found
-        after = self._write(balanced)
+        after = _Made(balanced, *self._write(balanced), said)
         if self.wish.gauge == "on":
-            self.builder = balanced
-            self.notes += said
             return after
-        before = self._write(self.builder)
-        figures = f"SQNR {before[1]:.1f} dB without, {after[1]:.1f} dB with it"
-        kept = after[1] > before[1] + _GAIN_DB
-        self.notes += [*said, f"gauge {'kept' if kept else 'not kept'}: {figures}"]
-        if kept:
-            self.builder = balanced
-        return after if kept else before
+        before = _Made(builder, *self._write(builder))
+        kept = after.sqnr > before.sqnr + _GAIN_DB
+        told = (
+            f"gauge {'kept' if kept else 'not kept'}: SQNR {before.sqnr:.1f} dB without, "
+            f"{after.sqnr:.1f} dB with it"
+        )
+        return (after if kept else before)._replace(notes=(*said, told))
 
     def _corrected(self, best: Path, sqnr: float, full: Path) -> tuple[Path, float]:
         """The file with the biases that make up for shifted means, if that helps."""

@@ -18,10 +18,11 @@ from . import tflite
 from .keras_source import KerasSource
 from .quiet import captured
 from .runtime import first_line
+from .tflite_pack import with_own_buffers
 from .tflite_values import TfliteValues
-from .types import Quantization
+from .types import CalibrationMethod, Quantization
 
-_SAMPLES = 32
+_SAMPLES = 256
 """Samples that means come from."""
 
 
@@ -45,6 +46,14 @@ class TfliteBuilder:
     def suffix(self) -> str:
         """Of its files."""
         return ".tflite"
+
+    @property
+    def method(self) -> CalibrationMethod:
+        """How activations get their ranges: the converter knows one way."""
+        return "minmax"
+
+    def otherwise(self) -> None:
+        """There is no other."""
 
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
         """Write the quantized file; one with layers in float takes and gives floats."""
@@ -79,10 +88,12 @@ class TfliteBuilder:
         """
         samples = [array[:_SAMPLES] for array in self.calibration]
         original = TfliteValues(full)
-        content = bytearray(quantized.read_bytes())
+        linear = TfliteValues(quantized).linear
+        biases = [layer.bias for name, layer in linear.items() if name in original.linear]
+        content = bytearray(with_own_buffers(quantized.read_bytes(), biases))
         path.write_bytes(content)
         changed = 0
-        for name in [n for n in TfliteValues(path).linear if n in original.linear]:
+        for name in [name for name in linear if name in original.linear]:
             file = TfliteValues(path)
             shift = _mean(original, name, samples) - _mean(file, name, samples)
             bias = file.linear[name].bias

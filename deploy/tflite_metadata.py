@@ -17,9 +17,8 @@ from typing import Any
 from dsconvert.converter.core.errors import InputError, require
 
 from .tflite_names import shorten
+from .tflite_pack import packed
 
-_ALIGNMENT = 16
-"""Bytes at which the schema has tensors start (force_align)."""
 _LARGEST = 2**31 - 2**26
 """Bytes that a flatbuffer can be packed to anew; larger files keep their tensors behind it."""
 _CONVENTION = "TFLITE_METADATA"
@@ -60,7 +59,7 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
         )
         _put(schema, model, _CONVENTION, _labels_of_output(output))
     shorten(model)
-    path.write_bytes(_packed(schema, model, len(data)) + _archive(labels))
+    path.write_bytes(packed(model, len(data)) + _archive(labels))
 
 
 def read(path: Path, name: str) -> bytes | None:
@@ -86,33 +85,6 @@ def _put(schema: Any, model: Any, name: str, content: bytes) -> None:
         return
     model.buffers.append(schema.BufferT(data=data))
     model.metadata.append(schema.MetadataT(name=name.encode(), buffer=len(model.buffers) - 1))
-
-
-def _packed(schema: Any, model: Any, size: int) -> bytes:
-    """The model as a flatbuffer whose tensors are aligned.
-
-    The schema's own packing forgets the alignment, without which runtimes copy the weights or
-    refuse them.
-    """
-    flatbuffers = require("flatbuffers", "keras", "to write .tflite files")
-
-    class Aligned(schema.BufferT):  # type: ignore[misc]
-        def Pack(self, builder: Any) -> int:  # noqa: N802
-            if self.data is None or not len(self.data):
-                return int(super().Pack(builder))
-            count = len(self.data)
-            builder.StartVector(1, count, _ALIGNMENT)
-            head = builder.head = builder.head - count
-            builder.Bytes[head : head + count] = bytes(self.data)
-            data = builder.EndVector()
-            schema.BufferStart(builder)
-            schema.BufferAddData(builder, data)
-            return int(schema.BufferEnd(builder))
-
-    model.buffers = [Aligned(b.data, b.offset, b.size) for b in model.buffers]
-    builder = flatbuffers.Builder(size + (1 << 16))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
 
 
 def _archive(labels: Sequence[str]) -> bytes:

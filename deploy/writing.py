@@ -20,10 +20,10 @@ from .onnx_static import quantize_static
 from .refine import HeldOut, Refined, refine
 from .speed import time_ratio
 from .tflite_builder import TfliteBuilder
-from .types import Format
+from .types import CalibrationMethod, Format
 
 _CHEAP = 16 << 20
-"""Bytes of a file up to which it is worth converting the model once more to compare times."""
+"""Bytes of a file up to which it is worth making it once more to compare times or ranges."""
 
 
 _LARGE = 1 << 30
@@ -158,6 +158,7 @@ def _quantized(
     original = onnx.load_model(source.path, load_external_data=False)
     notes: tuple[str, ...] = ()
     layers = None
+    method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
     if options.quantize == "float16":
         proto = onnx_reduce.to_float16(onnx.load_model(source.path), keep_io=options.keep_io)
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
@@ -167,20 +168,22 @@ def _quantized(
             onnx_reduce.quantize_dynamic(ready, raw, external=source.external)
         else:
             assert calibration is not None
-            large = _total(source.path) > _LARGE
+            size = _total(source.path)
+            large = size > _LARGE
             if large and (options.refinement.keep_float or options.refinement.report):
                 raise InputError(
                     f"{source.path.name} is too large for its layers to be looked at.",
                     "Leave --keep-float and --report out.",
                 )
             if held_out is None or large:
-                quantize_static(
-                    ready, raw, calibration, method=options.method, external=source.external
-                )
+                quantize_static(ready, raw, calibration, method=method, external=source.external)
             else:
-                maker = OnnxBuilder.of(ready, calibration, folder, options.method)
+                cheap = options.method == "auto" and size <= _CHEAP
+                other: CalibrationMethod | None = "percentile" if cheap else None
+                maker = OnnxBuilder.of(ready, calibration, folder, method, other)
                 refined = refine(maker, raw, held_out, options.refinement)
                 notes, layers = (*notes, *refined.notes), refined.layers
+                method = refined.method
             if not _quantizes(onnx.load_model(raw, load_external_data=False)):
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
@@ -198,7 +201,7 @@ def _quantized(
             f"{path.name} was not kept, it is not valid: {error}",
             "Try another quantization, and please report the model.",
         ) from error
-    return Refined(notes, layers)
+    return Refined(notes, layers, method)
 
 
 def _quantizes(proto: object) -> bool:

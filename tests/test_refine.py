@@ -62,15 +62,21 @@ class Written:
 
     suffix = ".onnx"
 
-    def __init__(self, table, name="plain"):
-        self.table, self.name = table, name
+    def __init__(self, table, name="plain", method="minmax"):
+        self.table, self.name, self.method = table, name, method
 
     def write(self, path, in_float=()):
         path.write_text(",".join([self.name, *in_float]))
         return ()
 
     def balanced(self):
-        return Written(self.table, "balanced"), ("gauge: 1 pair",)
+        name = self.name.replace("plain", "balanced")
+        return Written(self.table, name, self.method), ("gauge: 1 pair",)
+
+    def otherwise(self):
+        if "plain percentile" not in self.table:
+            return None
+        return Written(self.table, "plain percentile", "percentile")
 
     def corrected(self, full, quantized, path):
         path.write_text(quantized.read_text() + "+biases")
@@ -111,6 +117,33 @@ def test_what_does_not_help_is_not_kept(table, kept, tmp_path):
     )
     assert ("layers kept" in told) == kept.endswith("biases")
     assert "10.0 dB without" in told
+    assert done.method == "minmax"
+
+
+@pytest.mark.parametrize(
+    ("plain", "balanced", "kept", "method"),
+    [
+        (10, 11, "balanced", "minmax"),
+        (10, 13, "balanced percentile", "percentile"),
+        (13, 10, "plain percentile", "percentile"),
+        (12.01, 10, "balanced", "minmax"),
+    ],
+)
+def test_ranges_of_either_kind_with_and_without_the_gauge(plain, balanced, kept, method, tmp_path):
+    table = {"plain": 10, "balanced": 12}
+    table |= {"plain percentile": plain, "balanced percentile": balanced}
+    held_out = Figures((), ())
+    held_out.table.clear()
+    held_out.table.update(table)
+    wish = Refinement(correct_biases=False)
+    done = refine(Written(table), tmp_path / "best.onnx", held_out, wish)
+    assert (tmp_path / "best.onnx").read_text() == kept
+    assert done.method == method
+    other = max(plain, balanced)
+    verdict = "kept" if method == "percentile" else "not kept"
+    told = f"ranges by percentile {verdict}: SQNR {other:.1f} dB, 12.0 dB by minmax"
+    assert told in done.notes
+    assert f"gauge {'kept' if 'balanced' in kept else 'not kept'}" in " ".join(done.notes)
 
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
@@ -134,6 +167,35 @@ def test_corrected_biases_take_back_a_shift(small, digits, tmp_path, kind):
     assert sqnr(small, bad, unseen) < sqnr(small, good, unseen) - 4
     assert builder.corrected(full, bad, new) == 3  # two 1×1 convolutions and the dense layer
     assert sqnr(small, new, unseen) > sqnr(small, good, unseen) - 1
+
+
+def test_biases_that_share_their_zeros_are_corrected_apart(digits, tmp_path):
+    """The second pair of a sum has no bias: the converter stores one of zeros for all of them."""
+    from dsconvert.deploy.keras_source import read_source
+    from dsconvert.deploy.tflite_builder import TfliteBuilder
+    from dsconvert.deploy.tflite_values import TfliteValues
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = start = layers.Input((8, 8, 1))
+    for name in ("one", "two", "three"):
+        x = layers.Conv2D(6, 1, use_bias=False, activation="relu", name=name)(x)
+    model = keras.Model(start, x)
+    images = digits[0][:64]
+    builder = TfliteBuilder(read_source(model, None), (images,))
+    full, plain, new = (tmp_path / f"{name}.tflite" for name in ("full", "plain", "new"))
+    builder.write_float(full)
+    builder.write(plain)
+    file = TfliteValues(plain)
+    biases = [layer.bias for layer in file.linear.values()]
+    content = bytearray(plain.read_bytes())
+    assert len({file.stored(content, bias).ctypes.data for bias in biases}) == 1
+    assert builder.corrected(full, plain, new) == 3
+    file, content = TfliteValues(new), bytearray(new.read_bytes())
+    stored = [file.stored(content, layer.bias) for layer in file.linear.values()]
+    assert len({array.ctypes.data for array in stored}) == 3
+    before, after = (sqnr(model, path, digits[0][1400:]) for path in (plain, new))
+    assert after > before - 1
 
 
 def _spoil(good, bad) -> None:

@@ -78,10 +78,10 @@ def show_fidelity(console: Console, output: OutputFidelity, samples: int, what: 
 )
 @click.option(
     "--calibration-method",
-    type=click.Choice(["minmax", "entropy", "percentile"]),
-    default="minmax",
+    type=click.Choice(["auto", "minmax", "entropy", "percentile"]),
+    default="auto",
     show_default=True,
-    help="How int8 .onnx files get their ranges.",
+    help="How int8 .onnx files get their ranges; auto: minmax or percentile, as is better.",
 )
 @click.option(
     "--allow-random",
