@@ -219,6 +219,8 @@ def _push(device: dict[str, Any], words: list[str]) -> int:
     if target.name == "benchmark_model":
         starts = "/dev/null" if "noexec" in trouble else "/bin/sh"
         script = f'exec "$FAKE_PYTHON" -S "{HERE / "fake_benchmark_model.py"}" "$@"\n'
+        if "other processor" in trouble:  # with exit code 1, unlike other shells
+            script = 'echo "/system/bin/sh: $0: not executable: 64-bit ELF file"; exit 1\n'
         target.write_text(f"#!{starts}\n{script}")
         if "lost bit" not in trouble and "chmod does nothing" not in trouble:
             target.chmod(target.stat().st_mode | stat.S_IXUSR)

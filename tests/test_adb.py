@@ -160,6 +160,7 @@ def test_what_phones_do_and_is_put_right(plug: Plug, tmp_path: Path, trouble: li
         ("chmod does nothing", "cannot be made executable", "/data/local/tmp"),
         ("noexec", "can't execute: Permission denied", "noexec"),
         ("cannot link", "CANNOT LINK EXECUTABLE", "static build"),
+        ("other processor", "not executable: 64-bit ELF file", "another architecture"),
         ("vanishes", "push benchmark_model", "cable"),
     ],
 )

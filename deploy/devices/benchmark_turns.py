@@ -32,6 +32,8 @@ ROUNDS = 10
 PROCESS_S = 300.0
 _MAX_SECONDS = 60.0
 _CANNOT_RUN = (126, 127)
+_NOT_STARTED = ("CANNOT LINK EXECUTABLE", "not executable: ")
+"""What Android's linker and shell say of what they then leave with exit code 1, as --help does."""
 
 
 class Machine(Protocol):
@@ -259,7 +261,7 @@ def install(machine: Machine, binary: Path, folder: str, better: str) -> str:
             f"Its file system keeps no permissions; use a folder like {better}.",
         )
     tried = machine.shell(program, "--help", timeout_s=PROCESS_S)
-    if tried.code in _CANNOT_RUN or "CANNOT LINK EXECUTABLE" in tried.text:
+    if tried.code in _CANNOT_RUN or any(words in tried.text for words in _NOT_STARTED):
         said = line_of(tried)
         if "Permission denied" in said:
             hint = f"{folder} is mounted noexec; use a folder like {better}."
