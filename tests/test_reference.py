@@ -153,6 +153,36 @@ def test_published_layers(
         assert ratio == pytest.approx(1 / filters + 1 / kernel**2, rel=1e-12)
 
 
+SHARES = {
+    # Howard et al., Table 2, in % of the Mult-Adds and of the parameters. For 3×3 convolutions it
+    # prints 1.19 % of the Mult-Adds: all four would add up to 99.29, with 1.91 they are 100.01.
+    "1×1": (94.86, 74.59),
+    "depthwise": (3.06, 1.06),
+    "3×3": (1.91, 0.02),
+    "dense": (0.18, 24.33),
+}
+
+
+def test_where_mobilenets_cost_is() -> None:
+    found = inspect(build("mobilenet", reference("mobilenet").settings(separable=True)))
+    assert found.macs is not None
+    assert found.kernels is not None
+    assert found.dense_macs is not None
+    ours = {"1×1": [0, 0], "3×3": [0, 0], "dense": [found.dense_macs, 1024 * 1000]}
+    for row in found.convolutions:
+        if row.spec is not None:
+            kind = ours["1×1" if row.spec.taps == 1 else "3×3"]
+            kind[0] += conv_macs(row.spec) or 0
+            kind[1] += conv_params(row.spec)
+    whole = (found.macs, found.kernels)
+    ours["depthwise"] = [whole[i] - sum(own[i] for own in ours.values()) for i in (0, 1)]
+    for kind, printed in SHARES.items():
+        shares = tuple(
+            round(100 * own / all_, 2) for own, all_ in zip(ours[kind], whole, strict=True)
+        )
+        assert shares == printed, kind
+
+
 def as_printed(ours: float, printed: float) -> float:
     """Rounded to the digits that are printed: three significant ones above 100,000, else two."""
     if printed < 1e5:
