@@ -15,7 +15,7 @@ def shorten(model: Any) -> None:
     """Rename the tensors inside an unpacked model; the inputs and outputs keep their names.
 
     A name keeps what it ends in, and the operation with the weights, which tells the layer. Names
-    stay different from one another.
+    stay different from one another: weights get a number where an operator's output has the name.
 
     Args:
         model: A ``ModelT``; changed in place.
@@ -23,7 +23,9 @@ def shorten(model: Any) -> None:
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
         taken = {graph.tensors[index].name for index in ends}
-        for index, tensor in enumerate(graph.tensors):
+        made = [index for operator in graph.operators for index in operator.outputs]
+        for index in dict.fromkeys([*made, *range(len(graph.tensors))]):
+            tensor = graph.tensors[index]
             if index not in ends and tensor.name:
                 tensor.name = _free(_short(tensor.name.decode(errors="replace")), taken)
                 taken.add(tensor.name)

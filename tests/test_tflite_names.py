@@ -13,9 +13,12 @@ from dsconvert.deploy.tflite_names import shorten
 from dsconvert.deploy.values import layer_name
 
 
-def graph(names, inputs=(), outputs=()):
+def graph(names, inputs=(), outputs=(), made=()):
     tensors = [SimpleNamespace(name=name.encode()) for name in names]
-    return SimpleNamespace(tensors=tensors, inputs=list(inputs), outputs=list(outputs))
+    operators = [SimpleNamespace(outputs=[index]) for index in made]
+    return SimpleNamespace(
+        tensors=tensors, inputs=list(inputs), outputs=list(outputs), operators=operators
+    )
 
 
 def renamed(*names, **ends):
@@ -40,6 +43,11 @@ def test_names_stay_different_and_tell_their_layer():
     short = renamed(*names)
     assert len({*short}) == 3
     assert [layer_name(name) for name in short] == [layer_name(name) for name in names]
+
+
+def test_what_an_operator_makes_has_the_name_itself():
+    assert renamed("a/b", "functional_1/a/b") == ["a/b", "a/b1"]
+    assert renamed("a/b", "functional_1/a/b", made=[1]) == ["a/b1", "a/b"]
 
 
 def test_inputs_and_outputs_keep_theirs():
