@@ -226,7 +226,7 @@ def _time(desk: planning.Desk, plan: Plan) -> Timed | None:
         return None
     rewritten = workshop.build(desk.rewrite(plan, fitted=False).model, "rewritten")
     low = high = None
-    if workshop.target.on_host:
+    if not workshop.target.estimated:
         first, second = workshop.profile(original, rewritten)
         before, after = first.latency.p50_ms, second.latency.p50_ms
         low, high = second.comparison.low, second.comparison.high
