@@ -198,9 +198,11 @@ class TestMeasuring:
 
             looking = threading.Thread(target=look)
             looking.start()
-            reports = measure_on([*devices, SshDevice("ssh:[127.0.0.1]:1")], job)
-            done.set()
-            looking.join()
+            try:
+                reports = measure_on([*devices, SshDevice("ssh:[127.0.0.1]:1")], job)
+            finally:
+                done.set()
+                looking.join()
             assert other.leftovers == []
         assert (2, 1) in seen
         *reports, failed = reports
