@@ -34,13 +34,14 @@ class FitOptions:
         tolerance: Stop when a sweep lowers the objective by less than this share of Var(y).
         ridge: λ as a share of the mean of the diagonal of C.
         shifts: How far below the mean of its input the ReLU of a MobileNet block may cut, in
-            standard deviations.
+            standard deviations. At 0 the half of what the pair makes is lost, which was worse than
+            1 also after training.
     """
 
     sweeps: int = 30
     tolerance: float = 3e-5
     ridge: float = 1e-3
-    shifts: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
+    shifts: tuple[float, ...] = (1.0, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
