@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from dsconvert.converter.core.errors import require
 from dsconvert.converter.core.files import check_writable, sha256
 from dsconvert.converter.core.predictor import Array
 from dsconvert.converter.onnx_graph.save import all_tensors, data_path, save
 
+from . import rejected
 from .export import tools
+from .metadata import stamp_onnx
+from .onnx_source import write
 from .runtimes import open_runtime
-from .types import Artifact, Quantization, VerifiedOn
-from .verify import verify
+from .types import Artifact, Metadata, Quantization, VerifiedOn
+from .verify import judge, refused
 
 _INLINE = 1024
 """Bytes up to which a tensor stays in the model's own file where there are external data."""
@@ -50,11 +54,20 @@ def place_onnx(
 
     Raises:
         InputError: If a file exists or cannot be written.
-        GateFailed: If the outputs differ too much; the threshold is in `verify`.
+        GateFailed: If the outputs differ too much; the threshold is in `verify`. The file is then
+            kept under another name, with its report.
     """
     onnx = require("onnx", "onnx", "to write .onnx files")
     path = Path(path)
     check_writable(path, overwrite=overwrite)
+    quantize: Quantization = "float16" if _holds_float16(model) else "none"
+    metadata = Metadata(
+        tools=tools("keras", "onnx", "onnxruntime", "dsconvert"),
+        source_sha256=source_sha256,
+        quantization=quantize,
+        verified_on=verified_on,
+    )
+    stamp_onnx(model, metadata)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         folder = Path(name)
         trial = folder / path.name
@@ -69,26 +82,32 @@ def place_onnx(
             model = onnx.load_model(trial, load_external_data=False)
         else:
             save(model, None, trial, overwrite=False)
-        stored: Quantization = "float16" if _holds_float16(model) else "none"
-        fidelity = verify(trial, names, references, inputs, stored, verified_on)
-        runtime = open_runtime(trial)
+        verdict = judge(trial, names, references, inputs, quantize)
+        runtime = open_runtime(trial) if verdict.runs else None
+        artifact = Artifact(
+            path=str(path),
+            format="onnx",
+            quantization=quantize,
+            size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+            sha256=sha256(trial),
+            source_sha256=source_sha256,
+            tools=metadata.tools,
+            inputs=() if runtime is None else runtime.inputs,
+            outputs=() if runtime is None else runtime.outputs,
+            fidelity=verdict.fidelity,
+            verified_on=verified_on,
+            samples=len(inputs[0]),
+            failures=verdict.failures,
+            notes=notes,
+        )
+        if verdict.failures:
+            error = refused(verdict, path.name, quantize, verified_on)
+            stamp_onnx(model, msgspec.structs.replace(metadata, rejected=True))
+            write(model, trial, external=False)  # what is in the file beside stays there
+            error.hint = f"{error.hint} {rejected.keep(trial, path, artifact)}".strip()
+            raise error
         save(model, folder, path, overwrite=overwrite)
-    written = [path, *([data_path(path)] if external else [])]
-    return Artifact(
-        path=str(path),
-        format="onnx",
-        quantization=stored,
-        size_bytes=sum(file.stat().st_size for file in written),
-        sha256=sha256(path),
-        source_sha256=source_sha256,
-        tools=tools("keras", "onnx", "onnxruntime", "dsconvert"),
-        inputs=runtime.inputs,
-        outputs=runtime.outputs,
-        fidelity=fidelity,
-        verified_on=verified_on,
-        samples=len(inputs[0]),
-        notes=notes,
-    )
+    return msgspec.structs.replace(artifact, sha256=sha256(path))
 
 
 def _holds_float16(model: Any) -> bool:

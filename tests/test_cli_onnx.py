@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 from dsconvert.converter.cli import main, onnx_models, options
+from dsconvert.deploy.metadata import read_metadata
 from onnx import helper, numpy_helper
 
 FIT = "--data data.npz --scale 1/255"
@@ -163,15 +164,17 @@ def done(arguments: str, folder: Path) -> Any:
     return json.loads(result.stdout)
 
 
-def refused(arguments: str, folder: Path, code: int, *parts: str) -> None:
-    before = sorted(path.name for path in folder.iterdir())
+def refused(
+    arguments: str, folder: Path, code: int, *parts: str, left: tuple[str, ...] = ()
+) -> None:
+    before = {path.name for path in folder.iterdir()}
     result = call(arguments, folder)
     assert isinstance(result.exception, SystemExit), result.output
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
     for part in parts:
         assert part in result.stderr
-    assert sorted(path.name for path in folder.iterdir()) == before
+    assert {path.name for path in folder.iterdir()} == before | set(left)
 
 
 def sha(path: Path) -> str:
@@ -455,9 +458,16 @@ class TestFinetune:
 
         monkeypatch.setattr(Imported, "write_back", damaged)
         command = "export model.keras --like model.onnx -o damaged_back.onnx"
-        refused(command, folder, 1, "damaged_back.onnx was not kept", "random inputs", "relative")
+        left = ("damaged_back.rejected.onnx", "damaged_back.rejected.json")
+        not_kept = "damaged_back.onnx was not kept"
+        refused(command, folder, 1, not_kept, "random inputs", "relative", *left, left=left)
         real_data = "--calibration data.npz --scale 1/255"
-        refused(f"{command} {real_data}", folder, 1, "damaged_back.onnx was not kept", "report")
+        refused(f"{command} {real_data}", folder, 1, not_kept, "report")
+        kept = read_metadata(folder / "damaged_back.rejected.onnx")
+        assert kept is not None
+        assert kept.rejected
+        report = json.loads((folder / "damaged_back.rejected.json").read_text())
+        assert "relative" in report["failures"][0]
 
     @pytest.mark.parametrize(
         ("arguments", "parts"),
@@ -532,6 +542,10 @@ class TestExport:
         assert record["format"] == "onnx"
         assert record["source_sha256"] == sha(folder / "moved.keras")
         assert record["fidelity"][0]["relative_error"] < 1e-5
+        said = read_metadata(folder / output)
+        assert said is not None
+        assert (said.source_sha256, said.rejected) == (record["source_sha256"], False)
+        assert {"dsconvert", "onnx"} < said.tools.keys()
         back, original = names(folder / output), names(folder / like)
         assert back == original
         x = stored(folder)
