@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from dsconvert.converter.core.errors import InputError
+from dsconvert.converter.core.errors import DsconvertError, InputError
 from dsconvert.converter.core.files import sha256
 from dsconvert.converter.core.layout import arrange, choose
 from dsconvert.converter.core.predictor import Array
@@ -50,7 +50,7 @@ class Opened(NamedTuple):
 def profile(
     paths: Sequence[str | Path],
     *,
-    device: str = HOST,
+    device: str | Sequence[str] = HOST,
     benchmark_binary: str | Path | None = None,
     runtime: str | None = None,
     threads: int = 1,
@@ -75,7 +75,8 @@ def profile(
     Args:
         paths: The files; the first is the one the others are compared with.
         device: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", or a name of which the figures
-            are estimated from the files: one of Vela's accelerators, or "mcu".
+            are estimated from the files: one of Vela's accelerators, or "mcu". Several boards and
+            phones are measured side by side; one that fails leaves the others alone.
         benchmark_binary: TFLite's program `benchmark_model`, built for a phone or for a board, to
             run .tflite files there; by default what devices.toml or dsconvert's cache has.
         runtime: "litert" or "ort", to be sure that the files are run by it; None for what each
@@ -93,24 +94,27 @@ def profile(
         progress: Told of one step per file, then of one for the timing.
 
     Returns:
-        One measurement per file, in the order given.
+        One measurement per file, in the order given; of several devices, device by device.
 
     Raises:
         InputError: If a file, an option, the inputs or the device cannot be used; before anything
-            is measured.
+            is measured. Of several devices, if all fail.
         MissingExtra: If a runtime, or what reaches the device, is not installed.
     """
     files = [Path(path) for path in paths]
     _check_options(files, runtime, threads, runs, warmup)
     program = {} if benchmark_binary is None else {"benchmark_binary": Path(benchmark_binary)}
-    if program and is_estimated(device):
+    names = [device] if isinstance(device, str) else list(device)
+    estimated = next((name for name in names if is_estimated(name)), None)
+    if program and estimated:
         raise InputError(
-            f"{device} is estimated: no program runs.", "Leave --benchmark-binary out."
+            f"{estimated} is estimated: no program runs.", "Leave --benchmark-binary out."
         )
-    if is_estimated(device):
-        return _estimated(files, device, cpus, per_op)
-    target = open_device(device, **program)
-    on_host = device == HOST
+    _check_together(names)
+    if estimated:
+        return _estimated(files, estimated, cpus, per_op)
+    targets = [open_device(name, **program) for name in names]
+    on_host = names == [HOST]
     if cpus and on_host:
         check_cpus(cpus, usable_cpus())
     opened = [_open(path, inputs, seed, threads, on_host) for path in files]
@@ -124,16 +128,70 @@ def profile(
         seed=seed,
         per_op=per_op,
     )
-    report = target.measure(job, progress)
-    said = doubts(report.info, report.before, report.after, threads, len(job.cpus))
+    if len(targets) == 1:
+        return _records(opened, targets[0].measure(job, progress), job, inputs is None)
+    from .devices.board import measure_on  # asyncio takes its time to import
+
+    reports = measure_on(targets, job, progress)
+    failures = [report for report in reports if isinstance(report, DsconvertError)]
+    if len(failures) == len(reports):
+        raise failures[0]
+    found: list[Measurement] = []
+    for target, report in zip(targets, reports, strict=True):
+        if isinstance(report, DsconvertError):
+            found += [_unreached(one.case.path, target.name, report, job) for one in opened]
+        else:
+            found += _records(opened, report, job, inputs is None)
+    return found
+
+
+def _records(opened: Sequence[Opened], report: Report, job: Job, random: bool) -> list[Measurement]:
+    """One device's records, compared with the first of them."""
+    said = doubts(report.info, report.before, report.after, job.threads, len(job.cpus))
     notes = [*said, *report.notes]
-    if inputs is None:
+    if random:
         notes.append("run on random inputs")
     measurements = [
         _measurement(one, timed, report, job, notes)
         for one, timed in zip(opened, report.files, strict=True)
     ]
-    return [measurements[0], *(_compared(measurements[0], m, seed) for m in measurements[1:])]
+    first, *others = measurements
+    return [first, *(_compared(first, other, job.seed) for other in others)]
+
+
+def _unreached(path: Path, device: str, error: DsconvertError, job: Job) -> Measurement:
+    """The record of a file on a device that failed as a whole."""
+    runtime = runtime_for(path)
+    return Measurement(
+        path=str(path),
+        sha256=sha256(path),
+        size_bytes=path.stat().st_size,
+        runtime=runtime.name,
+        runtime_version="",
+        cpu="",
+        threads=job.threads,
+        batch=1,
+        warmup=job.warmup,
+        runs=0,
+        startup=None,
+        latency=None,
+        cpus=job.cpus,
+        failure=" ".join(filter(None, (f"{device}: {error.message}", error.hint))),
+    )
+
+
+def _check_together(names: Sequence[str]) -> None:
+    """Refuse devices that cannot be measured side by side."""
+    if not names:
+        raise InputError("no device to measure on.", "Name one, or leave --device out.")
+    alone = [name for name in names if name == HOST or is_estimated(name)]
+    if len(names) > 1 and alone:
+        raise InputError(
+            f"{alone[0]} does not go with other devices, got {', '.join(names)}.",
+            "Only boards and phones are measured side by side.",
+        )
+    if len({*names}) < len(names):
+        raise InputError(f"a device is named twice: {', '.join(names)}.")
 
 
 def _check_options(

@@ -45,6 +45,59 @@ def test_profile(board, tmp_path):
     assert "ssh:board: " in shown.stdout
 
 
+def test_several_devices_side_by_side(board, tmp_path):
+    """Each compares its own files; one that fails says why and leaves the others alone."""
+    home = tmp_path / "home"
+    first, other = (save_block(tmp_path / name, "litert") for name in ("first", "other"))
+    with started(tmp_path / "second", home, "second") as second:
+        devices = ("--device", "ssh:board", "--device", "ssh:second")
+        gone = ("--device", "ssh:[127.0.0.1]:1")
+        result = call("profile", first, other, *devices, *gone, "--runs", 10, "--json")
+        shown = call("profile", first, *devices, *gone, "--runs", 10)
+        assert second.leftovers == []
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    paths = [str(first), str(other)]
+    assert [one["path"] for one in found] == 3 * paths
+    assert [one["device"] and one["device"]["name"] for one in found] == [
+        *("ssh:board", "ssh:board", "ssh:second", "ssh:second"),
+        *(None, None),
+    ]
+    assert [bool(one["comparison"]) for one in found] == [
+        *(False, True),
+        *(False, True),
+        *2 * [False],
+    ]
+    assert all(one["latency"]["p50_ms"] > 0 for one in found[:4])
+    assert all(one["failure"].startswith("ssh:[127.0.0.1]:1: ") for one in found[4:])
+    assert shown.exit_code == 0, shown.output
+    for part in ("ssh:board: ", "ssh:second: ", "failed: ssh:[127.0.0.1]:1: "):
+        assert part in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        (("host", "ssh:board"), "host does not go with other devices"),
+        (("ssh:board", "mcu"), "mcu does not go with other devices"),
+        (("ssh:board", "ssh:board"), "named twice"),
+    ],
+)
+def test_devices_that_do_not_go_together(devices, told, tmp_path):
+    path = save_block(tmp_path / "one", "litert")
+    result = call("profile", path, *(word for name in devices for word in ("--device", name)))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
+def test_all_devices_fail(board, tmp_path):
+    path = save_block(tmp_path / "one", "litert")
+    gone = ("--device", "ssh:[127.0.0.1]:1", "--device", "ssh:[127.0.0.1]:2")
+    result = call("profile", path, *gone)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "127.0.0.1" in result.stderr
+
+
 def test_no_traceback(board, tmp_path):
     path = save_block(tmp_path / "one", "litert")
     (tmp_path / "home/.ssh/known_hosts").write_text("")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,25 @@ class Cpus(click.ParamType[tuple[int, ...]]):
 
 
 def show(console: Console, result: list[Measurement]) -> None:
+    """What each device found."""
+    for number, (_, found) in enumerate(groupby(result, key=_device)):
+        if number:
+            console.print()
+        _show_device(console, list(found))
+
+
+def _device(one: Measurement) -> str:
+    """The device's name; empty for one that was not reached, and for estimates."""
+    return "" if one.device is None else one.device.name
+
+
+def _show_device(console: Console, result: list[Measurement]) -> None:
     """The times, one line per file; then everything else; then the operators."""
     if result[0].estimate is not None:
         _show_estimates(console, result)
     else:
-        console.print(_where(result[0]))
+        if result[0].cpu:
+            console.print(_where(result[0]))
         _show_times(console, result)
         _show_figures(console, result)
     for one in result:
@@ -187,11 +202,13 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
 @click.argument("files", nargs=-1, required=True, type=options.MODEL, metavar="FILE...")
 @click.option(
     "--device",
-    default="host",
+    "devices",
+    default=("host",),
+    multiple=True,
     show_default=True,
     metavar="NAME",
     help="host, ssh:[USER@]HOST[:PORT], adb[:SERIAL] or a name that you gave one (see devices); "
-    "by estimate: mcu, ethos-u55-128 ….",
+    "by estimate: mcu, ethos-u55-128 …. Several boards and phones run side by side.",
 )
 @click.option(
     "--benchmark-binary",
@@ -215,7 +232,7 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
 @terminal.speaks(show)
 def profile(
     files: tuple[Path, ...],
-    device: str,
+    devices: tuple[str, ...],
     benchmark_binary: Path | None,
     runtime: str | None,
     threads: int,
@@ -255,7 +272,7 @@ def profile(
         ).inputs
     return run(
         files,
-        device=device,
+        device=devices,
         benchmark_binary=benchmark_binary,
         runtime=runtime,
         threads=threads,
