@@ -18,16 +18,7 @@ from dsconvert.converter.core.progress import Progress
 from . import android
 from .adb_shell import Phone, choose, inside
 from .benchmark_model import NAME
-from .benchmark_turns import (
-    PROCESS_S,
-    ROUNDS,
-    Turns,
-    install,
-    line_of,
-    stop,
-    timed,
-    version_of,
-)
+from .benchmark_turns import PROCESS_S, line_of, measure_in_turns, stop, version_of
 from .device import DeviceInfo, Job, MachineState, Report
 from .elf import architecture, architecture_of_abi
 
@@ -104,33 +95,18 @@ class AdbDevice:
         said = android.properties(phone)
         binary = self._find_binary(android.abis(said))
         info = android.describe(self.name, said, {NAME: version_of(binary)})
-        rounds = min(ROUNDS, job.runs)
-        steps = len(job.cases) * (1 + rounds + job.per_op)
-        with self._workplace(phone) as folder, progress("Profiling", steps) as advance:
-            program = install(phone, binary, folder, FOLDER)
-            run = Turns(phone, program, folder, job, rounds, self._process_s)
-            before = android.state(phone, job.cpus)
-            files = [run.bring(case, i) for i, case in enumerate(job.cases)]
-            for file in files:
-                run.start_up(file)
-                advance()
-            run.rounds(files, advance)
-            if job.per_op:
-                for file in files:
-                    run.operators(file)
-                    advance()
-            after = android.state(phone, job.cpus)
-        return Report(
-            info=info,
-            before=before,
-            after=after,
-            files=tuple(timed(file, version_of(binary)) for file in files),
-            notes=(
-                f"{rounds} processes of {NAME} per file in turns; a sample is one process: the "
-                "median of its invocations, or their average where it prints no median",
-                f"{NAME} prints no version: it is known by the hash of the file",
-            ),
-        )
+        with self._workplace(phone) as folder:
+            return measure_in_turns(
+                phone,
+                folder,
+                binary,
+                job,
+                progress,
+                info=info,
+                state=lambda: android.state(phone, job.cpus),
+                better=FOLDER,
+                process_s=self._process_s,
+            )
 
     def _find_binary(self, abis: Sequence[str]) -> Path:
         """The program for a phone that runs these ABIs, checked for its architecture."""

@@ -11,7 +11,7 @@ import math
 import random
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,12 +20,21 @@ import numpy as np
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.files import sha256
 from dsconvert.converter.core.predictor import Array
-from dsconvert.converter.core.progress import Advance
+from dsconvert.converter.core.progress import Advance, Progress
 
 from ..runtime import decode, encode
 from .adb_shell import Said, TooSlow, inside
 from .benchmark_model import NAME, BenchmarkModelResult, InputFile, arguments, parse
-from .device import Case, Job, OperatorTime, Startup, Timed
+from .device import (
+    Case,
+    DeviceInfo,
+    Job,
+    MachineState,
+    OperatorTime,
+    Report,
+    Startup,
+    Timed,
+)
 
 ROUNDS = 10
 """Processes per file: enough for an interval, few enough for what starting one takes."""
@@ -205,6 +214,63 @@ class Turns:
             file.outputs = split_outputs(local.read_bytes(), file.case)
         if file.outputs is None:
             file.notes.append("its outputs have other sizes than the file says: not compared")
+
+
+def measure_in_turns(
+    machine: Machine,
+    folder: str,
+    binary: Path,
+    job: Job,
+    progress: Progress,
+    *,
+    info: DeviceInfo,
+    state: Callable[[], MachineState],
+    better: str,
+    process_s: float = PROCESS_S,
+) -> Report:
+    """Bring the program and the files to a machine, and run them there.
+
+    Args:
+        machine: Where.
+        folder: Our folder there.
+        binary: The program, here.
+        job: What to measure.
+        progress: Told of a step per process.
+        info: What the machine is.
+        state: Says how it is doing.
+        better: A folder there from which programs do start.
+        process_s: How long one process may take.
+
+    Raises:
+        InputError: If the program does not start there.
+    """
+    rounds = min(ROUNDS, job.runs)
+    steps = len(job.cases) * (1 + rounds + job.per_op)
+    with progress(f"Measuring on {info.name}", steps) as advance:
+        program = install(machine, binary, folder, better)
+        turns = Turns(machine, program, folder, job, rounds, process_s)
+        before = state()
+        files = [turns.bring(case, i) for i, case in enumerate(job.cases)]
+        for file in files:
+            turns.start_up(file)
+            advance()
+        turns.rounds(files, advance)
+        if job.per_op:
+            for file in files:
+                turns.operators(file)
+                advance()
+        after = state()
+    return Report(
+        info=info,
+        before=before,
+        after=after,
+        files=tuple(timed(file, version_of(binary)) for file in files),
+        notes=(
+            f"{rounds} processes of {NAME} per file in turns; a sample is one process: the "
+            "median of its invocations, or their average where it prints no median",
+            f"{NAME} prints no version: it is known by the hash of the file",
+        ),
+    )
 
 
 def split_outputs(data: bytes, case: Case) -> tuple[Array, ...] | None:

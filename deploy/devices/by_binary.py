@@ -10,7 +10,7 @@ from dsconvert.converter.core.progress import Progress
 
 from . import linux_files
 from .benchmark_model import NAME
-from .benchmark_turns import PROCESS_S, ROUNDS, Turns, install, timed, version_of
+from .benchmark_turns import measure_in_turns, version_of
 from .device import DeviceInfo, Job, Report
 from .elf import architecture
 from .linked import Linked
@@ -73,31 +73,13 @@ def measure(machine: Linked, folder: str, binary: Path, job: Job, progress: Prog
     Raises:
         InputError: If the program does not start there.
     """
-    info = describe(machine, binary)
-    rounds = min(ROUNDS, job.runs)
-    steps = len(job.cases) * (1 + rounds + job.per_op)
-    with progress(f"Measuring on {machine.serial}", steps) as advance:
-        program = install(machine, binary, folder, "~ (as TMPDIR there)")
-        turns = Turns(machine, program, folder, job, rounds, PROCESS_S)
-        before = linux_files.state(machine.script(linux_files.ASK).text, job.cpus)
-        files = [turns.bring(case, i) for i, case in enumerate(job.cases)]
-        for file in files:
-            turns.start_up(file)
-            advance()
-        turns.rounds(files, advance)
-        if job.per_op:
-            for file in files:
-                turns.operators(file)
-                advance()
-        after = linux_files.state(machine.script(linux_files.ASK).text, job.cpus)
-    return Report(
-        info=info,
-        before=before,
-        after=after,
-        files=tuple(timed(file, version_of(binary)) for file in files),
-        notes=(
-            f"{rounds} processes of {NAME} per file in turns; a sample is one process: the "
-            "median of its invocations, or their average where it prints no median",
-            f"{NAME} prints no version: it is known by the hash of the file",
-        ),
+    return measure_in_turns(
+        machine,
+        folder,
+        binary,
+        job,
+        progress,
+        info=describe(machine, binary),
+        state=lambda: linux_files.state(machine.script(linux_files.ASK).text, job.cpus),
+        better="~ (as TMPDIR there)",
     )
