@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import layers
 
 FULL_RANK = 25
 """More pairs than any kernel in these tests needs: the rewrite is then exact."""
@@ -35,3 +36,27 @@ def images(*shape, seed=0):
 def model_of(*stack, shape=(8, 8, 6), **more):
     """A Sequential model of these layers; ``more`` goes to its input."""
     return keras.Sequential([keras.Input(shape, **more), *stack])
+
+
+def conv(filters=6, **more):
+    """A 3×3 convolution of the same size, with a bias that is not zero."""
+    return layers.Conv2D(filters, 3, padding="same", bias_initializer="normal", **more)
+
+
+def norm():
+    """A BatchNorm that does something."""
+    return layers.BatchNormalization(
+        gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1),
+        moving_mean_initializer=keras.initializers.RandomNormal(seed=2),
+        moving_variance_initializer=keras.initializers.RandomUniform(0.5, 2, seed=3),
+    )
+
+
+def residual():
+    """Two shortcuts, with and without BatchNorm."""
+    image = keras.Input((8, 8, 6))
+    x = layers.ReLU()(norm()(conv(8, use_bias=False)(image)))
+    y = norm()(conv(8)(layers.ReLU()(norm()(conv(8)(x)))))
+    x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 1)(x), y]))
+    x = layers.GlobalAveragePooling2D()(conv(8)(x) + x)
+    return keras.Model(image, layers.Dense(4, activation="softmax")(x))

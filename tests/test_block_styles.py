@@ -32,7 +32,7 @@ from dsconvert.models import Data, FinetuneSettings, finetune, import_onnx
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
-from keras_checks import images, model_of, outputs
+from keras_checks import conv, images, model_of, outputs, residual
 from numerics import plan_of
 from onnx_native import Net, kinds
 from onnx_native import images as onnx_images
@@ -272,33 +272,12 @@ class TestFit:
 X = images(60, 8, 8, 6)
 
 
-def conv(filters=6, **more):
-    return layers.Conv2D(filters, 3, padding="same", bias_initializer="normal", **more)
-
-
-def norm():
-    return layers.BatchNormalization(
-        gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1),
-        moving_mean_initializer=keras.initializers.RandomNormal(seed=2),
-        moving_variance_initializer=keras.initializers.RandomUniform(0.5, 2, seed=3),
-    )
-
-
 def plain():
     return model_of(conv(8, activation="relu"), conv(4), layers.Flatten(), layers.Dense(3))
 
 
 def without_bias():
     return model_of(conv(8, use_bias=False), layers.ReLU(), conv(4, use_bias=False))
-
-
-def residual():
-    image = keras.Input((8, 8, 6))
-    x = layers.ReLU()(norm()(conv(8, use_bias=False)(image)))
-    y = norm()(conv(8)(layers.ReLU()(norm()(conv(8)(x)))))
-    x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 1)(x), y]))
-    x = layers.GlobalAveragePooling2D()(conv(8)(x) + x)
-    return keras.Model(image, layers.Dense(4, activation="softmax")(x))
 
 
 def first_channels():

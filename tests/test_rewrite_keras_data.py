@@ -7,22 +7,19 @@ from dsconvert.converter import rewrite
 from dsconvert.converter.core import fidelity
 from dsconvert.converter.core.errors import InputError
 from keras import layers, ops
-from keras_checks import assert_same_outputs, images, layers_of, model_of, outputs
+from keras_checks import (
+    assert_same_outputs,
+    conv,
+    images,
+    layers_of,
+    model_of,
+    norm,
+    outputs,
+    residual,
+)
 
 X = images(60, 8, 8, 6)
 HELD_OUT = 12
-
-
-def conv(filters=6, **more):
-    return layers.Conv2D(filters, 3, padding="same", bias_initializer="normal", **more)
-
-
-def norm():
-    return layers.BatchNormalization(
-        gamma_initializer=keras.initializers.RandomUniform(0.5, 2, seed=1),
-        moving_mean_initializer=keras.initializers.RandomNormal(seed=2),
-        moving_variance_initializer=keras.initializers.RandomUniform(0.5, 2, seed=3),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +107,6 @@ def without_bias():
 
 def normalised():
     return model_of(conv(8, use_bias=False), norm(), layers.ReLU(), conv(8), norm(), layers.ReLU())
-
-
-def residual():
-    image = keras.Input((8, 8, 6))
-    x = layers.ReLU()(norm()(conv(8, use_bias=False)(image)))
-    y = norm()(conv(8)(layers.ReLU()(norm()(conv(8)(x)))))
-    x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 1)(x), y]))
-    x = layers.GlobalAveragePooling2D()(conv(8)(x) + x)
-    return keras.Model(image, layers.Dense(4, activation="softmax")(x))
 
 
 def nested():
