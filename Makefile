@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+# A worker per core; tests of one class or file share their fixtures, so they stay together.
 test: setup ## Run the whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses logical --dist loadscope $(ARGS)
 
 lint: setup links ## Style, import rules
 	$(BIN)/ruff check .
