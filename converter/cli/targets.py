@@ -87,9 +87,7 @@ class Workshop:
     def _quantized(self, plain: Path, path: Path, few: Sequence[Array]) -> Path:
         if self.target.precision == "float32":
             return plain
-        from dsconvert.deploy.onnx_static import quantize_static
-
-        quantize_static(plain, path, few)
+        self._export(plain, path, few, "int8")
         return path
 
     def _as_keras(
