@@ -8,6 +8,7 @@ its own, so that one that is brought down leaves the others alone.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -408,10 +409,16 @@ def _try(*arguments: object) -> tuple[Any, str]:
     if done.exit_code == 0:
         return json.loads(done.stdout), ""
     if done.exception is not None and not isinstance(done.exception, SystemExit):
-        return {}, f"{type(done.exception).__name__}: {str(done.exception)[:160]}"
+        return {}, _without_folders(f"{type(done.exception).__name__}: {done.exception}")
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("Error:")] or lines[-1:]
-    return {}, f"exit {done.exit_code}: {errors[0][:240] if errors else 'no message'}"
+    told = errors[0].removeprefix("Error: ") if errors else "no message"
+    return {}, f"exit {done.exit_code}: {_without_folders(told)}"
+
+
+def _without_folders(text: str) -> str:
+    """A message that fits into a table and names no folder of this machine."""
+    return re.sub(r"(?<!\S)/\S*/", "", text)[:240]
 
 
 if __name__ == "__main__":
