@@ -13,7 +13,6 @@ from .types import CalibrationMethod, Format, Quantization
 
 _ALLOWED: dict[Format, tuple[Quantization, ...]] = {
     "tflite": ("none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"),
-    # ONNX Runtime has no 16-bit integer convolution for CPUs.
     "onnx": ("none", "float16", "dynamic", "int8", "int8-float-io"),
 }
 
@@ -92,7 +91,10 @@ def checked_format(
     if quantize not in _ALLOWED[chosen]:
         raise InputError(
             f"cannot write {path} with quantization {quantize!r}: "
-            f".{chosen} allows {', '.join(_ALLOWED[chosen])}."
+            f".{chosen} allows {', '.join(_ALLOWED[chosen])}.",
+            "ONNX Runtime has no 16-bit integer convolution for CPUs: take int8, or .tflite."
+            if (chosen, quantize) == ("onnx", "int16x8")
+            else "",
         )
     if original is None:
         return chosen

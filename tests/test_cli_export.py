@@ -172,7 +172,10 @@ def test_random_numbers_only_when_asked(folder):
     [
         ("digits.onnx --format onnx --quantize int8", ("name the smaller one", "digits-int8.onnx")),
         ("digits.onnx -o x.onnx", ("is an ONNX file already", "--quantize")),
-        ("digits.onnx -o x.onnx --quantize int16x8", (".onnx allows none, float16",)),
+        (
+            "digits.onnx -o x.onnx --quantize int16x8",
+            (".onnx allows none, float16", "no 16-bit integer"),
+        ),
         ("digits.keras -o x.tflite --labels few.txt", ("2 labels", "10 values")),
         ("digits.keras -o x.tflite --labels gap.txt", ("line 2 is empty",)),
         ("digits.keras -o x.tflite --labels none.txt", ("cannot be read",)),
