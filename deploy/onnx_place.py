@@ -106,8 +106,8 @@ def place_onnx(
             write(model, trial, external=False)  # what is in the file beside stays there
             error.hint = f"{error.hint} {rejected.keep(trial, path, artifact)}".strip()
             raise error
-        save(model, folder, path, overwrite=overwrite)
-    return msgspec.structs.replace(artifact, sha256=sha256(path))
+        size = save(model, folder, path, overwrite=overwrite)
+    return msgspec.structs.replace(artifact, sha256=sha256(path), size_bytes=size)
 
 
 def _holds_float16(model: Any) -> bool:

@@ -369,7 +369,7 @@ def in_background(work):
         except Exception as error:
             results.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)  # a test that fails waits for nothing
     thread.start()
 
     def result():
@@ -427,8 +427,10 @@ class TestEnds:
 
     def test_ctrl_c(self, board, files, client):
         script = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's   # what is started by a shell's & ignores it has it ignored
 sys.path.insert(0, sys.argv[1])
 from board_cases import case_of
 from dsconvert.deploy.devices.device import Job
@@ -446,7 +448,10 @@ SshDevice("ssh:board").measure(Job(cases=cases, runs=10**9))
         wait_for_start(board)
         runner = runner_of(board)
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=20)
+        try:
+            _, complaints = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert "KeyboardInterrupt" in complaints
         assert not Path("/proc", str(runner)).exists()
         assert board.leftovers == []
