@@ -430,7 +430,7 @@ class TestEnds:
 import signal
 import sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's   # what is started by a shell's & ignores it has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell's & starts
 sys.path.insert(0, sys.argv[1])
 from board_cases import case_of
 from dsconvert.deploy.devices.device import Job
