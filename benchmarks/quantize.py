@@ -159,8 +159,11 @@ def _result(model: Model, original: Path, path: Path, data: Path) -> str:
     result, reason = _try("verify", original, path, "--data", data, *threshold, *model.scale)
     if reason:
         return reason
-    worst = min(one["sqnr_db"] if one["finite"] else -np.inf for one in result["fidelity"])
-    return f"{worst:.1f} dB"
+    figures = [
+        (np.inf if one["sqnr_db"] is None else one["sqnr_db"]) if one["finite"] else -np.inf
+        for one in result["fidelity"]
+    ]
+    return "equal" if min(figures) == np.inf else f"{min(figures):.1f} dB"
 
 
 def _top1(path: Path, data: Path, *options: object) -> str:
