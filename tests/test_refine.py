@@ -11,6 +11,7 @@ from dsconvert.converter import rewrite
 from dsconvert.converter.core.errors import InputError
 from dsconvert.converter.core.fidelity import compare_output, top_k
 from dsconvert.deploy import export, open_runtime
+from dsconvert.deploy.layer_types import LayerError, LayerReport
 from dsconvert.deploy.refine import HeldOut, Refinement, refine, split
 
 PLAIN = Refinement(gauge="off", correct_biases=False)
@@ -279,6 +280,44 @@ def test_as_few_layers_in_float_as_are_enough(small, digits, tmp_path, kind):
     seen = []
     assert export_with("asked", enough=enough)[0].startswith("2 layers in float")
     assert len(seen) == 3
+
+
+def test_enough_is_asked_of_every_output(tmp_path, monkeypatch):
+    """One output of four is at 3 dB: together they have 9."""
+    ones = np.ones((2, 5))
+    answers = {
+        "plain": (ones + 0.5**0.5, ones, ones, ones),
+        "plain,one": (ones + 0.1, ones, ones, ones),
+        "broken": (np.full((2, 5), np.inf), ones, ones, ones),
+    }
+
+    class Answers:
+        def __init__(self, path):
+            self.predict = lambda inputs: answers[path.read_text()]
+
+    monkeypatch.setattr("dsconvert.deploy.refine.open_runtime", Answers)
+    held_out = HeldOut((), (ones, ones, ones, ones))
+    paths = {name: tmp_path / name.replace(",", "-") for name in answers}
+    for name, path in paths.items():
+        path.write_text(name)
+    decibels = {name: (held_out.sqnr(path), held_out.worst(path)) for name, path in paths.items()}
+    assert decibels["plain"] == pytest.approx((9.03, 3.01), abs=0.01)
+    assert decibels["plain,one"] == pytest.approx((26.02, 20), abs=0.01)
+    assert decibels["broken"] == (-np.inf, -np.inf)
+
+    wish = Refinement(gauge="off", correct_biases=False, keep_float="auto", min_sqnr_db=6)
+    layers = tuple(
+        LayerError(name=name, node=name, op="Conv", signal=1.0, sqnr_db=3.0, finite=True)
+        for name in ("one", "two", "three")
+    )
+    monkeypatch.setattr(
+        "dsconvert.deploy.refine.layer_report",
+        lambda full, path, samples: LayerReport(samples=2, layers=layers, unmatched=0),
+    )
+    answers |= {"plain,two": answers["plain"], "plain,three": answers["plain"]}
+    answers |= {"plain,one,two": answers["plain,one"], "plain,two,three": answers["plain"]}
+    refine(Written({}), tmp_path / "best.onnx", held_out, wish)
+    assert (tmp_path / "best.onnx").read_text() == "plain,one"
 
 
 def test_samples_that_choose_give_no_ranges():
