@@ -60,3 +60,14 @@ def residual():
     x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 1)(x), y]))
     x = layers.GlobalAveragePooling2D()(conv(8)(x) + x)
     return keras.Model(image, layers.Dense(4, activation="softmax")(x))
+
+
+def first_channels():
+    """Channels first, a stride, and one convolution with a BatchNorm behind it."""
+    stack = [
+        layers.Conv2D(8, 3, padding="same", data_format="channels_first"),
+        layers.BatchNormalization(axis=1, moving_mean_initializer="ones"),
+        layers.ReLU(),
+        layers.Conv2D(5, 3, strides=2, use_bias=False, data_format="channels_first"),
+    ]
+    return model_of(layers.Permute((3, 1, 2)), *stack)

@@ -32,7 +32,7 @@ from dsconvert.models import Data, FinetuneSettings, finetune, import_onnx
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
-from keras_checks import conv, images, model_of, outputs, residual
+from keras_checks import conv, first_channels, images, model_of, outputs, residual
 from numerics import plan_of
 from onnx_native import Net, kinds
 from onnx_native import images as onnx_images
@@ -278,16 +278,6 @@ def plain():
 
 def without_bias():
     return model_of(conv(8, use_bias=False), layers.ReLU(), conv(4, use_bias=False))
-
-
-def first_channels():
-    stack = [
-        layers.Conv2D(8, 3, padding="same", data_format="channels_first"),
-        layers.BatchNormalization(axis=1, moving_mean_initializer="ones"),
-        layers.ReLU(),
-        layers.Conv2D(5, 3, strides=2, use_bias=False, data_format="channels_first"),
-    ]
-    return model_of(layers.Permute((3, 1, 2)), *stack)
 
 
 def onnx_network():

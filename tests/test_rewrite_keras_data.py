@@ -10,6 +10,7 @@ from keras import layers, ops
 from keras_checks import (
     assert_same_outputs,
     conv,
+    first_channels,
     images,
     layers_of,
     model_of,
@@ -113,16 +114,6 @@ def nested():
     inner = model_of(conv(5), norm(), layers.ReLU(), shape=(8, 8, 8))
     image = keras.Input((8, 8, 6))
     return keras.Model(image, layers.GlobalMaxPooling2D()(conv(3)(inner(conv(8)(image)))))
-
-
-def first_channels():
-    stack = [
-        layers.Conv2D(8, 3, padding="same", data_format="channels_first"),
-        layers.BatchNormalization(axis=1, moving_mean_initializer="ones"),
-        layers.ReLU(),
-        layers.Conv2D(5, 3, strides=2, use_bias=False, data_format="channels_first"),
-    ]
-    return model_of(layers.Permute((3, 1, 2)), *stack)
 
 
 @pytest.mark.parametrize("pairs", [1, 2])
