@@ -22,8 +22,8 @@ def main() -> None:
 
 def untrained(models: Path, data: Path) -> Iterator[list[Any]]:
     """No labels and no training: 1,000 images for the data method, none for the others."""
-    from dsconvert.converter import rewrite
-    from dsconvert.models import load
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.loading import load
 
     for name in (RESNET8, VGG6):
         model = load(models / name).model

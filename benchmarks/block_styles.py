@@ -32,8 +32,11 @@ def main() -> None:
 
 def compared(path: Path, data: Path) -> Iterator[list[Any]]:
     """One row for each start."""
-    from dsconvert.converter import rewrite
-    from dsconvert.models import FinetuneSettings, finetune, load, load_data
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.data.datasets import load_data
+    from dsconvert.models.loading import load
+    from dsconvert.models.training.finetune import finetune
+    from dsconvert.models.training.settings import FinetuneSettings
 
     teacher: Any = load(path).model
     calibration = images(data)

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from common import machine, table
-from dsconvert.converter.core.blocks import Block
+
+from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice, Figure
 from dsconvert.deploy.costs import Target, measured_costs
 

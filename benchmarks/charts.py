@@ -143,8 +143,8 @@ def epochs(axes: Any, steps: Path) -> None:
 
 def accuracy_macs(axes: Any, steps: Path) -> None:
     """Accuracy against MACs, of all three forms."""
-    from dsconvert.converter import inspect
-    from dsconvert.models import load
+    from dsconvert.converter.inspect import inspect
+    from dsconvert.models.loading import load
 
     names = {
         "vgg-standard": ("standard", OLD),
@@ -171,7 +171,7 @@ def accuracy_macs(axes: Any, steps: Path) -> None:
 
 def mobilenet(axes: Any, steps: Path) -> None:
     """Mult-Adds over α and over ρ, ours against the paper's."""
-    from dsconvert.converter import inspect
+    from dsconvert.converter.inspect import inspect
     from dsconvert.models.reference import BuildSettings, build, reference
 
     printed = [
@@ -199,7 +199,8 @@ def mobilenet(axes: Any, steps: Path) -> None:
 def ratio(axes: Any, steps: Path) -> None:
     """What a pair costs of its convolution: 1/N + 1/k²."""
     import numpy as np
-    from dsconvert.converter.core.cost import conv_macs, pair_macs
+
+    from dsconvert.converter.core.fitting.cost import conv_macs, pair_macs
     from dsconvert.converter.core.types import ConvSpec
 
     filters = np.arange(8, 513)

@@ -111,7 +111,8 @@ def images(data: Path, count: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]
 
 def accuracy(model: Any, data: Path) -> float:
     """Top-1 on the test images, in percent."""
-    from dsconvert.models import evaluate, load_data
+    from dsconvert.models.data.datasets import load_data
+    from dsconvert.models.evaluation.evaluate import evaluate
 
     result = evaluate(model, load_data(data, split="test"))
     assert result.top1 is not None

@@ -42,7 +42,8 @@ def main() -> None:
 def prepare() -> None:
     """The data and the trained model."""
     from digits import train_digits, write_digits
-    from dsconvert.deploy.quiet import captured
+
+    from dsconvert.base.quiet import captured
 
     print("Training a small CNN on scikit-learn's digits …", flush=True)
     write_digits(Path("digits.npz"))

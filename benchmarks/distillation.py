@@ -21,8 +21,11 @@ def main() -> None:
 
 def tuned(models: Path, data: Path) -> Iterator[list[Any]]:
     """The data-fitted start, and the tutorials' fresh one with the same training."""
-    from dsconvert.converter import rewrite
-    from dsconvert.models import FinetuneSettings, finetune, load, load_data
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.data.datasets import load_data
+    from dsconvert.models.loading import load
+    from dsconvert.models.training.finetune import finetune
+    from dsconvert.models.training.settings import FinetuneSettings
 
     teacher: Any = load(models / VGG6).model
     train = load_data(data, split="train")

@@ -18,9 +18,10 @@ def main() -> None:
 
 def measure(path: Path, calibration: Any, folder: Path) -> None:
     """Export every variant, then profile those of one runtime and precision together."""
-    from dsconvert.converter import rewrite
-    from dsconvert.deploy import export, profile
-    from dsconvert.models import load
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.deploy.profiling.profile import profile
+    from dsconvert.models.loading import load
 
     original = load(path).model
     variants = {"original": original}

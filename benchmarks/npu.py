@@ -37,8 +37,9 @@ def main() -> None:
 
 def estimates(path: Path, pictures: Any, folder: Path) -> Iterator[list[str]]:
     """A row per variant."""
-    from dsconvert.converter.core.words import short
-    from dsconvert.deploy import export, profile
+    from dsconvert.base.units import short
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.deploy.profiling.profile import profile
 
     original: dict[str, int] = {}
     for variant, model in variants(path, pictures):
@@ -65,8 +66,8 @@ def estimates(path: Path, pictures: Any, folder: Path) -> Iterator[list[str]]:
 
 def variants(path: Path, pictures: Any) -> Iterator[tuple[str, Any]]:
     """The networks, by the names of `VARIANTS`."""
-    from dsconvert.converter import rewrite
-    from dsconvert.models import load
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.loading import load
 
     model = load(path).model
     yield VARIANTS[0], model

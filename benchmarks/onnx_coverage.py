@@ -76,7 +76,8 @@ def in_tflite(names: list[str]) -> str:
     import numpy as np
     import onnx_graphs
     from backend_cases import cases, differences
-    from dsconvert.models import import_onnx
+
+    from dsconvert.models.onnx_import import import_onnx
 
     found = [case for case, _ in cases() if case.name in names]
     # Of floats where there are such, not spelled out in others, not empty.

@@ -44,9 +44,10 @@ def exact(models: Path, data: Path) -> None:
 
 
 def _exact_rows(folder: Path) -> Iterator[list[Any]]:
-    from dsconvert.converter import inspect, rewrite
-    from dsconvert.converter.core.errors import InputError
-    from dsconvert.models.onnx_file import open_onnx
+    from dsconvert.base.errors import InputError
+    from dsconvert.converter.inspect import inspect
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.formats.onnx.open import open_onnx
 
     for path in sorted(folder.rglob("*.onnx")):
         name = str(path.relative_to(folder))
@@ -65,8 +66,8 @@ def _exact_rows(folder: Path) -> Iterator[list[Any]]:
 
 
 def _difference(before: Any, after: Any, folder: Path) -> float:
-    from dsconvert.converter.core.fidelity import relative_error
-    from dsconvert.converter.onnx_graph.light import session
+    from dsconvert.base.fidelity import relative_error
+    from dsconvert.formats.onnx.checking import session
 
     sessions = [session(model.SerializeToString(), folder) for model in (before, after)]
     rng = np.random.default_rng(0)
@@ -151,7 +152,7 @@ def _top1(file: Path, data: Path, *options: str) -> str:
 
 def run(*arguments: object) -> str:
     """One command, as a user would give it; what it prints on stdout."""
-    code = "from dsconvert.converter.cli import main; main()"
+    code = "from dsconvert.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments), "-q"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -71,8 +71,8 @@ REWRITE = """
 import json, resource, sys, time
 from pathlib import Path
 from dsconvert.converter import rewrite
-from dsconvert.converter.onnx_graph.save import save
-from dsconvert.models.onnx_file import open_onnx
+from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.open import open_onnx
 clock, source = time.process_time, Path(sys.argv[1])
 marks = [clock()]
 file = open_onnx(source)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from common import RESNET8, VGG6, arguments, machine, table
 
+from dsconvert.workflows import model_files
+
 PREPARE = {"scale": None, "mean": None, "std": None, "channels_first": False}
 DESK = {
     "threads": 1,
@@ -57,21 +59,21 @@ def main() -> None:
 
 
 def budgets(models: Path, data: Path) -> None:
-    from dsconvert.converter.cli import planning
+    from dsconvert.cli import plan_options
 
     def rows() -> Iterator[list[Any]]:
         for name, limits in ((RESNET8, ("6.25M", "7M")), (VGG6, ("0.3x",))):
             for limit in limits:
-                goals = planning.as_goals(None, limit, None, None, None)
+                goals = plan_options.as_goals(None, limit, None, None, None)
                 file = models / name
-                with planning.desk(file, goals, calibration=str(data), **DESK) as desk:
-                    images = planning.options.data_for(
+                with plan_options.desk(file, goals, calibration=str(data), **DESK) as desk:
+                    images = plan_options.options.data_for(
                         desk.opened, str(data), split="test", seed=0, labels=True
                     )
-                    original = planning.top1(desk.opened.model, desk.opened, images)
+                    original = plan_options.top1(desk.opened.model, desk.opened, images)
                     plan = desk.prospect.plan(goals)
                     result = desk.rewrite(plan)
-                    top1 = planning.top1(result.model, desk.opened, images)
+                    top1 = plan_options.top1(result.model, desk.opened, images)
                 yield [
                     name,
                     f"≤ {limit}",
@@ -125,15 +127,15 @@ def _speed_rows(models: Path, errors: list[float]) -> Iterator[list[Any]]:
 
 
 def _one_speed(file: Path, runtime: str, errors: list[float]) -> list[str]:
-    from dsconvert.converter.cli import planning
-    from dsconvert.converter.core.errors import DsconvertError
+    from dsconvert.base.errors import DsconvertError
+    from dsconvert.cli import plan_options
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             calibration = _images_for(file, Path(folder))
             chosen = DESK | {"runtime": runtime, "samples": 20, "calibration": calibration}
-            goals = planning.as_goals(None, None, None, None, None)
-            with planning.desk(file, goals, **chosen) as desk:
+            goals = plan_options.as_goals(None, None, None, None, None)
+            with plan_options.desk(file, goals, **chosen) as desk:
                 return _compare(desk, goals, errors)
         except DsconvertError as error:
             return ["", f"– ({error.message[:90]})", "", ""]
@@ -170,6 +172,7 @@ def _ratio(measurement: Any) -> str:
 def _naive(plan: Any) -> Any:
     """Every convolution, the stem included, as one pair with depth_multiplier 2."""
     import msgspec
+
     from dsconvert.converter.core.types import Choice
 
     can = ("kept", "no-gain", "stem", "no-saving")
@@ -185,9 +188,8 @@ def _naive(plan: Any) -> Any:
 
 def _images_for(file: Path, folder: Path) -> str:
     """Smooth random images of the shape that a model takes; their values do not change its time."""
-    from dsconvert.converter.cli import options
 
-    opened = options.open_model(file, True, None)
+    opened = model_files.open_model(file, True, None)
     rng = np.random.default_rng(0)
     arrays = {}
     for name, shape in zip(opened.input_names, opened.input_shapes, strict=True):
@@ -206,16 +208,16 @@ def _images_for(file: Path, folder: Path) -> str:
 
 
 def targets(models: Path, data: Path) -> None:
-    from dsconvert.converter.cli import planning
+    from dsconvert.cli import plan_options
 
     file = models / RESNET8
-    goals = planning.as_goals(None, None, None, None, 0.25)
+    goals = plan_options.as_goals(None, None, None, None, 0.25)
     plans, rows = {}, []
     for name, target in TARGETS.items():
-        with planning.desk(file, goals, calibration=str(data), **DESK | target) as desk:
+        with plan_options.desk(file, goals, calibration=str(data), **DESK | target) as desk:
             plans[name] = desk.prospect.plan(goals)
     for name, target in TARGETS.items():
-        with planning.desk(file, goals, calibration=str(data), **DESK | target) as desk:
+        with plan_options.desk(file, goals, calibration=str(data), **DESK | target) as desk:
             built = [
                 desk.workshop.build(desk.rewrite(plan, fitted=False).model, f"plan{number}")
                 for number, plan in enumerate(plans.values())
@@ -251,7 +253,7 @@ def resnet50(models: Path, data: Path) -> None:
         for run in ("first", "again"):
             plan = folder / f"{run}.json"
             command = [
-                *(sys.executable, "-c", "from dsconvert.converter.cli import main; main()"),
+                *(sys.executable, "-c", "from dsconvert.cli import main; main()"),
                 *("plan", model, "-o", plan, "--calibration", images, "-q"),
             ]
             started = time.perf_counter()

@@ -87,8 +87,8 @@ def main() -> None:
 
 def export_all(models: Path, folder: Path) -> dict[str, list[Path]]:
     """The three models in both formats."""
-    from dsconvert.deploy import export
-    from dsconvert.models import load
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.models.loading import load
 
     files: dict[str, list[Path]] = {".tflite": [], ".onnx": []}
     for name in (RESNET8, XCEPTION, VGG6):
@@ -133,7 +133,7 @@ def start(files: dict[str, list[Path]]) -> None:
     """How long the command takes where nothing is timed: imports, loading, the worker process."""
     rows = []
     for suffix, found in files.items():
-        command = [sys.executable, "-c", "from dsconvert.converter.cli import main; main()"]
+        command = [sys.executable, "-c", "from dsconvert.cli import main; main()"]
         words = ["profile", str(found[0]), "--runs=1", "--warmup=0", "--min-seconds=0", "--quiet"]
         whole = [wall([*command, *words]) for _ in range(ROUNDS)]
         bare = [wall([sys.executable, "-c", "import numpy"]) for _ in range(ROUNDS)]
@@ -155,7 +155,7 @@ def in_turns(*tools: Callable[[], float]) -> list[list[float]]:
 
 def asked(path: Path) -> float:
     """The p50 that the command prints."""
-    code = "from dsconvert.converter.cli import main; main()"
+    code = "from dsconvert.cli import main; main()"
     words = ["profile", str(path), f"--runs={RUNS}", f"--warmup={WARMUP}", "--min-seconds=0"]
     done = run([sys.executable, "-c", code, *words, "--json", "--quiet"])
     return float(json.loads(done)[0]["latency"]["p50_ms"])

@@ -90,6 +90,7 @@ def arguments() -> argparse.Namespace:
 def build(name: str, data: Labelled, *, separable: bool, seed: int = 0) -> Any:
     """A reference network for these images and classes."""
     import keras
+
     from dsconvert.models.reference import BuildSettings
     from dsconvert.models.reference import build as draw
 
@@ -99,7 +100,7 @@ def build(name: str, data: Labelled, *, separable: bool, seed: int = 0) -> Any:
 
 
 def load(path: Path) -> Any:
-    from dsconvert.models import load as load_model
+    from dsconvert.models.loading import load as load_model
 
     return load_model(path).model
 

@@ -23,7 +23,7 @@ def counts(bench: Bench) -> None:
 
 
 def _count(name: str, figure: Any) -> int:
-    from dsconvert.converter import inspect
+    from dsconvert.converter.inspect import inspect
     from dsconvert.models.reference import build as draw
 
     found = inspect(draw(name, figure.settings))
@@ -101,8 +101,9 @@ def _macs(found: Any, figure: Any) -> str:
 
 def _both(settings: Any) -> tuple[Any, Any]:
     import onnx
-    from dsconvert.converter import inspect
-    from dsconvert.deploy import export
+
+    from dsconvert.converter.inspect import inspect
+    from dsconvert.deploy.exporting.export import export
     from dsconvert.models.reference import build as draw
 
     model = draw("mobilenet", settings)
@@ -114,8 +115,8 @@ def _both(settings: Any) -> tuple[Any, Any]:
 
 def _shares(settings: Any) -> list[list[str]]:
     """The paper's Table 2."""
-    from dsconvert.converter import inspect
-    from dsconvert.converter.core.cost import conv_macs, conv_params
+    from dsconvert.converter.core.fitting.cost import conv_macs, conv_params
+    from dsconvert.converter.inspect import inspect
     from dsconvert.models.reference import build as draw
 
     found = inspect(draw("mobilenet", settings))

@@ -248,7 +248,7 @@ TRAINED = {
 
 def tuned(models: Path, data: Path, folder: Path) -> None:
     """Networks that took their training: kept in the cache folder, and used again from there."""
-    from dsconvert.converter.core.cache import cache_folder
+    from dsconvert.base.cache_folder import cache_folder
 
     kept = cache_folder() / "benchmarks"
     kept.mkdir(parents=True, exist_ok=True)
@@ -406,7 +406,8 @@ def _stored(path: Path) -> str:
 def _try(*arguments: object) -> tuple[Any, str]:
     """One command, as a user would give it: its JSON, or why there is none."""
     from click.testing import CliRunner
-    from dsconvert.converter.cli import main as dsconvert
+
+    from dsconvert.cli import main as dsconvert
 
     done = CliRunner().invoke(dsconvert, [*map(str, arguments), "-q", "--json"])
     if done.exit_code == 0:

@@ -11,7 +11,8 @@ from common import machine, table
 
 def main() -> None:
     import keras
-    from dsconvert.converter import rewrite
+
+    from dsconvert.converter.rewrite import rewrite
 
     print(f"Machine: {machine()}")
     keras.utils.set_random_seed(0)

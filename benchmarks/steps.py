@@ -129,7 +129,8 @@ class Bench:
 
 def top1(model: Any, data: Labelled) -> dict[str, float]:
     """Accuracy on the test images with its 95 % interval, in percent."""
-    from dsconvert.models import Data, evaluate
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.evaluation.evaluate import evaluate
 
     found = evaluate(model, Data(inputs=(data.x_test,), labels=data.y_test)).top1
     assert found is not None
@@ -142,7 +143,8 @@ def train(model: Any, data: Labelled, epochs: int, *, batch: int, seed: int = 0)
     The model gets the weights of the last epoch.
     """
     import keras
-    from dsconvert.models.trainee import copy_model
+
+    from dsconvert.models.training.trainee import copy_model
 
     keras.utils.set_random_seed(seed)
     copy = copy_model(model, mixed_precision=True)
@@ -184,8 +186,10 @@ def rewritten(
 
     With the method "random" the pairs forget what was trained: the control.
     """
-    from dsconvert.converter import rewrite
-    from dsconvert.models import Data, FinetuneSettings, finetune
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.training.finetune import finetune
+    from dsconvert.models.training.settings import FinetuneSettings
 
     chosen = np.random.default_rng(seed).choice(len(data.x), min(images, len(data.x)), False)
     started = time.perf_counter()
@@ -272,7 +276,8 @@ def h5_size(model: Any, data: Labelled, folder: Path) -> int:
 
 def litert_times(models: Mapping[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     """Size and median time per image of the TFLite files, one thread, in one interleaved run."""
-    from dsconvert.deploy import export, profile
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.deploy.profiling.profile import profile
 
     files = []
     for number, model in enumerate(models.values()):

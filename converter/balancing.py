@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .core.errors import InputError
-from .core.predictor import Array
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array
 
 
 def balanced(
@@ -31,11 +31,11 @@ def balanced(
     """
     kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__]
     if any(kind.startswith("onnx.") for kind in kinds):
-        from .onnx_graph.balance import balanced as balanced_onnx
+        from .backends.onnx.equalize import balanced as balanced_onnx
 
         return balanced_onnx(model, images, folder)
     if any(kind.startswith(("keras.", "tensorflow.")) for kind in kinds):
-        from .keras_graph.balance import balanced as balanced_keras
+        from .backends.keras.equalize import balanced as balanced_keras
 
         return balanced_keras(model, images)
     raise InputError(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .core.errors import InputError
-from .core.predictor import Array, Shape
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array, Shape
 
 HELD_OUT = 0.2
 """The share of the images that choose between the ways of fitting."""

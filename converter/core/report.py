@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from .cost import conv_macs, conv_params, pair_macs, pair_params
+from .fitting.cost import conv_macs, conv_params, pair_macs, pair_params
 from .types import BlockStyle, Factorization, LayerPlan, Method, Order, Plan, Reason
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .predictor import Array
+from dsconvert.base.predictor import Array
 
 Float = NDArray[np.float64]
 Size = tuple[int, int]

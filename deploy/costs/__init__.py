@@ -1,8 +1,8 @@
 """What convolutions and their replacements cost on a target, one block at a time."""
 
-from .model import MeasuredCosts, measured_costs
+from ..devices.vela import NpuEstimate, estimate
+from .measured_costs import MeasuredCosts, measured_costs
 from .target import Target
-from .vela import NpuEstimate, estimate
 
 __all__ = [
     "MeasuredCosts",

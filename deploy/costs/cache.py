@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from dsconvert.converter.core.blocks import Block, BlockCosts
-from dsconvert.converter.core.cache import cache_folder
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.files import replacing
+
+from dsconvert.base.cache_folder import cache_folder
+from dsconvert.base.errors import InputError
+from dsconvert.base.files import replacing
+from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice
 
 logger = logging.getLogger(__name__)

@@ -10,19 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from dsconvert.converter.core.blocks import Block, BlockCosts
-from dsconvert.converter.core.errors import InputError, MissingExtra
+
+from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
 
-from ..latency import compare, summarize
+from ..profiling.latency import compare, summarize
+from ..profiling.records import Latency
 from ..runner.timing import time_in_rounds
-from ..runtime import Prepared, Runtime, first_line
-from ..runtimes import open_runtime
-from ..samples import random_inputs
-from ..types import Latency
-from .forms import describe, form_of
+from ..runtimes.registry import open_runtime
+from ..runtimes.runtime import Prepared, Runtime, first_line
+from ..runtimes.samples import random_inputs
+from .block_variants import describe, form_of
 from .onnx_block import onnx_block
-from .onnx_inside import inside
+from .ort_block_core import inside
 from .target import Target
 from .tflite_block import tflite_block
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dsconvert.converter.core.blocks import Activation
-from dsconvert.converter.core.errors import require
-from dsconvert.converter.core.predictor import Array
 
-from .forms import INPUT, OUTPUT, Add, Conv, Form, shapes
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array
+from dsconvert.converter.core.planning.cost_model import Activation
+
+from .block_variants import INPUT, OUTPUT, Add, Conv, Form, shapes
 from .quantized import Scale, quantized_bias, quantized_kernel, scales
 from .target import Precision
 

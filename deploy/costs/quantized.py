@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from dsconvert.converter.core.blocks import Activation
 from numpy.typing import NDArray
 
-from .forms import INPUT, Conv, Form, Weights
+from dsconvert.converter.core.planning.cost_model import Activation
+
+from .block_variants import INPUT, Conv, Form, Weights
 
 _LOW, _HIGH = -4.8, 5.0
 """The range in standard deviations; lopsided, as ranges are, so that zero points are not zero."""

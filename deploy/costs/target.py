@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import msgspec
-from dsconvert.converter.core.errors import InputError
 
-from ..devices.names import open_device
+from dsconvert.base.errors import InputError
+
+from ..devices.accelerators import NPUS
+from ..devices.open_device import open_device
 
 RuntimeName = Literal["litert", "ort"]
 Precision = Literal["float32", "int8"]
 HOST = "host"
-NPUS = (
-    *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
-    *(f"ethos-u65-{macs}" for macs in (256, 512)),
-    *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
-)
-"""Vela's names of the accelerators it estimates."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

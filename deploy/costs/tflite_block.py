@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from dsconvert.converter.core.blocks import Activation
-from dsconvert.converter.core.errors import require
-from dsconvert.converter.core.predictor import Array
 
-from .forms import INPUT, NO_PADS, OUTPUT, Add, Conv, Form, shapes
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array
+from dsconvert.converter.core.planning.cost_model import Activation
+
+from .block_variants import INPUT, NO_PADS, OUTPUT, Add, Conv, Form, shapes
 from .quantized import Scale, quantized_bias, quantized_kernel, scale_for
 from .target import Precision
 

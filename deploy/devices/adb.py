@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsconvert.converter.core.cache import cache_folder
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.progress import Progress
+from dsconvert.base.cache_folder import cache_folder
+from dsconvert.base.errors import InputError
+from dsconvert.base.progress import Progress
 
 from . import android
 from .adb_shell import Phone, choose, inside

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 _ANSWER_S = 15.0
 """For what a phone answers at once: a property, a file of its kernel."""

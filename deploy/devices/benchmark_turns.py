@@ -17,24 +17,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.files import sha256
-from dsconvert.converter.core.predictor import Array
-from dsconvert.converter.core.progress import Advance, Progress
 
-from ..runtime import decode, encode
+from dsconvert.base.errors import InputError
+from dsconvert.base.files import sha256
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Advance, Progress
+
+from ..runtimes.runtime import decode, encode
 from .adb_shell import Said, TooSlow, inside
 from .benchmark_model import NAME, BenchmarkModelResult, InputFile, arguments, parse
-from .device import (
-    Case,
-    DeviceInfo,
-    Job,
-    MachineState,
-    OperatorTime,
-    Report,
-    Startup,
-    Timed,
-)
+from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, Timed
 
 ROUNDS = 10
 """Processes per file: enough for an interval, few enough for what starting one takes."""

@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
-from dsconvert.converter.core.errors import DsconvertError, InputError
-from dsconvert.converter.core.progress import Progress, silent
+
+from dsconvert.base.errors import DsconvertError, InputError
+from dsconvert.base.progress import Progress, silent
 
 from ..runner.__main__ import FULL, REFUSED, STOPPED
 from ..runner.engines import NAMES
 from ..runner.timing import MAX_RUNS
-from . import by_binary
+from . import without_python
 from .device import DeviceInfo, Job, Report
-from .linked import Linked
+from .job_files import Wired, unwire, wire
 from .pack import TOO_OLD, packed_runner
+from .sync_link import Linked
 from .transport import Connect, Lost, PutFailed, Transport
-from .wire import Wired, unwire, wire
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,11 @@ class BoardDevice:
         async def ask() -> DeviceInfo:
             async with self._connect() as link, self._at(link) as folder:
                 if self._binary is not None:
-                    return await self._beside(link, by_binary.describe, self._binary)
+                    return await self._beside(link, without_python.describe, self._binary)
                 return (await self._ready(link, folder))[1]
 
         if self._binary is not None:
-            by_binary.check((), self._binary)
+            without_python.check((), self._binary)
         return wait(ask())
 
     def measure(self, job: Job, progress: Progress = silent) -> Report:
@@ -155,7 +156,7 @@ class BoardDevice:
         self, binary: Path, jobs: Sequence[Job], progress: Progress
     ) -> list[Report]:
         """Measure with a program of ours, where there is no Python."""
-        by_binary.check(jobs, binary)
+        without_python.check(jobs, binary)
         sizes = (case.path.stat().st_size for job in jobs for case in job.cases)
         needs = binary.stat().st_size + sum(sizes) + _MIB
         async with self._connect() as link, self._at(link) as folder:
@@ -163,7 +164,9 @@ class BoardDevice:
             try:
                 async with asyncio.timeout(self._timeout):
                     return [
-                        await self._beside(link, by_binary.measure, folder, binary, job, progress)
+                        await self._beside(
+                            link, without_python.measure, folder, binary, job, progress
+                        )
                         for job in jobs
                     ]
             except TimeoutError as error:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from dsconvert.converter.core.errors import InputError
+
+from dsconvert.base.errors import InputError
 
 from .adb import AdbDevice
 from .device import Device

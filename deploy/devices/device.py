@@ -1,6 +1,6 @@
 """What a device is asked and what it answers.
 
-A device measures; it decides nothing. `dsconvert.deploy.profile` opens the files here, makes the
+A device measures; it decides nothing. `deploy.profiling.profile` opens the files here, makes the
 inputs, asks the device, compares its outputs with this machine's, and makes the records.
 """
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dsconvert.converter.core.predictor import Array
-from dsconvert.converter.core.progress import Progress
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress
 
-from ..types import DeviceInfo, MachineState, OperatorTime, Startup, TensorInfo
+from ..runtimes.tensor_info import TensorInfo
+from .records import DeviceInfo, MachineState, OperatorTime, Startup
 
 __all__ = [
     "Case",

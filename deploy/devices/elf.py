@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 _MACHINES = {
     (1, 3): "x86",

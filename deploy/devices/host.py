@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.progress import Progress
+from dsconvert.base.errors import InputError
+from dsconvert.base.progress import Progress
 
-from ..isolated import measure_isolated
-from ..litert import LiteRT
-from ..ort import OnnxRuntime
-from ..own_operators import time_operators
 from ..runner import emulation, machine
 from ..runner.timing import time_in_rounds
-from ..runtime import Prepared, Runtime, first_line
-from ..runtimes import open_runtime
-from ..types import DeviceInfo, MachineState, OperatorTime, Startup
+from ..runtimes.litert import LiteRT
+from ..runtimes.onnxruntime import OnnxRuntime
+from ..runtimes.registry import open_runtime
+from ..runtimes.runtime import Prepared, Runtime, first_line
 from .device import Case, Job, Report, Timed
+from .isolated import measure_isolated
+from .operator_times import time_operators
+from .records import DeviceInfo, MachineState, OperatorTime, Startup
 
 _PACKAGES = {"litert": LiteRT.package, "ort": OnnxRuntime.package}
 

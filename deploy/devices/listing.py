@@ -9,15 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import msgspec
-from dsconvert.converter.core.errors import InputError
 
-from ..costs.target import NPUS
+from dsconvert.base.errors import InputError
+
 from ..runner import machine
-from ..types import DeviceInfo, MachineState
 from . import adb_shell
+from .accelerators import NPUS
 from .adb import AdbDevice
 from .config import config_path, known, open_known
 from .host import HostDevice
+from .records import DeviceInfo, MachineState
 
 Kind = Literal["host", "adb", "ssh", "npu", "mcu"]
 TIMEOUT_S = 20.0

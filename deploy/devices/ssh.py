@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsconvert.converter.core.errors import InputError, require
+from dsconvert.base.errors import InputError, require
 
 from .board import BoardDevice
 from .ssh_errors import Place, explained, known_keys

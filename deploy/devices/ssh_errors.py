@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 _SSH_PORT = 22
 

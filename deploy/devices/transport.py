@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 
 class PutFailed(Exception):

@@ -1,4 +1,4 @@
-"""The runtimes that a board has, used as `dsconvert.deploy.litert` and `.ort` use them.
+"""The runtimes that a board has, used as `dsconvert.deploy.runtimes.litert` and `.ort` use them.
 
 They are loaded by whatever package brings them there. Inputs and outputs are as the file stores
 them: the machine that sends the job knows the scales.

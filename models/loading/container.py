@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError, require
+from dsconvert.base.errors import InputError, require
 
 from .tree import Config, is_object
 

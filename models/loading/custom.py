@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 from ..user_code import import_named
 from .tree import Config, edit, is_object, with_config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 from .tree import Config, counted, edit, name_of, with_config
 

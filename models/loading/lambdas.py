@@ -12,7 +12,7 @@ import opcode
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 from .affine import Affine, read_affine
 from .marshal_data import NotReadable, read_code

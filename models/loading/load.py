@@ -13,8 +13,8 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any
 
-from dsconvert.converter.core.errors import InputError, require
-from dsconvert.converter.core.files import sha256
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.files import sha256
 
 from . import weights
 from .container import Source, open_source

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 from .graph import is_tensor, tensor
 from .tree import Config, edit, name_of, objects

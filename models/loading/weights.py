@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError, require
+
+from dsconvert.base.errors import InputError, require
 
 from .container import Source
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError, require
+
+from dsconvert.base.errors import InputError, require
 
 from .graph import ADDED, Graph, Node
 from .probe import Facts, first_sentence, random_feed, session

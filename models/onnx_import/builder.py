@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array
 
 from . import layout
 from .graph import Graph, Node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dsconvert.converter.core.errors import InputError
+from dsconvert.base.errors import InputError
 
 from . import layout, ops
 from .builder import Builder

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError, require
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 ADDED = "dsconvert/"

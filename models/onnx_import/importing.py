@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsconvert.converter.core.errors import DsconvertError, InputError, require
-from dsconvert.converter.core.predictor import Array
-from dsconvert.converter.core.progress import Progress, silent
+from dsconvert.base.errors import DsconvertError, InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress, silent
+from dsconvert.formats.onnx.open import open_onnx
 
-from ..onnx_file import open_onnx
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
 from .drawing import Drawn, check_supported, draw

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.predictor import Array
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.predictor import Array
 
 from .values import Order, Sizes
 

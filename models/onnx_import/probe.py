@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError, require
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
 
 from .graph import ADDED, Graph, GraphInput
 from .values import Sizes

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError
-from dsconvert.converter.core.predictor import Array, Shape
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array, Shape
 
 Order = tuple[int, ...]
 """``order[k]`` is the ONNX axis that a Keras tensor holds at its axis k; (0, 2, 3, 1) for NHWC."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import GateFailed, InputError
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.predictor import Array
 
 from .drawing import Drawn
 from .graph import Graph

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import InputError, require
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
 
 Arrange = Callable[[Array], Array]
 """Puts the elements of a stored tensor where Keras wants them: transpose, reshape, slice."""

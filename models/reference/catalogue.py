@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from dsconvert.converter.core.errors import InputError, require
+
+from dsconvert.base.errors import InputError, require
 
 from . import cifar100, mnist, mobilenet, vgg_block
 from .published import Reference

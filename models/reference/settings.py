@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from dsconvert.converter.core.errors import InputError
+
+from dsconvert.base.errors import InputError
 
 
 class BuildSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@
 #
 # FOLDER is $DSCONVERT_ARM64, or ~/.cache/dsconvert/arm64. Nothing is done where it is complete.
 # Needs root (debootstrap makes device files), debootstrap, dpkg-deb, qemu-aarch64-static, a network.
-# tests/test_arm64.py runs in it, and is skipped where it is not.
+# tests/deploy/test_arm64.py runs in it, and is skipped where it is not.
 set -euo pipefail
 folder=${1:-${DSCONVERT_ARM64:-${XDG_CACHE_HOME:-$HOME/.cache}/dsconvert/arm64}}
 python=${PYTHON:-python3}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.predictor import Array
 
 from ..builder import Builder, refuse
 from ..graph import Node

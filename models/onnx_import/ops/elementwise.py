@@ -7,7 +7,8 @@ from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-from dsconvert.converter.core.errors import require
+
+from dsconvert.base.errors import require
 
 from ..builder import Builder, refuse
 from ..graph import Node

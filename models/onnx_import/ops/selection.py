@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from dsconvert.converter.core.predictor import Array
+
+from dsconvert.base.predictor import Array
 
 from ..builder import Builder, refuse
 from ..graph import Node

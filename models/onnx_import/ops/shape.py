@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsconvert.converter.core.predictor import Array
+from dsconvert.base.predictor import Array
 
 from .. import layout
 from ..builder import Builder, refuse, stored_shapes

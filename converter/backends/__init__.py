@@ -1,0 +1,1 @@
+"""One adapter for each framework whose models are rewritten."""

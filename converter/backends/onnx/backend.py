@@ -1,0 +1,88 @@
+"""The ONNX front end: see `front_end.FrontEnd`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsconvert.base.predictor import Array, Shape
+from dsconvert.formats.onnx.graph import OnnxGraph, shape_of
+
+from ...core.network.fit_state import Lane
+from .apply import rebuild
+from .cost import model_kernels, model_macs, model_params
+from .read import Convolution, read_convolutions
+from .stages import OnnxStages
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class OnnxFront:
+    """A model and its graph."""
+
+    graph: OnnxGraph
+
+    @classmethod
+    def of(cls, model: ModelProto, folder: Path | None = None) -> OnnxFront:
+        """Read a model that is valid and that ONNX Runtime runs."""
+        return cls(OnnxGraph(model, folder))
+
+    @property
+    def model(self) -> ModelProto:
+        """The model."""
+        return self.graph.model
+
+    @property
+    def name(self) -> str:
+        """The graph's name."""
+        return str(self.model.graph.name)
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """One shape per input; None where a size is free."""
+        return tuple(shape_of(value) or () for value in self.graph.inputs)
+
+    @cached_property
+    def convolutions(self) -> Sequence[Convolution]:
+        """All convolutions in the order of the graph."""
+        return read_convolutions(self.graph)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some of it computes in 16 bits."""
+        narrow = (10, 16)  # FLOAT16, BFLOAT16
+        held = [node.attribute[0].t for node in self.graph.constants.values() if node.attribute]
+        held += self.graph.initializers.values()
+        return any(tensor.data_type in narrow for tensor in held)
+
+    def macs(self) -> int | None:
+        """MACs of one image; None where its size is free."""
+        return model_macs(self.graph)
+
+    def dense_macs(self) -> int | None:
+        """MACs of its dense layers alone."""
+        return model_macs(self.graph, dense_only=True)
+
+    def kernels(self) -> int | None:
+        """Weights of convolutions and dense layers, without biases and norms."""
+        return model_kernels(self.graph)
+
+    def params(self) -> int:
+        """How many weights the model has."""
+        return model_params(self.graph)
+
+    def stages(
+        self, rewritten: Collection[str], inputs: Sequence[Array], *, refit: bool = True
+    ) -> OnnxStages:
+        """The network, cut where the named convolutions and what may be refitted stand."""
+        return OnnxStages(self.graph, rewritten, inputs, refit=refit)
+
+    def rebuild(self, lane: Lane) -> tuple[OnnxFront, list[str]]:
+        """A new model with the lane's pairs and weights."""
+        model = rebuild(self.graph, lane.factors, lane.weights)
+        return OnnxFront(OnnxGraph(model, self.graph.folder)), []

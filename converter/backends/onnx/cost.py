@@ -1,0 +1,96 @@
+"""MACs and weights of a whole ONNX model."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from dsconvert.base.predictor import Shape
+from dsconvert.formats.onnx.graph import OnnxGraph, is_op
+from dsconvert.formats.onnx.tensors import FLOATS, constant_value
+
+from .read import kernel_shape
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+
+def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
+    """Multiply-accumulates of one image through convolutions and dense layers.
+
+    Args:
+        graph: The model's.
+        dense_only: Count dense layers alone.
+
+    Returns:
+        None where the model leaves the image's size free.
+    """
+    total = 0
+    for node in graph.nodes:
+        if dense_only and not is_op(node, "Gemm", "MatMul"):
+            continue
+        macs = _node_macs(graph, node)
+        if macs is None:
+            return None
+        total += macs
+    return int(total)
+
+
+def model_params(graph: OnnxGraph) -> int:
+    """The number of floating-point values in initialisers and Constant nodes."""
+    total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in FLOATS)
+    for node in graph.constants.values():
+        value = constant_value(node, graph.folder)
+        if value is not None and value.dtype.kind == "f":
+            total += int(value.size)
+    return int(total)
+
+
+def model_kernels(graph: OnnxGraph) -> int | None:
+    """Weights of convolutions and dense layers, without biases and norms; shared ones once.
+
+    Returns:
+        None where a kernel's shape is not known.
+    """
+    shapes: dict[str, Shape | None] = {}
+    for node in graph.nodes:
+        if is_op(node, "Conv", "ConvTranspose"):
+            shapes[node.input[1]] = kernel_shape(graph, node)
+        elif is_op(node, "Gemm", "MatMul"):
+            shape = _constant_shape(graph, node.input[1])
+            shapes[node.input[1]] = (0,) if shape is None else shape
+    counts = [_times(shape, ()) for shape in shapes.values()]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:
+    """Each weight of a convolution is used once per output position, so count those."""
+    if is_op(node, "Conv", "ConvTranspose"):
+        # Transposed: each weight is used once per *input* position.
+        value = node.output[0] if node.op_type == "Conv" else node.input[0]
+        return _times(kernel_shape(graph, node), _positions(graph.shapes.get(value), 2))
+    if is_op(node, "Gemm"):
+        return _times(_constant_shape(graph, node.input[1]) or (0,), ())
+    if is_op(node, "MatMul"):
+        shape = _constant_shape(graph, node.input[1])
+        if shape is None or len(shape) != 2:
+            return 0  # a product of two activations is no layer
+        output = graph.shapes.get(node.output[0])
+        return _times(shape, None if output is None else output[1:-1])
+    return 0
+
+
+def _constant_shape(graph: OnnxGraph, name: str) -> Shape | None:
+    if name in graph.initializers or name in graph.constants:
+        return graph.shapes.get(name) or tuple(getattr(graph.constant(name), "shape", ()))
+    return None
+
+
+def _positions(shape: Shape | None, first: int) -> Shape | None:
+    return None if shape is None else shape[first:]
+
+
+def _times(weights: Shape | None, positions: Shape | None) -> int | None:
+    if weights is None or positions is None or None in weights or None in positions:
+        return None
+    return prod(size or 0 for size in (*weights, *positions))

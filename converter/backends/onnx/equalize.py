@@ -1,0 +1,178 @@
+"""Pairs of an ONNX graph with their inner channels at the same range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array, at_once
+from dsconvert.formats.onnx.graph import (
+    OnnxGraph,
+    attributes,
+    is_op,
+    key,
+    reads_of,
+    shape_of,
+    unused,
+)
+from dsconvert.formats.onnx.subgraph import Part
+from dsconvert.formats.onnx.tensors import tensor_from
+
+from ...core.fitting.equalization import Ranges, move, note
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two Convs with nothing in between; the first has no bias and only the second reads it."""
+
+    first: NodeProto
+    second: NodeProto
+
+    @property
+    def value(self) -> str:
+        """The name of the value between them."""
+        return str(self.first.output[0])
+
+
+def find_pairs(graph: OnnxGraph) -> list[Pair]:
+    """A depthwise Conv followed only by a 1×1 one, or the reverse, with constant kernels."""
+    found = []
+    for node in graph.nodes:
+        kind = _kind(graph, node)
+        if kind is None or (len(node.input) > 2 and node.input[2]):
+            continue
+        second = graph.only_reader(node.output[0])
+        if second is None or second.input[0] != node.output[0]:
+            continue
+        if {kind, _kind(graph, second)} == {"depthwise", "pointwise"}:
+            found.append(Pair(node, second))
+    return found
+
+
+def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
+    """Whether a Conv is "depthwise" or "pointwise"; None for all else."""
+    if not is_op(node, "Conv") or len(node.input) < 2:
+        return None
+    kernel = graph.constant(node.input[1])
+    if kernel is None or kernel.ndim != 4:
+        return None
+    group = attributes(node).get("group", 1)
+    if group > 1 and kernel.shape[1] == 1:
+        return "depthwise"
+    return "pointwise" if group == 1 and kernel.shape[2:] == (1, 1) else None
+
+
+def balanced(
+    model: ModelProto, images: Sequence[Array], folder: Path | None = None
+) -> tuple[ModelProto, tuple[str, ...]]:
+    """A model of the same outputs whose pairs have equal ranges inside.
+
+    Args:
+        model: The model; it is not changed.
+        images: One array per input, (n, ...), as the model takes them.
+        folder: Where its external data are.
+
+    Returns:
+        The new model, or the one given where it has no such pairs, and a note.
+
+    Raises:
+        InputError: If ONNX Runtime cannot run it on these images.
+    """
+    graph = OnnxGraph(model, folder)
+    pairs = find_pairs(graph)
+    if not pairs:
+        return model, ()
+    ranges = _measured(graph, pairs, images)
+    kernels: dict[str, Array] = {}  # by the node's first output: one may stand in two pairs
+    for pair in pairs:
+        # (N, C, 1, 1) reads channels in axis 1; of a depthwise (C·m, 1, kh, kw) they are axis 0.
+        axes = (0, 1) if _kind(graph, pair.second) == "pointwise" else (0, 0)
+        first, second = (_kernel(graph, node, kernels) for node in (pair.first, pair.second))
+        moved = move(first, second, ranges[pair.value].scales(), axes)
+        kernels |= {pair.first.output[0]: moved[0], pair.second.output[0]: moved[1]}
+    return _with_kernels(graph, kernels), (note([ranges[pair.value] for pair in pairs]),)
+
+
+def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Array:
+    kernel = moved.get(node.output[0], graph.constant(node.input[1]))
+    if kernel is None:
+        raise TypeError(f"{node.name} has no constant kernel")
+    return kernel
+
+
+def _measured(
+    graph: OnnxGraph, pairs: Sequence[Pair], images: Sequence[Array]
+) -> dict[str, Ranges]:
+    """The range of each channel between the nodes of each pair, by the value's name."""
+    from onnx import helper
+
+    given = {
+        value.name: np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        for value in graph.inputs
+    }
+    found = {pair.value: Ranges.none(len(_kernel(graph, pair.first, {}))) for pair in pairs}
+    part = Part(graph, graph.nodes_without_constants, given, list(found), {})
+    fixed = shape_of(graph.inputs[0]) or (None,)
+    size = fixed[0] or at_once(images, _CHUNK)
+    for start in range(0, len(images[0]), size):
+        # The last of a fixed batch is filled up with samples that were seen already.
+        rows = (
+            np.arange(start, start + size) % len(images[0])
+            if fixed[0]
+            else slice(start, start + size)
+        )
+        batch = {name: array[rows] for name, array in zip(given, images, strict=True)}
+        for name, values in part.run(batch).items():
+            found[name].add(values, 1)
+    return found
+
+
+def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
+    """A copy of the model in which the nodes of these outputs have other kernels."""
+    model = type(graph.model)()
+    model.CopyFrom(graph.model)
+    taken = {name for node in graph.nodes for name in (*node.input, *node.output)}
+    taken |= set(graph.stored) | {value.name for value in graph.inputs}
+    replaced = set()
+    for node in model.graph.node:
+        kernel = kernels.get(key(node))
+        if kernel is None:
+            continue
+        replaced.add(node.input[1])
+        name = unused(f"{node.input[1]}_balanced", taken)
+        model.graph.initializer.append(_like(graph, node.input[1], kernel, name))
+        node.input[1] = name
+    still = {name for node in model.graph.node for name in reads_of(node)} | set(graph.outputs)
+    unread = replaced - still
+    for values in (model.graph.initializer, model.graph.input):
+        _keep(values, [value for value in values if value.name not in unread])
+    _keep(
+        model.graph.node,
+        [node for node in model.graph.node if unread.isdisjoint(node.output)],
+    )
+    return model
+
+
+def _like(graph: OnnxGraph, name: str, kernel: Array, called: str) -> TensorProto:
+    """The kernel as a tensor of the type that the one of this name has."""
+    from onnx import helper
+
+    old = graph.constant(name)
+    dtype = kernel.dtype if old is None else old.dtype
+    return tensor_from(kernel, called, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _keep(values: Any, kept: Sequence[Any]) -> None:
+    """Leave only these in a repeated field."""
+    copies = [type(value).FromString(value.SerializeToString()) for value in kept]
+    del values[:]
+    values.extend(copies)

@@ -1,0 +1,59 @@
+"""Whether the rebuilt model computes what was fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dsconvert.base.errors import GateFailed
+from dsconvert.base.fidelity import relative_error
+from dsconvert.base.predictor import Array
+
+from .backends.backend import FrontEnd
+
+IMAGES = 4
+TOLERANCE = 1e-3
+"""The fit ran each layer as one convolution, the model runs its pairs: float32 rounding differs."""
+NARROW_TOLERANCE = 0.1
+"""The same where layers compute in 16 bits."""
+
+
+def check_rebuilt(rebuilt: FrontEnd, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
+    """Run a few images through the rewritten model and compare.
+
+    Args:
+        rebuilt: The rewritten model.
+        inputs: One array per input, (n, ...).
+        expected: One array per output, (n, ...): what the fit came to.
+
+    Raises:
+        GateFailed: If an output differs by more than rounding.
+    """
+    stages = rebuilt.stages((), inputs, refit=False)
+    count = stages.batch_size or IMAGES
+    if len(inputs[0]) < count:
+        return
+    given = {v: array[:count] for v, array in zip(stages.inputs, inputs, strict=True)}
+    outputs = given | stages.run(0, given)
+    nudged = {v: _nudged(array) for v, array in given.items()}
+    echoes = nudged | stages.run(0, nudged)
+    for value, wanted in zip(stages.outputs, expected, strict=True):
+        error = relative_error(wanted[:count], outputs[value])
+        tolerance = NARROW_TOLERANCE if rebuilt.narrow else TOLERANCE
+        # A network that makes much of little, as recurrent ones may, does so with rounding too.
+        tolerance = max(tolerance, 10 * relative_error(outputs[value], echoes[value]))
+        if not error <= tolerance:
+            raise GateFailed(
+                f"the rewritten model's output differs by {error:.2g} (relative) from what was "
+                f"fitted; at most {tolerance:.2g} is rounding.",
+                "Please report this as a bug, with the model. Meanwhile --exclude its layers.",
+            )
+
+
+def _nudged(array: Array) -> Array:
+    """The same within a few roundings; whole numbers stay."""
+    if array.dtype.kind != "f":
+        return array
+    noise = np.random.default_rng(0).standard_normal(array.shape)
+    return np.asarray(array * (1 + 1e-6 * noise), array.dtype)

@@ -1,0 +1,1 @@
+"""Fits of one layer: moments, pairs, equalization, cost."""

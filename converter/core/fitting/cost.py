@@ -1,0 +1,81 @@
+"""MACs and parameters: of a convolution, and of the pairs that may replace it.
+
+One multiply-accumulate is one MAC; biases and activations are not counted, as in MobileNet
+(Howard et al., arXiv:1704.04861), whose cost model this is.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..types import ORDERS, BlockStyle, ConvSpec, Order, Size
+from .patches import output_size
+
+
+def output_pixels(spec: ConvSpec, size: Size) -> int:
+    """Output positions of one call on an input of ``size`` (H, W)."""
+    height, width = output_size(spec, size)
+    return height * width
+
+
+def conv_macs(spec: ConvSpec) -> int | None:
+    """MACs of the convolution over all its calls; None where a size is free."""
+    per_pixel = spec.taps * (spec.in_channels // spec.groups) * spec.out_channels
+    total = 0
+    for size in spec.input_sizes:
+        if size is None:
+            return None
+        total += per_pixel * output_pixels(spec, size)
+    return total
+
+
+def conv_params(spec: ConvSpec) -> int:
+    """Weights and biases of the convolution."""
+    weights = spec.taps * (spec.in_channels // spec.groups) * spec.out_channels
+    return weights + spec.out_channels * spec.use_bias
+
+
+def pair_macs(spec: ConvSpec, order: Order, pairs: int) -> int | None:
+    """MACs of ``pairs`` pairs over all calls; None where a size is free.
+
+    Depthwise first, both run at the output's resolution: T·C·(k² + N) per pixel, which for T = 1
+    is 1/N + 1/k² of the convolution. Pointwise first, the pointwise runs at the input's.
+    """
+    C, N = spec.in_channels, spec.out_channels
+    total = 0
+    for size in spec.input_sizes:
+        if size is None:
+            return None
+        pixels = output_pixels(spec, size)
+        if order == "depthwise-first":
+            total += pairs * pixels * C * (spec.taps + N)
+        else:
+            total += pairs * (size[0] * size[1] * C * N + pixels * N * spec.taps)
+    return total
+
+
+def pair_params(
+    spec: ConvSpec, order: Order, pairs: int, *, bias: bool, block: BlockStyle = "linear"
+) -> int:
+    """Weights of ``pairs`` pairs, and the one bias of the last operation.
+
+    A BatchNorm between the two has four numbers per channel, which runtimes fold into two.
+    """
+    C, N = spec.in_channels, spec.out_channels
+    depthwise = C if order == "depthwise-first" else N
+    between = 4 * C if block == "mobilenet" else 0
+    return pairs * (spec.taps * depthwise + C * N + between) + N * bias
+
+
+_NOMINAL: Size = (224, 224)
+
+
+def affordable_orders(spec: ConvSpec, pairs: int) -> tuple[Order, ...]:
+    """The orders that cost no more than depthwise first, which is always one of them.
+
+    Sizes left free are judged on a nominal image: only the ratio counts.
+    """
+    sized = [size or _NOMINAL for size in spec.input_sizes] or [_NOMINAL]
+    known = msgspec.structs.replace(spec, input_sizes=tuple(sized))
+    limit = (pair_macs(known, "depthwise-first", pairs) or 0) * 1.02
+    return tuple(o for o in ORDERS if (pair_macs(known, o, pairs) or 0) <= limit)

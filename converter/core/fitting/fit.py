@@ -1,0 +1,354 @@
+"""Pairs fitted to data: minimise E‖y − ŷ‖² given the moments of patches and outputs.
+
+The objective, with C = Cov(x, x), G = Cov(x, y) and Ŵ (D, N) the kernel that the pairs stand for,
+is J(Ŵ) = tr Var(y) − 2 tr(ŴᵀG) + tr(ŴᵀCŴ). It is quadratic in the pointwise kernels with the
+depthwise fixed and the other way round, so alternating least squares never increases it.
+
+Regularisation replaces C by C + λI and G by G + λW: as if white noise were also fed to both the
+trained kernel W and the pairs. Where the data say nothing the fit then falls back on the weights,
+and every step remains an exact step on one and the same objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+
+from dsconvert.base.predictor import Array
+
+from ..stages import Weights
+from ..types import Factorization, Float, Order, as_float, error_between
+from .factorize import by_channel, from_weights, leading_subspace, pack
+from .moments import Statistics
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit.
+
+    Attributes:
+        sweeps: Alternations at most. Wide layers, whose sweeps cost more and gain less, take
+            fewer: 40,000 / (C·k²), but at least 8.
+        tolerance: Stop when a sweep lowers the objective by less than this share of Var(y).
+        ridge: λ as a share of the mean of the diagonal of C.
+        shifts: How far below the mean of its input the ReLU of a MobileNet block may cut, in
+            standard deviations. At 0 the half of what the pair makes is lost, which was worse than
+            1 also after training.
+    """
+
+    sweeps: int = 30
+    tolerance: float = 3e-5
+    ridge: float = 1e-3
+    shifts: tuple[float, ...] = (1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The regularised quadratic, by channel.
+
+    Attributes:
+        cov: C + λI, (C, k², C, k²).
+        cross: (G + λW)·s, (C, k², N), columns scaled by the square root of the output weights.
+        kernel: W·s, (C, k², N).
+        constant: The value of J at Ŵ = 0.
+    """
+
+    cov: Float
+    cross: Float
+    kernel: Float
+    constant: float
+
+    @classmethod
+    def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Problem:
+        """Regularise and scale.
+
+        Args:
+            stats: Moments with D = C·k².
+            kernel: W, (kh, kw, C, N).
+            scale: (N,) how much each output counts (its square multiplies the squared error).
+            ridge: λ relative to the mean variance of the inputs.
+        """
+        kh, kw, C, N = kernel.shape
+        k2 = kh * kw
+        weights = by_channel(kernel, "depthwise-first") * scale  # (C, k², N)
+        noise = ridge * max(float(np.trace(stats.cov)) / (C * k2), 1e-12)
+        cov = stats.cov + noise * np.eye(C * k2)
+        cross = stats.cross.reshape(C, k2, N) * scale + noise * weights
+        constant = float((stats.var_y * scale**2).sum() + noise * (weights**2).sum())
+        return cls(cov.reshape(C, k2, C, k2), cross, weights, constant)
+
+    def best_kernel(self, shape: tuple[int, ...]) -> Float:
+        """The unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""
+        kh, kw, C, N = shape
+        D = C * kh * kw
+        flat = _solve(self.cov.reshape(D, D), self.cross.reshape(D, N))
+        return np.ascontiguousarray(flat.reshape(C, kh, kw, N).transpose(1, 2, 0, 3))
+
+    def value(self, estimate: Float) -> float:
+        """J of an estimate (C, k², N), scaled like the kernel."""
+        D = estimate.shape[0] * estimate.shape[1]
+        flat, cross = estimate.reshape(D, -1), self.cross.reshape(D, -1)
+        curved = self.cov.reshape(D, D) @ flat
+        return self.constant + float(np.vdot(flat, curved - 2 * cross))
+
+
+def fit(
+    stats: Statistics,
+    kernel: Array,
+    order: Order,
+    pairs: int,
+    *,
+    keeps_bias: bool = True,
+    output_weight: Float | None = None,
+    options: FitOptions | None = None,
+    trace: Callable[[float], None] | None = None,
+) -> Factorization:
+    """Fit ``pairs`` pairs to the moments.
+
+    Args:
+        stats: Moments of patches (D = C·k²) and of the outputs to aim at (N).
+        kernel: The trained W, (kh, kw, C, N): the start and the prior.
+        order: Which operation comes first.
+        pairs: T, at least 1; no more than the full rank are made.
+        keeps_bias: Whether to return the bias b̂ = E y − ŴᵀE x; otherwise None.
+        output_weight: (N,) how much the squared error of each output counts, e.g. the squared
+            scale of a BatchNorm that follows. Only ratios matter.
+        options: See `FitOptions`.
+        trace: Called with the objective after the start and after each half sweep.
+    """
+    options = options or FitOptions()
+    N = kernel.shape[-1]
+    weight = np.ones(N) if output_weight is None else np.asarray(output_weight, np.float64)
+    # An output that counts for nothing would leave its pointwise weights undetermined.
+    scale = np.sqrt(np.maximum(weight, 1e-6 * max(float(weight.max()), 1e-300)))
+    options = replace(options, sweeps=min(options.sweeps, max(8, 40_000 // len(stats.cov))))
+    problem = Problem.of(stats, kernel, scale, options.ridge)
+    matrices = by_channel(kernel, order)
+    if pairs >= min(matrices.shape[1:]):  # any kernel can be met, so take the best one
+        factors = from_weights(problem.best_kernel(kernel.shape) / scale, None, order, pairs)
+    else:
+        solver = _depthwise_first if order == "depthwise-first" else _pointwise_first
+        taps, mixers = solver(problem, pairs, options, trace or (lambda _: None))
+        if order == "depthwise-first":
+            mixers = mixers / scale
+        else:
+            taps = taps / scale[:, None]
+        factors = pack(order, *_unit_taps(taps, mixers), kernel, None)
+    flat = by_channel(factors.kernel(), "depthwise-first").reshape(-1, N)
+    bias = stats.mean_y - flat.T @ stats.mean_x if keeps_bias else None
+    return replace(
+        factors,
+        bias=bias,
+        weight_error=error_between(kernel, factors.kernel()),
+        data_error=stats.relative_error(flat),
+    )
+
+
+def refit(stats: Statistics, kernel: Array, ridge: float) -> Weights:
+    """The best weights of a layer that keeps its form, for the inputs it actually gets.
+
+    Args:
+        stats: Moments of its inputs and of the outputs to aim at.
+        kernel: The trained W, (kh, kw, C, N), towards which the ridge pulls.
+        ridge: λ relative to the mean variance of the inputs.
+    """
+    N = kernel.shape[-1]
+    best = Problem.of(stats, kernel, np.ones(N), ridge).best_kernel(kernel.shape)
+    flat = by_channel(best, "depthwise-first").reshape(-1, N)
+    return Weights(best, stats.mean_y - flat.T @ stats.mean_x)
+
+
+def _unit_taps(taps: Float, mixers: Float) -> tuple[Float, Float]:
+    """Depthwise kernels of length one: the scale between the two is free, so fix it."""
+    length = np.linalg.norm(taps, axis=2, keepdims=True)
+    length[length == 0] = 1.0
+    return taps / length, mixers * length
+
+
+def _alternate(
+    steps: tuple[Callable[[], float], ...],
+    start: float,
+    options: FitOptions,
+    constant: float,
+    trace: Callable[[float], None],
+) -> None:
+    """Take the steps in turn until a sweep gains too little."""
+    trace(start)
+    before = start
+    for _ in range(options.sweeps):
+        for step in steps:
+            after = step()
+            trace(after)
+        if before - after < options.tolerance * constant:
+            return
+        before = after
+
+
+# Depthwise first: features z = uᵀx for each (t, channel), outputs y = Vᵀz.
+
+
+def _depthwise_first(
+    problem: Problem, T: int, options: FitOptions, trace: Callable[[float], None]
+) -> tuple[Float, Float]:
+    taps = _whitened_taps(problem, T)  # (T, C, k²)
+    mixers = _solve_mixers(problem, taps)  # (T, C, N)
+
+    def depthwise_step() -> float:
+        nonlocal taps
+        taps = _sweep_taps(problem, taps, mixers)
+        return problem.value(_estimate(taps, mixers))
+
+    def pointwise_step() -> float:
+        nonlocal mixers
+        mixers = _solve_mixers(problem, taps)
+        return problem.value(_estimate(taps, mixers))
+
+    start = problem.value(_estimate(taps, mixers))
+    _alternate((depthwise_step, pointwise_step), start, options, problem.constant, trace)
+    return taps, mixers
+
+
+def _estimate(taps: Float, mixers: Float) -> Float:
+    return np.asarray(np.einsum("tca,tcn->can", taps, mixers, optimize=True))
+
+
+def _whitened_taps(problem: Problem, T: int) -> Float:
+    """Each channel's best T taps if its inputs were independent of the other channels'.
+
+    With S = LLᵀ the channel's own covariance (k², k²) and A its matrix (k², N), the weighted error
+    ‖Lᵀ(A − uvᵀ)‖ is least for the leading left singular vectors of LᵀA, taken back through L⁻ᵀ.
+    """
+    own = np.einsum("iaib->iab", problem.cov)
+    lower = np.linalg.cholesky(own)
+    white = lower.transpose(0, 2, 1) @ problem.kernel
+    basis, _ = leading_subspace(white @ white.transpose(0, 2, 1), T)
+    taps = np.linalg.solve(lower.transpose(0, 2, 1), basis)  # (C, k², T)
+    taps /= np.linalg.norm(taps, axis=1, keepdims=True)
+    return np.ascontiguousarray(taps.transpose(2, 0, 1))
+
+
+def _solve_mixers(problem: Problem, taps: Float) -> Float:
+    """All pointwise kernels by one least-squares solve: (UᵀCU) V = UᵀG."""
+    T, C, _ = taps.shape
+    N = problem.cross.shape[-1]
+    half = np.einsum("tia,iajb->tijb", taps, problem.cov, optimize=True)
+    normal = np.einsum("tijb,sjb->tisj", half, taps, optimize=True).reshape(T * C, T * C)
+    right = np.einsum("tia,ian->tin", taps, problem.cross, optimize=True).reshape(T * C, N)
+    return _solve(normal, right).reshape(T, C, N)
+
+
+def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
+    """The depthwise kernels one channel after the other, each against the others' residual.
+
+    As good as solving for all of them jointly on the layers measured, at a cost linear in C·k².
+    """
+    T, C, k2 = taps.shape
+    taps = taps.copy()
+    gains = np.einsum("tin,sjn->itjs", mixers, mixers, optimize=True)  # (C, T, C, T)
+    right = np.einsum("tin,ian->ita", mixers, problem.cross, optimize=True)
+    for i in range(C):
+        seen = np.einsum("ajb,sjb->ajs", problem.cov[i], taps, optimize=True)
+        gap = right[i] - np.einsum("tjs,ajs->ta", gains[i], seen, optimize=True)
+        normal = np.einsum("ts,ab->tasb", gains[i, :, i, :], problem.cov[i, :, i, :])
+        step = _solve(normal.reshape(T * k2, T * k2), gap.ravel())
+        taps[:, i, :] += step.reshape(T, k2)
+    return taps
+
+
+# Pointwise first: each output n on its own, y_n = Σ_t d_tnᵀ X p_tn with X the patch as (k², C).
+
+
+def _pointwise_first(
+    problem: Problem, T: int, options: FitOptions, trace: Callable[[float], None]
+) -> tuple[Float, Float]:
+    C, k2, N = problem.kernel.shape
+    matrices = problem.kernel.transpose(2, 1, 0)  # (N, k², C)
+    # The taps' start is whitened by the covariance of a tap with its like, averaged over channels.
+    own = np.einsum("iaib->ab", problem.cov) / C
+    lower = np.linalg.cholesky(own)
+    white = lower.T @ matrices
+    basis, _ = leading_subspace(white @ white.transpose(0, 2, 1), T)
+    taps = np.linalg.solve(lower.T[None], basis).transpose(2, 0, 1)  # (T, N, k²)
+    taps = np.ascontiguousarray(taps / np.linalg.norm(taps, axis=2, keepdims=True))
+    mixers = np.einsum("tna,nac->tnc", taps, matrices)
+    by_taps = np.ascontiguousarray(problem.cov.transpose(1, 3, 0, 2)).reshape(k2 * k2, C * C)
+
+    def estimate() -> Float:
+        return np.asarray(np.einsum("tna,tnc->can", taps, mixers, optimize=True))
+
+    def residual(t: int) -> Float:
+        """What pair t has to explain: G − C·(the other pairs), (C, k², N)."""
+        others = estimate() - np.einsum("na,nc->can", taps[t], mixers[t])
+        pulled = problem.cov.reshape(C * k2, C * k2) @ others.reshape(C * k2, N)
+        return as_float(problem.cross - pulled.reshape(C, k2, N))
+
+    def step() -> float:
+        for t in range(T):
+            gap = residual(t) if T > 1 else problem.cross
+            mixers[t] = _pointwise_given_taps(by_taps, taps[t], gap)
+            taps[t] = _taps_given_pointwise(by_taps, mixers[t], gap)
+        return problem.value(estimate())
+
+    _alternate((step,), problem.value(estimate()), options, problem.constant, trace)
+    return as_float(taps), as_float(mixers)
+
+
+_BLOCK = 1 << 26  # float64 values of scratch, 512 MiB
+
+
+def _pointwise_given_taps(by_taps: Float, taps: Float, gap: Float) -> Float:
+    """For each n solve Q p = r with Q = Σ_ab d_a d_b C[:, a, :, b] and r = Σ_a d_a gap[:, a, n]."""
+    N, k2 = taps.shape
+    C = gap.shape[0]
+    right = np.einsum("na,can->nc", taps, gap, optimize=True)
+    result = np.empty((N, C))
+    rows = max(1, _BLOCK // (C * C))
+    for first in range(0, N, rows):
+        d = taps[first : first + rows]
+        outer = (d[:, :, None] * d[:, None, :]).reshape(len(d), k2 * k2)
+        normal = (outer @ by_taps).reshape(len(d), C, C)
+        result[first : first + rows] = _solve_each(normal, right[first : first + rows])
+    return result
+
+
+def _taps_given_pointwise(by_taps: Float, mixers: Float, gap: Float) -> Float:
+    """For each n solve R d = r with R[a, b] = p ᵀC[:, a, :, b] p and r = Σ_c p_c gap[c, :, n]."""
+    N, C = mixers.shape
+    k2 = gap.shape[1]
+    right = np.einsum("nc,can->na", mixers, gap, optimize=True)
+    cov = by_taps.reshape(k2 * k2, C, C)
+    normal = np.empty((N, k2 * k2))
+    for pair in range(k2 * k2):
+        normal[:, pair] = np.einsum("nc,nc->n", mixers @ cov[pair], mixers)
+    return _solve_each(normal.reshape(N, k2, k2), right)
+
+
+def _solve_each(normal: Float, right: Float) -> Float:
+    """Solve many small systems (B, n, n) with right sides (B, n), damped in place.
+
+    The system of a dead output is zero, and so is its solution.
+    """
+    diagonal = np.einsum("bii->bi", normal)
+    diagonal += 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
+    return as_float(np.linalg.solve(normal, right[..., None])[..., 0])
+
+
+def _solve(normal: Float, right: Float) -> Float:
+    """Solve a symmetric positive semidefinite system; a hair of damping keeps it definite."""
+    size = len(normal)
+    damping = 1e-10 * max(float(np.trace(normal)) / size, 1e-300)
+    damped = normal + damping * np.eye(size)
+    try:
+        factor = scipy.linalg.cho_factor(damped, lower=True, check_finite=False)
+        return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
+    except scipy.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(normal, right, rcond=1e-12)[0])
+
+
+def pointwise_first_work(kernel_shape: tuple[int, ...], pairs: int) -> float:
+    """Multiplications that one sweep of the pointwise-first fit takes, to plan with."""
+    kh, kw, C, N = kernel_shape
+    return pairs * N * (float(C) ** 3 / 3 + 2 * (kh * kw) ** 2 * C**2)

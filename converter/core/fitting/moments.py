@@ -1,0 +1,108 @@
+"""First and second moments of patches and outputs, streamed in bounded memory.
+
+Everything the fit needs to know of the data is here: with x a patch of the *actual* input
+(C·k² values) and y the output to aim at (N values), the moments E x, E y, Cov(x, x), Cov(x, y)
+and Var(y) determine E‖y − ŷ‖² for every linear ŷ of x (Zhang et al., arXiv:1505.06798, for the
+asymmetric case in which x has drifted and y has not).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+from ..types import Float, as_float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Centred moments over patches.
+
+    Attributes:
+        cov: Cov(x, x), (D, D) with D = C·k², channel by channel, the k² taps of one together.
+        cross: Cov(x, y), (D, N).
+        mean_x: (D,).
+        mean_y: (N,).
+        var_y: Var(y), (N,).
+        count: Number of patches.
+    """
+
+    cov: Float
+    cross: Float
+    mean_x: Float
+    mean_y: Float
+    var_y: Float
+    count: int
+
+    def explained(self, kernel: Float) -> Float:
+        """E(y − E y − Wᵀ(x − E x))² for each output, (N,), of a kernel (D, N)."""
+        quadratic = np.einsum("dn,dn->n", kernel, self.cov @ kernel)
+        return as_float(self.var_y - 2 * np.einsum("dn,dn->n", kernel, self.cross) + quadratic)
+
+    def relative_error(self, kernel: Float) -> float:
+        """‖y − ŷ‖ / ‖y − E y‖ of a kernel (D, N) whose bias is right."""
+        total = float(self.var_y.sum())
+        error = max(float(self.explained(kernel).sum()), 0.0)
+        return float(np.sqrt(error / total)) if total > 0 else 0.0
+
+    def output_variance(self, kernel: Float) -> Float:
+        """Var(ŷ) of a kernel (D, N), (N,)."""
+        return as_float(np.maximum(np.einsum("dn,dn->n", kernel, self.cov @ kernel), 0.0))
+
+
+class Moments:
+    """Accumulates `Statistics` batch by batch.
+
+    Products are formed in float32 around a provisional mean (the first batch's), which keeps
+    cancellation small, and summed in float64.
+
+    Args:
+        features: D.
+        outputs: N.
+    """
+
+    def __init__(self, features: int, outputs: int) -> None:
+        self.count = 0
+        self._origin_x: Array | None = None
+        self._origin_y: Array | None = None
+        self._xx = np.zeros((features, features))
+        self._xy = np.zeros((features, outputs))
+        self._x = np.zeros(features)
+        self._y = np.zeros(outputs)
+        self._yy = np.zeros(outputs)
+
+    def update(self, x: Array, y: Array) -> None:
+        """Add patches x (P, D) and the outputs to aim at y (P, N)."""
+        if self._origin_x is None or self._origin_y is None:
+            self._origin_x = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._origin_y = y.mean(axis=0, dtype=np.float64).astype(np.float32)
+        x = x.astype(np.float32, copy=False) - self._origin_x
+        y = y.astype(np.float32, copy=False) - self._origin_y
+        self.count += len(x)
+        self._xx += x.T @ x
+        self._xy += x.T @ y
+        self._x += x.sum(axis=0, dtype=np.float64)
+        self._y += y.sum(axis=0, dtype=np.float64)
+        self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
+
+    def statistics(self) -> Statistics:
+        """The moments so far.
+
+        Raises:
+            ValueError: If nothing was added.
+        """
+        if self._origin_x is None or self._origin_y is None:
+            raise ValueError("no patches were added")
+        mean_x, mean_y = self._x / self.count, self._y / self.count
+        cov = self._xx / self.count - np.outer(mean_x, mean_x)
+        return Statistics(
+            cov=(cov + cov.T) / 2,
+            cross=self._xy / self.count - np.outer(mean_x, mean_y),
+            mean_x=mean_x + as_float(self._origin_x),
+            mean_y=mean_y + as_float(self._origin_y),
+            var_y=np.maximum(self._yy / self.count - mean_y**2, 0.0),
+            count=self.count,
+        )

@@ -1,0 +1,1 @@
+"""Fits of a whole network, stage by stage."""

@@ -1,0 +1,238 @@
+"""Fit a whole network layer by layer, in one pass over its stages.
+
+Several *lanes* run side by side: the clean network, and one per recipe, which feels its own
+rewritten prefix. No recipe is good for every network (sequential inputs help ResNet8 and hurt VGG),
+so images that no fit has seen decide: the lane whose outputs stay nearest to the original's wins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dsconvert.base import fidelity
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress, silent
+
+from ..fitting.fit import refit
+from ..fitting.mobilenet_block import fit_block, inner_moments, shifted
+from ..fitting.moments import Moments, Statistics
+from ..fitting.order_choice import best_fit, block_fit
+from ..stages import Norm, Site, Stages, Weights
+from ..types import Choice, Factorization, Float
+from .activation_store import Store
+from .fit_state import Lane, Recipe, Settings
+from .stage_runner import Walk, room_for
+
+log = logging.getLogger(__name__)
+
+HEAD_RIDGES = (0.03, 0.3, 3.0)
+"""Strengths of the prior tried for the last dense layer: few images, many features."""
+
+
+def fit_network(
+    stages: Stages,
+    inputs: Sequence[Array],
+    held_out: int,
+    choices: Mapping[str, Choice],
+    recipes: Sequence[Recipe],
+    settings: Settings,
+    progress: Progress = silent,
+) -> list[Lane]:
+    """Fit all chosen convolutions by every recipe.
+
+    Args:
+        stages: The network.
+        inputs: One array per model input, (n, ...).
+        held_out: How many of the last images no fit may see; they judge the lanes.
+        choices: What to make of each convolution, by name.
+        recipes: One lane each.
+        settings: See `Settings`.
+        progress: Told of each stage.
+
+    Returns:
+        The lanes, best first: the one with the least harm to the outputs of the held-out images.
+    """
+    with room_for(stages, settings) as store:
+        return _Fitting(stages, inputs, held_out, choices, recipes, settings, store).run(progress)
+
+
+class _Fitting(Walk):
+    def __init__(
+        self,
+        stages: Stages,
+        inputs: Sequence[Array],
+        held_out: int,
+        choices: Mapping[str, Choice],
+        recipes: Sequence[Recipe],
+        settings: Settings,
+        store: Store,
+    ) -> None:
+        super().__init__(stages, inputs, held_out, settings, store)
+        self.choices = choices
+        self.lanes = [Lane(recipe, self.clean.live) for recipe in recipes]
+
+    def run(self, progress: Progress) -> list[Lane]:
+        sites = self.stages.sites
+        with progress("Fitting layers", len(sites)) as advance:
+            for index, site in enumerate(sites):
+                if site is not None:
+                    self._fit(index, site)
+                self._advance(index)
+                advance()
+        for lane in self.lanes:
+            lane.harm = self._harm(lane, self.stages.outputs)
+            log.info("%s: harm %.4g on held-out images", lane.recipe, lane.harm)
+        return sorted(self.lanes, key=lambda lane: lane.harm)
+
+    def _advance(self, index: int) -> None:
+        """From the live values before a stage to those after it, in every lane."""
+        after = self.after(index, self.clean)
+        for lane in self.lanes:
+            # A lane that has changed nothing yet shares the clean activations.
+            lane.live = self.after(index, lane) if lane.weights else after
+        self.clean.live = after
+
+    def _harm(self, lane: Lane, outputs: Sequence[int]) -> float:
+        expected, got = self.unseen(self.clean), self.unseen(lane)
+        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
+
+    # Fitting one site in every lane.
+
+    def _fit(self, index: int, site: Site) -> None:
+        lanes = [lane for lane in self.lanes if self._wanted(lane, site)]
+        if not lanes:
+            return
+        self.gather(site, lanes)
+        if site.call + 1 < site.calls:
+            return
+        if site.role == "conv":
+            self._fit_convolution(site, lanes)
+            return
+        for lane in lanes:
+            (moments,) = lane.moments.pop(site.name)
+            stats = moments.statistics()
+            if site.role == "shortcut":
+                best = refit(stats, site.kernel, self.settings.fit.ridge)
+                bias, norm = settled(site, best.bias, site.norm)
+                lane.weights[site.name] = Weights(best.kernel, bias, norm)
+                lane.refitted.append(site.name)
+            else:
+                self._refit_head(index, lane, site, stats)
+
+    def _fit_convolution(self, site: Site, lanes: Sequence[Lane]) -> None:
+        """Lanes that share moments share the fit."""
+        alike: dict[int, tuple[list[Moments], list[Lane]]] = {}
+        for lane in lanes:
+            moments = lane.moments.pop(site.name)
+            alike.setdefault(id(moments), (moments, []))[1].append(lane)
+        for moments, group in alike.values():
+            stats = [part.statistics() for part in moments]
+            factors = self._best_fit(site, stats)
+            read = stats[0] if len(stats) == 1 else None
+            flat = _flat(factors.kernel())
+            if self.choices[site.name].block == "mobilenet":
+                factors, read = self._with_relu(site, group[0], factors, stats)
+                flat = factors.pointwise.reshape(-1, factors.pointwise.shape[2])
+            for lane in group:
+                norm = site.norm
+                if norm is not None and lane.recipe.match_variance and read is not None:
+                    norm = _matched(norm, flat, read)
+                self._rewrite(lane, site, factors, norm)
+
+    def _with_relu(
+        self, site: Site, lane: Lane, factors: Factorization, stats: Sequence[Statistics]
+    ) -> tuple[Factorization, Statistics | None]:
+        """MobileNet blocks that start from pairs, and the moments of what their pointwise reads."""
+        options = self.settings.fit
+        mean, variance = inner_moments(factors, stats, self.blocks(site))
+        if site.calls > 1:  # the patches of its earlier calls are gone
+            note = "a shared layer: its pointwise kernel was not fitted to the ReLU"
+            start = shifted(factors, mean, variance, max(options.shifts))
+            return replace(start, notes=(*factors.notes, note)), None
+        return fit_block(
+            factors,
+            mean,
+            variance,
+            self.sample(site, lane, factors.depthwise),
+            shifts=options.shifts,
+            ridge=options.ridge,
+            output_weight=None if site.norm is None else site.norm.gain**2,
+        )
+
+    def _best_fit(self, site: Site, stats: Sequence[Statistics]) -> Factorization:
+        choice, options = self.choices[site.name], self.settings.fit
+        if len(stats) == 1:
+            return best_fit(stats[0], site, choice, options)
+        return block_fit(stats, self.blocks(site), site, choice, options)
+
+    def _wanted(self, lane: Lane, site: Site) -> bool:
+        if site.role == "conv":
+            return site.name in self.choices
+        if not lane.weights:
+            return False  # nothing has drifted
+        if len(self.blocks(site)) > 1:
+            return False  # too wide to be solved for as a whole
+        return self.settings.refit_head if site.role == "head" else lane.recipe.shortcuts
+
+    def _rewrite(self, lane: Lane, site: Site, factors: Factorization, norm: Norm | None) -> None:
+        bias, norm = settled(site, factors.bias, norm)
+        factors = replace(factors, bias=bias, lowering=self.choices[site.name].lowering)
+        lane.factors[site.name] = factors
+        pairs = None if factors.between is None else factors
+        lane.weights[site.name] = Weights(factors.kernel(), bias, norm, pairs)
+
+    def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:
+        """Keep the refitted last layer only if the held-out images say so."""
+        outputs = [value for value in self.stages.live_after(index) if value in self.stages.outputs]
+        candidates: list[Weights | None] = [
+            None,
+            *(refit(stats, site.kernel, ridge) for ridge in HEAD_RIDGES),
+        ]
+        harms = [self._try(index, lane, weights, outputs) for weights in candidates]
+        best = candidates[int(np.argmin(harms))]
+        if best is not None:
+            lane.weights[site.name] = best
+            lane.refitted.append(site.name)
+
+    def _try(
+        self, index: int, lane: Lane, weights: Weights | None, outputs: Sequence[int]
+    ) -> float:
+        expected = self.unseen_after(index, self.unseen(self.clean), None)
+        got = self.unseen_after(index, self.unseen(lane), weights)
+        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
+
+
+def settled(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
+    """Where the bias goes: to the BatchNorm, if the layer has none of its own and a norm follows.
+
+    Returns:
+        The layer's bias and the norm's new statistics, None where they stay as they are.
+    """
+    if norm is None:
+        return bias, None
+    if bias is not None and site.bias is None:
+        return None, replace(norm, mean=norm.mean - bias)
+    return bias, norm if norm is not site.norm else None
+
+
+def _flat(kernel: Float) -> Float:
+    """A kernel (kh, kw, C, N) as it multiplies patches: (D, N), channel by channel."""
+    return kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+
+
+def _matched(norm: Norm, flat: Float, stats: Statistics) -> Norm:
+    """The norm whose output keeps its mean and variance when Var(y) has become Var(ŷ).
+
+    Args:
+        norm: As it was trained.
+        flat: What makes ŷ, (D, N).
+        stats: The moments of what that reads, and of y.
+    """
+    ratio = stats.output_variance(flat) / np.maximum(stats.var_y, 1e-12)
+    ratio = np.clip(ratio, 0.05, 1.0)
+    mean = stats.mean_y + (norm.mean - stats.mean_y) * np.sqrt(ratio)
+    return Norm(norm.gain / np.sqrt(ratio), mean, norm.variance * ratio)

@@ -1,0 +1,42 @@
+"""Looking at the layers of the untouched network, in one pass over its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress, silent
+
+from ..fitting.moments import Statistics
+from ..stages import Site, Stages
+from .fit_state import Settings
+from .stage_runner import Walk, room_for
+
+
+def observe_network(
+    stages: Stages,
+    inputs: Sequence[Array],
+    settings: Settings,
+    visit: Callable[[Site, Sequence[Statistics]], None],
+    progress: Progress = silent,
+) -> None:
+    """Show the moments of each convolution of the untouched network, in its order.
+
+    Args:
+        stages: The network; its "conv" sites are shown, a shared layer once.
+        inputs: One array per model input, (n, ...).
+        settings: See `Settings`.
+        visit: Called with each site and its moments.
+        progress: Told of each stage.
+    """
+    with room_for(stages, settings) as store:
+        walk = Walk(stages, inputs, 0, settings, store)
+        with progress("Looking at layers", len(stages.sites)) as advance:
+            for index, site in enumerate(stages.sites):
+                if site is not None and site.role == "conv":
+                    walk.gather(site, [walk.clean])
+                    if site.call + 1 == site.calls:
+                        moments = walk.clean.moments.pop(site.name)
+                        visit(site, [part.statistics() for part in moments])
+                walk.clean.live = walk.after(index, walk.clean)
+                advance()

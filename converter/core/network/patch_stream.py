@@ -1,0 +1,194 @@
+"""Streaming a site's patches into moments, for the clean network and for those that drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+from ..fitting.moments import Moments
+from ..fitting.patches import Index, gather, output_size, sample_positions
+from ..stages import Site
+from .fit_state import Lane
+
+_COPIES = 6
+"""Matrices of the size of a covariance that are alive at the worst moment of a fit."""
+
+
+def features_of(site: Site) -> int:
+    """D = C·k², the length of a patch."""
+    return site.spec.taps * site.spec.in_channels
+
+
+def moment_bytes(features: int) -> int:
+    """Memory that gathering and fitting the moments of a patch of this length takes."""
+    return _COPIES * 8 * features**2
+
+
+def channel_blocks(site: Site, memory: int) -> list[slice]:
+    """The input channels in as few blocks as fit into memory: one, unless the layer is very wide.
+
+    Each block is fitted to its own share of the output, as if it were a convolution of its own.
+    """
+    channels, taps = site.spec.in_channels, site.spec.taps
+    count = 1
+    while count < channels and moment_bytes(taps * -(-channels // count)) > memory:
+        count += 1
+    size = -(-channels // count)
+    return [slice(first, min(first + size, channels)) for first in range(0, channels, size)]
+
+
+def drifts(lane: Lane, site: Site, clean: Lane) -> bool:
+    """Whether the lane fits this site to inputs of its own."""
+    return (lane.recipe.sequential or site.role != "conv") and lane.live is not clean.live
+
+
+def gather_moments(
+    site: Site,
+    clean: Lane,
+    lanes: Sequence[Lane],
+    *,
+    blocks: Sequence[slice],
+    batches: Callable[[int], Iterable[slice]],
+    images: int,
+    patches: int | None,
+    rng: np.random.Generator,
+) -> None:
+    """Stream the patches of all lanes into their moments, at the same positions.
+
+    Lanes that have not drifted share one set of moments.
+
+    Args:
+        site: The layer to look at.
+        clean: The lane of the untouched network, which gives the outputs to aim at.
+        lanes: Whose ``moments`` are filled; a shared layer adds to those of its earlier calls.
+        blocks: Input channels that are looked at together.
+        batches: Rows of the live values for a number of values per image, ``images`` together.
+        images: How many images there are.
+        patches: How many patches to take; None chooses by the layer's size.
+        rng: Draws the positions.
+    """
+    widths = _widths(site, blocks)
+
+    def fresh() -> list[Moments]:
+        return [Moments(width, site.spec.out_channels) for width in widths]
+
+    common = fresh()
+    for lane in lanes:
+        if site.calls == 1 and not drifts(lane, site, clean):
+            lane.moments[site.name] = common
+        else:
+            lane.moments.setdefault(site.name, fresh())
+    groups = {id(lane.moments[site.name]): lane for lane in lanes}
+    for _, seen in stream_patches(
+        site,
+        clean,
+        list(groups.values()),
+        blocks=blocks,
+        batches=batches,
+        images=images,
+        patches=patches,
+        rng=rng,
+    ):
+        for lane, (actual, aims) in zip(groups.values(), seen, strict=True):
+            for moments, part, aim in zip(lane.moments[site.name], actual, aims, strict=True):
+                moments.update(part, aim)
+
+
+Seen = tuple[list[Array], list[Array]]
+"""Patches (P, D) and outputs to aim at (P, N), per block of channels."""
+
+
+def stream_patches(
+    site: Site,
+    clean: Lane,
+    lanes: Sequence[Lane],
+    *,
+    blocks: Sequence[slice],
+    batches: Callable[[int], Iterable[slice]],
+    images: int,
+    patches: int | None,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Index, list[Seen]]]:
+    """The patches of several lanes at the same positions, batch by batch.
+
+    The outputs to aim at are those of the untouched layer: each block's own share of them, the
+    bias and what a shortcut has lost in the first.
+
+    Args:
+        site: See `gather_moments`, as for the others.
+        clean: As there.
+        lanes: Whose patches are wanted.
+        blocks: As there.
+        batches: As there.
+        images: As there.
+        patches: As there.
+        rng: As there.
+
+    Yields:
+        The number of each patch's image, (P,), and what each lane has there.
+    """
+    widths = _widths(site, blocks)
+    kernel = site.kernel.transpose(2, 0, 1, 3).astype(np.float32)
+    kernels = [
+        kernel[block].reshape(width, -1) for block, width in zip(blocks, widths, strict=True)
+    ]
+    size = images_of(clean.live[site.reads], site).shape[1:3]
+    wanted = patches or _enough(max(widths))
+    per_image = max(1, -(-wanted // images))
+    for rows in batches(per_image * sum(widths)):
+        x = images_of(clean.live[site.reads][rows], site)
+        where = sample_positions(rng, len(x), output_size(site.spec, size), per_image)
+        seen = _by_block(gather(x, site.spec, where), blocks)
+        targets = [part @ weights for part, weights in zip(seen, kernels, strict=True)]
+        if site.bias is not None:
+            targets[0] += site.bias
+        found = []
+        for lane in lanes:
+            actual, aims = seen, targets
+            if drifts(lane, site, clean):
+                drifted = images_of(lane.live[site.reads][rows], site)
+                actual = _by_block(gather(drifted, site.spec, where), blocks)
+                aims = [targets[0] + _owed(lane, clean, site, rows, where), *targets[1:]]
+            found.append((actual, aims))
+        yield rows.start + where[0], found
+
+
+def _widths(site: Site, blocks: Sequence[slice]) -> list[int]:
+    """The length of a patch of each block of channels."""
+    return [site.spec.taps * (block.stop - block.start) for block in blocks]
+
+
+def images_of(array: Array, site: Site) -> Array:
+    """The array as (n, H, W, C): features (n, F) become a 1×1 image."""
+    if array.ndim == 2:
+        return array[:, None, None, :]
+    return array.transpose(0, 2, 3, 1) if site.channels_first else array
+
+
+def _by_block(patches: Array, blocks: Sequence[slice]) -> list[Array]:
+    """Patches (P, C, k²) as one (P, D) per block of channels."""
+    return [patches[:, block].reshape(len(patches), -1) for block in blocks]
+
+
+def _owed(
+    lane: Lane, clean: Lane, site: Site, rows: slice, where: tuple[Index, Index, Index]
+) -> Array | float:
+    """What the other side of the sum has lost, in units of this site's output."""
+    if site.beside is None or not lane.recipe.shortcuts:
+        return 0.0
+    expected = images_of(clean.live[site.beside][rows], site)[where]
+    lost = expected - images_of(lane.live[site.beside][rows], site)[where]
+    if site.norm is None:
+        return lost
+    gain = site.norm.gain
+    usable = np.abs(gain) > 1e-3 * np.max(np.abs(gain))
+    return np.asarray(lost * np.where(usable, 1 / np.where(usable, gain, 1.0), 0.0))
+
+
+def _enough(features: int) -> int:
+    """Patches for a layer: several per unknown, as many as 10¹¹ multiplications allow."""
+    affordable = int(1e11 / features**2)
+    return int(np.clip(affordable, max(8192, 2 * features), 32768))

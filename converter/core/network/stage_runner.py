@@ -1,0 +1,179 @@
+"""Walking through a network stage by stage, with all images at once and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+from ..fitting.mobilenet_block import Sample
+from ..stages import Site, Stages, Weights
+from ..types import Float
+from .activation_store import Store
+from .fit_state import Lane, Recipe, Settings
+from .patch_stream import channel_blocks, features_of, gather_moments, moment_bytes, stream_patches
+
+SAMPLE_HELD_OUT = 0.2
+"""The share of a sample's images that chooses how a MobileNet block starts."""
+
+
+class Walk:
+    """The untouched network on its way from stage to stage, and what may be asked of it there.
+
+    Args:
+        stages: The network.
+        inputs: One array per model input, (n, ...).
+        held_out: How many of the last images no fit may see.
+        settings: See `Settings`.
+        store: Room for the values between stages.
+
+    Attributes:
+        clean: The untouched network's live values.
+        fitting: How many images may be fitted to; the others are held out.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        inputs: Sequence[Array],
+        held_out: int,
+        settings: Settings,
+        store: Store,
+    ) -> None:
+        self.stages, self.settings, self.store = stages, settings, store
+        self.total = len(inputs[0])
+        self.fitting = self.total - held_out
+        self.rng = np.random.default_rng(settings.seed)
+        self.clean = Lane(Recipe(), dict(zip(stages.inputs, inputs, strict=True)))
+
+    def after(self, index: int, lane: Lane) -> dict[int, Array]:
+        """A lane's live values after a stage, for all images."""
+        results: dict[int, Array] = {}
+        keep = self.stages.live_after(index)
+        passed = {value: lane.live[value] for value in keep if value in lane.live}
+        for rows, made in self.stream(index, lane.live, self._weights(index, lane)):
+            for value, array in made.items():
+                if value not in results:
+                    results[value] = self.store.empty((self.total, *array.shape[1:]))
+                results[value][rows] = array
+            self.store.settle()
+        return passed | results
+
+    def unseen(self, lane: Lane) -> dict[int, Array]:
+        """A lane's live values of the held-out images."""
+        return {value: array[self.fitting :] for value, array in lane.live.items()}
+
+    def unseen_after(
+        self, index: int, live: Mapping[int, Array], weights: Weights | None
+    ) -> dict[int, Array]:
+        """The live values after a stage from few enough before it to need no store."""
+        keep = self.stages.live_after(index)
+        passed = {value: live[value] for value in keep if value in live}
+        parts = [made for _, made in self.stream(index, live, weights)]
+        made = {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
+        return passed | made
+
+    def stream(
+        self, index: int, live: Mapping[int, Array], weights: Weights | None
+    ) -> Iterator[tuple[slice, dict[int, Array]]]:
+        """Run a stage batch by batch: rows, and what was made of them."""
+        total = len(next(iter(live.values())))
+        widest = max(map(_width, live.values()))
+        fixed = self.stages.batch_size
+        first = 0
+        with self.stages.using(index, weights):
+            while first < total:
+                # What comes out may be wider than what goes in, so the first batch is small.
+                size = fixed or _images_at_once(widest, limit=128 if first else 4)
+                rows = slice(first, min(first + size, total))
+                batch = {value: array[rows] for value, array in live.items()}
+                if fixed:
+                    batch = {value: _filled(array, fixed) for value, array in batch.items()}
+                made = self.stages.run(index, batch)
+                count = rows.stop - rows.start
+                yield rows, {value: array[:count] for value, array in made.items()}
+                widest = max(widest, *map(_width, made.values()), 1)
+                first = rows.stop
+
+    def gather(self, site: Site, lanes: Sequence[Lane]) -> None:
+        """Stream the patches of a site into the moments of these lanes."""
+        gather_moments(site, self.clean, lanes, **self._looking_at(site))
+
+    def sample(self, site: Site, lane: Lane, taps: Float) -> Sample:
+        """What depthwise kernels (T, kh, kw, C) make of a lane's patches, beside what to aim at."""
+        T, C = taps.shape[0], taps.shape[3]
+        kernels = taps.reshape(T, -1, C).transpose(2, 1, 0).astype(np.float32)  # (C, k², T)
+        numbers, inner, targets = [], [], []
+        looking = self._looking_at(site)
+        for image, ((actual, aims),) in stream_patches(site, self.clean, [lane], **looking):
+            parts = [
+                np.matmul(part.reshape(len(part), -1, site.spec.taps).swapaxes(0, 1), some)
+                for part, some in zip(actual, (kernels[b] for b in looking["blocks"]), strict=True)
+            ]  # each (C, P, T)
+            made = np.concatenate(parts).transpose(1, 2, 0)
+            numbers.append(image)
+            inner.append(np.ascontiguousarray(made).reshape(len(made), T * C))
+            targets.append(sum(aims[1:], aims[0]))
+        held_out = np.concatenate(numbers) >= (1 - SAMPLE_HELD_OUT) * self.fitting
+        return Sample(np.concatenate(inner), np.concatenate(targets), held_out)
+
+    def _looking_at(self, site: Site) -> dict[str, Any]:
+        """How patches of a site are looked at."""
+
+        def batches(width: int) -> list[slice]:
+            size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
+            return [
+                slice(first, min(first + size, self.fitting))
+                for first in range(0, self.fitting, size)
+            ]
+
+        return {
+            "blocks": self.blocks(site),
+            "batches": batches,
+            "images": self.fitting,
+            "patches": self.settings.patches,
+            "rng": self.rng,
+        }
+
+    def blocks(self, site: Site) -> list[slice]:
+        """The input channels that are fitted together."""
+        return channel_blocks(site, self.settings.memory // 2)
+
+    def _weights(self, index: int, lane: Lane) -> Weights | None:
+        """What the stage's site has in this lane; a shared layer changes at its last call."""
+        site = self.stages.sites[index]
+        return lane.weights.get(site.name) if site is not None else None
+
+
+_BATCH = 16 << 20
+"""Values of one tensor that a batch may have: 64 MiB."""
+
+
+def _width(array: Array) -> int:
+    """Values per image."""
+    return int(np.prod(array.shape[1:], dtype=np.int64))
+
+
+def _images_at_once(width: int, limit: int = 128) -> int:
+    return int(np.clip(_BATCH // max(width, 1), 1, limit))
+
+
+def _filled(array: Array, size: int) -> Array:
+    """A batch with its last image repeated up to the only size the model takes."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+@contextmanager
+def room_for(stages: Stages, settings: Settings) -> Iterator[Store]:
+    """Room for activations: what the largest layer's moments leave of the memory."""
+    sizes = [moment_bytes(features_of(site)) for site in stages.sites if site is not None]
+    moments = min(max(sizes, default=0), settings.memory // 2)
+    store = Store(settings.memory - moments)
+    try:
+        yield store
+    finally:
+        store.close()

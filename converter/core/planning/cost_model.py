@@ -1,0 +1,80 @@
+"""What is timed when a plan is made: one convolution, and what it may become, at its true shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from ..types import Choice, ConvSpec, Figure, Padding, Size
+
+Activation = Literal["none", "relu", "relu6"]
+"""What runtimes fuse into a convolution; anything else is timed as "none"."""
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A convolution with its bias and activation, on one image of a known size.
+
+    Two layers of the same block take the same time, so a block has no name.
+
+    Attributes:
+        input_size: (H, W).
+        in_channels: C.
+        out_channels: N.
+        kernel_size: (kh, kw).
+        strides: (vertical, horizontal).
+        dilation: (vertical, horizontal).
+        padding: As in `ConvSpec`.
+        activation: What follows.
+    """
+
+    input_size: Size
+    in_channels: int
+    out_channels: int
+    kernel_size: Size
+    strides: Size = (1, 1)
+    dilation: Size = (1, 1)
+    padding: Padding = "same"
+    activation: Activation = "none"
+
+
+def block_of(spec: ConvSpec, input_size: Size, activation: Activation) -> Block:
+    """The block of a convolution at one input size."""
+    return Block(
+        input_size=input_size,
+        in_channels=spec.in_channels,
+        out_channels=spec.out_channels,
+        kernel_size=spec.kernel_size,
+        strides=spec.strides,
+        dilation=spec.dilation,
+        padding=spec.padding,
+        activation=activation,
+    )
+
+
+class BlockCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The cost of a block and of what may replace it, measured together.
+
+    Attributes:
+        original: The convolution.
+        choices: One figure per choice; None where the target cannot run it.
+    """
+
+    original: Figure
+    choices: tuple[Figure | None, ...]
+
+
+class CostModel(Protocol):
+    """Tells what blocks cost on a target."""
+
+    @property
+    def unit(self) -> str:
+        """Either "ms" or "cycles"."""
+
+    @property
+    def target(self) -> str:
+        """The target in words, e.g. "LiteRT float32, 1 thread, Intel Xeon"."""
+
+    def costs(self, blocks: Sequence[tuple[Block, Sequence[Choice]]]) -> list[BlockCosts]:
+        """The costs of each block and of its choices, from the cache where they are known."""

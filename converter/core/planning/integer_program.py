@@ -1,0 +1,182 @@
+"""One option per layer: an exact optimum by integer programming (HiGHS, through scipy).
+
+Harms are added up over the layers, and so are costs. Added-up harms of single layers order plans
+well even where the true harm is not their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..types import Float, as_float
+
+_SCALE = 1e4
+"""What the largest term of the objective becomes: HiGHS stops at an absolute gap of 1e-6."""
+
+_TOLERANCE = 1e-6
+"""By what share of the largest figure HiGHS lets a limit be passed."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of the things that a layer may be.
+
+    Attributes:
+        harm: What it does to the network's output; 0 for the layer as it is.
+        costs: By resource, e.g. "macs", "ms".
+    """
+
+    harm: float
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+Layers = Sequence[Sequence[Option]]
+
+
+class Infeasible(Exception):
+    """No choice keeps all limits.
+
+    Attributes:
+        least: The least that each limited resource can come to by itself.
+    """
+
+    def __init__(self, least: Mapping[str, float]) -> None:
+        super().__init__(f"no choice keeps all limits; at least {dict(least)}")
+        self.least = dict(least)
+
+
+def least_harm(layers: Layers, limits: Mapping[str, float]) -> list[int]:
+    """The choice of least total harm whose total costs keep all limits.
+
+    Args:
+        layers: The options of each layer, at least one.
+        limits: By resource, what the total may come to.
+
+    Returns:
+        The index of the option chosen for each layer.
+
+    Raises:
+        Infeasible: If no choice keeps the limits.
+    """
+    return _solve(layers, _values(layers, None), limits)
+
+
+def least_cost(
+    layers: Layers, resource: str, max_harm: float, limits: Mapping[str, float] | None = None
+) -> list[int]:
+    """The choice of least total cost whose total harm is at most ``max_harm``.
+
+    Raises:
+        Infeasible: If no choice keeps the limits; harm is called "harm" there.
+    """
+    return _solve(layers, _values(layers, resource), {**(limits or {}), "harm": max_harm})
+
+
+def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) -> float:
+    """The total cost of a choice, or its total harm."""
+    options = (layer[index] for layer, index in zip(layers, chosen, strict=True))
+    return float(sum(_value(option, resource) for option in options))
+
+
+def frontier(
+    layers: Layers, resource: str, points: int, limits: Mapping[str, float] | None = None
+) -> list[list[int]]:
+    """The least harm at ``points`` budgets from the dearest choice worth taking to the cheapest.
+
+    The dearest is the cheapest of those of least harm. Equal choices are given once, dearest first.
+
+    Args:
+        layers: The options of each layer, at least one.
+        resource: What the budgets are of.
+        points: How many budgets.
+        limits: By resource, or "harm", what the total may come to in any case.
+
+    Raises:
+        Infeasible: If no choice keeps the limits.
+    """
+    limits = limits or {}
+    mildest = total(layers, least_harm(layers, limits))
+    dearest = total(layers, least_cost(layers, resource, _met(mildest), limits), resource)
+    cheapest = total(layers, _solve(layers, _values(layers, resource), limits), resource)
+    found: list[list[int]] = []
+    for budget in np.linspace(dearest, cheapest, points):
+        spent = min(_met(float(budget), dearest), limits.get(resource, np.inf))
+        chosen = least_harm(layers, {**limits, resource: spent})
+        if chosen not in found:
+            found.append(chosen)
+    return found
+
+
+def knee(costs: Sequence[float], harms: Sequence[float]) -> int:
+    """The point farthest below the chord from the first to the last (Satopää et al., 2011).
+
+    Args:
+        costs: Falling.
+        harms: Rising.
+    """
+    x, y = _unit(costs), _unit(harms)
+    return int(np.argmax((1 - x) - y))
+
+
+def _met(limit: float, scale: float | None = None) -> float:
+    """A limit that does not fail by the rounding of the very sum that meets it."""
+    return limit + 1e-9 * abs(limit if scale is None else scale)
+
+
+def _unit(values: Sequence[float]) -> Float:
+    array = as_float(values)
+    spread = float(np.ptp(array))
+    return as_float((array - array.min()) / (spread if spread > 0 else 1.0))
+
+
+def _value(option: Option, resource: str | None) -> float:
+    return option.harm if resource in (None, "harm") else option.costs[resource or ""]
+
+
+def _values(layers: Layers, resource: str | None) -> Float:
+    return np.array([_value(option, resource) for layer in layers for option in layer])
+
+
+def _least(layers: Layers, resource: str | None) -> float:
+    return float(sum(min(_value(option, resource) for option in layer) for layer in layers))
+
+
+def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> list[int]:
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    if not layers:
+        if any(limit < 0 for limit in limits.values()):
+            raise Infeasible(dict.fromkeys(limits, 0.0))
+        return []
+    sizes = [len(layer) for layer in layers]
+    owner = np.repeat(np.arange(len(layers)), sizes)
+    one_each = (owner == np.arange(len(layers))[:, None]).astype(float)
+    rows, most = np.empty((len(limits), len(owner))), np.empty(len(limits))
+    for place, (resource, limit) in enumerate(limits.items()):
+        row = _values(layers, None if resource == "harm" else resource)
+        scale = max(float(np.abs(row).max()), abs(limit)) or 1.0
+        rows[place], most[place] = row / scale, limit / scale
+    largest = float(np.abs(objective).max())
+    # HiGHS keeps limits to 1e-6, but its presolve can miss a choice that meets one exactly. So it
+    # gets more room at first; what keeps the limits all the same is the best there is.
+    for room in (2 * _TOLERANCE, 0.0):
+        result = milp(
+            objective * (_SCALE / largest if largest > 0 else 1.0),
+            integrality=np.ones(len(objective)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                *([LinearConstraint(rows, -np.inf, most + room)] if limits else []),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
+        if result.x is None:
+            break
+        picked = [int(np.argmax(np.where(owner == i, result.x, -1.0))) for i in range(len(layers))]
+        if not room or np.all(rows[:, picked].sum(axis=1) <= most + _TOLERANCE):
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            return [int(place - start) for place, start in zip(picked, starts, strict=True)]
+    raise Infeasible({resource: _least(layers, resource) for resource in limits})

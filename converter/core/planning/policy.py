@@ -1,0 +1,173 @@
+"""Deciding what to do with each convolution. A plan is data: nothing is touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+import msgspec
+
+from dsconvert.base.errors import InputError
+
+from ..types import BlockStyle, Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
+
+
+class Candidate(Protocol):
+    """A convolution as a front end found it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the model."""
+
+    @property
+    def spec(self) -> ConvSpec | None:
+        """Its geometry, if it is a two-dimensional convolution."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it cannot be rewritten, if so."""
+
+    @property
+    def stem(self) -> bool:
+        """Whether it reads a picture."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A uniform wish for all convolutions.
+
+    Attributes:
+        pairs: T, at least 1.
+        order: Which operation comes first; "auto" takes the lower error at equal cost.
+        block: What stands between the two kernels; see `Choice`.
+        include: Glob patterns of names to rewrite; empty means all.
+        exclude: Glob patterns of names to leave alone.
+    """
+
+    pairs: int = 1
+    order: OrderChoice = "auto"
+    block: BlockStyle = "linear"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: str = "") -> Plan:
+    """Apply a policy to every convolution.
+
+    Raises:
+        InputError: If T is below 1, a pattern matches nothing, or a MobileNet block is to be
+            pointwise first.
+    """
+    if policy.pairs < 1:
+        raise InputError(f"pairs must be at least 1, got {policy.pairs}.", "Try: --pairs 1")
+    if policy.block == "mobilenet" and policy.order == "pointwise-first":
+        raise InputError(
+            "a MobileNet block is depthwise first: its BatchNorm and ReLU stand behind the "
+            "depthwise kernel.",
+            "Leave --order at auto, or use --block linear.",
+        )
+    names = [candidate.name for candidate in candidates]
+    for pattern in (*policy.include, *policy.exclude):
+        if not _matches_any(names, pattern):
+            raise InputError(
+                f"no convolution matches {pattern!r}; there are: {', '.join(names) or 'none'}.",
+                "Try: dsconvert inspect MODEL",
+            )
+    layers = tuple(_plan_one(candidate, policy) for candidate in candidates)
+    return Plan(source_sha256=source_sha256, layers=layers)
+
+
+def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
+    """A given plan, checked against the model and completed: every convolution, as it stands there.
+
+    Raises:
+        InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
+            asks for less than one pair.
+    """
+    known = {candidate.name: candidate for candidate in candidates}
+    for name, choice in plan.chosen.items():
+        if name not in known:
+            raise InputError(
+                f"the plan rewrites {name!r}; the model has: {', '.join(known) or 'none'}.",
+                "Use the plan with the model that it was made for.",
+            )
+        reason = known[name].reason
+        if reason is not None:
+            raise InputError(
+                f"the plan rewrites {name!r}, which cannot be: {reason.text}.",
+                "Take its choice out of the plan.",
+            )
+        if choice.pairs < 1:
+            raise InputError(
+                f"the plan gives {name!r} {choice.pairs} pairs; at least 1 is needed.",
+                "Take its choice out of the plan to leave it alone.",
+            )
+        if choice.block == "mobilenet" and choice.order == "pointwise-first":
+            raise InputError(
+                f"the plan makes {name!r} a MobileNet block that is pointwise first; its BatchNorm "
+                "and ReLU stand behind the depthwise kernel.",
+                'Make its order "depthwise-first", or its block "linear".',
+            )
+    given = {layer.name: layer for layer in plan.layers}
+    layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
+    return msgspec.structs.replace(plan, layers=layers)
+
+
+def restyled(plan: Plan, block: BlockStyle) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with every choice of one block style, and what else had to change for that.
+
+    A MobileNet block becomes depthwise first.
+    """
+    turned = []
+
+    def change(layer: LayerPlan) -> LayerPlan:
+        if layer.choice is None:
+            return layer
+        order = layer.choice.order
+        if block == "mobilenet" and order == "pointwise-first":
+            turned.append(layer.name)
+            order = "depthwise-first"
+        choice = msgspec.structs.replace(layer.choice, block=block, order=order)
+        return msgspec.structs.replace(layer, choice=choice)
+
+    changed = msgspec.structs.replace(plan, layers=tuple(map(change, plan.layers)))
+    told = f"planned pointwise-first, but a MobileNet block is depthwise first: {', '.join(turned)}"
+    return changed, (told,) if turned else ()
+
+
+def _matches_any(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
+    reason = candidate.reason or _unwanted(candidate, policy)
+    if reason is not None:
+        return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
+    order = "depthwise-first" if policy.block == "mobilenet" else policy.order
+    choice = Choice(pairs=policy.pairs, order=order, block=policy.block)
+    return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
+
+
+def _replay_one(candidate: Candidate, given: LayerPlan | None) -> LayerPlan:
+    if given is not None and given.choice is not None:
+        return msgspec.structs.replace(given, spec=candidate.spec, reason=None)
+    reason = candidate.reason or (given and given.reason)
+    reason = reason or Reason(code="unplanned", text="the plan leaves it alone")
+    return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
+
+
+def _unwanted(candidate: Candidate, policy: Policy) -> Reason | None:
+    name, spec = candidate.name, candidate.spec
+    for pattern in policy.exclude:
+        if fnmatchcase(name, pattern):
+            return Reason(code="excluded", text=f"excluded by {pattern!r}")
+    if policy.include and not any(fnmatchcase(name, pattern) for pattern in policy.include):
+        return Reason(code="not-included", text="not among the included names")
+    # A stem is rewritten only when it is meant: named without a wildcard.
+    if spec is not None and candidate.stem and name not in policy.include:
+        channels = f"{spec.in_channels} input channel{'s' if spec.in_channels > 1 else ''}"
+        return Reason(
+            code="stem",
+            text=f"a stem of {channels}: its pairs are no faster (--include {name} to insist)",
+        )
+    return None

@@ -1,0 +1,352 @@
+"""All that a plan is chosen from: what each layer may become, what that costs, what it harms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.units import short
+
+from ..types import Choice, ConvSpec, Effect, Figure, LayerPlan, Plan, Reason, Totals
+from .integer_program import Infeasible, Option, frontier, knee, least_cost, least_harm, total
+from .limits import Limit
+
+_POINTS = 24
+"""Budgets looked at to find the knee."""
+_WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that a layer may become.
+
+    Attributes:
+        choice: The pairs, their order and lowering.
+        effect: What it alone does.
+        macs: Over all calls; None where the size is free.
+        params: Weights and bias.
+        cost: On the target; None where nothing was measured.
+    """
+
+    choice: Choice
+    effect: Effect
+    macs: int | None
+    params: int
+    cost: Figure | None = None
+
+
+class Prospects(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One convolution and its candidates; none where it is left alone, with the reason.
+
+    Attributes:
+        name: Its name.
+        spec: Its geometry.
+        reason: Why it has no candidates.
+        macs: Of the convolution over all calls.
+        params: Of the convolution, and of what its pairs take in with it.
+        cost: Of the convolution on the target.
+        candidates: What it may become.
+    """
+
+    name: str
+    spec: ConvSpec | None
+    reason: Reason | None = None
+    macs: int | None = None
+    params: int = 0
+    cost: Figure | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan must keep.
+
+    Attributes:
+        latency: Of the network, on the target.
+        macs: Of the network.
+        params: Of the network.
+        size: Bytes of the network's weights.
+        max_error: The most harm, summed over the layers.
+    """
+
+    latency: Limit | None = None
+    macs: Limit | None = None
+    params: Limit | None = None
+    size: Limit | None = None
+    max_error: float | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """As the user put them."""
+        told = [
+            f"{_WORDS.get(name, name)} ≤ {limit.text}"
+            for name in ("latency", "macs", "params", "size")
+            if (limit := getattr(self, name)) is not None
+        ]
+        return (*told, *([] if self.max_error is None else [f"harm ≤ {self.max_error:g}"]))
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A network's layers with their candidates, from which any number of plans can be chosen.
+
+    Attributes:
+        layers: Every convolution in the order of the network.
+        before: The network as it is.
+        bytes_per_weight: At the plan's precision.
+        target: What costs were measured on, in words; empty if nothing was.
+        unit: Of the costs.
+        source_sha256: Of the model's file.
+        notes: What the reader of any plan should know.
+    """
+
+    layers: tuple[Prospects, ...]
+    before: Totals
+    bytes_per_weight: int = 4
+    target: str = ""
+    unit: str = ""
+    source_sha256: str = ""
+    notes: tuple[str, ...] = ()
+    _open: tuple[Prospects, ...] = field(init=False)
+    _options: tuple[tuple[Option, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        opened = tuple(layer for layer in self.layers if layer.candidates)
+        object.__setattr__(self, "_open", opened)
+        object.__setattr__(self, "_options", tuple(map(_options_of, opened)))
+
+    @property
+    def resource(self) -> str:
+        """What is saved when nothing else is said: time if it was measured, else MACs."""
+        if self.target:
+            return "cost"
+        return "params" if self.before.macs is None else "macs"
+
+    def plan(self, goals: Goals) -> Plan:
+        """The plan of least harm that keeps the goals; without goals, the one at the knee.
+
+        Raises:
+            InputError: If no plan keeps them, or one asks for what is not known.
+        """
+        limits = self._limits(goals)
+        try:
+            if limits:
+                chosen = least_harm(self._options, limits)
+                note = "the least harm within the goals"
+            elif goals.max_error is not None:
+                chosen = least_cost(self._options, self.resource, goals.max_error)
+                note = f"the least {self._word} within the harm"
+            else:
+                return self._at_the_knee()
+        except Infeasible as error:
+            raise self._unreachable(goals, error.least) from error
+        if goals.max_error is not None and total(self._options, chosen) > goals.max_error:
+            kept = msgspec.structs.replace(goals, max_error=None).words()
+            raise InputError(
+                f"within {', '.join(kept)} the least harm is "
+                f"{total(self._options, chosen):.3g}; {goals.max_error:g} is allowed.",
+                "Allow more of one or the other.",
+            )
+        return self._assembled(chosen, goals.words(), (note,))
+
+    def sweep(self, points: int, goals: Goals | None = None) -> list[Plan]:
+        """Plans of least harm at falling budgets of `resource`, all within the goals.
+
+        Without goals the first one is the untouched network, or what saves at no harm at all.
+
+        Raises:
+            InputError: If no plan keeps the goals, or one asks for what is not known.
+        """
+        goals = goals or Goals()
+        limits = self._limits(goals)
+        if goals.max_error is not None:
+            limits["harm"] = goals.max_error
+        try:
+            budgets = frontier(self._options, self.resource, points, limits)
+        except Infeasible as error:
+            raise self._unreachable(goals, error.least) from error
+        return [self._budgeted(self._assembled(chosen, (), ())) for chosen in budgets]
+
+    # Choosing.
+
+    @property
+    def _word(self) -> str:
+        if self.resource == "cost":
+            return "cycles" if self.unit == "cycles" else "time"
+        return _WORDS[self.resource]
+
+    def _unit_of(self, resource: str) -> str:
+        return {"cost": self.unit, "size": "bytes", **_WORDS}[resource]
+
+    def _budgeted(self, plan: Plan) -> Plan:
+        """The plan with what it comes to as its goal."""
+        assert plan.after is not None, "a prospect's plans have totals"
+        resource, after = self.resource, plan.after
+        amount = {"cost": after.cost, "macs": after.macs, "params": after.params}[resource]
+        if amount is None:  # only the layers were measured, not the network
+            amount = sum(
+                _value(layer.cost_after if layer.choice else layer.cost_before)
+                for layer in plan.layers
+            )
+        unit = f" {self.unit}" if self._word == "time" else ""
+        goal = f"{self._word} ≤ {short(amount)}{unit}"
+        return msgspec.structs.replace(plan, goal=(goal,))
+
+    def _limits(self, goals: Goals) -> dict[str, float]:
+        """By resource, what is left for the layers that can change."""
+        before = self.before
+        limits: dict[str, float] = {}
+        wanted: dict[str, tuple[Limit | None, float | None, float]] = {
+            "cost": (goals.latency, before.cost, 1),
+            "macs": (goals.macs, before.macs, 1),
+            "params": (goals.params, before.params, 1),
+            "size": (goals.size, before.bytes, self.bytes_per_weight),
+        }
+        for name, (limit, original, unit) in wanted.items():
+            if limit is None:
+                continue
+            if original is None:
+                raise _unknown(name)
+            if name == "cost" and self.unit == "cycles" and not limit.relative:
+                raise InputError(
+                    f"{self.target} gives cycles, and {limit.text!r} is a time.",
+                    "Write a share of the original, as 0.5x.",
+                )
+            resource = "params" if name == "size" else name
+            fixed = original / unit - total(self._options, self._untouched, resource)
+            left = limit.of(original) / unit - fixed
+            left += 1e-9 * abs(original / unit)
+            limits[resource] = min(left, limits.get(resource, np.inf))
+        return limits
+
+    @property
+    def _untouched(self) -> list[int]:
+        return [0] * len(self._options)
+
+    def _at_the_knee(self) -> Plan:
+        if not self._options:
+            return self._assembled([], (), ())
+        points = frontier(self._options, self.resource, _POINTS)
+        costs = [total(self._options, chosen, self.resource) for chosen in points]
+        harms = [total(self._options, chosen) for chosen in points]
+        best = knee(costs, harms)
+        note = (
+            f"no goal was given: the knee of {len(points)} plans from {short(costs[0])} to "
+            f"{short(costs[-1])} {self._unit_of(self.resource)} in the layers that can change, "
+            f"of harm {harms[0]:.3g} to {harms[-1]:.3g}; beyond it harm rises faster "
+            f"than {self._word} fall{'s' if self._word == 'time' else ''}"
+        )
+        if len(points) == 1:
+            note = f"no goal was given: no plan has less harm, and none saves more {self._word}"
+        return self._assembled(points[best], (), (note,))
+
+    def _unreachable(self, goals: Goals, least: Mapping[str, float]) -> InputError:
+        """What to say when no plan keeps the goals: how far one could go for each of them."""
+        told = []
+        before = self.before
+        originals = {"cost": before.cost, "macs": before.macs, "params": before.params}
+        for resource, amount in least.items():
+            original = originals.get(resource)
+            if original is None:
+                told.append(f"harm {short(amount)}")
+                continue
+            rest = original - total(self._options, self._untouched, resource)
+            shown, scale = resource, 1
+            if resource == "params" and goals.params is None:
+                shown, scale = "size", self.bytes_per_weight
+            told.append(
+                f"{short((amount + rest) * scale)} of {short(original * scale)} "
+                f"{self._unit_of(shown)}"
+            )
+        each = ", each by itself" if len(told) > 1 else ""
+        return InputError(
+            f"no plan keeps {', '.join(goals.words())}; the least there is: "
+            f"{', '.join(told)}{each}.",
+            "Ask for less; dsconvert sweep shows what there is to be had.",
+        )
+
+    # Writing it down.
+
+    def _assembled(
+        self, chosen: Sequence[int], goal: tuple[str, ...], notes: tuple[str, ...]
+    ) -> Plan:
+        picks = {
+            layer.name: layer.candidates[index - 1] if index else None
+            for layer, index in zip(self._open, chosen, strict=True)
+        }
+        saved = [(layer, pick) for layer in self._open if (pick := picks[layer.name]) is not None]
+        before = self.before
+        params = before.params - sum(layer.params - pick.params for layer, pick in saved)
+        macs, cost = before.macs, before.cost
+        if macs is not None:
+            macs -= sum((layer.macs or 0) - (pick.macs or 0) for layer, pick in saved)
+        if cost is not None:
+            cost -= sum(_value(layer.cost) - _value(pick.cost) for layer, pick in saved)
+        return Plan(
+            source_sha256=self.source_sha256,
+            target=self.target,
+            unit=self.unit,
+            goal=goal,
+            before=before,
+            after=Totals(
+                macs=macs,
+                params=params,
+                bytes=params * self.bytes_per_weight,
+                cost=cost,
+                harm=sum(pick.effect.harm for _, pick in saved),
+            ),
+            notes=(*self.notes, *(notes if self._open else ("nothing is worth rewriting",))),
+            layers=tuple(_layer_plan(layer, picks.get(layer.name)) for layer in self.layers),
+        )
+
+
+def _unknown(name: str) -> InputError:
+    if name == "cost":
+        return InputError(
+            "the network's time was not measured.", "Give prospect() costs and network_cost."
+        )
+    return InputError(
+        f"the network's {_WORDS[name]} are unknown: its image size is free.",
+        "Limit its parameters, size or latency instead, or fix the size.",
+    )
+
+
+def _value(figure: Figure | None) -> float:
+    return 0.0 if figure is None else figure.value
+
+
+def _options_of(layer: Prospects) -> tuple[Option, ...]:
+    def costs(macs: int | None, params: int, cost: Figure | None) -> dict[str, float]:
+        known = {"params": float(params)}
+        if macs is not None:
+            known["macs"] = float(macs)
+        if cost is not None:
+            known["cost"] = cost.value
+        return known
+
+    return (
+        Option(0.0, costs(layer.macs, layer.params, layer.cost)),
+        *(Option(c.effect.harm, costs(c.macs, c.params, c.cost)) for c in layer.candidates),
+    )
+
+
+def _layer_plan(layer: Prospects, pick: Candidate | None) -> LayerPlan:
+    if pick is not None:
+        return LayerPlan(
+            name=layer.name,
+            spec=layer.spec,
+            choice=pick.choice,
+            effect=pick.effect,
+            cost_before=layer.cost,
+            cost_after=pick.cost,
+        )
+    reason = layer.reason
+    if reason is None:
+        mildest = min(layer.candidates, key=lambda candidate: candidate.effect.harm)
+        reason = Reason(
+            code="kept",
+            text=f"kept by the plan: its mildest choice, {mildest.choice.pairs} × "
+            f"{mildest.choice.order}, would add {mildest.effect.harm:.3g} of harm",
+        )
+    return LayerPlan(name=layer.name, spec=layer.spec, reason=reason, cost_before=layer.cost)

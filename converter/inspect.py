@@ -1,0 +1,203 @@
+"""What a model's convolutions are, and what rewriting each of them would cost and save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress, silent
+
+from .backends.backend import front_end
+from .calibration import as_inputs
+from .core.fitting.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
+from .core.fitting.factorize import weight_errors
+from .core.fitting.fit import FitOptions
+from .core.fitting.moments import Statistics
+from .core.fitting.order_choice import best_fit
+from .core.network.fit_state import Settings
+from .core.network.layer_statistics import observe_network
+from .core.planning.policy import Policy, make_plan
+from .core.stages import Site
+from .core.types import Choice, ConvSpec, Order, Reason
+
+MOST_PAIRS = 4
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What T pairs would make of a convolution.
+
+    Attributes:
+        pairs: T.
+        order: The better order at no higher cost than depthwise first.
+        macs: Per image, over all calls; None where the model leaves the size free.
+        params: Weights and bias.
+        weight_error: ‖W − Ŵ‖ / ‖W‖ of the pairs nearest to the weights.
+        data_error: ‖y − ŷ‖ / ‖y − E y‖ of the pairs fitted to data; None without data.
+    """
+
+    pairs: int
+    order: Order
+    macs: int | None
+    params: int
+    weight_error: float
+    data_error: float | None = None
+
+
+class Inspected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One convolution of the model.
+
+    Attributes:
+        name: Its name.
+        spec: Its geometry; None for what is no two-dimensional convolution.
+        macs: Per image, over all calls; None where the model leaves the size free.
+        params: Weights and bias.
+        full_rank: The number of pairs that would reproduce it exactly.
+        options: What T = 1 … 4 pairs would make of it; empty where it cannot be rewritten.
+        reason: Why it is left alone by default.
+    """
+
+    name: str
+    spec: ConvSpec | None = None
+    macs: int | None = None
+    params: int | None = None
+    full_rank: int | None = None
+    options: tuple[Option, ...] = ()
+    reason: Reason | None = None
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole model.
+
+    Attributes:
+        schema: Name and version of this record.
+        model: The model's name.
+        macs: Of convolutions and dense layers per image; None where the size is free.
+        params: All weights, a norm's moving statistics included.
+        dense_macs: How many of the MACs are dense layers'.
+        kernels: How many of the weights are kernels: of convolutions and dense layers, without
+            biases and norms. Papers differ in which of the two they call parameters.
+        convolutions: In the order of the network.
+        calibration_images: How many images the data errors come from.
+    """
+
+    schema: Literal["dsconvert.inspection/1"] = "dsconvert.inspection/1"
+    model: str
+    macs: int | None
+    params: int
+    dense_macs: int | None = None
+    kernels: int | None = None
+    convolutions: tuple[Inspected, ...]
+    calibration_images: int = 0
+
+
+def inspect(
+    model: Any,
+    *,
+    folder: Path | None = None,
+    calibration: Array | Sequence[Array] | None = None,
+    memory: int = 2 << 30,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Inspection:
+    """List every convolution of a model, with what rewriting it would do.
+
+    Args:
+        model: A functional, Sequential or subclassed ``keras.Model``, or an ``onnx.ModelProto``.
+        folder: Where the external data of an ONNX model are, if it has any.
+        calibration: Images as the model takes them, (n, ...), or one such array per input. With
+            them the errors of pairs fitted to data are shown as well.
+        memory: Bytes of activations held in memory at most.
+        seed: Seeds the choice of patches.
+        progress: See `core.progress`.
+
+    Raises:
+        InputError: If the model has no graph, or the data do not fit it.
+    """
+    source = front_end(model, folder)
+    convolutions = source.convolutions
+    plan = make_plan(convolutions, Policy())
+    fits: dict[str, dict[int, tuple[Order, float]]] = {}
+    images = 0
+    inputs = as_inputs(calibration, source.input_shapes)
+    if inputs is not None:
+        images = len(inputs[0])
+        names = [convolution.name for convolution in convolutions if convolution.reason is None]
+        settings = Settings(memory=memory, seed=seed)
+
+        def visit(site: Site, stats: Sequence[Statistics]) -> None:
+            if len(stats) == 1:  # else too wide to be fitted four times over
+                fits[site.name] = _data_errors(site, stats[0], settings.fit)
+
+        stages = source.stages(names, inputs, refit=False)
+        observe_network(stages, inputs, settings, visit, progress)
+    inspected = []
+    for convolution, layer in zip(convolutions, plan.layers, strict=True):
+        spec = convolution.spec
+        if spec is None or convolution.reason is not None:
+            inspected.append(_refused(convolution.name, spec, layer.reason))
+            continue
+        kernel, _ = convolution.weights()
+        inspected.append(
+            Inspected(
+                name=convolution.name,
+                spec=spec,
+                macs=conv_macs(spec),
+                params=conv_params(spec),
+                full_rank=spec.full_rank("depthwise-first"),
+                options=_options(spec, kernel, fits.get(convolution.name, {})),
+                reason=layer.reason,
+            )
+        )
+    return Inspection(
+        model=source.name,
+        macs=source.macs(),
+        params=source.params(),
+        dense_macs=source.dense_macs(),
+        kernels=source.kernels(),
+        convolutions=tuple(inspected),
+        calibration_images=images,
+    )
+
+
+def _refused(name: str, spec: ConvSpec | None, reason: Reason | None) -> Inspected:
+    if spec is None:
+        return Inspected(name=name, reason=reason)
+    return Inspected(
+        name=name, spec=spec, macs=conv_macs(spec), params=conv_params(spec), reason=reason
+    )
+
+
+def _data_errors(
+    site: Site, stats: Statistics, options: FitOptions
+) -> dict[int, tuple[Order, float]]:
+    errors = {}
+    for pairs in range(1, MOST_PAIRS + 1):
+        factors = best_fit(stats, site, Choice(pairs=pairs), options)
+        errors[pairs] = (factors.order, factors.data_error or 0.0)
+    return errors
+
+
+def _options(
+    spec: ConvSpec, kernel: Array, fits: dict[int, tuple[Order, float]]
+) -> tuple[Option, ...]:
+    errors = {order: weight_errors(kernel, order) for order in affordable_orders(spec, 1)}
+
+    def option(pairs: int) -> Option:
+        def error(order: Order) -> float:
+            return float(errors[order][min(pairs, len(errors[order])) - 1])
+
+        order, data_error = fits.get(pairs) or (min(errors, key=error), None)
+        return Option(
+            pairs=pairs,
+            order=order,
+            macs=pair_macs(spec, order, pairs),
+            params=pair_params(spec, order, pairs, bias=spec.use_bias),
+            weight_error=error(order),
+            data_error=data_error,
+        )
+
+    return tuple(map(option, range(1, MOST_PAIRS + 1)))

@@ -1,0 +1,201 @@
+"""A model, data and a policy in; a new model and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array
+from dsconvert.base.progress import Progress, silent
+
+from .backends.backend import Convolution, front_end
+from .calibration import as_inputs, split
+from .check_rebuilt import check_rebuilt
+from .core.fitting.factorize import random_pairs
+from .core.fitting.mobilenet_block import fresh_block
+from .core.fitting.order_choice import best_of_weights
+from .core.network.fit_network import fit_network
+from .core.network.fit_state import Lane, Recipe, Settings
+from .core.planning.policy import Policy, make_plan, replay_plan, restyled
+from .core.report import RewriteReport, Trial, layer_reports
+from .core.stages import Stages
+from .core.types import ORDERS, BlockStyle, Choice, Method, OrderChoice, Plan
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The result of `rewrite`.
+
+    Attributes:
+        model: A functional keras.Model of stock layers, or an onnx.ModelProto.
+        plan: What was decided about each convolution.
+        report: What came of it.
+    """
+
+    model: Any
+    plan: Plan
+    report: RewriteReport
+
+
+def rewrite(
+    model: Any,
+    *,
+    folder: Path | None = None,
+    calibration: Array | Sequence[Array] | None = None,
+    method: Method | None = None,
+    pairs: int = 1,
+    order: OrderChoice = "auto",
+    block: BlockStyle | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    plan: Plan | None = None,
+    memory: int = 2 << 30,
+    seed: int = 0,
+    source_sha256: str = "",
+    progress: Progress = silent,
+) -> Rewritten:
+    """Replace the standard convolutions of a trained model by depthwise + pointwise pairs.
+
+    The given model is not changed. An ONNX model needs no training framework.
+
+    Args:
+        model: A functional, Sequential or subclassed ``keras.Model``; the last kind is redrawn as
+            a functional one where its ``call`` is made of Keras layers and operations. Or an
+            ``onnx.ModelProto``.
+        folder: Where the external data of an ONNX model are, if it has any.
+        calibration: Unlabelled images as the model takes them, (n, ...), or one such array per
+            input. A fifth of them is kept out of the fit and decides how far it may go.
+        method: "data" fits the pairs to the calibration images (the default when there are any),
+            "svd" to the weights alone (the default otherwise), "random" starts afresh as the
+            tutorials do, for comparison.
+        pairs: T, the number of pairs that are summed for each convolution.
+        order: "depthwise-first", "pointwise-first", or "auto": the lower error at equal cost.
+        block: What stands between the two kernels of a pair: nothing ("linear", the default), or a
+            BatchNorm and a ReLU ("mobilenet", depthwise first), which needs calibration images and
+            fine-tuning. With a plan it says so of every layer; without it the plan does.
+        include: Glob patterns of the layers to rewrite; empty means all.
+        exclude: Glob patterns of the layers to leave alone.
+        plan: What to do with each layer, instead of ``pairs`` … ``exclude``.
+        memory: Bytes of activations held in memory at most; more go to temporary files.
+        seed: Seeds the choice of images and patches.
+        source_sha256: Of the model's file, for the record.
+        progress: See `core.progress`.
+
+    Raises:
+        InputError: If the model cannot be rewritten, or the data do not fit it.
+        GateFailed: If the new model does not compute what was fitted; a bug, and not silent.
+    """
+    method = method or ("svd" if calibration is None else "data")
+    if method == "data" and calibration is None:
+        raise InputError(
+            "fitting to data needs calibration images.",
+            "Add --calibration FILE.npz, or use --method svd.",
+        )
+    source = front_end(model, folder)
+    convolutions = source.convolutions
+    remarks: tuple[str, ...] = ()
+    if plan is None:
+        policy = Policy(
+            pairs=pairs,
+            order=order,
+            block=block or "linear",
+            include=tuple(include),
+            exclude=tuple(exclude),
+        )
+        plan = make_plan(convolutions, policy, source_sha256)
+    else:
+        if block is not None:
+            plan, remarks = restyled(plan, block)
+        plan = replay_plan(plan, convolutions)
+    styled = [name for name, choice in plan.chosen.items() if choice.block == "mobilenet"]
+    if styled and method == "svd":
+        raise InputError(
+            "a MobileNet block needs calibration images: its BatchNorm holds their statistics.",
+            "Add --calibration FILE.npz, or use --method random or --block linear.",
+        )
+    images = as_inputs(calibration, source.input_shapes) if method == "data" else None
+    if images is None or not plan.chosen:
+        data, shared = None, False
+        lanes = [_factorize(convolutions, plan.chosen, method, seed)]
+    else:
+        data = split(images, seed)
+        stages = source.stages(plan.chosen, data.inputs)
+        lanes = fit_network(
+            stages,
+            data.inputs,
+            data.held_out,
+            plan.chosen,
+            _recipes(stages),
+            Settings(memory=memory, seed=seed),
+            progress,
+        )
+        # A shared layer is fitted at its last call, so its earlier calls ran as they were.
+        shared = any(site is not None and site.calls > 1 for site in stages.sites)
+    best = lanes[0]
+    costs_before = source.macs(), source.params()
+    rebuilt, notes = source.rebuild(best)
+    if data is not None and not shared:
+        check_rebuilt(rebuilt, data.inputs, [best.live[value] for value in stages.outputs])
+    report = RewriteReport(
+        method=method,
+        source_sha256=source_sha256,
+        layers=layer_reports(plan, best.factors),
+        macs_before=costs_before[0],
+        macs_after=rebuilt.macs(),
+        params_before=costs_before[1],
+        params_after=rebuilt.params(),
+        calibration_images=data.fitted if data else 0,
+        held_out_images=data.held_out if data else 0,
+        trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in lanes if data),
+        refitted=tuple(best.refitted),
+        notes=(*remarks, *notes, *([_untrained(styled)] if styled else [])),
+    )
+    return Rewritten(rebuilt.model, plan, report)
+
+
+def _untrained(names: Sequence[str]) -> str:
+    """What to know of MobileNet blocks."""
+    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"MobileNet blocks need fine-tuning: {told} {'have' if len(names) > 1 else 'has'} a ReLU "
+        "inside that the trained network had not"
+    )
+
+
+def _recipes(stages: Stages) -> list[Recipe]:
+    """The ways worth trying on this network: no two that would do the same."""
+    sites = [site for site in stages.sites if site is not None]
+    recipes = [Recipe(), Recipe(sequential=True)]
+    if any(site.role == "shortcut" or site.beside is not None for site in sites):
+        recipes.append(Recipe(sequential=True, shortcuts=True))
+    if any(site.role == "conv" and site.norm is not None for site in sites):
+        recipes.append(Recipe(sequential=True, match_variance=True))
+    return recipes
+
+
+def _factorize(
+    convolutions: Iterable[Convolution], chosen: Mapping[str, Choice], method: Method, seed: int
+) -> Lane:
+    """The pairs of each layer by itself, without data."""
+    rng = np.random.default_rng(seed)
+    lane = Lane(Recipe())
+    for convolution in convolutions:
+        if convolution.name not in chosen:
+            continue
+        choice, spec = chosen[convolution.name], convolution.spec
+        assert spec is not None, "only what has a geometry is chosen"
+        kernel, bias = convolution.weights()
+        if method == "random":
+            order = ORDERS[0] if choice.order == "auto" else choice.order
+            factors = random_pairs(kernel, bias, order, choice.pairs, rng)
+        else:
+            factors = best_of_weights(kernel, bias, spec, choice)
+        if choice.block == "mobilenet":
+            factors = fresh_block(factors)
+        lane.factors[convolution.name] = replace(factors, lowering=choice.lowering)
+    return lane

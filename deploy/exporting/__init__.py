@@ -1,0 +1,1 @@
+"""Exports to TFLite and ONNX, with quantization."""

@@ -1,0 +1,112 @@
+"""Which files can be made in which way, decided before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from dsconvert.base.errors import InputError
+from dsconvert.formats.quantization import CalibrationMethod, Format, Quantization
+
+from .refine import OFF, Refinement
+
+_ALLOWED: dict[Format, tuple[Quantization, ...]] = {
+    "tflite": ("none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"),
+    "onnx": ("none", "float16", "dynamic", "int8", "int8-float-io"),
+}
+
+RangeChoice = CalibrationMethod | Literal["auto"]
+"""How activations of .onnx files get their ranges; "auto": by minmax, or by percentile where that
+gives outputs of higher SQNR."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a file is made.
+
+    Attributes:
+        quantize: How weights and activations are stored.
+        method: How .onnx activations get their ranges.
+        allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
+        keep_io: Whether a float16 .onnx file has float32 inputs and outputs.
+        refinement: What is tried to make an int8 file better.
+    """
+
+    quantize: Quantization
+    method: RangeChoice = "auto"
+    allow_flex: bool = False
+    keep_io: bool = True
+    refinement: Refinement = OFF
+
+    def check(self, format: Format) -> None:
+        """Refuse what the format does not have.
+
+        Raises:
+            InputError: With the option and where it belongs.
+        """
+        methods = ("auto", *get_args(CalibrationMethod))
+        if self.method not in methods:
+            raise InputError(
+                f"there is no calibration method {self.method!r}.",
+                f"Allowed: {', '.join(methods)}.",
+            )
+        static = format == "onnx" and self.quantize in ("int8", "int8-float-io")
+        for wrong, option, where in (
+            (self.method != "auto" and not static, "--calibration-method", "int8 .onnx files"),
+            (self.allow_flex and format != "tflite", "--allow-flex", ".tflite files"),
+            (
+                not self.keep_io and (format, self.quantize) != ("onnx", "float16"),
+                "--no-keep-io",
+                "float16 .onnx files",
+            ),
+        ):
+            if wrong:
+                raise InputError(
+                    f"{option} is for {where}, and this is {self.quantize} .{format}.",
+                    f"Leave {option} out.",
+                )
+
+
+def checked_format(
+    path: Path, format: Format | None, quantize: Quantization, original: Path | None = None
+) -> Format:
+    """The format to write.
+
+    Args:
+        path: The file to write.
+        format: The format wanted, if one was named.
+        quantize: How to store weights and activations.
+        original: The .onnx file to make it of; None for a Keras model.
+
+    Raises:
+        InputError: If the suffix names none or another, or it cannot be quantized so.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    known = {name: name for name in get_args(Format)}
+    if suffix not in known or (format is not None and suffix != format):
+        wanted = f".{format}" if format in known else " or ".join(f".{name}" for name in known)
+        raise InputError(f"cannot export to {path}: the file name must end in {wanted}.")
+    chosen: Format = known[suffix]
+    if quantize not in _ALLOWED[chosen]:
+        raise InputError(
+            f"cannot write {path} with quantization {quantize!r}: "
+            f".{chosen} allows {', '.join(_ALLOWED[chosen])}.",
+            "ONNX Runtime has no 16-bit integer convolution for CPUs: take int8, or .tflite."
+            if (chosen, quantize) == ("onnx", "int16x8")
+            else "",
+        )
+    if original is None:
+        return chosen
+    if original.suffix.lower() != ".onnx":
+        raise InputError(f"{original} is no .onnx file.", "Load it, and give the keras.Model.")
+    if chosen == "tflite":
+        raise InputError(
+            f"{original} is an ONNX file, which becomes a .tflite file by way of Keras.",
+            "Give import_onnx(path).model of dsconvert.models, or use the command line.",
+        )
+    if quantize == "none":
+        raise InputError(f"{original} is an ONNX file already.", "Say how to quantize it.")
+    if path.exists() and path.samefile(original):
+        raise InputError(f"{path} is the model itself.", "Name another file.")
+    return chosen

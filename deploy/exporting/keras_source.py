@@ -1,0 +1,221 @@
+"""A Keras model as export needs it: flat, called, in float32, with names that files can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array, at_once
+from dsconvert.base.quiet import captured
+
+from ..runtimes.runtime import first_line
+from ..runtimes.samples import check_inputs
+from ..runtimes.tensor_info import TensorInfo
+from .folding import fold_norms
+
+_CHUNK = 32
+_LOW_PRECISION = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class KerasSource:
+    """What is exported, and the reference for what was.
+
+    Attributes:
+        model: A functional model: a list of inputs in, a dictionary of outputs by name out. Norms
+            behind sums of convolutions are folded.
+        reference: The same as it came, to compare with.
+        inputs: Its inputs, in the order of the original.
+        output_names: Its outputs, in the order of the original.
+        notes: What was changed for the export.
+    """
+
+    model: Any
+    reference: Any
+    inputs: tuple[TensorInfo, ...]
+    output_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """The outputs for one array per input, (n, ...), as float32.
+
+        Raises:
+            InputError: If the model cannot run on arrays of these sizes.
+        """
+        chunks = []
+        try:
+            size = at_once(inputs, _CHUNK)
+            for start in range(0, len(inputs[0]), size):
+                part = [
+                    np.asarray(array[start : start + size], info.dtype)
+                    for array, info in zip(inputs, self.inputs, strict=True)
+                ]
+                with captured():
+                    outputs = self.reference(part, training=False)
+                chunks.append([np.asarray(outputs[n], np.float32) for n in self.output_names])
+        except Exception as error:  # TensorFlow's own errors share no base class with Keras'
+            raise InputError(
+                f"the model cannot run on inputs of shape {[a.shape for a in inputs]}: "
+                f"{first_line(error)}",
+                "Give verification data that it can run on.",
+            ) from error
+        return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+
+def read_source(
+    model: Any,
+    samples: Sequence[Array] | None,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> KerasSource:
+    """Make a Keras model ready for export; the model itself is not changed.
+
+    Args:
+        model: Any `keras.Model`: functional, sequential or subclassed.
+        samples: One array per input, (n, ...), or None. They give the input shapes of a model
+            that was never built, and fix the free sizes of one with dilated convolutions.
+        input_names: What to call the inputs; by default as the model does. The model made here
+            keeps its own, since Keras allows fewer names than other formats.
+        output_names: What to call the outputs; by default as the model does.
+
+    Raises:
+        InputError: If it is no Keras model, runs on another backend than TensorFlow, or has no
+            known inputs.
+    """
+    keras = require("keras", "keras", "to export Keras models")
+    if not isinstance(model, keras.Model):
+        raise InputError(f"only a keras.Model can be exported, got {type(model).__name__}.")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"the export needs Keras on TensorFlow, and it runs on {keras.backend.backend()}.",
+            "Set the environment variable KERAS_BACKEND=tensorflow.",
+        )
+    with captured():
+        functional = _functional(keras, model, samples)
+        own = getattr(model, "output_names", None) or functional.output_names
+        names = unique(output_names or own)
+        notes = []
+        if any(layer.compute_dtype in _LOW_PRECISION for layer in _all_layers(functional)):
+            functional = _in_float32(keras, functional)
+            notes.append("mixed-precision model: exported, and compared, in float32")
+        fixed = None
+        if samples is not None and _is_dilated(functional):
+            fixed = check_inputs(samples, _infos(functional.inputs), "the data")
+        inputs = _named_inputs(keras, functional, fixed)
+        for tensor, original in zip(inputs, functional.inputs, strict=True):
+            if tensor.shape != original.shape:
+                notes.append(f"input {tensor.name} is fixed to the data's size {tensor.shape[1:]}")
+            elif None in tensor.shape[1:]:
+                notes.append(f"input {tensor.name} has free sizes: the runtime resizes it")
+                if _is_dilated(functional):
+                    notes.append(
+                        "free sizes around dilated convolutions run slowly: export with data of "
+                        "the size that you will run"
+                    )
+
+        def flat(source: Any) -> Any:
+            outputs = keras.tree.flatten(source(inputs))
+            made = keras.Model(inputs, dict(zip(names, outputs, strict=True)))
+            made(inputs)  # Keras exports no model that was never called
+            return made
+
+        reference, folded = flat(functional), fold_norms(functional)
+        exported = reference if folded is functional else flat(folded)
+    infos = _infos(inputs, input_names)
+    return KerasSource(
+        model=exported, reference=reference, inputs=infos, output_names=names, notes=tuple(notes)
+    )
+
+
+def _infos(tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorInfo, ...]:
+    """Describe symbolic tensors, by other names than their own if some are given."""
+    return tuple(
+        TensorInfo(name=name, shape=tuple(tensor.shape), dtype=tensor.dtype)
+        for tensor, name in zip(tensors, names or [t.name for t in tensors], strict=True)
+    )
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """The names with ``_1``, ``_2``… appended to repeated ones."""
+    taken: list[str] = []
+    for name in names:
+        candidates = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
+        taken.append(next(candidate for candidate in candidates if candidate not in taken))
+    return tuple(taken)
+
+
+def _functional(keras: Any, model: Any, samples: Sequence[Array] | None) -> Any:
+    """The model with known symbolic inputs and outputs, in flat lists."""
+    if not model.built or not getattr(model, "outputs", None):
+        if samples is None:
+            raise InputError(
+                f"model {model.name} has no known input shapes: it was never built, or is a "
+                "subclass of keras.Model.",
+                "Give calibration or verification data, or call the model once on an input "
+                "made with keras.Input.",
+            )
+        inputs = [keras.Input(array.shape[1:]) for array in samples]
+        outputs = model(inputs[0] if len(inputs) == 1 else inputs)
+        if not getattr(model, "outputs", None):  # a subclass still has none of its own
+            return keras.Model(inputs, keras.tree.flatten(outputs))
+    return keras.Model(list(model.inputs), keras.tree.flatten(model.outputs))
+
+
+def _named_inputs(keras: Any, functional: Any, samples: Sequence[Array] | None) -> list[Any]:
+    """New inputs whose tensors are called as the model's input layers.
+
+    A tensor of `keras.Input` without a name is called ``keras_tensor_7``, another number in every
+    process; its layer's name is saved with the model. Samples fix the sizes other than the batch.
+    """
+    layers = [x for x in functional.layers if isinstance(x, keras.layers.InputLayer)]
+    names = {id(layer.output): layer.name for layer in layers}
+    shapes = [tensor.shape for tensor in functional.inputs]
+    if samples is not None:
+        shapes = [
+            (shape[0], *array.shape[1:]) for shape, array in zip(shapes, samples, strict=True)
+        ]
+    return [
+        keras.Input(batch_shape=shape, dtype=tensor.dtype, name=names[id(tensor)])
+        for tensor, shape in zip(functional.inputs, shapes, strict=True)
+    ]
+
+
+def _is_dilated(model: Any) -> bool:
+    """Whether any convolution is dilated.
+
+    TensorFlow wraps those in SPACE_TO_BATCH and BATCH_TO_SPACE where a size is free.
+    """
+    return any(np.max(getattr(layer, "dilation_rate", 1)) > 1 for layer in _all_layers(model))
+
+
+def _all_layers(model: Any) -> Iterable[Any]:
+    """All layers, those of nested models too."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
+
+
+def _in_float32(keras: Any, model: Any) -> Any:
+    """A copy of the model that computes in float32 with the same weights."""
+
+    def with_policy(config: Any) -> Any:
+        """The configuration with every low-precision policy in it replaced."""
+        if isinstance(config, dict):
+            return {key: with_policy(value) for key, value in config.items()}
+        if isinstance(config, list | tuple):
+            return type(config)(with_policy(value) for value in config)
+        if isinstance(config, str) and config.removeprefix("mixed_") in _LOW_PRECISION:
+            return "float32"
+        return config
+
+    def copy(layer: Any) -> Any:
+        return type(layer).from_config(with_policy(layer.get_config()))
+
+    clone = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    clone.set_weights(model.get_weights())
+    return clone

@@ -1,0 +1,58 @@
+"""What an exported file says of itself, written into the file and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.formats.tflite import metadata as tflite_metadata
+
+from ..runtimes.registry import runtime_for
+from .records import Metadata
+
+KEY = "dsconvert"
+"""The name of the entry: in a .tflite file a metadata buffer, in an .onnx file a property."""
+
+
+def stamp_tflite(path: Path, metadata: Metadata) -> None:
+    """Write the metadata into a .tflite file, in place of what it said before."""
+    tflite_metadata.write(path, KEY, msgspec.json.encode(metadata), metadata.labels)
+
+
+def stamp_onnx(model: Any, metadata: Metadata) -> None:
+    """Write the metadata into an `onnx.ModelProto`, in place of what it said before."""
+    kept = [entry for entry in model.metadata_props if entry.key != KEY]
+    properties = {entry.key: entry.value for entry in kept}
+    del model.metadata_props[:]
+    properties[KEY] = msgspec.json.encode(metadata).decode()
+    for key, value in properties.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def read_metadata(path: str | Path) -> Metadata | None:
+    """What a .tflite or .onnx file says of itself; None if dsconvert did not write it.
+
+    Raises:
+        InputError: If the file is missing, or what it says cannot be read.
+        MissingExtra: If what reads its format is not installed.
+    """
+    path = Path(path)
+    runtime_for(path)
+    try:
+        if path.suffix.lower() == ".tflite":
+            content = tflite_metadata.read(path, KEY)
+        else:
+            onnx = require("onnx", "onnx", "to read .onnx files")
+            model = onnx.load_model(path, load_external_data=False)
+            said = {entry.key: entry.value for entry in model.metadata_props}
+            content = said[KEY].encode() if KEY in said else None
+        return None if content is None else msgspec.json.decode(content, type=Metadata)
+    except ImportError:
+        raise
+    except Exception as error:  # what the parsers raise shares no base class
+        raise InputError(
+            f"{path}: its metadata cannot be read: {type(error).__name__}: {error}"
+        ) from error

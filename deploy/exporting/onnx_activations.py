@@ -1,0 +1,98 @@
+"""The values inside an .onnx file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
+from dsconvert.formats.onnx.checking import sentence, session
+
+from ..runtimes.onnxruntime import OnnxRuntime
+from ..runtimes.tensor_info import TensorInfo
+
+_DEQUANTIZED = "_DequantizeLinear_Output"
+"""How ONNX Runtime's quantizer ends the name of what was quantized and is real again."""
+
+_KERAS = "functional"
+"""How names begin that are from Keras."""
+_WEIGHT = re.compile(r"functional\w*/.*?/(?=convolution|depthwise|MatMul)\w+")
+
+
+class OnnxValues:
+    """An .onnx file whose inner values can be read.
+
+    Attributes:
+        inputs: The file's inputs.
+        names: The node that makes each value, by the value's name in the float32 file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        onnx = require("onnx", "onnx", "to read .onnx files")
+        self.path = path
+        self.inputs: tuple[TensorInfo, ...] = OnnxRuntime(path, 1).inputs
+        self._model = onnx.load_model(path, load_external_data=False)
+        made = {name: node for node in self._model.graph.node for name in node.output if name}
+        self.names: dict[str, Layer] = {}
+        self._values: dict[str, str] = {}
+        for value, node in made.items():
+            if value.endswith((_DEQUANTIZED, "_QuantizeLinear_Output")):
+                continue
+            maker = node
+            if node.op_type == "DequantizeLinear":  # an output of the graph, which keeps its name
+                maker = made.get(f"{value}_QuantizeLinear_Input", node)
+            if maker.op_type in MOVERS or value.endswith("_QuantizeLinear_Input"):
+                continue
+            self.names[value] = Layer(_layer_name(maker, value), maker.name, maker.op_type)
+            real = value + _DEQUANTIZED
+            self._values[value] = real if real in made else value
+        self._session: Any = None
+        self._watched: tuple[str, ...] = ()
+
+    def run(self, inputs: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
+        """The named values, as real ones, for one sample.
+
+        Raises:
+            InputError: If ONNX Runtime cannot run the file.
+        """
+        batch = self.inputs[0].shape[0] or 1
+        feed = {
+            info.name: np.repeat(array, batch, 0).astype(info.dtype)
+            if batch > 1
+            else np.ascontiguousarray(array, info.dtype)
+            for array, info in zip(inputs, self.inputs, strict=True)
+        }
+        wanted = [self._values[name] for name in names]
+        try:
+            if self._watched != tuple(wanted):
+                self._session, self._watched = self._open(wanted), tuple(wanted)
+            found = self._session.run(wanted, feed)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise InputError(f"{self.path} cannot be run: {sentence(error)}") from error
+        return dict(zip(names, found, strict=True))
+
+    def _open(self, wanted: Sequence[str]) -> Any:
+        """A session that has these values as outputs too."""
+        onnx = require("onnx", "onnx", "to read .onnx files")
+        model = type(self._model)()
+        model.CopyFrom(self._model)
+        outputs = {value.name for value in model.graph.output}
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs
+        )
+        return session(model.SerializeToString(), self.path.parent)
+
+
+def _layer_name(node: Any, value: str) -> str:
+    """The Keras layer where tf2onnx has written it; else what the node is called, or makes."""
+    if node.name.startswith(_KERAS):
+        return layer_name(node.name)
+    # A convolution that a normalisation was folded into has a new name, its kernel has not.
+    found = _WEIGHT.match(node.input[1]) if len(node.input) > 1 else None
+    return layer_name(found[0]) if found else str(node.name or value)

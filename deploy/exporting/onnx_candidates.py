@@ -1,0 +1,179 @@
+"""Static int8 .onnx files of one float32 graph, and what is tried to make them better."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array, at_once
+from dsconvert.converter.balancing import balanced
+from dsconvert.formats.onnx.checking import session
+from dsconvert.formats.onnx.graph import OnnxGraph, key
+from dsconvert.formats.quantization import CalibrationMethod
+
+from ..runtimes.registry import open_runtime
+from .onnx_activations import OnnxValues
+from .onnx_static import quantize_static
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_SAMPLES = 256
+"""Samples that means come from."""
+
+
+@dataclass(frozen=True)
+class OnnxBuilder:
+    """A `Builder` of QDQ files.
+
+    Attributes:
+        source: The float32 file, prepared for quantization, whole in itself.
+        calibration: One array per input, (n, ...), as the file takes them.
+        folder: For files on the way.
+        method: How activations get their ranges.
+        other: How else they might.
+    """
+
+    source: Path
+    calibration: tuple[Array, ...]
+    folder: Path
+    method: CalibrationMethod = "minmax"
+    other: CalibrationMethod | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: Path,
+        calibration: Sequence[Array],
+        folder: Path,
+        method: CalibrationMethod,
+        other: CalibrationMethod | None = None,
+    ) -> OnnxBuilder:
+        """A builder that can tell all nodes apart: those without a name of their own get one."""
+        onnx = require("onnx", "onnx", "to write .onnx files")
+        model = onnx.load_model(source)
+        names = OnnxGraph(model).names
+        for node in model.graph.node:
+            node.name = names[key(node)]
+        path = folder / f"named-{source.name}"
+        onnx.save(model, path)
+        return cls(path, tuple(calibration), folder, method, other)
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        return ".onnx"
+
+    def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
+        """Write the int8 file."""
+        wanted = set(in_float)
+        layers = OnnxValues(self.source).names.values()
+        excluded = [layer.node for layer in layers if layer.name in wanted]
+        quantize_static(self.source, path, self.calibration, method=self.method, exclude=excluded)
+        return ()
+
+    def write_float(self, path: Path) -> None:
+        """Write the same model in float32."""
+        shutil.copyfile(self.source, path)
+
+    def balanced(self) -> tuple[OnnxBuilder, tuple[str, ...]] | None:
+        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        onnx = require("onnx", "onnx", "to write .onnx files")
+        model = onnx.load_model(self.source)
+        new, notes = balanced(model, self.calibration)
+        if new is model:
+            return None
+        path = self.folder / f"balanced-{self.source.name}"
+        onnx.save(new, path)
+        return replace(self, source=path), notes
+
+    def otherwise(self) -> OnnxBuilder | None:
+        """A builder whose activations get their ranges in another way; None for no other."""
+        return None if self.other is None else replace(self, method=self.other, other=None)
+
+    def corrected(self, full: Path, quantized: Path, path: Path) -> int:
+        """Write the int8 file with biases that keep each channel's mean; how many changed.
+
+        One layer after the other, each as the layers before it are by then.
+        """
+        onnx = require("onnx", "onnx", "to write .onnx files")
+        samples = [array[:_SAMPLES] for array in self.calibration]
+        reference, model = onnx.load_model(full), onnx.load_model(quantized)
+        originals = {node.name: node for node in reference.graph.node if node.name}
+        layers = [node for node in model.graph.node if node.name in originals]
+        biases = [(node, found) for node in layers if (found := _bias(model, node)) is not None]
+        if not biases:
+            return 0
+        outputs = [originals[node.name].output[0] for node, _ in biases]
+        expected = _means(reference, outputs, full, samples)
+        for (node, (bias, scale)), output in zip(biases, outputs, strict=True):
+            (mean,) = _means(model, [node.output[0]], full, samples).values()
+            _shift(bias, (expected[output] - mean) / scale)
+        onnx.save(model, path)
+        return len(biases)
+
+
+def _bias(model: ModelProto, node: NodeProto) -> tuple[TensorProto, Array] | None:
+    """The int32 bias of a 1×1 convolution or dense layer, with its scale, if only it reads it."""
+    from onnx import TensorProto, numpy_helper
+
+    if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
+        return None
+    makers = {name: other for other in model.graph.node for name in other.output}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight, bias = makers.get(node.input[1]), makers.get(node.input[2])
+    if weight is None or bias is None or bias.op_type != "DequantizeLinear":
+        return None
+    kernel, values, scale = (
+        stored.get(name) for name in (weight.input[0], bias.input[0], bias.input[1])
+    )
+    if kernel is None or values is None or scale is None:
+        return None
+    readers = sum(bias.output[0] in other.input for other in model.graph.node)
+    readers = max(readers, sum(values.name in other.input for other in model.graph.node))
+    pointwise = len(kernel.dims) == 2 or list(kernel.dims)[2:] == [1, 1]
+    if readers > 1 or not pointwise or values.data_type != TensorProto.INT32:
+        return None
+    return values, np.asarray(numpy_helper.to_array(scale), np.float64)
+
+
+def _means(
+    model: ModelProto, values: Sequence[str], path: Path, samples: Sequence[Array]
+) -> dict[str, Array]:
+    """The mean of each channel, (C,), of inner values: axis 1 of images and of vectors."""
+    from onnx import ValueInfoProto
+
+    watched: Any = type(model)()
+    watched.CopyFrom(model)
+    own = {value.name for value in model.graph.output}
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
+    running = session(watched.SerializeToString(), None)
+    runtime = open_runtime(path)
+    size = runtime.batch or at_once(samples, _SAMPLES)
+    count = len(samples[0]) // size * size or size
+    sums: dict[str, Any] = dict.fromkeys(values, 0.0)
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size) % len(samples[0])
+        feed = {
+            info.name: np.ascontiguousarray(array[rows], info.dtype)
+            for info, array in zip(runtime.inputs, samples, strict=True)
+        }
+        for name, array in zip(values, running.run(list(values), feed), strict=True):
+            axes = tuple(axis for axis in range(array.ndim) if axis != 1)
+            sums[name] = sums[name] + np.asarray(array, np.float64).mean(axis=axes)
+    return {name: total / (count // size) for name, total in sums.items()}
+
+
+def _shift(bias: TensorProto, steps: Array) -> None:
+    from onnx import numpy_helper
+
+    limits = np.iinfo(np.int32)
+    values = numpy_helper.to_array(bias).astype(np.float64) + np.rint(steps)
+    stored = np.clip(values, limits.min, limits.max).astype(np.int32)
+    bias.CopyFrom(numpy_helper.from_array(stored, bias.name))

@@ -1,0 +1,320 @@
+"""The best of several static int8 files of one model: each trick is kept only where it helps.
+
+Scales inside pairs (`converter.balancing`), ranges without the rarest values, biases that make up
+for what rounding shifts, and layers left in float are tried one after the other; whether one helps
+is decided by the SQNR of the network's outputs on images that no range came from.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array, Predictor
+from dsconvert.formats.quantization import CalibrationMethod
+
+from ..runtimes.registry import open_runtime
+from .layer_report import layer_report
+from .layer_types import LayerReport
+
+HELD_OUT = 0.2
+"""The share of the calibration data that choose, and give no ranges."""
+_FEWEST = 10
+_LOOKED_AT = 32
+"""Samples that layers are compared on."""
+_TRIED = 24
+"""Layers that are tried in float."""
+_GAIN_DB = 0.05
+"""Less than that is no difference."""
+
+Gauge = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What to try.
+
+    Attributes:
+        gauge: Equal ranges inside pairs: where that helps, always, or never.
+        correct_biases: Whether to try corrected biases.
+        keep_float: How many of the layers that lose most stay in float; "auto": as many as
+            ``enough`` needs.
+        enough: For "auto": whether a file is good enough, and what to call that.
+        min_sqnr_db: For "auto" without ``enough``: the least SQNR of the outputs.
+        report: Whether to report on every layer.
+    """
+
+    gauge: Gauge = "auto"
+    correct_biases: bool = True
+    keep_float: int | Literal["auto"] = 0
+    enough: Callable[[Predictor], bool] | None = field(default=None, compare=False)
+    min_sqnr_db: float | None = None
+    report: bool = False
+
+
+OFF = Refinement(gauge="off", correct_biases=False)
+"""Nothing but the int8 file as it comes."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of it.
+
+    Attributes:
+        notes: What was tried, with its figures, and what was kept.
+        layers: The report, if one was asked for.
+        method: How activations got their ranges.
+    """
+
+    notes: tuple[str, ...]
+    layers: LayerReport | None = None
+    method: CalibrationMethod = "minmax"
+
+
+class Builder(Protocol):
+    """Makes the int8 file of one model, and what is compared with it."""
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+
+    @property
+    def method(self) -> CalibrationMethod:
+        """How activations get their ranges."""
+
+    def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
+        """Write the int8 file; ``in_float`` names layers as a `LayerReport` does."""
+
+    def write_float(self, path: Path) -> None:
+        """Write the same model in float32."""
+
+    def balanced(self) -> tuple[Builder, tuple[str, ...]] | None:
+        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+
+    def otherwise(self) -> Builder | None:
+        """A builder whose activations get their ranges in another way; None for no other."""
+
+    def corrected(self, full: Path, quantized: Path, path: Path) -> int:
+        """Write the int8 file with corrected biases; how many layers have other ones."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples that choose between files.
+
+    Attributes:
+        inputs: One array per input, (n, ...).
+        references: What the model gives for them.
+    """
+
+    inputs: tuple[Array, ...]
+    references: tuple[Array, ...]
+
+    def sqnr(self, path: Path) -> float:
+        """SQNR of all outputs of a file together, each relative to its own size, in dB."""
+        noise = self._noise(path)
+        return _decibels(sum(noise) / len(noise))
+
+    def worst(self, path: Path) -> float:
+        """SQNR of the output that has the lowest, in dB."""
+        return _decibels(max(self._noise(path)))
+
+    def _noise(self, path: Path) -> list[float]:
+        """Of each output ‖y − ŷ‖² / ‖y‖²; infinite where a value is not finite."""
+        found = []
+        outputs = open_runtime(path).predict(self.inputs)
+        for reference, output in zip(self.references, outputs, strict=True):
+            r = np.asarray(reference, np.float64)
+            error = float(np.sum((r - output) ** 2)) / (float(np.sum(r * r)) or 1.0)
+            found.append(error if np.isfinite(output).all() else math.inf)
+        return found
+
+
+def _decibels(noise: float) -> float:
+    return math.inf if noise == 0 else -10 * math.log10(noise)
+
+
+def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The samples for ranges and those to choose by; the same where there are fewer than ten."""
+    count = len(calibration[0])
+    if count < _FEWEST:
+        return tuple(calibration), tuple(calibration)
+    kept = count - max(1, round(HELD_OUT * count))
+    return tuple(a[:kept] for a in calibration), tuple(a[kept:] for a in calibration)
+
+
+def refine(builder: Builder, path: Path, held_out: HeldOut, wish: Refinement) -> Refined:
+    """Write the best int8 file that was found.
+
+    Args:
+        builder: Of the model.
+        path: Where to write.
+        held_out: What decides.
+        wish: What to try.
+
+    Raises:
+        InputError: If the model cannot be quantized, or layers cannot be left in float.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        return _Search(builder, Path(name), held_out, wish).run(path)
+
+
+class _Made(NamedTuple):
+    """A file, who made it, what it is worth, and what its user should know."""
+
+    builder: Builder
+    path: Path
+    sqnr: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Search:
+    builder: Builder
+    folder: Path
+    held_out: HeldOut
+    wish: Refinement
+    notes: list[str] = field(default_factory=list)
+    made: int = 0
+
+    def run(self, path: Path) -> Refined:
+        best, sqnr = self._started()
+        full = self._new()
+        wanted = self.wish.keep_float
+        if self.wish.correct_biases or wanted or self.wish.report:
+            self.builder.write_float(full)
+        if self.wish.correct_biases and not wanted:
+            best, sqnr = self._corrected(best, sqnr, full)
+        if wanted:
+            best = self._in_float(best, sqnr, full, wanted)
+        shutil.copyfile(best, path)
+        layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
+        return Refined(tuple(self.notes), layers, self.builder.method)
+
+    def _looked_at(self) -> list[Array]:
+        return [array[:_LOOKED_AT] for array in self.held_out.inputs]
+
+    def _new(self) -> Path:
+        self.made += 1
+        return self.folder / f"file{self.made}{self.builder.suffix}"
+
+    def _write(self, builder: Builder, in_float: Sequence[str] = ()) -> tuple[Path, float]:
+        path = self._new()
+        said = builder.write(path, in_float)
+        self.notes += [text for text in said if text not in self.notes]
+        return path, self.held_out.sqnr(path)
+
+    def _started(self) -> tuple[Path, float]:
+        """The file with the better kind of ranges, each with equal ones inside pairs or not."""
+        chosen = self._gauged(self.builder)
+        other = self.builder.otherwise()
+        if other is not None:
+            second = self._gauged(other)
+            kept = second.sqnr > chosen.sqnr + _GAIN_DB
+            self.notes.append(
+                f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR "
+                f"{second.sqnr:.1f} dB, {chosen.sqnr:.1f} dB by {self.builder.method}"
+            )
+            chosen = second if kept else chosen
+        self.builder = chosen.builder
+        self.notes += [note for note in chosen.notes if note not in self.notes]
+        return chosen.path, chosen.sqnr
+
+    def _gauged(self, builder: Builder) -> _Made:
+        """The file with or without equal ranges inside the pairs."""
+        found = None if self.wish.gauge == "off" else builder.balanced()
+        if found is None:
+            return _Made(builder, *self._write(builder))
+        balanced, said = found
+        after = _Made(balanced, *self._write(balanced), said)
+        if self.wish.gauge == "on":
+            return after
+        before = _Made(builder, *self._write(builder))
+        kept = after.sqnr > before.sqnr + _GAIN_DB
+        told = (
+            f"gauge {'kept' if kept else 'not kept'}: SQNR {before.sqnr:.1f} dB without, "
+            f"{after.sqnr:.1f} dB with it"
+        )
+        return (after if kept else before)._replace(notes=(*said, told))
+
+    def _corrected(self, best: Path, sqnr: float, full: Path) -> tuple[Path, float]:
+        """The file with the biases that make up for shifted means, if that helps."""
+        path = self._new()
+        count = self.builder.corrected(full, best, path)
+        if count == 0:
+            return best, sqnr
+        after = self.held_out.sqnr(path)
+        kept = after > sqnr + _GAIN_DB
+        self.notes.append(
+            f"bias correction of {count} layers {'kept' if kept else 'not kept'}: SQNR "
+            f"{sqnr:.1f} dB without, {after:.1f} dB with it"
+        )
+        return (path, after) if kept else (best, sqnr)
+
+    def _in_float(self, best: Path, sqnr: float, full: Path, wanted: int | Literal["auto"]) -> Path:
+        """The file whose worst layers are in float: so many, or as few as are enough."""
+        report = layer_report(full, best, self._looked_at())
+        if wanted != "auto" and wanted >= len(report.layers):
+            raise InputError(
+                f"{wanted} layers cannot be left in float: the model has {len(report.layers)}.",
+                "Export without --quantize for a file in float.",
+            )
+        if wanted == "auto" and self._enough(best, sqnr):
+            self._told([], sqnr, sqnr)
+            return best
+        worst = self._worst(report, sqnr)
+        if wanted != "auto":
+            made, after = self._write(self.builder, worst[:wanted])
+            self._told(worst[:wanted], sqnr, after)
+            return made
+        tried = {0: (best, sqnr)}
+        count = 0
+        while count < len(worst) - 1:
+            count = min(len(worst) - 1, count + 1 if count < 4 else count + count // 2)
+            tried[count] = self._write(self.builder, worst[:count])
+            if self._enough(*tried[count]):
+                break
+        else:
+            count = max(tried, key=lambda n: tried[n][1])
+            self.notes.append("no choice of layers in float is enough; the best is kept")
+        self._told(worst[:count], sqnr, tried[count][1])
+        return tried[count][0]
+
+    def _worst(self, report: LayerReport, sqnr: float) -> list[str]:
+        """Names of layers, first those that do the outputs most good when in float.
+
+        A layer of low SQNR may only hand on what it was given: leaving that one in float does
+        nothing. And what lies between two layers is real only if both are in float, so each is
+        tried alone and with the next one. Of many layers those of lowest SQNR are tried.
+        """
+        names = [layer.name for layer in report.layers]
+        tried = {layer.name for layer in report.worst(_TRIED)}
+        units = [(name,) for name in names] + list(pairwise(names))
+        gains = dict.fromkeys(names, -math.inf)
+        for unit in units:
+            if tried.issuperset(unit):
+                gain = (self._write(self.builder, unit)[1] - sqnr) / len(unit)
+                gains |= {name: max(gains[name], gain) for name in unit}
+        return sorted(names, key=lambda name: -gains[name])
+
+    def _enough(self, path: Path, sqnr: float) -> bool:
+        if self.wish.enough is not None:
+            return self.wish.enough(open_runtime(path))
+        if self.wish.min_sqnr_db is None or sqnr < self.wish.min_sqnr_db:
+            return False
+        return self.held_out.worst(path) >= self.wish.min_sqnr_db  # of many, each
+
+    def _told(self, names: Sequence[str], before: float, after: float) -> None:
+        self.notes.append(
+            f"{len(names)} layers in float{': ' if names else ''}{', '.join(names)}; SQNR "
+            f"{before:.1f} dB without, {after:.1f} dB with them"
+        )

@@ -1,0 +1,248 @@
+"""Keras to TFLite."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.base.quiet import captured
+from dsconvert.formats.quantization import Quantization
+
+from ..runtimes.runtime import first_line
+from .keras_source import KerasSource, unique
+
+_STATIC: tuple[Quantization, ...] = ("int8", "int8-float-io", "int16x8")
+
+
+def convert(
+    source: KerasSource,
+    path: Path,
+    quantize: Quantization,
+    calibration: Sequence[Array] | None,
+    *,
+    allow_flex: bool = False,
+) -> tuple[str, ...]:
+    """Write the model as a .tflite file with one signature and a batch of 1.
+
+    A free batch would make the converter wrap every dilated convolution in SPACE_TO_BATCH and
+    BATCH_TO_SPACE; other free sizes stay free and are set when running.
+
+    Args:
+        source: The model.
+        path: Where to write.
+        quantize: How to store weights and activations.
+        calibration: For int8 and int16x8, one array per input, (n, ...): the activations' ranges
+            come from all of them.
+        allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
+
+    Returns:
+        What the user of the file should know.
+
+    Raises:
+        InputError: If TFLite has no kernel for an operation of the model.
+    """
+    tf = require("tensorflow", "keras", "to write .tflite files")
+    names = input_tensor_names(source)
+    with tempfile.TemporaryDirectory() as folder, captured():
+        save(tf, source, names, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [_kernels(tf, quantize)]
+        if allow_flex:
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
+        if quantize != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize in _STATIC and calibration is not None:
+            kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
+            converter.inference_input_type = converter.inference_output_type = kind
+            converter.representative_dataset = lambda: one_by_one(source, names, calibration)
+        try:
+            flatbuffer = converter.convert()
+        except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
+            raise _unsupported(error, source, quantize) from error
+    path.write_bytes(in_order(flatbuffer, names, source.output_names))
+    return _notes(source, names, quantize, path)
+
+
+def flex_ops(path: Path) -> tuple[str, ...]:
+    """TensorFlow's own operations in a .tflite file, which need the Flex delegate to run."""
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
+    model = schema.Model.GetRootAs(path.read_bytes())
+    codes = (model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength()))
+    names = {code.decode() for code in codes if code}
+    return tuple(sorted(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
+
+
+def _kernels(tf: Any, quantize: Quantization) -> Any:
+    """The set of kernels that a file may use."""
+    sets = tf.lite.OpsSet
+    if quantize in ("int8", "int8-float-io"):
+        return sets.TFLITE_BUILTINS_INT8
+    if quantize == "int16x8":
+        return sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    return sets.TFLITE_BUILTINS
+
+
+def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
+    """Write a SavedModel whose signature has these input names.
+
+    Keras' ExportArchive tracks the variables alone. Saving a tf.Module that tracks the Keras
+    model leaves VAR_HANDLE and READ_VARIABLE operations, and unfused convolutions, in the file.
+    """
+    keras = require("keras", "keras", "to export Keras models")
+    archive = keras.export.ExportArchive()
+    archive.track(source.model)
+    archive.add_endpoint(
+        "serve",
+        lambda *inputs: source.model(list(inputs), training=False),
+        input_signature=[
+            tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
+            for info, name in zip(source.inputs, names, strict=True)
+        ],
+    )
+    archive.write_out(folder, verbose=False)
+
+
+def one_by_one(
+    source: KerasSource, names: Sequence[str], arrays: Sequence[Array]
+) -> Iterator[dict[str, Array]]:
+    """The calibration data as the converter takes it: one sample at a time, by input name."""
+    for i in range(len(arrays[0])):
+        yield {
+            name: np.asarray(array[i : i + 1], info.dtype)
+            for name, array, info in zip(names, arrays, source.inputs, strict=True)
+        }
+
+
+def in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytearray:
+    """The file with its inputs and outputs in the given order.
+
+    The converter sorts them by name. The order stands in two vectors of tensor indices, which
+    are permuted in place: packing the file anew would lose the alignment of its weights.
+    """
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to write .tflite files")
+    buffer = bytearray(flatbuffer)
+    model = schema.Model.GetRootAs(buffer)
+    graph, signature = model.Subgraphs(0), model.SignatureDefs(0)
+    for vector, tensor, length, wanted in (
+        (graph.InputsAsNumpy(), signature.Inputs, signature.InputsLength(), inputs),
+        (graph.OutputsAsNumpy(), signature.Outputs, signature.OutputsLength(), outputs),
+    ):
+        index = {tensor(i).Name().decode(): tensor(i).TensorIndex() for i in range(length)}
+        vector[:] = [index[name] for name in wanted]
+    return buffer
+
+
+def input_tensor_names(source: KerasSource) -> tuple[str, ...]:
+    """What the inputs are called in the file."""
+    return unique(_tensor_name(info.name) for info in source.inputs)
+
+
+def _tensor_name(name: str) -> str:
+    """A Keras name as TensorFlow allows it: letters, digits, ``_``, ``.`` and ``-``."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip("_-") or "input"
+
+
+def _quantized(quantize: Quantization) -> str:
+    return "" if quantize == "none" else f" with {quantize} quantization"
+
+
+def _unsupported(error: Exception, source: KerasSource, quantize: Quantization) -> InputError:
+    """The refusal of what the converter could not convert, from its message of many lines."""
+    text = str(error)
+    selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
+    custom = re.findall(r"Custom ops: ([\w, ]+)", text)
+    told, hint = first_line(error), "Replace the layers named, or export to .onnx."
+    if selectable or custom:
+        lacking = _listed(selectable + custom)
+        layers = _layers_of(text, source)
+        where = f", in the layer{'s' * (len(layers) > 1)} {', '.join(layers)}" if layers else ""
+        told = f"no TFLite kernel for {', '.join(lacking)}{where}."
+    if selectable and not custom:
+        hint = (
+            "Replace what is named, export to .onnx, or keep TensorFlow's own operations with "
+            "--allow-flex: what runs the file must then bring the Flex delegate."
+        )
+    elif custom:
+        hint = (
+            f"Replace what is named, or export to .onnx: {', '.join(_listed(custom))} would need a "
+            "kernel of your own in what runs the file, which --allow-flex cannot give."
+        )
+    elif quantize in _STATIC:
+        hint = "Replace the layers named, or try --quantize dynamic or float16."
+    return InputError(f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint)
+
+
+def _listed(found: Sequence[str]) -> list[str]:
+    """Names from comma-separated lists, each once."""
+    return list(dict.fromkeys(name.strip() for text in found for name in text.split(",")))
+
+
+def _layers_of(text: str, source: KerasSource) -> list[str]:
+    """The Keras layers that the converter's message places its complaints in.
+
+    It writes paths such as ``functional_1/my_layer_1/Erf``, where Keras counts up the names.
+    """
+    known = _layer_names(source.model)
+    found = []
+    for path in re.findall(r'fused\["\w+:", "([^"@]+)@', text):
+        for part in reversed(path.split("/")):
+            name = part if part in known else re.sub(r"_\d+$", "", part)
+            if name in known:
+                found.append(repr(name))
+                break
+    return list(dict.fromkeys(found))
+
+
+def _layer_names(model: Any) -> set[str]:
+    """The names of all layers within a model that hold no layers themselves."""
+    names: set[str] = set()
+    for layer in model.layers:
+        inner = getattr(layer, "layers", None)
+        names |= _layer_names(layer) if inner else {layer.name}
+    return names
+
+
+def _notes(
+    source: KerasSource, names: Sequence[str], quantize: Quantization, path: Path
+) -> tuple[str, ...]:
+    """What the user of the file should know."""
+    notes = [
+        f"input {info.name!r} is called {name!r}: the format allows letters, digits, _ . and -"
+        for info, name in zip(source.inputs, names, strict=True)
+        if name != info.name
+    ]
+    if quantize == "float16":
+        notes.append("float16 is stored; a CPU computes in float32")
+    if quantize == "dynamic" and not _holds_int8(path):
+        notes.append(
+            "nothing was quantized: TFLite leaves tensors of fewer than 1,024 weights in float32; "
+            "float16 and int8 take small ones too"
+        )
+    flex = flex_ops(path)
+    if flex:
+        notes.append(
+            f"keeps TensorFlow's own operations {', '.join(flex)}: what runs the file must bring "
+            "the Flex delegate (Android: org.tensorflow:tensorflow-lite-select-tf-ops)"
+        )
+    return tuple(notes)
+
+
+def _holds_int8(path: Path) -> bool:
+    """Whether any tensor of a .tflite file is stored as int8."""
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
+    model = schema.Model.GetRootAs(path.read_bytes())
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    return any(
+        graph.Tensors(i).Type() == schema.TensorType.INT8
+        for graph in graphs
+        for i in range(graph.TensorsLength())
+    )

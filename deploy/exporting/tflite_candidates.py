@@ -1,0 +1,173 @@
+"""Static int8 .tflite files of one Keras model, and what is tried to make them better."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.base.quiet import captured
+from dsconvert.converter.balancing import balanced
+from dsconvert.formats.quantization import CalibrationMethod, Quantization
+from dsconvert.formats.tflite.pack import with_own_buffers
+
+from ..runtimes.runtime import first_line
+from . import tflite
+from .keras_source import KerasSource
+from .tflite_activations import TfliteValues
+
+_SAMPLES = 256
+"""Samples that means come from."""
+
+
+@dataclass(frozen=True)
+class TfliteBuilder:
+    """A `Builder` of .tflite files.
+
+    Attributes:
+        source: The model.
+        calibration: One array per input, (n, ...).
+        quantize: "int8", "int8-float-io" or "int16x8".
+        allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
+    """
+
+    source: KerasSource
+    calibration: tuple[Array, ...]
+    quantize: Quantization = "int8"
+    allow_flex: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        return ".tflite"
+
+    @property
+    def method(self) -> CalibrationMethod:
+        """How activations get their ranges: the converter knows one way."""
+        return "minmax"
+
+    def otherwise(self) -> None:
+        """There is no other."""
+
+    def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
+        """Write the quantized file; one with layers in float takes and gives floats."""
+        if in_float:
+            return self._mixed(path, in_float)
+        return self._convert(path, self.quantize)
+
+    def write_float(self, path: Path) -> None:
+        """Write the same model in float32."""
+        self._convert(path, "none")
+
+    def _convert(self, path: Path, quantize: Quantization) -> tuple[str, ...]:
+        flex = {"allow_flex": True} if self.allow_flex else {}
+        return tflite.convert(self.source, path, quantize, self.calibration, **flex)
+
+    def balanced(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
+        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        try:
+            new, notes = balanced(self.source.model, self.calibration)
+        except InputError:  # no graph of stock layers: nothing to balance
+            return None
+        if new is self.source.model:
+            return None
+        return replace(self, source=replace(self.source, model=new)), notes
+
+    def corrected(self, full: Path, quantized: Path, path: Path) -> int:
+        """Write the int8 file with biases that keep each channel's mean; how many changed.
+
+        The mean of W·x + b is W·E x + b for a 1×1 convolution or a dense layer, so both files'
+        means before the activation, which is inside the operator, come from those of its input.
+        One layer after the other, each as the layers before it are by then.
+        """
+        samples = [array[:_SAMPLES] for array in self.calibration]
+        original = TfliteValues(full)
+        linear = TfliteValues(quantized).linear
+        biases = [layer.bias for name, layer in linear.items() if name in original.linear]
+        content = bytearray(with_own_buffers(quantized.read_bytes(), biases))
+        path.write_bytes(content)
+        changed = 0
+        for name in [name for name in linear if name in original.linear]:
+            file = TfliteValues(path)
+            shift = _mean(original, name, samples) - _mean(file, name, samples)
+            bias = file.linear[name].bias
+            scales = file.scales(bias)
+            values = file.stored(content, bias)
+            if values is None or not len(scales):
+                continue
+            limits = np.iinfo(values.dtype)
+            steps = values.astype(np.float64) + np.rint(shift / scales)
+            values[:] = np.clip(steps, limits.min, limits.max).astype(values.dtype)
+            path.write_bytes(content)
+            changed += 1
+        return changed
+
+    def _mixed(self, path: Path, in_float: Sequence[str]) -> tuple[str, ...]:
+        """Write the file with some layers in float, by TensorFlow's quantization debugger.
+
+        Raises:
+            InputError: If TensorFlow cannot quantize the model so.
+        """
+        if self.quantize == "int16x8" or self.allow_flex:
+            raise InputError(
+                "layers in float are for int8 .tflite files of TFLite's own operations.",
+                "Leave --keep-float out, or use --quantize int8.",
+            )
+        tf = require("tensorflow", "keras", "to write .tflite files")
+        options = tf.lite.experimental.QuantizationDebugOptions
+        try:
+            with captured():
+                debugger, layers = self._debugger
+                nodes = [layers[name] for name in in_float if name in layers]
+                debugger.options = options(denylisted_nodes=nodes)
+                mixed = debugger.get_nondebug_quantized_model()
+        except Exception as error:  # what the converter raises depends on the stage
+            raise InputError(
+                f"TFLite cannot leave {', '.join(in_float)} in float: {first_line(error)}",
+                "Leave --keep-float out, or export to .onnx.",
+            ) from error
+        names = tflite.input_tensor_names(self.source)
+        path.write_bytes(tflite.in_order(mixed, names, self.source.output_names))
+        if self.quantize != "int8":
+            return ()
+        return ("with layers in float the file takes and gives floats, not int8",)
+
+    @cached_property
+    def _debugger(self) -> tuple[Any, dict[str, str]]:
+        """TensorFlow's debugger with the calibrated model, and what it calls each layer."""
+        tf = require("tensorflow", "keras", "to write .tflite files")
+        names = tflite.input_tensor_names(self.source)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            tflite.save(tf, self.source, names, name)
+            converter = tf.lite.TFLiteConverter.from_saved_model(name)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = partial(
+                tflite.one_by_one, self.source, names, self.calibration
+            )
+            debugger = tf.lite.experimental.QuantizationDebugger(
+                converter=converter, debug_dataset=lambda: iter(())
+            )
+            plain = folder / "plain.tflite"
+            plain.write_bytes(debugger.get_nondebug_quantized_model())
+            layers = {key: layer.node for key, layer in TfliteValues(plain).names.items()}
+        return debugger, layers
+
+
+def _mean(file: TfliteValues, name: str, samples: Sequence[Array]) -> Any:
+    """E[W·x + b] of a layer, (N,)."""
+    layer = file.linear[name]
+    total: Any = 0.0
+    for i in range(len(samples[0])):
+        values = file.read([array[i : i + 1] for array in samples], layer.source)
+        if values.ndim == 4:
+            values = values[:, :: layer.strides[0], :: layer.strides[1]]
+        total = total + np.asarray(values, np.float64).reshape(-1, values.shape[-1]).mean(axis=0)
+    return file.constant(layer.kernel) @ (total / len(samples[0])) + file.constant(layer.bias)

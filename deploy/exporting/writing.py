@@ -1,0 +1,210 @@
+"""Writing a file in its format and quantization; nothing here is verified."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsconvert.base.errors import GateFailed, InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.checking import Refused, check_runs
+from dsconvert.formats.onnx.save import data_path, without_unused_domains, write_model
+from dsconvert.formats.quantization import CalibrationMethod, Format
+
+from . import onnx_export, onnx_reduce, tflite
+from .export_options import Options
+from .keras_source import KerasSource
+from .onnx_candidates import OnnxBuilder
+from .onnx_source import OnnxSource, prepared
+from .onnx_static import quantize_static
+from .refine import HeldOut, Refined, refine
+from .speed import time_ratio
+from .tflite_candidates import TfliteBuilder
+
+_CHEAP = 16 << 20
+"""Bytes of a file up to which it is worth making it once more to compare times or ranges."""
+
+
+_LARGE = 1 << 30
+"""Bytes of an .onnx file up to which several int8 files of it are made and compared."""
+
+
+def convert(
+    source: KerasSource | OnnxSource,
+    path: Path,
+    format: Format,
+    options: Options,
+    calibration: Sequence[Array] | None,
+    held_out: HeldOut | None = None,
+) -> Refined:
+    """Write the file.
+
+    Args:
+        source: The model.
+        path: Where to write.
+        format: The format.
+        options: How.
+        calibration: One array per input, (n, ...), for static quantization.
+        held_out: Further samples, by which the options' refinement is chosen; None for no
+            refinement.
+
+    Raises:
+        InputError: If the format cannot hold the model so.
+        GateFailed: If the file is not valid.
+    """
+    if format == "tflite":
+        assert isinstance(source, KerasSource)
+        if held_out is not None and calibration is not None:
+            maker = TfliteBuilder(source, tuple(calibration), options.quantize, options.allow_flex)
+            return refine(maker, path, held_out, options.refinement)
+        flex = options.allow_flex
+        notes = tflite.convert(source, path, options.quantize, calibration, allow_flex=flex)
+        return Refined(notes)
+    if options.quantize == "none":
+        assert isinstance(source, KerasSource)
+        onnx_export.convert(source, path)
+        return Refined(())
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        folder = Path(name)
+        return _quantized(_float32(source, folder), path, folder, options, calibration, held_out)
+
+
+def flex_operations(path: Path) -> tuple[str, ...]:
+    """TensorFlow's own operations in a file, which no runtime here has."""
+    return tflite.flex_ops(path) if path.suffix.lower() == ".tflite" else ()
+
+
+def speed_notes(
+    source: KerasSource | OnnxSource,
+    path: Path,
+    format: Format,
+    options: Options,
+    inputs: Sequence[Array],
+) -> tuple[str, ...]:
+    """What the quantizations that are often slower do to the time and the size of this very file.
+
+    Args:
+        source: The model.
+        path: The file, which runs.
+        format: Its format.
+        options: How it was made.
+        inputs: One array per input, (n, ...).
+    """
+    quantize = options.quantize
+    if quantize not in ("dynamic", "int16x8") and (format, quantize[:4]) != ("onnx", "int8"):
+        return ()
+    if format == "tflite" and quantize != "int16x8":
+        return ()
+    if format == "tflite" and path.stat().st_size > _CHEAP:
+        return (f"{_slow(quantize)}; measure it with `dsconvert profile`",)
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        if format == "onnx":
+            baseline = _float32(source, Path(name)).path
+        else:
+            assert isinstance(source, KerasSource)
+            baseline = Path(name) / "float32.tflite"
+            tflite.convert(source, baseline, "none", None)
+        ratio = time_ratio(path, baseline, inputs)
+        larger = _total(path) >= _total(baseline)
+    notes = []
+    if quantize in ("dynamic", "int16x8"):
+        told = "" if ratio is None else f": this file takes {ratio:.2g} times as long as float32"
+        notes.append(f"{_slow(quantize)}{told}{' here, on one thread' if told else ''}")
+    elif ratio is not None and ratio > 1.2:
+        notes.append(f"takes {ratio:.2g} times as long as float32 here, on one thread")
+    if larger:
+        notes.append("is no smaller than float32: what quantization adds is more than it saves")
+    return tuple(notes)
+
+
+def _slow(quantize: str) -> str:
+    if quantize == "int16x8":
+        return "int16 activations are slow on CPUs, and meant for accelerators that have them"
+    return (
+        "dynamic int8 is usually slower than float32 for convolutions, since activations are "
+        "quantized anew in every run"
+    )
+
+
+def _total(path: Path) -> int:
+    """Bytes of a file, external data included."""
+    beside = data_path(path)
+    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+
+def _float32(source: KerasSource | OnnxSource, folder: Path) -> OnnxSource:
+    """The model as a float32 .onnx file."""
+    if isinstance(source, OnnxSource):
+        return source
+    from .onnx_source import read_onnx
+
+    path = folder / "float32.onnx"
+    onnx_export.convert(source, path)
+    return read_onnx(path)
+
+
+def _quantized(
+    source: OnnxSource,
+    path: Path,
+    folder: Path,
+    options: Options,
+    calibration: Sequence[Array] | None,
+    held_out: HeldOut | None,
+) -> Refined:
+    """Write another .onnx file of a float32 one, valid and with the same properties."""
+    onnx = require("onnx", "onnx", "to write .onnx files")
+    raw = folder / "quantized.onnx"
+    original = onnx.load_model(source.path, load_external_data=False)
+    notes: tuple[str, ...] = ()
+    layers = None
+    method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
+    if options.quantize == "float16":
+        proto = onnx_reduce.to_float16(onnx.load_model(source.path), keep_io=options.keep_io)
+        notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
+    else:
+        ready, notes = prepared(source.path, folder, source.external)
+        if options.quantize == "dynamic":
+            onnx_reduce.quantize_dynamic(ready, raw, external=source.external)
+        else:
+            assert calibration is not None
+            size = _total(source.path)
+            large = size > _LARGE
+            if large and (options.refinement.keep_float or options.refinement.report):
+                raise InputError(
+                    f"{source.path.name} is too large for its layers to be looked at.",
+                    "Leave --keep-float and --report out.",
+                )
+            if held_out is None or large:
+                quantize_static(ready, raw, calibration, method=method, external=source.external)
+            else:
+                cheap = options.method == "auto" and size <= _CHEAP
+                other: CalibrationMethod | None = "percentile" if cheap else None
+                maker = OnnxBuilder.of(ready, calibration, folder, method, other)
+                refined = refine(maker, raw, held_out, options.refinement)
+                notes, layers = (*notes, *refined.notes), refined.layers
+                method = refined.method
+            if not _quantizes(onnx.load_model(raw, load_external_data=False)):
+                raise InputError(
+                    f"ONNX Runtime found nothing in {source.path.name} to quantize.",
+                    "Keep the float32 file, or try --quantize float16.",
+                )
+        proto = onnx.load_model(raw)
+    without_unused_domains(proto, original)
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(original.metadata_props)
+    write_model(proto, path, source.external)
+    try:
+        check_runs(onnx.load_model(path, load_external_data=False), path.parent)
+    except Refused as error:
+        raise GateFailed(
+            f"{path.name} was not kept, it is not valid: {error}",
+            "Try another quantization, and please report the model.",
+        ) from error
+    return Refined(notes, layers, method)
+
+
+def _quantizes(proto: object) -> bool:
+    """Whether a graph holds any quantized operator."""
+    nodes = proto.graph.node  # type: ignore[attr-defined]
+    return any(node.op_type == "DequantizeLinear" for node in nodes)

@@ -1,0 +1,1 @@
+"""Measurement and estimation of model files."""

@@ -1,0 +1,33 @@
+"""Operators, MACs and bytes of a .tflite or .onnx file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsconvert.base.predictor import Shape
+from dsconvert.formats.stats import Facts
+
+
+def facts_of(path: Path, shapes: Sequence[Shape]) -> Facts:
+    """Read a file.
+
+    Args:
+        path: A .tflite or .onnx file that its runtime has loaded.
+        shapes: The shapes of the inputs of one invocation, for what the file leaves free.
+
+    Returns:
+        Its facts. A file that cannot be read gives a reason for each figure.
+    """
+    try:
+        if path.suffix.lower() == ".tflite":
+            from dsconvert.formats.tflite.stats import read_tflite
+
+            return read_tflite(path, shapes)
+        from dsconvert.formats.onnx.stats import read_onnx
+
+        return read_onnx(path, shapes)
+    except Exception as error:  # what the parsers raise shares no base class
+        lines = str(error).strip().splitlines()
+        reason = f"unavailable: {lines[0][:200] if lines else type(error).__name__}"
+        return Facts((), reason, reason, reason)

@@ -1,0 +1,1 @@
+"""Verification of a file against its source."""

@@ -1,0 +1,1 @@
+"""Rewrite trained convolutions, fine-tune, export, quantize and profile the result."""

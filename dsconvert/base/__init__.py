@@ -1,0 +1,1 @@
+"""Foundations that every layer uses: errors, predictors, progress, files, fidelity."""

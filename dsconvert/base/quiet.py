@@ -1,0 +1,62 @@
+"""Keeping the chatter of native libraries off the terminal."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def captured() -> Iterator[None]:
+    """Send what the block prints or warns, native code included, to the log at DEBUG.
+
+    TensorFlow and LiteRT write to the file descriptors 1 and 2 themselves, below `sys.stdout`,
+    so the descriptors are redirected: for the whole process, other threads included.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for descriptor in saved:
+            os.dup2(sink.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in saved.items():
+                os.dup2(original, descriptor)
+                os.close(original)
+            sink.seek(0)
+            for line in sink.read().decode(errors="replace").splitlines():
+                logger.debug("%s", line)
+            for warning in warned:
+                logger.debug("%s: %s", warning.category.__name__, warning.message)
+
+
+def import_quietly(module: str) -> None:
+    """Import a framework that greets on the file descriptor of stderr, without the greeting.
+
+    Where it is missing, whoever needs it says so.
+    """
+    if logging.getLogger().level <= logging.DEBUG:
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as sink, suppress(ModuleNotFoundError):
+        os.dup2(sink.fileno(), 2)
+        try:
+            importlib.import_module(module)
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,149 @@
+"""The options that commands share, and the values they become. Imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dsconvert.workflows.model_files import _refuse_tflite
+
+if TYPE_CHECKING:
+    from dsconvert.models.data.preprocess import Preprocessing
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MODEL = click.Path(path_type=Path)
+
+
+class Memory(click.ParamType[int]):
+    """Bytes as people write them: 512MiB, 2GiB, 1.5G."""
+
+    name = "size"
+    units = {"k": 10, "m": 20, "g": 30, "t": 40}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a size in binary units."""
+        if isinstance(value, int):
+            return value
+        text = value.strip().lower().removesuffix("b").removesuffix("i")
+        power = self.units.get(text[-1:], 0)
+        try:
+            size = int(float(text[:-1] if power else text) * 2**power)
+        except ValueError:
+            size = 0
+        if size <= 0:
+            self.fail(f"{value!r} is not a size; write it as 512MiB or 2GiB.", param, ctx)
+        return size
+
+
+def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several decorators as one, the first outermost."""
+
+    def apply(function: Command) -> Command:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+common = stack(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seeds every draw."),
+)
+
+loading = stack(
+    click.option(
+        "--trust", is_flag=True, help="Allow a model file to run code it carries (Lambda layers)."
+    ),
+    click.option(
+        "--custom-objects",
+        metavar="MODULE:NAME",
+        help="A dictionary, class or function of yours that the model needs.",
+    ),
+)
+
+preprocessing = stack(
+    click.option("--scale", metavar="NUMBER", help="Multiply stored values, e.g. 1/255."),
+    click.option("--mean", metavar="N[,N…]", help="Then subtract: one number, or one per channel."),
+    click.option("--std", metavar="N[,N…]", help="Then divide by: one number, or one per channel."),
+    click.option(
+        "--channels-first",
+        is_flag=True,
+        help="Feed images as (n, C, H, W); by default only if they do not fit as stored.",
+    ),
+)
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+def as_preprocessing(
+    scale: str | None, mean: str | None, std: str | None, channels_first: bool
+) -> Preprocessing:
+    """The four options as one value."""
+    from dsconvert.models.data.preprocess import Preprocessing, parse_number
+
+    def numbers(text: str | None) -> tuple[float, ...] | None:
+        return None if text is None else tuple(map(parse_number, text.split(",")))
+
+    return Preprocessing(
+        scale=1.0 if scale is None else parse_number(scale),
+        mean=numbers(mean),
+        std=numbers(std),
+        channels_first=channels_first,
+    )
+
+
+def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """The options that say the same on the command line again; none where nothing is done."""
+
+    def number(value: float) -> str:
+        whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
+        return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
+
+    words: list[str] = []
+    if preprocessing.scale != 1:
+        words += ["--scale", number(preprocessing.scale)]
+    for name, values in (("--mean", preprocessing.mean), ("--std", preprocessing.std)):
+        if values is not None:
+            words += [name, ",".join(map(repr, values))]
+    return (*words, *(["--channels-first"] if preprocessing.channels_first else []))
+
+
+def output(ending: str, kind: str) -> Callable[[Command], Command]:
+    """The option -o with its default described."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        help=f"The file to write, {kind}; by default MODEL with the ending {ending}.",
+    )
+
+
+def place(
+    model: Path, output: Path | None, ending: str, overwrite: bool, *, allowed: tuple[str, ...]
+) -> Path:
+    """Where the result goes, refused at once if it cannot go there."""
+    from dsconvert.base.errors import InputError
+    from dsconvert.base.files import check_writable
+
+    _refuse_tflite(model)
+    path = output or model.with_name(model.stem + ending)
+    if path.suffix not in allowed:
+        raise InputError(
+            f"{path} ends in {path.suffix!r}; allowed: {' or '.join(allowed)}.",
+            f"Try: -o {path.with_suffix(allowed[0])}",
+        )
+    if path.exists() and model.exists() and path.samefile(model):
+        raise InputError(f"{path} is the model itself.", "Name another file with -o.")
+    check_writable(path, overwrite=overwrite)
+    data = path.with_name(f"{path.name}.data")  # large weights of an ONNX model may go there
+    if path.suffix == ".onnx" and data.exists():
+        check_writable(data, overwrite=overwrite)
+    return path

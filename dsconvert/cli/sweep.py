@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dsconvert.workflows.results import SweepPoint, SweepResult
+
+from . import formatting, options, plan_options, terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dsconvert.converter.core.types import Plan
+    from dsconvert.models.data.datasets import Data
+
+
+def show(console: Console, result: SweepResult) -> None:
+    """One line per plan."""
+    from rich.table import Table
+
+    table = Table("MACs", "parameters", box=None, pad_edge=False)
+    for title in (result.unit or "cost", "harm", "top-1", "rewritten", "pairs"):
+        table.add_column(title, justify="right")
+    for point in result.points:
+        totals = point.totals
+        table.add_row(
+            formatting.short(totals.macs),
+            f"{totals.params:,}",
+            "–" if totals.cost is None else f"{totals.cost:.4g}",
+            f"{totals.harm:.3g}",
+            formatting.percent(point.top1, 2),
+            str(len(point.pairs)),
+            " ".join(map(str, point.pairs.values())),
+        )
+    console.print(table)
+    if result.target:
+        console.print(f"target: {result.target}")
+    if result.output:
+        console.print(result.output)
+
+
+@click.command()
+@click.argument("model", type=options.MODEL)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a .json file."
+)
+@click.option("--points", type=click.IntRange(2), default=8, show_default=True)
+@plan_options.target
+@click.option("--data", metavar="DATA", help="Labelled images: rewrite and evaluate every point.")
+@plan_options.search
+@options.overwrite
+@options.preprocessing
+@options.loading
+@options.common
+@terminal.speaks(show)
+def sweep(
+    model: Path,
+    output: Path | None,
+    points: int,
+    data: str | None,
+    overwrite: bool,
+    seed: int,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool,
+    **rest: Any,
+) -> SweepResult:
+    """Show what harm each budget costs: plans for MODEL from the untouched network downwards."""
+    if output is not None:
+        output = options.place(model, output, ".json", overwrite, allowed=(".json",))
+    prepare: dict[str, Any] = {
+        "scale": scale,
+        "mean": mean,
+        "std": std,
+        "channels_first": channels_first,
+    }
+    with plan_options.desk(model, None, seed=seed, prepare=prepare, **rest) as desk:
+        images = None if data is None else plan_options.labelled(desk, data, seed, prepare)
+        plans = desk.prospect.sweep(points)
+        with terminal.progress("Evaluating plans", len(plans) if images else 0) as advance:
+            found = []
+            for plan in plans:
+                found.append(_point(desk, plan, images))
+                advance()
+        result = SweepResult(
+            model=str(model),
+            output=str(output or ""),
+            target=desk.prospect.target,
+            unit=desk.prospect.unit,
+            points=tuple(found),
+        )
+    if output is not None:
+        plan_options.write_json(result, output, overwrite)
+    return result
+
+
+def _point(desk: plan_options.Desk, plan: Plan, images: Data | None) -> SweepPoint:
+    top1 = None
+    if images is not None:
+        model = desk.rewrite(plan).model if plan.chosen else desk.opened.model
+        top1 = plan_options.top1(model, desk.opened, images)
+    assert plan.after is not None, "a prospect's plans have totals"
+    pairs = {name: choice.pairs for name, choice in plan.chosen.items()}
+    return SweepPoint(totals=plan.after, pairs=pairs, top1=top1)

@@ -1,0 +1,166 @@
+"""How a command speaks: the result on stdout, everything else on stderr.
+
+While a command works, stdout leads to stderr, so that no library can mix its chatter into the
+result; what the command returns is printed on the real one.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from dsconvert.base.messages import LOGGER
+
+if TYPE_CHECKING:
+    import msgspec
+    from rich.console import Console
+
+_quiet = False
+
+
+def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function that returns a record a command that prints it.
+
+    The function's options must include those of `options.common`. It may raise DsconvertError,
+    which becomes a message and an exit code; anything else is a bug and keeps its traceback.
+    A record with ``passed`` False is printed, and the exit code is 1.
+
+    Args:
+        show: Prints the record for people; ``--json`` prints it as JSON instead.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(*args: Any, as_json: bool, verbose: int, quiet: bool, **options: Any) -> None:
+            global _quiet
+            _quiet = quiet
+            _set_up_logging(verbose, quiet)
+            with _stdout_kept() as out:
+                results: list[Any] = []
+
+                def work() -> None:
+                    results.append(function(*args, **options))
+                    _print(out, results[0], show, as_json)
+
+                _exit_on_error(work)
+            if getattr(results[0], "passed", True) is False:
+                sys.exit(1)
+
+        return command
+
+    return decorate
+
+
+def _exit_on_error(work: Callable[[], None]) -> None:
+    from dsconvert.base.errors import DsconvertError
+
+    try:
+        work()
+    except DsconvertError as error:
+        click.secho(f"Error: {error.message}", fg="red", err=True)
+        if error.hint:
+            click.echo(error.hint, err=True)
+        sys.exit(error.exit_code)
+
+
+def _print(
+    out: TextIO, result: msgspec.Struct | Any, show: Callable[[Any, Any], None], as_json: bool
+) -> None:
+    if as_json:
+        import msgspec
+
+        out.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+        return
+    from rich.console import Console
+
+    console = Console(file=out, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(file=out, highlight=False, width=200)
+    show(console, result)
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[TextIO]:
+    """The real stdout; within, everything else that writes there reaches stderr."""
+    kept = sys.stdout
+    kept.flush()
+    try:
+        descriptor = kept.fileno()
+    except (OSError, ValueError):  # a test's or a notebook's stdout has no file
+        sys.stdout = sys.stderr
+        try:
+            yield kept
+        finally:
+            sys.stdout = kept
+        return
+    saved = os.dup(descriptor)
+    os.dup2(sys.stderr.fileno(), descriptor)
+    real = os.fdopen(os.dup(saved), "w", encoding=kept.encoding)
+    try:
+        yield real
+    finally:
+        real.close()
+        kept.flush()
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+class _Notes(logging.Handler):
+    """Prints notes for the user on stderr, in colour."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one note."""
+        click.secho(f"Note: {record.getMessage()}", fg="yellow", err=True)
+
+
+def _set_up_logging(verbose: int, quiet: bool) -> None:
+    """Our own log on stderr; TensorFlow's native chatter off unless asked for."""
+    if verbose < 2:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    level = (
+        logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    )
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger().setLevel(logging.WARNING if verbose < 2 else logging.DEBUG)
+    logging.getLogger("dsconvert").setLevel(level)
+    notes = logging.getLogger(LOGGER)
+    notes.handlers, notes.propagate = [_Notes()], False
+    for name in ("absl", "tensorflow", "tf2onnx", "h5py"):
+        logging.getLogger(name).setLevel(logging.ERROR if verbose < 2 else logging.DEBUG)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr; see `core.progress`. Silent with --quiet and off a terminal."""
+    if _quiet or not sys.stderr.isatty():
+        if not _quiet:
+            click.echo(f"{label} …", err=True)
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)

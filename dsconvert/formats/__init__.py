@@ -1,0 +1,1 @@
+"""Model file formats, read and written without a training framework."""

@@ -1,0 +1,1 @@
+"""ONNX files: graphs, tensors, checking, saving."""

@@ -1,0 +1,133 @@
+"""Checking an ONNX model without its weights, so that a large one costs no memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsconvert.base.errors import require
+
+from .tensors import FLOATS, all_tensors, embedded, external_place, is_external, size_in_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+_SMALL = 4096
+"""Bytes up to which a tensor may be a shape, a scale or another value that decides the graph."""
+
+
+class Refused(Exception):
+    """A model that the checker or ONNX Runtime does not take; the message is their sentence."""
+
+
+def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
+    """The model with its large weights as inputs instead of initialisers.
+
+    It has the same nodes, types and shapes, so what checks and shape inference say of it holds
+    for the model, whatever its size.
+    """
+    from onnx import helper
+
+    copy = copy_without_graph(model)
+    copy.ir_version = max(model.ir_version, 4)  # before, initialisers had to be inputs too
+    graph = model.graph
+    copy.graph.name = graph.name
+    for part in ("node", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(copy.graph, part).extend(getattr(graph, part))
+    held = {tensor.name for tensor in graph.initializer}
+    copy.graph.input.extend(value for value in graph.input if value.name not in held)
+    for tensor in graph.initializer:
+        if _is_weight(tensor):
+            copy.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+        else:
+            copy.graph.initializer.append(tensor)
+    # The checker looks for external data in the folder that Python was started in.
+    for holder in (copy.graph, *copy.functions):
+        for tensor in filter(is_external, all_tensors(holder)):
+            tensor.CopyFrom(embedded(tensor, folder))
+    return copy
+
+
+def copy_without_graph(model: ModelProto) -> ModelProto:
+    """Versions, opsets, functions and metadata: everything but the graph."""
+    copy = type(model)()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    return copy
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    return tensor.data_type in FLOATS and size_in_bytes(tensor) > _SMALL
+
+
+def _check_length(tensor: TensorProto) -> None:
+    if is_external(tensor):
+        return
+    held = len(tensor.float_data) * 4 or len(tensor.double_data) * 8 or len(tensor.int32_data) * 2
+    held = len(tensor.raw_data) if tensor.HasField("raw_data") else held
+    if held != size_in_bytes(tensor):
+        wanted = "×".join(map(str, tensor.dims))
+        raise Refused(f"tensor {tensor.name!r} of {wanted} values holds {held} bytes")
+
+
+def check_runs(model: ModelProto, folder: Path | None) -> None:
+    """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
+
+    Raises:
+        Refused: With the first sentence of what they say.
+        InputError: If external data are not where the model says.
+    """
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    for holder in (model.graph, *model.functions):
+        for tensor in filter(is_external, all_tensors(holder)):
+            external_place(tensor, folder)
+    for tensor in filter(_is_weight, model.graph.initializer):  # which the checker will not see
+        _check_length(tensor)
+    light = light_copy(model, folder)
+    try:
+        onnx.checker.check_model(light, full_check=True)
+    except Exception as error:  # ValidationError, InferenceError, or what the parser raises
+        raise Refused(f"onnx.checker: {sentence(error)}") from error
+    try:
+        session(light.SerializeToString(), folder, optimize=False)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Refused(f"ONNX Runtime: {sentence(error)}") from error
+
+
+def session(model: bytes | str, folder: Path | None, *, optimize: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU that says nothing.
+
+    Args:
+        model: The serialised model or its path.
+        folder: Where external data of a serialised model are.
+        optimize: Whether ONNX Runtime may rewrite the graph.
+    """
+    ort = require("onnxruntime", "onnx", "to run .onnx files")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if folder is not None and isinstance(model, bytes):
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def sentence(error: Exception) -> str:
+    """The part of a message that says what is wrong, on one line."""
+    text = " ".join(str(error).split())
+    for noise in ("Load model from", "Fatal error: ", "failed:"):
+        _, _, after = text.rpartition(noise)
+        text = after if noise != "Load model from" or "failed:" not in text else text
+    return text[:300].strip() or type(error).__name__

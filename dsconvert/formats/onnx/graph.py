@@ -1,0 +1,232 @@
+"""An ONNX graph with its wires drawn: who makes a value, who reads it, what is constant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array, Shape
+
+from .checking import light_copy
+from .tensors import array_of, constant_value
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+
+DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A view of a model's main graph, which it does not change.
+
+    Attributes:
+        model: The model.
+        folder: Where its external data are.
+    """
+
+    model: ModelProto
+    folder: Path | None = None
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators; 1 where none is named."""
+        versions = [x.version for x in self.model.opset_import if x.domain in DOMAINS]
+        return int(max(versions, default=1))
+
+    @cached_property
+    def nodes(self) -> tuple[NodeProto, ...]:
+        """The nodes of the main graph, in its order."""
+        return tuple(self.model.graph.node)
+
+    @cached_property
+    def nodes_without_constants(self) -> tuple[NodeProto, ...]:
+        """All nodes but the Constant ones."""
+        return tuple(node for node in self.nodes if not is_op(node, "Constant"))
+
+    @cached_property
+    def initializers(self) -> Mapping[str, TensorProto]:
+        """By name."""
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+    @cached_property
+    def constants(self) -> Mapping[str, NodeProto]:
+        """Constant nodes by the name of their output."""
+        return {node.output[0]: node for node in self.nodes if is_op(node, "Constant")}
+
+    @cached_property
+    def sparse(self) -> Mapping[str, SparseTensorProto]:
+        """Sparse initialisers by name."""
+        return {tensor.values.name: tensor for tensor in self.model.graph.sparse_initializer}
+
+    @cached_property
+    def stored(self) -> Set[str]:
+        """Names of all values that the model holds."""
+        return self.initializers.keys() | self.constants.keys() | self.sparse.keys()
+
+    @cached_property
+    def inputs(self) -> list[Any]:
+        """The graph's inputs that are no initialisers."""
+        return [x for x in self.model.graph.input if x.name not in self.stored]
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the graph's outputs."""
+        return [x.name for x in self.model.graph.output]
+
+    @cached_property
+    def makers(self) -> Mapping[str, NodeProto]:
+        """The node of the main graph that makes each value."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[NodeProto]]:
+        """The nodes of the main graph that read each value, inside their inner graphs too."""
+        readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in reads_of(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shapes that shape inference finds; None where a size is free."""
+        onnx = require("onnx", "onnx", "to read .onnx files")
+        light = light_copy(self.model, self.folder)
+        try:
+            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        except Exception:  # it helps where it can; nothing depends on it
+            return {}
+        found: dict[str, Shape] = {}
+        graph = light.graph
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            shape = shape_of(value)
+            if shape is not None:
+                found[value.name] = shape
+        for tensor in self.model.graph.initializer:
+            found[tensor.name] = tuple(tensor.dims)
+        return found
+
+    def constant(self, name: str) -> Array | None:
+        """The value of an initialiser or of a Constant node; None for anything else.
+
+        An initialiser that the graph lists among its inputs counts: the caller may override it
+        only in theory.
+        """
+        if name in self.initializers:
+            return array_of(self.initializers[name], self.folder)
+        if name in self.constants:
+            return constant_value(self.constants[name], self.folder)
+        return None
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        """The one node that reads a value, if nothing else does and it is no output."""
+        readers = self.readers.get(name, [])
+        alone = len(readers) == 1 and name not in self.outputs
+        return readers[0] if alone and list(readers[0].input).count(name) == 1 else None
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """What each node is called, by its first output.
+
+        That is its own name, or its output's where it has none or another node has the same. No
+        two nodes are called the same.
+        """
+        count = Counter(node.name for node in self.nodes)
+        own = {key(node): node.name for node in self.nodes if node.name and count[node.name] == 1}
+        taken = set(own.values())
+        return {key(node): own.get(key(node)) or unused(key(node), taken) for node in self.nodes}
+
+    @cached_property
+    def depending_on_data(self) -> tuple[NodeProto, ...]:
+        """The nodes whose results depend on the inputs' values, and not only on their shapes."""
+        dependent = {x.name for x in self.inputs}
+        nodes = []
+        for node in self.nodes:
+            if is_op(node, "Shape", "Size") or dependent.isdisjoint(reads_of(node)):
+                continue
+            nodes.append(node)
+            dependent.update(name for name in node.output if name)
+        return tuple(nodes)
+
+    @cached_property
+    def needed(self) -> Set[str]:
+        """The values on which an output's values depend."""
+        needed = set(self.outputs)
+        for node in reversed(self.depending_on_data):
+            if not needed.isdisjoint(node.output):
+                needed.update(reads_of(node))
+        return needed
+
+
+def key(node: NodeProto) -> str:
+    """The name of a node's first output, which no other node of the graph has."""
+    return next((name for name in node.output if name), "")
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """The name, with underscores behind it until nothing is called so; taken from now on."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def is_op(node: NodeProto, *kinds: str) -> bool:
+    """Whether a node is one of ONNX's own operators of these names."""
+    return node.op_type in kinds and node.domain in DOMAINS
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    from onnx import helper
+
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
+    """A copy of the node that reads other values."""
+    changed = type(node)()
+    changed.CopyFrom(node)
+    del changed.input[:]
+    changed.input.extend(inputs)
+    return changed
+
+
+def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs inside a node: branches of an If, the body of a Loop."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def reads_of(node: NodeProto) -> list[str]:
+    """Names of all values a node reads, those that its inner graphs take from outside included."""
+    names = [name for name in node.input if name]
+    for graph in inner_graphs(node):
+        names += _free_names(graph)
+    return list(dict.fromkeys(names))
+
+
+def _free_names(graph: GraphProto) -> list[str]:
+    own = {x.name for x in graph.input} | {x.name for x in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    read = [name for node in graph.node for name in reads_of(node)]
+    read += [x.name for x in graph.output]
+    return [name for name in read if name not in own]
+
+
+def shape_of(value: Any) -> Shape | None:
+    """The shape that a ValueInfoProto declares; None if it declares none."""
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
+        for size in value.type.tensor_type.shape.dim
+    )

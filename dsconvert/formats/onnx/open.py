@@ -1,0 +1,60 @@
+"""From an .onnx file to a graph that is known to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.files import sha256
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model from a file.
+
+    Attributes:
+        model: The graph; weights in external files are named, not loaded.
+        path: The file; external weights are beside it.
+        sha256: Of the file.
+    """
+
+    model: onnx.ModelProto
+    path: Path
+    sha256: str
+
+
+def open_onnx(path: str | Path) -> OnnxFile:
+    """Read an .onnx file that is valid and that ONNX Runtime runs.
+
+    Raises:
+        InputError: If it is not; in one sentence, before any work is done.
+        MissingExtra: If onnx or ONNX Runtime is not installed.
+    """
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    from .checking import Refused, check_runs
+
+    path = Path(path)
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.")
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # the protobuf parser's own class is private
+        raise InputError(
+            f"{path} is not an ONNX model: {error}", "Export it again from where it was made."
+        ) from error
+    if not model.graph.node:
+        raise InputError(f"{path} holds no graph.", "Export it again from where it was made.")
+    try:
+        check_runs(model, path.parent)
+    except Refused as error:
+        raise InputError(
+            f"{path} does not run as it is; {error}",
+            "Export it for plain ONNX Runtime, without custom operators.",
+        ) from error
+    return OnnxFile(model, path, sha256(path))

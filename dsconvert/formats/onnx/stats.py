@@ -1,0 +1,139 @@
+"""What an .onnx file is made of, by ONNX's shape inference; its weights are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Shape
+
+from ..stats import Facts, Kind, Op, kind_of_kernel, largest, total
+from .checking import light_copy
+from .graph import OnnxGraph, attributes, inner_graphs, key
+from .tensors import all_tensors, size_in_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
+_PRODUCTS = {"MatMul": 1, "FusedMatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3}
+"""Where each has its second factor."""
+_RENAMING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout")
+_UNCOUNTED = ("LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiHeadAttention")
+
+
+def read_onnx(path: Path, shapes: Sequence[Shape]) -> Facts:
+    """Read a file; see `facts_of`."""
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    model = onnx.load_model(path, load_external_data=False)
+    graph = _Graph(OnnxGraph(model, path.parent), _inferred(onnx, model, path.parent, shapes))
+    ops = tuple(graph.op(node) for node in graph.onnx.depending_on_data)
+    return Facts(ops, total(ops), _weights(model), largest(ops))
+
+
+def _inferred(
+    onnx: Any, model: ModelProto, folder: Path, shapes: Sequence[Shape]
+) -> dict[str, tuple[Shape, int]]:
+    """The shape and ONNX's element type of every value, with the inputs of these shapes."""
+    light = light_copy(model, folder)
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: value for value in light.graph.input}
+    real = [value.name for value in model.graph.input if value.name not in held]
+    for name, shape in zip(real, shapes, strict=True):
+        dims = inputs[name].type.tensor_type.shape.dim
+        for dim, size in zip(dims, shape, strict=True):
+            dim.dim_value = size
+    for value in light.graph.output:  # an output that says "n" would say so still
+        value.type.tensor_type.ClearField("shape")
+    del light.graph.value_info[:]
+    light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    found: dict[str, tuple[Shape, int]] = {}
+    for value in (*light.graph.value_info, *light.graph.input, *light.graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            sizes = (d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+            found[value.name] = (tuple(sizes), tensor.elem_type)
+    for tensor in model.graph.initializer:
+        found[tensor.name] = (tuple(tensor.dims), tensor.data_type)
+    return found
+
+
+def _weights(model: ModelProto) -> int:
+    """Bytes of all tensors that the file holds, external ones included."""
+    holders = (model.graph, *model.functions)
+    return sum(size_in_bytes(tensor) for holder in holders for tensor in all_tensors(holder))
+
+
+@dataclass
+class _Graph:
+    """The main graph with what shape inference found."""
+
+    onnx: OnnxGraph
+    values: dict[str, tuple[Shape, int]]
+
+    def __post_init__(self) -> None:
+        self.active = {value.name for value in self.onnx.inputs}
+        for node in self.onnx.depending_on_data:
+            self.active.update(name for name in node.output if name)
+
+    def op(self, node: NodeProto) -> Op:
+        """Describe a node."""
+        names = dict.fromkeys(n for n in (*node.input, *node.output) if n in self.active)
+        moved = 0 if node.op_type in _RENAMING else self._bytes(names)
+        kind, macs = self._work(node)
+        return Op(self.onnx.names[key(node)], node.op_type, kind, macs, moved)
+
+    def _work(self, node: NodeProto) -> tuple[Kind, int | str]:
+        """The kind and the MACs: each weight of a convolution is used once per output position."""
+        type_ = node.op_type
+        if node.domain not in _DOMAINS or type_ in _UNCOUNTED or any(inner_graphs(node)):
+            return "other", f"unavailable: the MACs of {type_} are not counted"
+        if type_ in _CONVOLUTIONS or type_ == "ConvTranspose":
+            kernel = self._shape(node.input[_CONVOLUTIONS.get(type_, 1)])
+            transposed = type_ == "ConvTranspose"
+            at = self._shape(node.input[0] if transposed else node.output[0])
+            if kernel is None or at is None:
+                return "convolution", self._unknown(node)
+            groups = int(attributes(node).get("group", 1))
+            macs = prod(kernel) * prod((at[0], *at[2:]))
+            if transposed:
+                return "convolution", macs
+            return kind_of_kernel(prod(kernel[2:]), kernel[1], groups), macs
+        if type_ == "Gemm":
+            first, out = self._shape(node.input[0]), self._shape(node.output[0])
+            if first is None or out is None:
+                return "dense", self._unknown(node)
+            inner = first[0 if attributes(node).get("transA") else 1]
+            return "dense", prod(out) * inner
+        if type_ in _PRODUCTS:
+            first, out = self._shape(node.input[0]), self._shape(node.output[0])
+            if first is None or out is None:
+                return "dense", self._unknown(node)
+            return "dense", prod(out) * first[-2 if attributes(node).get("transA") else -1]
+        return "other", 0
+
+    def _unknown(self, node: NodeProto) -> str:
+        return f"unavailable: shape inference gives no shapes at {self.onnx.names[key(node)]}"
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        found = self.values.get(name)
+        if found is None:
+            value = self.onnx.constant(name) if name not in self.active else None
+            return None if value is None else tuple(value.shape)
+        return None if None in found[0] else tuple(size or 0 for size in found[0])
+
+    def _bytes(self, names: Sequence[str] | dict[str, None]) -> int | str:
+        from onnx import TensorProto
+
+        count = 0
+        for name in names:
+            shape = self._shape(name)
+            if shape is None:
+                return f"unavailable: shape inference gives no shape of {name}"
+            count += size_in_bytes(TensorProto(dims=shape, data_type=self.values[name][1]))
+        return count

@@ -1,0 +1,96 @@
+"""A part of an ONNX graph as a model of its own, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array
+
+from .checking import sentence, session
+from .graph import OnnxGraph, reads_of
+from .tensors import embedded, is_external, tensors_and_places
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+
+class Unable(InputError):
+    """ONNX Runtime cannot run a part of the model on these data."""
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Unable(
+            f"ONNX Runtime: {sentence(error)}", "Use --method svd, which needs no data."
+        ) from error
+
+
+class Part:
+    """Some nodes of a graph, from given values to wanted ones.
+
+    Args:
+        graph: Where the nodes come from; gives initialisers, opsets and functions.
+        nodes: In an order in which they can run.
+        given: The element type of each value that is fed.
+        wanted: The values to compute.
+        folded: Further constants, by name.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        nodes: Sequence[NodeProto],
+        given: Mapping[str, np.dtype[Any]],
+        wanted: Sequence[str],
+        folded: Mapping[str, Array],
+    ) -> None:
+        from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
+
+        source = graph.model
+        model = ModelProto(ir_version=max(source.ir_version, 4))
+        model.opset_import.extend(source.opset_import)
+        model.functions.extend(source.functions)
+        model.graph.name = "part"
+        for name, dtype in given.items():
+            kind = helper.np_dtype_to_tensor_dtype(dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+        made = {name for node in nodes for name in node.output}
+        needed = {name for node in nodes for name in reads_of(node)} | set(wanted)
+        for name in sorted(needed - made - given.keys()):
+            if name in folded:
+                model.graph.initializer.append(numpy_helper.from_array(folded[name], name))
+            elif name in graph.initializers:
+                model.graph.initializer.append(graph.initializers[name])
+            elif name in graph.constants:
+                model.graph.node.append(graph.constants[name])
+            elif name in graph.sparse:
+                model.graph.sparse_initializer.append(graph.sparse[name])
+        model.graph.node.extend(nodes)
+        # Without a type: ONNX Runtime infers it.
+        model.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
+        self._given, self._wanted = dict(given), list(wanted)
+        outside = False
+        for tensor, initialiser in tensors_and_places(model.graph):
+            if is_external(tensor) and initialiser:
+                outside = True
+            elif is_external(tensor):  # ONNX Runtime looks for these in its working directory
+                tensor.CopyFrom(embedded(tensor, graph.folder))
+        with _saying_why():
+            self._session = session(model.SerializeToString(), graph.folder if outside else None)
+
+    def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the wanted values; what is given is cast to the type that the graph has."""
+        feeds = {
+            name: np.ascontiguousarray(values[name], dtype) for name, dtype in self._given.items()
+        }
+        with _saying_why():
+            outputs = self._session.run(self._wanted, feeds) if self._wanted else []
+        return dict(zip(self._wanted, outputs, strict=True))

@@ -1,0 +1,158 @@
+"""Tensors of an ONNX file as arrays, wherever they are stored. The only file that knows how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, GraphProto, NodeProto, TensorProto
+
+FLOATS = (1, 10, 11, 16)
+"""FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether its data are in a file beside the model."""
+    return bool(tensor.data_location == 1)
+
+
+def size_in_bytes(tensor: TensorProto) -> int:
+    """Bytes of its data, without reading them; of strings, about."""
+    from onnx import helper
+
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    bits = next((bits for bits in (2, 4) if re.search(f"(int|float){bits}(?!\\d)", dtype.name)), 0)
+    return -(-count * bits // 8) if bits else count * int(dtype.itemsize)
+
+
+def all_tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
+    """Every tensor that a graph holds, those of its nodes and of inner graphs included."""
+    return (tensor for tensor, _ in tensors_and_places(graph))
+
+
+def tensors_and_places(graph: GraphProto | FunctionProto) -> Iterator[tuple[TensorProto, bool]]:
+    """As `all_tensors`, each with whether it is an initialiser of this graph itself."""
+    for tensor in getattr(graph, "initializer", ()):
+        yield tensor, True
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield sparse.values, False
+        yield sparse.indices, False
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t, False
+            for tensor in attribute.tensors:
+                yield tensor, False
+            if attribute.HasField("g"):
+                yield from ((tensor, False) for tensor in all_tensors(attribute.g))
+            for inner in attribute.graphs:
+                yield from ((tensor, False) for tensor in all_tensors(inner))
+
+
+def array_of(tensor: TensorProto, folder: Path | None) -> Array:
+    """The tensor's values; external ones are mapped, not read.
+
+    Args:
+        tensor: The tensor.
+        folder: Where the model's file is, for external data.
+
+    Raises:
+        InputError: If the external data are not where the model says.
+    """
+    from onnx import helper, numpy_helper
+
+    if not is_external(tensor):
+        return np.asarray(numpy_helper.to_array(tensor))
+    path, offset, _ = external_place(tensor, folder)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    shape = tuple(tensor.dims)
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    if size_in_bytes(tensor) < dtype.itemsize * int(np.prod(shape)):  # several values per byte
+        return np.asarray(numpy_helper.to_array(embedded(tensor, folder)))
+    return np.memmap(path, dtype, "r", offset, shape)
+
+
+def embedded(tensor: TensorProto, folder: Path | None) -> TensorProto:
+    """An external tensor with its data in itself.
+
+    Raises:
+        InputError: If the external data are not where the model says.
+    """
+    path, offset, length = external_place(tensor, folder)
+    whole = type(tensor)()
+    whole.CopyFrom(tensor)
+    del whole.external_data[:]
+    whole.ClearField("data_location")
+    with path.open("rb") as file:
+        file.seek(offset)
+        whole.raw_data = file.read(length)
+    return whole
+
+
+def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int, int]:
+    """The file, the offset and the length in bytes of external data, which are there.
+
+    Raises:
+        InputError: If the model was given without a folder, names a file outside of it, or one
+            that is not there or too short.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if folder is None:
+        raise InputError(
+            f"the data of tensor {tensor.name!r} are in the file {location!r}, and the model was "
+            "given without its folder.",
+            "Give the path of the .onnx file instead.",
+        )
+    path = (folder / location).resolve()
+    if not location or not path.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"tensor {tensor.name!r} has its data in {location!r}, outside the model's folder.",
+            "Save the model again with its external data beside it.",
+        )
+    needed = size_in_bytes(tensor)
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", needed))
+    except ValueError:
+        offset = length = -1
+    held = path.stat().st_size if path.is_file() else None
+    if held is None or offset < 0 or length < needed or offset + length > held:
+        there = "is not there" if held is None else f"has {held} bytes"
+        raise InputError(
+            f"the data of tensor {tensor.name!r} should be {max(length, needed)} bytes at "
+            f"{max(offset, 0)} of {path}, which {there}.",
+            "Keep the model's external data file beside it, whole and under its own name.",
+        )
+    return path, offset, length
+
+
+def constant_value(node: NodeProto, folder: Path | None) -> Array | None:
+    """What a Constant node holds, or None for what is no plain tensor of numbers."""
+    from onnx import helper
+
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return array_of(attribute.t, folder)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.asarray(helper.get_attribute_value(attribute), np.float32)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.asarray(helper.get_attribute_value(attribute), np.int64)
+    return None
+
+
+def tensor_from(array: Any, name: str, data_type: int) -> TensorProto:
+    """An array as an initialiser of the given element type."""
+    from onnx import helper, numpy_helper
+
+    dtype = helper.tensor_dtype_to_np_dtype(data_type)
+    return numpy_helper.from_array(np.ascontiguousarray(array, dtype), name)

@@ -1,0 +1,1 @@
+"""TFLite files: metadata, tensor names, statistics."""

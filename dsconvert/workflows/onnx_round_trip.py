@@ -1,0 +1,282 @@
+"""What commands that train or export do with an ONNX file: into Keras, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsconvert.base.messages import note
+from dsconvert.base.progress import Progress, silent
+from dsconvert.base.quiet import import_quietly
+
+from .model_files import Opened, open_model
+
+if TYPE_CHECKING:
+    from dsconvert.base.fidelity import OutputFidelity
+    from dsconvert.base.predictor import Array
+    from dsconvert.deploy.exporting.records import Artifact
+    from dsconvert.formats.quantization import VerifiedOn
+    from dsconvert.models.onnx_import import Imported
+
+SAMPLES = 32
+"""How many samples a file is compared on."""
+_FREE_SIZE = 64
+"""Height, width and other free sizes of random inputs."""
+
+
+@dataclass(frozen=True)
+class Drawn(Opened):
+    """A Keras model, and the import that it is from if the file is an ONNX model.
+
+    The names of its inputs are those of the file, their shapes those of the Keras model.
+
+    Attributes:
+        imported: The import; None for a Keras file.
+        notes: What its user should know.
+    """
+
+    imported: Imported | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_as_keras(
+    path: Path,
+    trust: bool,
+    custom_objects: str | None,
+    seed: int,
+    progress: Progress = silent,
+) -> Drawn:
+    """Open a Keras file, or draw an ONNX file in Keras.
+
+    Raises:
+        InputError: If it is neither, or has operators that cannot be drawn.
+        GateFailed: If the drawn model does not answer as the ONNX model does.
+    """
+    opened = open_model(path, trust, custom_objects)
+    return draw(opened, seed, progress=progress) if opened.kind == "onnx" else Drawn(**vars(opened))
+
+
+def draw(
+    opened: Opened,
+    seed: int,
+    inputs: Sequence[Array] | None = None,
+    *,
+    tell: bool = True,
+    progress: Progress = silent,
+) -> Drawn:
+    """Draw an opened ONNX model in Keras.
+
+    Args:
+        opened: The ONNX file.
+        seed: Of the random inputs that both are compared on.
+        inputs: Real inputs to compare on as well, as the ONNX model takes them.
+        tell: Whether to tell the user the import's notes.
+        progress: Told of the comparison.
+    """
+    from dsconvert.models.onnx_import import import_onnx
+
+    import_quietly("tensorflow")
+    imported = import_onnx(opened.path, inputs=inputs, seed=seed, progress=progress)
+    shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
+    notes = imported.notes
+    batch = opened.input_shapes[0][:1] if opened.input_shapes else ()
+    if batch not in ((), (None,), shapes[0][:1]):
+        freed = f"the batch is free in Keras; in the ONNX file it is fixed to {batch[0]}"
+        notes = (freed, *notes)
+    for remark in notes if tell else ():
+        note(f"{opened.path.name}: {remark}")
+    return Drawn(
+        kind="keras",
+        model=imported.model,
+        path=opened.path,
+        folder=opened.folder,
+        input_names=imported.input_names,
+        input_shapes=shapes,
+        sha256=opened.sha256,
+        repairs=opened.repairs,
+        imported=imported,
+        notes=notes,
+    )
+
+
+def onnx_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
+    """Keras arrays with their axes in the order of the ONNX model.
+
+    Args:
+        arrays: One per input or output, as Keras has them.
+        axes: For each the ONNX axis that each Keras axis holds.
+    """
+    import numpy as np
+
+    return tuple(
+        np.ascontiguousarray(array.transpose(np.argsort(order)))
+        for array, order in zip(arrays, axes, strict=True)
+    )
+
+
+def keras_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
+    """The way back of `onnx_arrays`."""
+    import numpy as np
+
+    pairs = zip(arrays, axes, strict=True)
+    return tuple(np.ascontiguousarray(array.transpose(order)) for array, order in pairs)
+
+
+def layout_notes(imported: Imported) -> tuple[str, ...]:
+    """Which inputs and outputs of a file made from an import are other than in the ONNX file."""
+    notes = []
+    for kind, names, axes in (
+        ("input", imported.input_names, imported.input_axes),
+        ("output", imported.output_names, imported.output_axes),
+    ):
+        notes += [
+            f"{kind} {name!r} is (n, H, W, C) here, and (n, C, H, W) in the ONNX file"
+            if tuple(order) == (0, 2, 3, 1)
+            else f"{kind} {name!r} has the axes {list(order)} of the ONNX file, in this order"
+            for name, order in zip(names, axes, strict=True)
+            if list(order) != sorted(order)
+        ]
+    return tuple(notes)
+
+
+def random_arrays(path: Path, seed: int) -> tuple[Array, ...]:
+    """Random inputs for an ONNX file, as it takes them."""
+    import msgspec
+
+    from dsconvert.deploy.runtimes.registry import open_runtime
+    from dsconvert.deploy.runtimes.samples import random_count, random_inputs
+
+    infos = [
+        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
+        for info in open_runtime(path).inputs
+    ]
+    return random_inputs(infos, random_count(infos, _FREE_SIZE), seed, _FREE_SIZE)
+
+
+def compare_import(drawn: Drawn, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
+    """The Keras model's outputs against those of the ONNX file in ONNX Runtime.
+
+    Args:
+        drawn: The import.
+        inputs: One array per input, (n, ...), as the ONNX file takes them.
+
+    Raises:
+        InputError: If the file cannot run on them, or has an input or output without a batch axis.
+    """
+    from dsconvert.base.fidelity import compare_outputs
+    from dsconvert.deploy.runtimes.registry import open_runtime
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+
+    imported = _import_of(drawn)
+    references = open_runtime(drawn.path).predict(inputs)
+    outputs = KerasPredictor(drawn.model).predict(keras_arrays(inputs, imported.input_axes))
+    return compare_outputs(
+        imported.output_names, references, onnx_arrays(outputs, imported.output_axes)
+    )
+
+
+def write_onnx(
+    drawn: Drawn,
+    model: Any,
+    output: Path,
+    *,
+    data: Sequence[Array] | None,
+    seed: int,
+    overwrite: bool,
+    source_sha256: str,
+    notes: tuple[str, ...] = (),
+) -> Artifact:
+    """Write the weights of a Keras model into the ONNX graph that it was drawn from.
+
+    The file is run in ONNX Runtime and compared with the Keras model before it takes its place.
+
+    Args:
+        drawn: The import.
+        model: The Keras model with the weights, of the same layers as the import.
+        output: The .onnx file to write.
+        data: Inputs to compare on, as the Keras model takes them; random ones if None.
+        seed: Of random inputs.
+        overwrite: Whether the output may be replaced.
+        source_sha256: The hash of the file that the weights are from.
+        notes: What the user of the file should know.
+
+    Raises:
+        InputError: If the model's layers are others.
+        GateFailed: If the file's outputs are not the model's.
+    """
+    from dsconvert.deploy.exporting.onnx_place import place_onnx
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+
+    imported = _import_of(drawn)
+    check_layers(model, drawn)
+    verified_on: VerifiedOn = "random inputs" if data is None else "verification data"
+    if data is None:
+        inputs = random_arrays(drawn.path, seed)
+        data = keras_arrays(inputs, imported.input_axes)
+    else:
+        data = [array[:SAMPLES] for array in data]
+        inputs = onnx_arrays(data, imported.input_axes)
+    references = KerasPredictor(model).predict(data)
+    return place_onnx(
+        imported.write_back(model),
+        output,
+        names=imported.output_names,
+        inputs=inputs,
+        references=onnx_arrays(references, imported.output_axes),
+        verified_on=verified_on,
+        external=_has_external_data(drawn.path),
+        overwrite=overwrite,
+        source_sha256=source_sha256,
+        notes=notes,
+    )
+
+
+def check_layers(model: Any, drawn: Drawn) -> None:
+    """Refuse a Keras model whose layers with weights are not those of an import.
+
+    Raises:
+        InputError: With the first layer that differs.
+    """
+    from dsconvert.base.errors import InputError
+
+    expected, got = _weight_shapes(drawn.model), _weight_shapes(model)
+    differ = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
+    if not differ:
+        return
+    name = differ[0]
+    told = [
+        f"weights {shapes[name]}" if name in shapes else "no such layer"
+        for shapes in (expected, got)
+    ]
+    raise InputError(
+        f"the Keras model's layers are not those of {drawn.path}: {len(differ)} differ, the first "
+        f"is {name!r}: {told[0]} in {drawn.path.name}, {told[1]} in the Keras model.",
+        "Give the .onnx file that the Keras model was imported from. A model that was rewritten in "
+        "Keras has other layers: rewrite the .onnx file instead, and fine-tune that.",
+    )
+
+
+def _weight_shapes(model: Any) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of each layer's weights, by its name."""
+    return {
+        layer.name: [tuple(weight.shape) for weight in layer.weights]
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def _import_of(drawn: Drawn) -> Imported:
+    if drawn.imported is None:
+        raise TypeError(f"{drawn.path} is no ONNX file")
+    return drawn.imported
+
+
+def _has_external_data(path: Path) -> bool:
+    import onnx
+
+    from dsconvert.formats.onnx.tensors import all_tensors, is_external
+
+    graph = onnx.load_model(path, load_external_data=False).graph
+    return any(map(is_external, all_tensors(graph)))

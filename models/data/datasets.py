@@ -1,0 +1,223 @@
+"""Data to calibrate, fine-tune and evaluate with, from wherever the user has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.image_layout import Layout, arrange, channels_last, choose, then
+from dsconvert.base.predictor import Array, Shape
+
+from .functions import is_function, read_function
+from .images import read_folder
+from .preprocess import Preprocessing
+from .sources import Raw, Request, Split, read_archive, read_array
+
+_UNCHANGED = Preprocessing()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples as a model is fed them.
+
+    Attributes:
+        inputs: One float32 array per model input, (n, ...), preprocessed.
+        labels: (n,) integer classes, or regression targets (n, ...), or None.
+        names: The names of the inputs where they are known.
+        preprocessing: What was done to the stored values.
+        source: Where they come from.
+    """
+
+    inputs: tuple[Array, ...]
+    labels: Array | None = None
+    names: tuple[str, ...] = ()
+    preprocessing: Preprocessing = _UNCHANGED
+    source: str = "memory"
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def take(self, index: NDArray[np.intp] | slice) -> Data:
+        """The samples of these indices."""
+        return replace(
+            self,
+            inputs=tuple(array[index] for array in self.inputs),
+            labels=None if self.labels is None else self.labels[index],
+        )
+
+    def laid_out(self, input_shapes: Sequence[Shape]) -> Data:
+        """The same samples with the channel axis where a model of these input shapes takes it.
+
+        What fits already, or does not fit either way, stays as it is.
+        """
+        if len(input_shapes) != len(self.inputs):
+            return self
+        moves = tuple(
+            choose(array.shape, shape, channels_first=False)
+            for array, shape in zip(self.inputs, input_shapes, strict=True)
+        )
+        if set(moves) <= {"as stored"}:
+            return self
+        nothing: Layout = "as stored"
+        before = self.preprocessing.layout or (nothing,) * len(moves)
+        layout = tuple(then(first, second) for first, second in zip(before, moves, strict=True))
+        return replace(
+            self,
+            inputs=tuple(arrange(x, move) for x, move in zip(self.inputs, moves, strict=True)),
+            preprocessing=_recorded(self.preprocessing, layout),
+        )
+
+
+def load_data(
+    source: str | Path,
+    *,
+    split: Split,
+    preprocessing: Preprocessing | None = None,
+    image_size: tuple[int, int] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    labels: bool = False,
+    input_names: Sequence[str] = (),
+    input_shapes: Sequence[Shape] = (),
+) -> Data:
+    """Load samples and preprocess them.
+
+    Args:
+        source: One of
+
+            - an .npz file with arrays x (or x_train and x_test) and optionally y (y_train,
+              y_test); a model with several inputs takes arrays named after them;
+            - an .npy file with the inputs of a model that has one;
+            - a folder of images, one sub-folder per class or none, optionally below train/ and
+              test/;
+            - "module:function", which returns arrays x or (x, y), or a tf.data.Dataset, generator
+              or other iterable of x or (x, y), batched or not; several inputs are a dictionary.
+
+        split: "train" to calibrate and fine-tune with, "test" to evaluate with.
+        preprocessing: Applied to every input.
+        image_size: (height, width) to which image files are resized; by default the model's.
+        samples: How many to draw at random; of an iterable the first. None takes all.
+        seed: Seeds the draw.
+        labels: Whether labels are required; they are loaded in any case where there are any.
+        input_names: The names of the model's inputs.
+        input_shapes: Their shapes with the batch axis first: they say where the channel axis goes,
+            give a missing one and the size of images, and tell samples of an iterable from batches.
+
+    Raises:
+        InputError: If the source cannot be used, with what it holds.
+    """
+    preprocessing = preprocessing or _UNCHANGED
+    if samples is not None and samples < 1:
+        raise InputError(f"{samples} samples were asked for; at least 1 is needed.")
+    request = Request(
+        split=split,
+        samples=samples,
+        seed=seed,
+        names=tuple(input_names),
+        shapes=tuple(
+            channels_last(shape, channels_first=preprocessing.channels_first)
+            for shape in input_shapes
+        ),
+    )
+    raw = _read(source, request, image_size)
+    _check_counts(raw, str(source))
+    if labels and raw.labels is None:
+        raise InputError(
+            f"{source} has no labels for its {split} data.",
+            "Name them y or y_train/y_test in an .npz file, put images into one folder per class, "
+            "or return (x, y).",
+        )
+    shapes = tuple(input_shapes) or (None,) * len(raw.inputs)
+    layout = tuple(
+        choose(array.shape, shape, channels_first=preprocessing.channels_first)
+        for array, shape in zip(raw.inputs, shapes, strict=False)
+    )
+    return Data(
+        inputs=tuple(
+            preprocessing.apply(array, where)
+            for array, where in zip(raw.inputs, layout, strict=False)
+        ),
+        labels=None if raw.labels is None else _plain_labels(raw.labels),
+        names=request.names,
+        preprocessing=_recorded(preprocessing, layout),
+        source=str(source),
+    )
+
+
+def holdout(data: Data, size: int | float, *, seed: int = 0) -> tuple[Data, Data]:
+    """Split at random into the rest and ``size`` samples that are held out.
+
+    Args:
+        data: At least two samples.
+        size: Number of samples, or a share below 1 (of which at least one sample comes).
+        seed: Seeds the draw.
+
+    Raises:
+        InputError: If either part would be empty.
+    """
+    count = len(data)
+    number = max(1, round(size * count)) if isinstance(size, float) and size < 1 else int(size)
+    if size <= 0 or number >= count:
+        raise InputError(
+            f"cannot hold {size} of {count} samples out: both parts need at least one.",
+            "Give more samples, or hold fewer out.",
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return data.take(np.sort(order[number:])), data.take(np.sort(order[:number]))
+
+
+def _read(source: str | Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
+    path = Path(source)
+    if path.is_dir():
+        return read_folder(path, request, image_size)
+    if path.suffix in (".npz", ".npy"):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist.")
+        return read_archive(path, request) if path.suffix == ".npz" else read_array(path, request)
+    if is_function(str(source)):
+        return read_function(str(source), request)
+    raise InputError(
+        f"{source} is no data source: "
+        + ("its format is not known." if path.exists() else "it does not exist."),
+        "Give an .npz or .npy file, a folder of images, or module:function.",
+    )
+
+
+def _check_counts(raw: Raw, source: str) -> None:
+    counts = [len(array) for array in raw.inputs]
+    if raw.labels is not None:
+        counts.append(len(raw.labels))
+    if counts[0] == 0:
+        raise InputError(f"{source} holds no samples.")
+    if len(set(counts)) > 1:
+        raise InputError(f"the inputs and labels of {source} differ in number: {counts}.")
+
+
+def _recorded(preprocessing: Preprocessing, layout: tuple[Layout, ...]) -> Preprocessing:
+    """The preprocessing with what was done to the channel axes, if anything was."""
+    moved = layout if set(layout) - {"as stored"} else ()
+    return msgspec.structs.replace(preprocessing, layout=moved)
+
+
+def _plain_labels(labels: Any) -> Array:
+    """Classes as (n,) int64 whether stored as such, as (n, 1), as whole floats or one-hot."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    one_hot = (
+        labels.ndim == 2
+        and np.isin(labels, (0, 1)).all()
+        and (np.sum(labels, axis=1, dtype=np.int64) == 1).all()
+    )
+    if one_hot:
+        return np.asarray(labels.argmax(axis=1), np.int64)
+    if labels.ndim == 1 and (labels.dtype.kind in "iub" or np.all(labels == np.floor(labels))):
+        return np.asarray(labels, np.int64)
+    return np.asarray(labels, np.float32)

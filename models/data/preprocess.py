@@ -1,0 +1,103 @@
+"""How stored values become what the model is fed."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.image_layout import Layout, arrange, channel_axes
+from dsconvert.base.predictor import Array
+
+
+class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """y = (x·scale − mean) / std, with the channel axis of images where the model takes it.
+
+    Attributes:
+        scale: Factor, e.g. 1/255.
+        mean: One number, or one per channel; None subtracts nothing.
+        std: One number, or one per channel; None divides by nothing.
+        channels_first: Whether images are wanted as (n, C, H, W). Without the wish they are moved
+            to where the model takes them if they do not fit as they are stored.
+        layout: A record, no wish: what was done with the channel axis of each input. Empty where
+            all are as stored.
+
+    Raises:
+        InputError: If a number is not finite, or scale or std is 0.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels_first: bool = False
+    layout: tuple[Layout, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            if not values or not all(map(math.isfinite, values)):
+                raise InputError(f"{name} is {values}: it takes finite numbers.")
+            if name != "mean" and 0 in values:
+                raise InputError(f"{name} is {values}: 0 would erase the data or divide by zero.")
+
+    def apply(self, values: Array, layout: Layout | None = None) -> Array:
+        """Preprocess an array to float32.
+
+        Args:
+            values: As stored, (n, ...).
+            layout: Where its channel axis goes; by default to the front of images (n, H, W, C) if
+                ``channels_first``, else nowhere.
+
+        Raises:
+            InputError: If ``mean`` or ``std`` has another length than the channel axis.
+        """
+        if layout is None:
+            layout = "moved first" if self.channels_first and values.ndim == 4 else "as stored"
+        result = arrange(values, layout).astype(np.float32)
+        mean = self._per_channel("mean", self.mean, result.shape, layout)
+        std = self._per_channel("std", self.std, result.shape, layout)
+        if self.scale != 1:
+            result *= np.float32(self.scale)
+        if mean is not None:
+            result -= mean
+        if std is not None:
+            result /= std
+        return result
+
+    def _per_channel(
+        self, name: str, numbers: tuple[float, ...] | None, shape: tuple[int, ...], layout: Layout
+    ) -> Array | None:
+        """The numbers in a shape that goes with arrays of ``shape``, channel by channel."""
+        if numbers is None or len(numbers) == 1:
+            return None if numbers is None else np.asarray(numbers, np.float32)
+        axes = channel_axes(shape, layout)
+        axis = next((axis for axis in axes if shape[axis] == len(numbers)), None)
+        if axis is None:
+            which = "the last axis" if axes[0] == -1 else "the second axis"
+            raise InputError(
+                f"{len(numbers)} numbers for {name}, but {which} of the data has "
+                f"{shape[axes[0]]} channels (shape {shape}).",
+                "Give one number, or one per channel.",
+            )
+        spread = [1] * len(shape)
+        spread[axis] = len(numbers)
+        return np.asarray(numbers, np.float32).reshape(spread)
+
+
+def parse_number(text: str) -> float:
+    """A number as people write it: "0.00392", "127.5", or a quotient such as "1/255".
+
+    Raises:
+        InputError: If it is neither, or not finite.
+    """
+    numerator, _, denominator = text.partition("/")
+    try:
+        value = float(numerator) / float(denominator) if "/" in text else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{text!r} is not a number.", 'Write it as "0.5", "1e-3" or "1/255".')
+    return value

@@ -1,0 +1,1 @@
+"""Accuracy, agreement and fidelity of models."""

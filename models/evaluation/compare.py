@@ -1,0 +1,117 @@
+"""Two models on the same samples, each fed in its own layout, outputs in one layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.fidelity import OutputFidelity, compare_outputs
+from dsconvert.base.image_layout import Layout, arrange, choose
+from dsconvert.base.predictor import Array, Predictor, Shape
+from dsconvert.base.progress import Progress, silent
+
+from ..data.checks import check_against, check_same_inputs
+from ..data.datasets import Data
+
+_CHUNK = 256
+"""Samples per report of progress."""
+
+
+def compare(
+    subject: Predictor,
+    reference: Predictor,
+    data: Data,
+    *,
+    name: str = "",
+    progress: Progress = silent,
+) -> tuple[OutputFidelity, ...]:
+    """How close each output of a model is to the reference's on the same samples.
+
+    Args:
+        subject: The model.
+        reference: The model that it should answer as; of any runtime and either layout.
+        data: The samples; each model gets them with the channel axis of images where it takes it.
+        name: What to call the subject.
+        progress: Told of each chunk of samples.
+
+    Raises:
+        InputError: If the two take different inputs or have different outputs, the data do not fit,
+            or the reference's own outputs are not finite.
+    """
+    shapes = {"the reference": reference.input_shapes, name or "the model": subject.input_shapes}
+    check_same_inputs(shapes)
+    data = data.laid_out(subject.input_shapes)
+    check_against(subject.input_shapes, data)
+    outputs = predict_all(subject, data.inputs, progress, f"Running {name}".rstrip())
+    return compare_with(reference, data, outputs, progress)
+
+
+def compare_with(
+    reference: Predictor, data: Data, outputs: Sequence[Array], progress: Progress
+) -> tuple[OutputFidelity, ...]:
+    """How close the outputs of a model are to those of the reference.
+
+    Args:
+        reference: The reference.
+        data: The samples as the model took them.
+        outputs: What it gave.
+        progress: Told of each chunk of samples.
+    """
+    given = data.laid_out(reference.input_shapes)
+    check_against(reference.input_shapes, given)
+    references = predict_all(reference, given.inputs, progress, "Running the reference")
+    turn = _turn(data, reference.input_shapes)
+    compared = list(outputs)
+    if len(outputs) == len(references):
+        compared = [_like(*pair, turn) for pair in zip(outputs, references, strict=True)]
+    _check_outputs(references, compared)
+    for output_name, output in zip(reference.output_names, references, strict=True):
+        if not np.isfinite(output).all():
+            raise InputError(
+                f"the reference's own output {output_name} is not finite on {data.source}.",
+                "Give a reference that works, or data like those that it was trained with.",
+            )
+    return compare_outputs(reference.output_names, references, compared)
+
+
+def predict_all(
+    predictor: Predictor, inputs: Sequence[Array], progress: Progress, label: str
+) -> tuple[Array, ...]:
+    """Run on all samples, telling the progress."""
+    starts = range(0, len(inputs[0]), _CHUNK)
+    chunks = []
+    with progress(label, len(starts)) as advance:
+        for start in starts:
+            chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
+            advance()
+    return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+
+def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
+    """How images as one model takes them become images as another takes them."""
+    moves = (
+        choose(array.shape, shape, channels_first=False)
+        for array, shape in zip(data.inputs, input_shapes, strict=True)
+    )
+    return next((move for move in moves if move != "as stored"), "as stored")
+
+
+def _like(output: Array, reference: Array, turn: Layout) -> Array:
+    """An image output (n, ...) with its channel axis where the reference's is.
+
+    Where it fits either way, height, width and channels being the same, it goes as the inputs do.
+    """
+    layout = choose(output.shape, reference.shape, channels_first=False)
+    cube = output.ndim == 4 and len({*output.shape[1:]}) == 1
+    return arrange(output, turn if cube and layout == "as stored" else layout)
+
+
+def _check_outputs(references: Sequence[Array], outputs: Sequence[Array]) -> None:
+    shapes = [[("n", *array.shape[1:]) for array in arrays] for arrays in (references, outputs)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"the reference's outputs have the shapes {shapes[0]}, the model's {shapes[1]}.",
+            "Give as reference the model that this one was made from.",
+        )

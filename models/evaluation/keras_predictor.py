@@ -1,0 +1,114 @@
+"""A Keras model that answers like every other runtime."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array, Shape, at_once
+
+
+class KerasPredictor:
+    """A `dsconvert.base.predictor.Predictor` over a functional or sequential model.
+
+    The model runs in inference mode, batch by batch, and is traced once: it shows later changes
+    of its weights but not of its layers. Several outputs come in the order of ``model.outputs``
+    however they are packed.
+
+    Args:
+        model: The Keras model.
+        batch_size: Samples per run, fewer where they are large; a model built with a fixed batch
+            keeps its own.
+
+    Raises:
+        InputError: If the model has no defined inputs and outputs.
+    """
+
+    def __init__(self, model: Any, batch_size: int = 64) -> None:
+        import keras
+        import tensorflow as tf
+
+        if not getattr(model, "outputs", None):
+            raise InputError(
+                f"the model {getattr(model, 'name', model)!r} has no symbolic inputs and outputs.",
+                "Only functional and sequential Keras models can be used.",
+            )
+        self._model = model
+        self._fixed = model.inputs[0].shape[0]
+        self._batch_size = self._fixed or batch_size
+
+        # A Sequential model has one input, and no `input` before it was called.
+        sequential = isinstance(model, keras.Sequential)
+        structure = model.inputs[0] if sequential else model.input
+
+        def run(*tensors: Any) -> list[Any]:
+            packed = keras.tree.pack_sequence_as(structure, list(tensors))
+            outputs = keras.tree.flatten(model(packed, training=False))
+            return [tf.cast(output, tf.float32) for output in outputs]
+
+        self._run = tf.function(
+            run, input_signature=[tf.TensorSpec(x.shape, x.dtype) for x in model.inputs]
+        )
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(tensor.name for tensor in self._model.inputs)
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Their shapes with the batch axis first; None where a size is free."""
+        return tuple(tuple(tensor.shape) for tensor in self._model.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs: those of their layers, numbered where a layer has several."""
+        names = [tensor._keras_history.operation.name for tensor in self._model.outputs]
+        seen: Counter[str] = Counter()
+        unique = []
+        for name in names:
+            unique.append(f"{name}_{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+        return tuple(unique)
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[np.ndarray[Any, Any], ...]:
+        """Run on a batch of any size.
+
+        Args:
+            inputs: One array per input, (batch, ...).
+
+        Returns:
+            One float32 array per output, (batch, ...).
+        """
+        count = len(inputs[0])
+        size = self._fixed or at_once(inputs, self._batch_size)
+        chunks = [
+            self._predict_chunk([array[start : start + size] for array in inputs])
+            for start in range(0, count, size)
+        ]
+        return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+    def _predict_chunk(self, inputs: Sequence[Array]) -> list[Array]:
+        count = len(inputs[0])
+        if self._fixed and count < self._fixed:  # repeat the last sample, then drop the repeats
+            inputs = [np.concatenate([x, x[-1:].repeat(self._fixed - count, 0)]) for x in inputs]
+        tensors = [
+            np.asarray(array, tensor.dtype)
+            for array, tensor in zip(inputs, self._model.inputs, strict=True)
+        ]
+        return [output.numpy()[:count] for output in self._run(*tensors)]
+
+
+def leaf_layers(model: Any) -> Iterator[Any]:
+    """All layers that are not themselves models, nested ones included."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaf_layers(layer)
+        else:
+            yield layer

@@ -1,0 +1,127 @@
+"""The state of a fine-tuning run on disk, so that an interrupted one can go on.
+
+One .npz file: JSON about the run, and the arrays of the trained copy (its random states
+included), of the optimizer and of the best weights so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.files import replacing
+from dsconvert.base.predictor import Array
+
+from .settings import Epoch, FinetuneSettings
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes two runs the same run.
+
+    Attributes:
+        settings: As given.
+        student: Fingerprint of its weights at the start.
+        teacher: Fingerprint of its weights.
+        data: Fingerprint of the training data.
+    """
+
+    settings: FinetuneSettings
+    student: str
+    teacher: str
+    data: str
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    schema: Literal["dsconvert.finetuning-state/1"] = "dsconvert.finetuning-state/1"
+    identity: Identity
+    history: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the rest of a run depends on.
+
+    Attributes:
+        history: The epochs so far, epoch 0 first.
+        trained: The variables of the trained copy.
+        optimizer: The variables of its optimizer.
+        best: The best weights so far.
+    """
+
+    history: tuple[Epoch, ...]
+    trained: list[Array]
+    optimizer: list[Array]
+    best: list[Array]
+
+
+def fingerprint(arrays: Iterable[Array]) -> str:
+    """A hash over shapes, types and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, identity: Identity, checkpoint: Checkpoint) -> None:
+    """Replace the state file, or leave the old one if that fails."""
+    header = msgspec.json.encode(_Header(identity=identity, history=checkpoint.history))
+    arrays = {
+        f"{group}/{number}": array
+        for group in ("trained", "optimizer", "best")
+        for number, array in enumerate(getattr(checkpoint, group))
+    }
+    with replacing(path, overwrite=True) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
+
+
+def load_checkpoint(path: Path, identity: Identity) -> Checkpoint:
+    """Read the state of the same run.
+
+    Raises:
+        InputError: If the file is not such a state, or belongs to another run.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = msgspec.json.decode(file["header"].tobytes(), type=_Header)
+            groups: dict[str, list[Array]] = {"trained": [], "optimizer": [], "best": []}
+            for name in file.files:  # in the order in which they were written
+                if name != "header":
+                    groups[name.split("/")[0]].append(file[name])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
+        raise InputError(
+            f"{path} does not hold the state of a fine-tuning run: {error}",
+            f"Name another file, or remove it: rm {path}",
+        ) from error
+    different = _differences(header.identity, identity)
+    if different:
+        raise InputError(
+            f"{path} holds the state of another run: {'; '.join(different)}.",
+            f"Run with the same inputs to continue it, or start anew: rm {path}",
+        )
+    return Checkpoint(history=header.history, **groups)
+
+
+def _differences(then: Identity, now: Identity) -> list[str]:
+    def told(name: str, before: Any, after: Any) -> list[str]:
+        return [f"{name} was {before}, is {after}"] if before != after else []
+
+    settings = msgspec.structs.asdict(then.settings)
+    different = [
+        text
+        for name, before in settings.items()
+        for text in told(name, before, getattr(now.settings, name))
+    ]
+    return different + [
+        f"the {name} differs"
+        for name in ("student", "teacher", "data")
+        if getattr(then, name) != getattr(now, name)
+    ]

@@ -1,0 +1,166 @@
+"""What a student is asked to match, per output of its teacher.
+
+An output that ends in a softmax is matched as a distribution (Hinton et al., arXiv:1503.02531),
+every other output by its squared error relative to the teacher's variance, so that the outputs
+of a model with several weigh alike whatever their units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+_FLOOR = 1e-30
+"""Least probability: its logarithm and the gradient through it are still finite in float32."""
+
+
+class Objective(Protocol):
+    """How one output of the student is compared with the teacher's."""
+
+    def targets(self, teacher: Array, labels: Array | None) -> Array:
+        """What to aim at, from the teacher's output (batch, ...) and labels (batch,)."""
+
+    def loss(self, target: Any, student: Any) -> Any:
+        """The loss of a batch of Keras tensors, one value per sample (and position)."""
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """T²·KL(softmax(z/T) ‖ softmax(ẑ/T)) for classes on the last axis, and their labels' share.
+
+    With labels the loss is (1 − w) times that and w times −log p̂ of the true class, both as in
+    Hinton et al.: the labels at a temperature of 1, since at a higher one they would ask for
+    ever larger logits.
+
+    Where the outputs are probabilities, the logits z are recovered as log p, which differs from
+    them by a constant that no softmax sees.
+
+    Attributes:
+        temperature: T; above 1 the small probabilities count more.
+        label_weight: w, the labels' share.
+        logits: Whether the outputs are z itself.
+    """
+
+    temperature: float
+    label_weight: float
+    logits: bool = False
+
+    def targets(self, teacher: Array, labels: Array | None) -> Array:
+        """The teacher's distribution at T, (batch, ..., classes), and the labels' behind it."""
+        logits = teacher if self.logits else np.log(np.maximum(teacher, _FLOOR))
+        scaled = logits / self.temperature
+        soft = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        soft /= soft.sum(axis=-1, keepdims=True)
+        if labels is not None:
+            hard = np.eye(teacher.shape[-1], dtype=np.float32)[labels]
+            soft = np.concatenate([soft, hard], axis=-1)
+        return np.asarray(soft, np.float32)
+
+    def loss(self, target: Any, student: Any) -> Any:
+        """The divergence from the target of the student's answer (batch, ..., classes)."""
+        from keras import ops
+
+        logits = student if self.logits else ops.log(ops.maximum(student, _FLOOR))
+        classes = student.shape[-1]
+        soft, hard = target[..., :classes], target[..., classes:]
+        log_student = ops.log_softmax(logits / self.temperature, axis=-1)
+        log_target = ops.log(ops.maximum(soft, _FLOOR))
+        loss = self.temperature**2 * ops.sum(soft * (log_target - log_student), axis=-1)
+        if hard.shape[-1] == 0:
+            return loss
+        surprise = -ops.sum(hard * ops.log_softmax(logits, axis=-1), axis=-1)
+        return (1 - self.label_weight) * loss + self.label_weight * surprise
+
+
+@dataclass(frozen=True)
+class NormalizedError:
+    """(ŷ − y)² / Var(y) for any other output.
+
+    Attributes:
+        variance: Of the teacher's output over samples and positions.
+    """
+
+    variance: float
+
+    def targets(self, teacher: Array, labels: Array | None) -> Array:
+        """The teacher's output as it is."""
+        del labels
+        return teacher
+
+    def loss(self, target: Any, student: Any) -> Any:
+        """The relative squared error of each sample, (batch,)."""
+        from keras import ops
+
+        axes = tuple(range(1, len(student.shape)))
+        return ops.mean(ops.square(student - target), axis=axes) / self.variance
+
+
+def objectives(
+    teacher: Any,
+    outputs: Sequence[Array],
+    temperature: float,
+    label_weight: float,
+    *,
+    logits: bool = False,
+) -> tuple[Objective, ...]:
+    """One objective per output.
+
+    Args:
+        teacher: The Keras model.
+        outputs: Its outputs on some of the data, from which their variance is taken.
+        temperature: See `SoftTargets`.
+        label_weight: See `SoftTargets`.
+        logits: Whether the one output is scores of classes before a softmax.
+    """
+    if logits:
+        return (SoftTargets(temperature, label_weight, logits=True),)
+    return tuple(
+        SoftTargets(temperature, label_weight) if softmax else NormalizedError(_variance(values))
+        for softmax, values in zip(ends_in_softmax(teacher), outputs, strict=True)
+    )
+
+
+def takes_logits(model: Any) -> bool:
+    """Whether the one output of a model may be scores of classes before a softmax."""
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    plain = len(shapes) == 1 and len(shapes[0]) == 2 and (shapes[0][1] or 0) > 1
+    return plain and not any(ends_in_softmax(model))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities (batch, classes) of logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def surprise(probabilities: Array, labels: Array) -> float:
+    """The mean cross-entropy −log p of the true classes, in nats."""
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(true, _FLOOR)).mean())
+
+
+def ends_in_softmax(model: Any) -> tuple[bool, ...]:
+    """Whether each output of a functional or sequential Keras model is a softmax."""
+    return tuple(_is_softmax(tensor) for tensor in model.outputs)
+
+
+def _is_softmax(tensor: Any) -> bool:
+    import keras
+
+    operation, _, index = tensor._keras_history
+    if isinstance(operation, keras.Model):
+        return _is_softmax(operation.outputs[index])
+    if type(operation).__name__ == "Softmax":  # both the layer and the operation
+        return operation.axis in (-1, len(tensor.shape) - 1)
+    return getattr(operation, "activation", None) is keras.activations.softmax
+
+
+def _variance(values: Array) -> float:
+    """Variance, or the mean square where the output is constant, never zero."""
+    values = np.asarray(values, np.float64)
+    return float(values.var()) or float(np.mean(values**2)) or 1.0

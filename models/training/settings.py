@@ -1,0 +1,108 @@
+"""The nouns of fine-tuning. What is a Struct is stored with the result as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.fidelity import OutputFidelity
+
+from .batches import Augmentation
+
+
+class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to fine-tune.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples per step.
+        learning_rate: The highest rate; reached after ``warmup`` and lowered to 0 along a cosine.
+        optimizer: "adam", or "adamw" with Keras' default decoupled weight decay.
+        warmup: Share of all steps in which the rate rises linearly from 0.
+        frozen_epochs: Epochs at the start in which the layers that the teacher has too (same name
+            and weight shapes) keep their weights: an untrained neighbour would spoil them.
+        temperature: Of the soft targets of outputs that end in a softmax.
+        label_weight: Share of the soft targets that is the true class; 0 needs no labels.
+        logits: Whether the one output is scores of classes before a softmax, to be matched as the
+            probabilities that they stand for. Taken for granted where there are labels.
+        augment: "flip" and "crop", for image inputs. None flips where an input has three channels,
+            as photographs do. Without augmentation the teacher runs only once, not every epoch.
+        mixed_precision: Compute in bfloat16 with float32 weights.
+        validation: How many samples are held out of training to choose the best epoch by: an
+            integer, or a share below 1.
+        seed: Seeds the split, the order and the augmentation.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    optimizer: Literal["adam", "adamw"] = "adam"
+    warmup: float = 0.05
+    frozen_epochs: int = 1
+    temperature: float = 4.0
+    label_weight: float = 0.0
+    logits: bool = False
+    augment: tuple[Augmentation, ...] | None = None
+    mixed_precision: bool = False
+    validation: int | float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "warmup": (0 <= self.warmup < 1, "0 or more and below 1"),
+            "frozen_epochs": (self.frozen_epochs >= 0, "0 or more"),
+            "temperature": (self.temperature > 0, "above 0"),
+            "label_weight": (0 <= self.label_weight <= 1, "0 to 1"),
+        }
+        wrong = [
+            f"{name} is {getattr(self, name)}, allowed: {allowed}"
+            for name, (right, allowed) in rules.items()
+            if not right
+        ]
+        if wrong:
+            raise InputError(f"fine-tuning cannot be set up so: {'; '.join(wrong)}.")
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one epoch came to; epoch 0 is the student as it came.
+
+    Attributes:
+        epoch: Its number.
+        loss: Mean training loss; None for epoch 0 and where it is not finite.
+        harm: `dsconvert.base.fidelity.harm` on the validation samples, mixed with the
+            labels' cross-entropy as the targets are; None where an output is not finite.
+        fidelity: The outputs compared with the teacher's on the validation samples.
+        seconds: Wall time.
+    """
+
+    epoch: int
+    loss: float | None
+    harm: float | None
+    fidelity: tuple[OutputFidelity, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of fine-tuning.
+
+    Attributes:
+        model: The student, with the weights of the best epoch.
+        history: Epoch 0 and those after it.
+        best_epoch: The one with the least harm; 0 where training did not help.
+        notes: What a reader of the report should know.
+    """
+
+    model: Any
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,144 @@
+"""Files that appear whole or not at all, and arrays that leave memory when it is full."""
+
+import gc
+import hashlib
+
+import numpy as np
+import pytest
+
+from dsconvert.base.errors import InputError, MissingExtra, require
+from dsconvert.base.files import check_writable, replacing, sha256
+from dsconvert.converter.core.network.activation_store import Store
+
+
+class TestReplacing:
+    def test_new_file(self, tmp_path):
+        path = tmp_path / "model.keras"
+        with replacing(path, overwrite=False) as temporary:
+            assert temporary.suffix == ".keras"
+            assert temporary.parent.parent == tmp_path  # so that the rename stays on one disk
+            temporary.write_text("new")
+            assert not path.exists()
+
+        assert path.read_text() == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_folder_that_takes_no_files(self, tmp_path, monkeypatch):
+        def refuse(**_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.mkdtemp", refuse)
+        with (
+            pytest.raises(InputError, match=r"cannot write .*Permission denied"),
+            replacing(tmp_path / "model.keras", overwrite=False),
+        ):
+            pass
+
+    def test_a_read_only_folder_is_refused_early(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+        with pytest.raises(InputError, match="may not be written"):
+            check_writable(tmp_path / "model.keras", overwrite=False)
+
+    def test_failure_leaves_the_old_file(self, tmp_path):
+        path = tmp_path / "model.keras"
+        path.write_text("old")
+
+        def save():
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_text("half")
+                raise PermissionError("half way")
+
+        with pytest.raises(PermissionError, match="half way"):
+            save()
+
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_overwrites_only_when_asked(self, tmp_path):
+        path = tmp_path / "model.keras"
+        path.write_text("old")
+        with (
+            pytest.raises(InputError, match="exists already") as caught,
+            replacing(path, overwrite=False),
+        ):
+            pytest.fail("the block must not run")
+        assert "--overwrite" in caught.value.hint
+        with replacing(path, overwrite=True) as temporary:
+            temporary.write_text("new")
+
+        assert path.read_text() == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_unusable_places_are_refused(self, tmp_path):
+        with pytest.raises(InputError, match="does not exist") as caught:
+            check_writable(tmp_path / "missing" / "a.keras", overwrite=True)
+        assert "mkdir -p" in caught.value.hint
+        with pytest.raises(InputError, match="it is a folder"):
+            check_writable(tmp_path, overwrite=True)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+
+    assert sha256(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+class TestRequire:
+    def test_missing_package_names_its_extra(self):
+        with pytest.raises(MissingExtra, match="no_such_package is needed to dream") as caught:
+            require("no_such_package.inner", "keras", "to dream")
+        assert "pip install 'dsconvert[keras]'" in caught.value.hint
+        assert caught.value.exit_code == 2
+
+    def test_package_that_misses_another_names_that(self, tmp_path, monkeypatch):
+        (tmp_path / "half_installed.py").write_text("import no_such_package.inner")
+        monkeypatch.syspath_prepend(tmp_path)
+
+        with pytest.raises(MissingExtra, match="no_such_package is needed to dream"):
+            require("half_installed", "keras", "to dream")
+
+
+class TestStore:
+    def test_spills_beyond_its_memory(self):
+        store = Store(memory=1000)
+        within, beyond = store.empty((10, 20)), store.empty((5, 11))
+
+        assert (type(within), store.used) == (np.ndarray, 800)
+        assert (type(beyond), store.spilled) == (np.memmap, 220)
+        assert (beyond.shape, beyond.dtype) == ((5, 11), np.float32)
+        beyond[:] = np.arange(55).reshape(5, 11)
+        store.settle()
+        np.testing.assert_array_equal(beyond.ravel(), np.arange(55))
+        store.close()
+        np.testing.assert_array_equal(beyond.ravel(), np.arange(55))  # as long as it is held
+
+    def test_memory_comes_back_once_nothing_holds_it(self):
+        store = Store(memory=1000)
+        array = store.empty((250,))
+        view = array[10:]
+        del array
+        gc.collect()
+        assert store.used == 1000  # a view holds the whole
+        assert isinstance(store.empty((1,)), np.memmap)
+        del view
+        gc.collect()
+
+        assert store.used == 0
+        assert not isinstance(store.empty((250,)), np.memmap)
+        store.close()
+
+    def test_leaves_no_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        store = Store(memory=0)
+        arrays = [store.empty((10,)) for _ in range(3)]
+        for number, array in enumerate(arrays):
+            array[:] = number
+
+        (folder,) = tmp_path.iterdir()
+        assert folder.name.startswith("dsconvert-")
+        assert list(folder.iterdir()) == []  # so that a crash leaves nothing large behind
+        assert [array[0] for array in arrays] == [0, 1, 2]
+        store.close()
+        assert list(tmp_path.iterdir()) == []

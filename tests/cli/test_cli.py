@@ -1,0 +1,326 @@
+"""The commands as a user meets them: exit codes, streams, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from dsconvert.cli import formatting, main
+
+COMMANDS = ("inspect", "plan", "rewrite", "finetune", "evaluate", "export", "profile")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained-looking CNN on 12×12 RGB images, 5 classes, and data for it."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    place = tmp_path_factory.mktemp("cli")
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3), name="image"),
+            layers.Conv2D(8, 3, activation="relu", name="stem"),
+            layers.Conv2D(16, 3, activation="relu", name="conv1"),
+            layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="conv2"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5, activation="softmax", name="class"),
+        ],
+        name="small",
+    )
+    model.save(place / "model.keras")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 12, 12, 3), dtype=np.uint8)
+    y = model.predict(x / 255.0, verbose=0).argmax(axis=1)
+    np.savez(place / "gray.npz", x=x[..., 0])
+    np.savez(place / "data.npz", x_train=x, y_train=y, x_test=x[:40], y_test=y[:40])
+    return place
+
+
+def call(arguments: str, folder: Path) -> Result:
+    """Run a command in-process; arguments with a known file name get its folder."""
+    words = [
+        str(folder / word) if word.endswith((".keras", ".npz", ".tflite", ".onnx", ".h5")) else word
+        for word in arguments.split()
+    ]
+    return CliRunner().invoke(main, words)
+
+
+def refused(arguments: str, folder: Path, code: int, *parts: str) -> None:
+    result = call(arguments, folder)
+    assert isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == code
+    assert result.stdout == ""
+    for part in parts:
+        assert part in result.stderr
+
+
+def fresh_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | variables,
+    )
+
+
+class TestStartUp:
+    @pytest.mark.parametrize("words", [[], ["sweep"], *([name] for name in COMMANDS)])
+    def test_help_imports_neither_numpy_nor_a_framework(self, words: list[str]) -> None:
+        code = f"""
+import sys
+from dsconvert.cli import main
+main({[*words, "--help"]}, standalone_mode=False)
+heavy = {{"numpy", "scipy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert"}}
+sys.exit(f"imported {{heavy & set(sys.modules)}}" if heavy & set(sys.modules) else 0)
+"""
+        result = fresh_python(code)
+        assert result.returncode == 0, result.stderr
+        assert "Usage:" in result.stdout
+
+    def test_help_shows_a_typical_run_line_by_line(self) -> None:
+        lines = CliRunner().invoke(main, ["--help"]).stdout.splitlines()
+        assert [line.split()[1] for line in lines if line.startswith("    dsconvert ")] == [
+            *COMMANDS
+        ]
+
+    def test_a_missing_extra_is_one_sentence(self, folder: Path) -> None:
+        code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name="tensorflow")
+sys.meta_path.insert(0, Missing())
+from dsconvert.cli import main
+main(["inspect", {str(folder / "model.keras")!r}])
+"""
+        result = fresh_python(code)
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+        assert "tensorflow is needed" in result.stderr
+        assert "pip install 'dsconvert[keras]'" in result.stderr
+
+    def test_profiling_tflite_imports_no_tensorflow(self, folder: Path) -> None:
+        call("export model.keras -o light.tflite", folder)
+        code = f"""
+import sys
+from dsconvert.cli import main
+main(["profile", {str(folder / "light.tflite")!r}, "--runs", "2", "--min-seconds", "0"],
+     standalone_mode=False)
+sys.exit(str(set(sys.modules) & {{"tensorflow", "keras"}}) if "tensorflow" in sys.modules else 0)
+"""
+        result = fresh_python(code)
+        assert result.returncode == 0, result.stderr
+        assert "LiteRT" in result.stdout
+
+
+class TestRefusals:
+    """Exit code 2, a sentence and a hint, nothing on stdout."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            ("inspect absent.keras", ("absent.keras",)),
+            ("rewrite model.keras -o model.keras", ("is the model itself",)),
+            ("rewrite model.keras -o model.keras --overwrite", ("is the model itself",)),
+            (
+                "rewrite model.keras -o x.keras --calibration gray.npz",
+                ("gray.npz does not fit", "(n, 12, 12)", "(n, 12, 12, 3)"),
+            ),
+            (
+                "inspect model.keras --calibration gray.npz",
+                ("gray.npz does not fit", "(n, 12, 12)", "(n, 12, 12, 3)"),
+            ),
+            ("rewrite model.keras -o /proc/x.keras", ("cannot write /proc/x.keras",)),
+            ("rewrite model.keras -o /nowhere/out.keras", ("/nowhere", "does not exist")),
+            ("rewrite model.keras -o out.tflite", (".tflite", ".keras or .h5")),
+            (
+                "rewrite model.keras -o x.keras --include nothing*",
+                ("nothing*", "stem, conv1, conv2"),
+            ),
+            (
+                "rewrite model.keras -o x.keras --method svd --calibration data.npz",
+                ("looks at no images",),
+            ),
+            ("rewrite model.keras -o x.keras --method data", ("needs calibration images",)),
+            ("rewrite model.keras -o x.keras --calibration data.npz --scale zero", ("zero",)),
+            (
+                "export model.keras -o x.tflite --quantize int8",
+                ("export MODEL -o", "--calibration"),
+            ),
+            ("export model.keras -o x.onnx --quantize int8", ("needs calibration data",)),
+            ("profile model.keras", ("dsconvert export",)),
+            ("evaluate model.keras --data absent.npz", ("absent.npz",)),
+            ("finetune model.keras --teacher model.keras --data data.npz --resume", ("resume",)),
+        ],
+    )
+    def test_bad_input(self, folder: Path, arguments: str, parts: tuple[str, ...]) -> None:
+        before = sorted(path.name for path in folder.iterdir())
+        refused(arguments, folder, 2, *parts)
+        assert sorted(path.name for path in folder.iterdir()) == before
+
+    def test_wrong_option_is_a_usage_error(self, folder: Path) -> None:
+        result = call("rewrite model.keras --pairs 0", folder)
+        assert result.exit_code == 2
+        assert "--pairs" in result.stderr
+
+    def test_a_left_state_is_not_taken_silently(self, folder: Path) -> None:
+        (folder / "left.keras.state").write_bytes(b"")
+        refused(
+            "finetune model.keras --teacher model.keras --data data.npz -o left.keras",
+            folder,
+            2,
+            "interrupted",
+            "--resume",
+        )
+
+    def test_a_failed_run_leaves_what_was_there(self, folder: Path) -> None:
+        old = folder / "old.keras"
+        old.write_bytes(b"old")
+        result = call("rewrite model.keras -o old.keras --overwrite --include nothing", folder)
+        assert result.exit_code == 2
+        assert old.read_bytes() == b"old"
+
+
+class TestSaving:
+    def test_what_cannot_be_read_back_is_not_kept(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import keras
+
+        class Other:
+            def get_weights(self) -> list[np.ndarray]:
+                return [np.zeros(3)]
+
+        real = keras.saving.load_model
+
+        def load_wrongly(path: Path, **options: object) -> object:
+            return Other() if Path(path).name == "gate.keras" else real(path, **options)
+
+        monkeypatch.setattr(keras.saving, "load_model", load_wrongly)
+        refused("rewrite model.keras -o gate.keras", folder, 1, "gate.keras")
+        assert not (folder / "gate.keras").exists()
+
+
+class TestChain:
+    """The main job, each command on what the one before wrote."""
+
+    def test_inspect(self, folder: Path) -> None:
+        result = call("inspect model.keras --json --calibration data.npz --scale 1/255", folder)
+        assert result.exit_code == 0, result.stderr
+        rows = json.loads(result.stdout)["convolutions"]
+        assert [row["name"] for row in rows] == ["stem", "conv1", "conv2"]
+        assert rows[0]["reason"]["code"] == "stem"
+        assert len(rows[1]["options"]) == 4
+        errors = [option["data_error"] for option in rows[1]["options"]]
+        assert errors == sorted(errors, reverse=True)
+
+    def test_rewrite_to_profile(self, folder: Path) -> None:
+        fit = "--calibration data.npz --scale 1/255"
+        steps = [
+            f"rewrite model.keras -o small.keras {fit} --pairs 2 --json",
+            "finetune small.keras --teacher model.keras --data data.npz --scale 1/255 --epochs 1 "
+            "-o tuned.keras --json",
+            f"export tuned.keras -o tuned.tflite {fit} --json",
+            f"export tuned.keras -o tuned8.tflite --quantize int8 {fit} --json",
+            f"export tuned.keras -o tuned.onnx {fit} --json",
+            "evaluate tuned.keras tuned.tflite tuned8.tflite tuned.onnx --data data.npz "
+            "--scale 1/255 --reference model.keras --json",
+            "profile tuned.tflite tuned8.tflite tuned.onnx --runs 3 --min-seconds 0 --json",
+        ]
+        results = []
+        for step in steps:
+            result = call(step, folder)
+            assert result.exit_code == 0, result.stderr
+            results.append(json.loads(result.stdout))
+        rewritten, tuned, floating, _, _, evaluations, measured = results
+        assert [row["pairs"] for row in rewritten["report"]["layers"]] == [None, 2, 2]
+        assert rewritten["preprocessing"]["scale"] == pytest.approx(1 / 255)
+        assert rewritten["sha256"] != tuned["sha256"] or tuned["best_epoch"] == 0
+        assert not (folder / "tuned.keras.state").exists()
+        assert floating["source_sha256"] == tuned["sha256"]
+        assert [row["samples"] for row in evaluations] == [40] * 4
+        same = [row["top1"]["value"] for row in evaluations]
+        assert same[0] == same[1] == same[3]  # float32 files answer alike
+        assert [row["path"].rsplit("/", 1)[-1] for row in measured] == [
+            "tuned.tflite",
+            "tuned8.tflite",
+            "tuned.onnx",
+        ]
+        assert all(row["latency"]["p50_ms"] > 0 for row in measured)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            "inspect model.keras",
+            "rewrite model.keras -o shown.keras --overwrite",
+            "export model.keras -o shown.onnx --overwrite",
+            "evaluate model.keras --data data.npz --scale 1/255",
+        ],
+    )
+    def test_people_get_a_table(self, folder: Path, arguments: str) -> None:
+        result = call(arguments, folder)
+        assert result.exit_code == 0, result.stderr
+        assert len(result.stdout.splitlines()) >= 3
+
+    def test_stdout_is_the_result_alone(self, folder: Path) -> None:
+        """TensorFlow writes to the file descriptor itself, so a real process must be looked at."""
+        command = [sys.executable, "-c", "from dsconvert.cli import main; main()"]
+        words = ["export", str(folder / "model.keras"), "-o", str(folder / "pure.tflite"), "--json"]
+        result = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["format"] == "tflite"
+
+
+class TestMake:
+    def test_export_target(self) -> None:
+        result = subprocess.run(
+            ["make", "-n", "export-tflite", "MODEL=m.h5", "DATA=c.npz", "QUANTIZE=int8"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            check=True,
+        )
+        wanted = "dsconvert export m.h5 --format tflite  --quantize int8 --calibration c.npz"
+        assert wanted in result.stdout
+
+    @pytest.mark.parametrize("target", ["export-tflite", "export-onnx", "profile"])
+    def test_what_is_missing_is_said(self, target: str) -> None:
+        result = subprocess.run(
+            ["make", target], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        )
+        assert result.returncode == 2
+        assert f"make {target}" in result.stderr
+
+
+def test_a_change_says_its_direction() -> None:
+    assert formatting.change(200, 100) == "2.00× fewer"
+    assert formatting.change(100, 150) == "1.50× more"
+    assert formatting.change(None, 100) == "–"
+
+
+def test_unknown_macs_are_called_so(folder: Path) -> None:
+    import keras
+
+    free = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(8, 3, name="stem"),
+            keras.layers.Conv2D(8, 3, name="conv"),
+        ]
+    )
+    free.save(folder / "free.keras")
+    for arguments in ("inspect free.keras", "rewrite free.keras -o free_ds.keras"):
+        result = call(arguments, folder)
+        assert result.exit_code == 0, result.stderr
+        assert "MACs unknown" in result.stdout

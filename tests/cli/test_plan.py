@@ -1,0 +1,536 @@
+"""plan, sweep and rewrite --plan as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx_twin import onnx_twin
+
+from dsconvert.base.files import sha256
+from dsconvert.cli import main, plan_options
+from dsconvert.cli.options import as_preprocessing, preprocessing_words
+from dsconvert.converter.core.types import Plan
+from dsconvert.models.data.preprocess import Preprocessing
+
+PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
+MACS = f"{PLAN} --target-macs 0.5x"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Effects and costs are kept for this file only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSCONVERT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(digits, digits_cnn, tmp_path_factory) -> Path:
+    """The digits network in both formats, data with labels and without."""
+    place = tmp_path_factory.mktemp("cli_plan")
+    images, labels = digits
+    digits_cnn.save(place / "model.keras")
+    onnx.save(onnx_twin(digits_cnn), place / "model.onnx")
+    other = onnx_twin(digits_cnn)
+    other.doc_string = "the same names in another file"
+    onnx.save(other, place / "other.onnx")
+    old = onnx_twin(digits_cnn)
+    old.opset_import[0].version = 11  # which has all its operators, and means the same by them
+    onnx.save(old, place / "opset11.onnx")
+    np.savez(place / "data.npz", x=images[:80])
+    np.savez(place / "test.npz", x=images[1200:1500], y=labels[1200:1500])
+    np.savez(place / "few.npz", x=images[:5])
+    return place
+
+
+def call(arguments: str, folder: Path) -> Result:
+    """Run a command in-process; arguments with a known file name get its folder."""
+    endings = (".keras", ".npz", ".onnx", ".json")
+    words = [str(folder / w) if w.endswith(endings) else w for w in arguments.split()]
+    return CliRunner().invoke(main, words)
+
+
+def done(arguments: str, folder: Path) -> Result:
+    result = call(arguments, folder)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(arguments: str, folder: Path, code: int, *parts: str) -> None:
+    result = call(arguments, folder)
+    assert isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+def read_plan(path: Path) -> Plan:
+    return msgspec.json.decode(path.read_bytes(), type=Plan)
+
+
+def planned(record: dict) -> Plan:
+    return msgspec.convert(record["plan"], Plan)
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False).filter(bool),
+    st.none() | st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=3).map(tuple),
+    st.booleans(),
+)
+def test_preprocessing_as_options_says_the_same(scale, mean, first):
+    wanted = Preprocessing(scale=scale, mean=mean, channels_first=first)
+    words = list(preprocessing_words(wanted))
+    again = {
+        "scale": None,
+        "mean": None,
+        "std": None,
+        "channels_first": "--channels-first" in words,
+    }
+    for name in ("scale", "mean"):
+        if f"--{name}" in words:
+            again[name] = words[words.index(f"--{name}") + 1]
+    assert as_preprocessing(**again) == wanted
+    assert not preprocessing_words(Preprocessing())
+
+
+class TestPlan:
+    @pytest.mark.parametrize("kind", ["keras", "onnx"])
+    def test_json_is_the_whole_result(self, folder, kind):
+        command = MACS.replace("model.onnx", f"model.{kind}")
+        result = done(f"{command} --json", folder)
+        record = json.loads(result.stdout)
+        assert record["schema"] == "dsconvert.planned/1"
+        assert record["calibration"] == str(folder / "data.npz")
+        plan = planned(record)
+        assert plan == read_plan(folder / "plan.json")
+        assert plan.source_sha256 == sha256(folder / f"model.{kind}")
+        assert plan.goal == ("MACs ≤ 0.5x",)
+        assert plan.after.macs <= plan.before.macs / 2
+        assert (record["timed"], record["dropped"], plan.target) == (None, None, "")
+        assert [layer.name for layer in plan.layers] == ["stem", "middle", "last"]
+        assert "Trying choices" in result.stderr
+
+    def test_the_table(self, folder):
+        lines = done(MACS, folder).stdout.splitlines()
+        assert lines[0].split() == ["layer", "becomes", "harm", "data", "error", "cost"]
+        rows = {line.split()[0]: line for line in lines[1:4]}
+        assert "stays: a stem of 1 input channel" in rows["stem"]
+        assert " × " in rows["middle"]
+        assert "%" in rows["middle"]
+        assert "the least harm within the goals" in lines
+        summary = next(line for line in lines if line.startswith("2 of 3: "))
+        assert "MACs 341 k → 1" in summary
+        assert ", parameters 11," in summary
+        assert summary.count("harm") == 1
+        assert lines[-1].startswith(str(folder / "plan.json"))
+
+    def test_the_command_that_it_names_can_be_used_as_it_stands(self, folder):
+        line = done(MACS, folder).stdout.splitlines()[-1]
+        _, command = line.split(": dsconvert ", 1)
+        words = command.split()
+        assert words[:2] == ["rewrite", str(folder / "model.onnx")]
+        result = CliRunner().invoke(main, [*words, "-o", str(folder / "named.onnx")])
+        assert result.exit_code == 0, result.output
+        assert " convolutions rewritten by data" in result.stdout
+
+    def test_the_command_that_it_names_prepares_the_images_in_the_same_way(self, folder):
+        wishes = "--scale 1/255 --mean -0.5 --std 0.3 --channels-first"
+        line = done(f"{MACS} {wishes}", folder).stdout.splitlines()[-1]
+        assert line.endswith(f"--calibration {folder / 'data.npz'} {wishes}")
+        words = line.split(": dsconvert ", 1)[1].split()
+        result = CliRunner().invoke(main, [*words, "--json", "-o", str(folder / "same.onnx")])
+        assert result.exit_code == 0, result.output
+        used = json.loads(result.stdout)["preprocessing"]
+        assert (used["scale"], used["mean"], used["std"]) == (1 / 255, [-0.5], [0.3])
+        assert used["channels_first"]
+
+    def test_the_default_name(self, folder):
+        done(MACS.replace("-o plan.json ", ""), folder)
+        assert read_plan(folder / "model_plan.json").chosen
+
+    def test_quiet(self, folder):
+        assert done(f"{MACS} --quiet", folder).stderr == ""
+
+    def test_max_error(self, folder):
+        record = json.loads(done(f"{PLAN} --max-error 0.05 --json", folder).stdout)
+        assert record["plan"]["goal"] == ["harm ≤ 0.05"]
+        assert 0 < record["plan"]["after"]["harm"] <= 0.05
+
+    def test_several_goals_and_layers(self, folder):
+        command = f"{PLAN} --target-params 0.9x --target-size 40KB --exclude middle --max-pairs 2"
+        plan = json.loads(done(f"{command} --json", folder).stdout)["plan"]
+        assert plan["goal"] == ["parameters ≤ 0.9x", "size ≤ 40KB"]
+        assert plan["after"]["bytes"] <= 40_000
+        assert plan["layers"][1]["reason"]["code"] == "excluded"
+        assert plan["layers"][2]["choice"]["pairs"] <= 2
+
+    def test_a_second_plan_measures_nothing(self, folder):
+        done(MACS, folder)
+        assert "Trying choices" not in done(f"{PLAN} --target-macs 0.6x", folder).stderr
+
+
+class TestPlanFile:
+    def test_it_is_not_overwritten_unasked(self, folder, tmp_path):
+        path = folder / "taken.json"
+        path.write_text("mine")
+        command = MACS.replace("plan.json", "taken.json")
+        refused(
+            command.replace(" --overwrite", ""),
+            folder,
+            2,
+            "taken.json exists already",
+            "--overwrite",
+        )
+        assert path.read_text() == "mine"
+        done(command, folder)
+        assert read_plan(path).chosen
+
+    def test_a_failure_leaves_what_was_there(self, folder, monkeypatch):
+        path = folder / "kept.json"
+        path.write_text("mine")
+
+        def fails(*args, **kwargs):
+            raise OSError("no space left")
+
+        monkeypatch.setattr(msgspec.json, "format", fails)
+        result = call(MACS.replace("plan.json", "kept.json"), folder)
+        assert isinstance(result.exception, OSError)
+        assert path.read_text() == "mine"
+        assert not [*folder.glob(".kept*")]
+
+
+class TestRefusals:
+    """Exit code 2, a sentence and a hint, nothing on stdout, nothing written."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            ("--target-macs 0.5x", ["needs calibration images", "Add --calibration"]),
+            ("--calibration few.npz --target-macs 0.5x", ["5 calibration images are too few"]),
+            ("--calibration few.npz", ["5 calibration images are too few"]),
+            (
+                "--calibration data.npz --target-macs lots",
+                ["'lots' is no target for macs", "6.25M"],
+            ),
+            ("--calibration data.npz --target-latency 3", ["'3' is no target for latency", "3ms"]),
+            (
+                "--calibration data.npz --target-macs 0.01x",
+                ["no plan keeps MACs ≤ 0.01x", "the least there is: ", " of 341 k MACs"],
+            ),
+            ("--calibration data.npz --max-error nan", ["nan", "--max-error"]),
+            ("--calibration data.npz --max-error -1", ["-1", "--max-error"]),
+            ("--calibration data.npz --max-error inf", ["inf", "--max-error"]),
+            ("--calibration data.npz --max-drop 1%", ["needs images with labels", "--labels"]),
+            (
+                "--calibration data.npz --max-drop 1% --data test.npz",
+                ["needs images with labels", "--labels"],
+            ),
+            (
+                "--calibration data.npz --data test.npz --labels",
+                ["--data and --labels are for --max-drop"],
+            ),
+            (
+                "--calibration data.npz --max-drop 1 --data test.npz --labels",
+                ["'1' is no drop of accuracy", "1%"],
+            ),
+            (
+                "--calibration data.npz --max-drop nan% --data test.npz --labels",
+                ["'nan%' is no drop of accuracy"],
+            ),
+            (
+                "--calibration data.npz --max-drop 1% --data data.npz --labels --target-macs 1x",
+                ["no labels"],
+            ),
+            ("--calibration data.npz --device ethos-u99", ["unknown device", "ethos-u55-128"]),
+            (
+                "--calibration data.npz --device ethos-u55-128 --precision float32",
+                ["runs int8 .tflite files only"],
+            ),
+            ("--calibration data.npz --target-macs 0.5x --include conv9", ["'conv9'", "middle"]),
+            ("--calibration data.npz -o plan.txt", ["plan.txt", "allowed: .json"]),
+        ],
+    )
+    def test_plan(self, folder, arguments, parts):
+        path = folder / "refused.json"
+        refused(f"plan model.onnx -o refused.json {arguments}", folder, 2, *parts)
+        assert not path.exists()
+
+    def test_images_that_are_too_few_are_refused_before_anything_is_measured(self, folder):
+        result = call("plan model.onnx -o refused.json --calibration few.npz", folder)
+        assert result.exit_code == 2
+        assert "Measuring" not in result.stderr
+        assert "Profiling" not in result.stderr
+
+    def test_a_tflite_file(self, folder):
+        (folder / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+        words = ["plan", str(folder / "model.tflite"), "--calibration", str(folder / "data.npz")]
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 2
+        assert "it cannot be changed any more" in result.stderr
+
+
+class TestMaxDrop:
+    command = f"{MACS.replace('0.5x', '0.9x')} --data test.npz --labels --max-pairs 2"
+
+    def test_reached(self, folder):
+        result = done(f"{self.command} --max-drop 40% --json", folder)
+        record = json.loads(result.stdout)
+        dropped, plan = record["dropped"], planned(record)
+        assert dropped["allowed"] == 0.4
+        assert dropped["lost"] <= 0.4
+        assert dropped["original"] > 0.9
+        assert 1 <= len(dropped["tried"]) <= 5
+        assert plan.after.macs <= 0.9 * plan.before.macs
+        assert [*plan.goal, dropped["lost"]] in dropped["tried"]
+        assert read_plan(folder / "plan.json") == plan
+        # What it says of the plan is true of the plan's rewrite.
+        done(
+            "rewrite model.onnx -o ds.onnx --overwrite --plan plan.json --calibration data.npz",
+            folder,
+        )
+        (report,) = json.loads(done("evaluate ds.onnx --data test.npz --json", folder).stdout)
+        assert report["top1"]["value"] == pytest.approx(dropped["original"] - dropped["lost"])
+
+    def test_the_table_says_what_was_tried(self, folder):
+        lines = done(f"{self.command} --max-drop 40%", folder).stdout.splitlines()
+        assert any(line.startswith("tried MACs ≤ ") and "points" in line for line in lines)
+        assert any("points less (allowed: 40.00)" in line for line in lines)
+
+    def test_not_reached(self, folder):
+        command = self.command.replace("plan.json", "short.json").replace("0.9x", "0.56x")
+        result = call(f"{command} --max-drop 0%", folder)
+        assert result.exit_code == 1, result.output
+        assert result.stdout == ""
+        assert "the best plan tried loses" in result.stderr
+        assert "0.00 are allowed" in result.stderr
+        assert f"It is in {folder / 'short.json'}" in result.stderr
+        assert read_plan(folder / "short.json").chosen
+
+    def test_a_whole_point_is_a_point(self, monkeypatch, folder):
+        """0.99 − 0.98 is 1e-17 more than 0.01."""
+        monkeypatch.setattr(plan_options, "top1", lambda model, *_: 0.99 if small(model) else 0.98)
+        result = done(f"{self.command} --max-drop 1% --json", folder)
+        assert json.loads(result.stdout)["dropped"]["lost"] == 0.01
+
+
+def small(model: onnx.ModelProto) -> bool:
+    """Whether it is the original, by its number of nodes."""
+    return len(model.graph.node) == 12
+
+
+class TestRewrite:
+    command = "rewrite model.onnx -o ds.onnx --overwrite --plan plan.json"
+
+    @pytest.fixture(autouse=True)
+    def plan(self, folder) -> Plan:
+        done(MACS, folder)
+        return read_plan(folder / "plan.json")
+
+    @pytest.mark.parametrize("kind", ["onnx", "keras"])
+    def test_what_was_planned_is_written(self, folder, plan, kind):
+        if kind == "keras":
+            done(MACS.replace("model.onnx", "model.keras"), folder)
+            plan = read_plan(folder / "plan.json")
+        command = self.command.replace(".onnx", f".{kind}")
+        result = done(f"{command} --calibration data.npz --json", folder)
+        report = json.loads(result.stdout)["report"]
+        assert report["macs_after"] == plan.after.macs
+        assert report["params_after"] == plan.after.params
+        assert "another file" not in result.stderr
+
+    @pytest.mark.parametrize(
+        "option", ["--pairs 2", "--order depthwise-first", "--include middle", "--exclude 'st*'"]
+    )
+    def test_options_that_would_be_ignored(self, folder, option):
+        refused(f"{self.command} {option}", folder, 2, "would be ignored", f"Edit {folder}")
+
+    def test_a_plan_that_is_not_there(self, folder):
+        command = self.command.replace("plan.json", "none.json")
+        refused(command, folder, 2, "none.json: No such file", "dsconvert plan MODEL -o")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "place"),
+        [
+            ('"pairs": ', '"pairs": "x", "y": ', "$.layers[1].choice.pairs"),
+            ('"dsconvert.plan/1"', '"dsconvert.plan/2"', "$.schema"),
+            ('"layers": [', '"layers": [{"name": 1},', "$.layers[0].name"),
+            ("{", "", ""),
+            ("middle", "\udcff", ""),
+        ],
+    )
+    def test_what_is_no_plan(self, folder, old, new, place):
+        text = (folder / "plan.json").read_text().replace(old, new, 1)
+        (folder / "bad.json").write_bytes(text.encode(errors="surrogateescape"))
+        command = self.command.replace("plan.json", "bad.json")
+        refused(command, folder, 2, "bad.json is no plan: ", place, "dsconvert plan")
+
+    def test_a_plan_of_another_file(self, folder):
+        command = self.command.replace("model.onnx", "other.onnx")
+        result = done(command, folder)
+        assert "was made for another file than" in result.stderr
+
+    def test_a_plan_of_another_model(self, folder, plan):
+        layers = [msgspec.structs.replace(layer, name=f"my_{layer.name}") for layer in plan.layers]
+        other = msgspec.structs.replace(plan, layers=tuple(layers))
+        (folder / "mine.json").write_bytes(msgspec.json.encode(other))
+        command = self.command.replace("plan.json", "mine.json")
+        refused(command, folder, 2, "the plan rewrites 'my_middle'", "stem, middle, last")
+
+
+class TestSweep:
+    command = "sweep model.onnx --calibration data.npz --points 3 --max-pairs 2 --runtime ort"
+
+    @pytest.fixture(autouse=True)
+    def by_macs(self, monkeypatch):
+        """Sweep always measures; here it shall not."""
+        import contextlib
+        from dataclasses import replace
+
+        desk = plan_options.desk
+
+        @contextlib.contextmanager
+        def unmeasured(model, goals, **settings):
+            from dsconvert.converter.core.planning.search_space import Goals
+
+            settings["runtime"] = None
+            timeless = Goals(max_error=1.0)
+            with desk(model, goals or timeless, **settings) as found:
+                yield replace(found)
+
+        monkeypatch.setattr(plan_options, "desk", unmeasured)
+
+    def test_the_curve(self, folder):
+        result = done(f"{self.command} --json -o sweep.json --overwrite", folder)
+        record = json.loads(result.stdout)
+        points = record["points"]
+        assert (folder / "sweep.json").read_text() == result.stdout
+        assert record["schema"] == "dsconvert.sweep/1"
+        macs = [point["totals"]["macs"] for point in points]
+        harms = [point["totals"]["harm"] for point in points]
+        assert macs == sorted(macs, reverse=True)
+        assert harms == sorted(harms)
+        assert (harms[0], points[0]["pairs"]) == (0, {})
+        assert set(points[-1]["pairs"]) == {"middle", "last"}
+        assert all(point["top1"] is None for point in points)
+
+    def test_with_data_every_point_is_evaluated(self, folder):
+        result = done(f"{self.command} --data test.npz", folder)
+        lines = result.stdout.splitlines()
+        assert lines[0].split() == [
+            "MACs", "parameters", "cost", "harm", "top-1", "rewritten", "pairs"
+        ]  # fmt: skip
+        assert len(lines) == 4
+        assert all("%" in line for line in lines[1:])
+        best, worst = (float(lines[i].split("%")[0].split()[-1]) for i in (1, -1))
+        assert best > 90
+        assert worst < best
+
+    def test_data_without_labels(self, folder):
+        refused(f"{self.command} --data data.npz", folder, 2, "labels")
+
+    def test_the_file_is_not_overwritten_unasked(self, folder):
+        (folder / "mine.json").write_text("mine")
+        refused(f"{self.command} -o mine.json", folder, 2, "exists already")
+        assert (folder / "mine.json").read_text() == "mine"
+
+
+def fresh_python(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in an interpreter of its own, and print what frameworks it has loaded."""
+    code = f"""
+import sys
+from dsconvert.cli import main
+try:
+    main({words!r})
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print(sorted(set(sys.modules) & {{"tensorflow", "keras", "tf2onnx", "ai_edge_litert"}}))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "goal", ["--target-macs 0.5x", "--runtime ort", "--precision int8", "--max-error 0.1"]
+)
+def test_onnx_models_are_planned_without_tensorflow(folder, goal):
+    words = ["plan", str(folder / "model.onnx"), "--calibration", str(folder / "data.npz")]
+    words += ["-o", str(folder / "light.json"), "--overwrite", "--max-pairs", "1", "--json"]
+    run = fresh_python([*words, *goal.split()])
+    assert run.returncode == 0, run.stderr
+    *result, modules = run.stdout.splitlines()
+    assert modules == "[]"
+    # Nothing else got onto stdout, from native code either.
+    assert json.loads("\n".join(result))["schema"] == "dsconvert.planned/1"
+
+
+MEASURED = {
+    "litert": ("model.keras", "", "LiteRT float32, 1 thread"),
+    "ort": ("model.onnx", "", "ONNX Runtime float32, 1 thread"),
+    "ort-int8": ("model.onnx", "--precision int8", "ONNX Runtime int8, 1 thread"),
+    # Older than what quantization per channel needs.
+    "ort-int8-old": ("opset11.onnx", "--precision int8", "ONNX Runtime int8, 1 thread"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", MEASURED)
+def test_a_measured_plan(folder, target):
+    model, options, words = MEASURED[target]
+    command = f"plan {model} -o measured.json --overwrite --calibration data.npz --max-pairs 2"
+    result = done(f"{command} {options} --json", folder)
+    record = json.loads(result.stdout)
+    plan, timed = planned(record), record["timed"]
+    assert plan.target.startswith(words)
+    assert plan.unit == "ms"
+    assert plan.before.cost > 0
+    width = 1 if "int8" in options else 4
+    assert plan.before.bytes == width * plan.before.params
+    for layer in plan.layers:
+        assert layer.cost_before.value > 0
+        if layer.choice is not None:
+            assert layer.cost_after.ratio_high < 1
+            assert layer.cost_after.faster
+        else:
+            assert layer.reason.code in ("no-gain", "kept")
+    if plan.chosen:
+        assert timed["unit"] == "ms"
+        assert timed["ratio_low"] <= timed["after"] / timed["before"] <= timed["ratio_high"]
+        error = (timed["after"] - timed["predicted"]) / timed["after"]
+        assert timed["error"] == pytest.approx(error)
+    table = done(f"{command} {options}", folder).stdout
+    assert f"target: {plan.target}" in table
+    done(f"rewrite {model} -o m{Path(model).suffix} --overwrite --plan measured.json", folder)
+
+
+@pytest.mark.slow
+def test_a_plan_for_an_npu(folder):
+    pytest.importorskip("ethosu.vela")
+    command = "plan model.keras -o npu.json --overwrite --calibration data.npz --max-pairs 1"
+    result = done(f"{command} --device ethos-u55-128 --json", folder)
+    record = json.loads(result.stdout)
+    plan = planned(record)
+    assert plan.unit == "cycles"
+    assert "Ethos-U55-128" in plan.target
+    if plan.chosen:
+        assert record["timed"]["unit"] == "cycles"
+        assert record["timed"]["before"] == plan.before.cost
+    refused(f"{command} --device ethos-u55-128 --target-latency 3ms", folder, 2, "gives cycles")
+
+
+def test_the_cache_is_where_the_variable_says(folder):
+    done(MACS, folder)
+    assert [*Path(os.environ["DSCONVERT_CACHE"]).glob("effects/*.jsonl")]

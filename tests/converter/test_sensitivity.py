@@ -1,0 +1,241 @@
+"""What one choice for one layer does to the network: measured, and worked out by hand."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy_network import (
+    EVERYTHING,
+    FITTED,
+    HELD_OUT,
+    Network,
+    classifier,
+    layer,
+    pool,
+    relu,
+    shared_network,
+    smooth_images,
+    softmax,
+    statistics,
+)
+
+from dsconvert.base import fidelity
+from dsconvert.converter.core.fitting.order_choice import best_fit
+from dsconvert.converter.core.network import stage_runner
+from dsconvert.converter.core.network.activation_store import Store
+from dsconvert.converter.core.network.fit_network import settled
+from dsconvert.converter.core.network.fit_state import Settings
+from dsconvert.converter.core.network.sensitivity import QUICK, input_sizes, measure_effects
+from dsconvert.converter.core.stages import Weights
+from dsconvert.converter.core.types import ORDERS, Choice, Effect
+
+DW, PW = ORDERS
+CHOICES = tuple(Choice(pairs=pairs, order=order) for order in ORDERS for pairs in (1, 2))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return smooth_images()
+
+
+def measure(network, images, choices, held_out=HELD_OUT, settings=EVERYTHING, **more):
+    return measure_effects(network, [images], held_out, choices, settings, **more)
+
+
+def by_hand(network, images, name, choice):
+    """Fit one layer to all patches of the images that may be seen, and compare the others."""
+    site = network.layers[name]
+    seen, unseen = network.values(images[:FITTED]), images[FITTED:]
+    at = [(i + 1, reads[0]) for i, (what, *reads) in enumerate(network.calls) if what == name]
+    x = np.concatenate([seen[reads] for _, reads in at])
+    outputs = [seen[reads] for _, reads in at]
+    bare = Network({name: replace(site, norm=None)}, [(name, 0)])
+    y = np.concatenate([bare.values(part)[1] for part in outputs])
+    factors = best_fit(statistics(site, x, y), site, choice, QUICK)
+    bias, norm = settled(site, factors.bias, site.norm)
+    weights = {name: Weights(factors.kernel(), bias, norm)}
+    out = network.outputs[0]
+    expected, changed = network.values(unseen)[out], network.values(unseen, weights)[out]
+    return Effect(data_error=factors.data_error, harm=fidelity.harm([expected], [changed]))
+
+
+def residual():
+    """Two convolutions around a sum, the first with a BatchNorm and no bias of its own."""
+    layers = {
+        "a": layer("a", 3, (3, 3, 4, 4), bias=False, normed=True),
+        "b": layer("b", 4, (3, 3, 4, 4), normed=True),
+    }
+    calls = [("a", 0), (relu, 1), ("b", 2), (np.add, 2, 3), (relu, 4), (pool, 5)]
+    return Network(layers, calls)
+
+
+@pytest.mark.parametrize("network", [classifier, residual], ids=["classifier", "residual"])
+def test_effects_are_what_changing_that_layer_alone_does(network, images):
+    made = network()
+    effects = measure(made, images, dict.fromkeys("ab", CHOICES))
+
+    assert set(effects) == {(name, choice) for name in "ab" for choice in CHOICES}
+    for (name, choice), effect in effects.items():
+        expected = by_hand(made, images, name, choice)
+        assert effect.harm > 1e-4
+        # Float32 between the stages against float64 by hand.
+        assert effect.harm == pytest.approx(expected.harm, rel=2e-3)
+        assert effect.data_error == pytest.approx(expected.data_error, rel=1e-3)
+
+
+def test_full_rank_harms_nothing(images):
+    choices = {
+        name: [Choice(pairs=network_rank, order=order)]
+        for name, order, network_rank in (("a", DW, 6), ("b", PW, 6))
+    }
+    for effect in measure(classifier(), images, choices).values():
+        assert effect.harm < 1e-8
+        assert effect.data_error < 1e-3
+
+
+def test_more_pairs_err_less(images):
+    choices = [Choice(pairs=pairs, order=DW) for pairs in (1, 2, 3, 4)]
+    effects = measure(classifier(), images, {"b": choices})
+    errors = [effects["b", choice].data_error for choice in choices]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_held_out_images_are_not_fitted_to(images):
+    changed = images.copy()
+    changed[FITTED:] *= -3
+    first, second = (measure(classifier(), each, {"b": CHOICES[:1]}) for each in (images, changed))
+    assert first["b", CHOICES[0]].data_error == second["b", CHOICES[0]].data_error
+    assert first["b", CHOICES[0]].harm != second["b", CHOICES[0]].harm
+
+
+def test_a_shared_layer_is_fitted_to_all_its_calls_and_judged_by_the_last(images):
+    network = shared_network()
+    (effect,) = measure(network, images, {"s": CHOICES[:1]}).values()
+
+    site, seen = network.layers["s"], network.values(images[:FITTED])
+    x, y = np.concatenate([images[:FITTED], seen[2]]), np.concatenate([seen[1], seen[3]])
+    factors = best_fit(statistics(site, x, y), site, CHOICES[0], QUICK)
+    assert effect.data_error == pytest.approx(factors.data_error, rel=1e-3)
+    unseen = network.values(images[FITTED:])
+    weights = {"s": Weights(factors.kernel(), factors.bias)}
+    last = Network(network.layers, [("s", 0), (pool, 1)])
+    changed = last.values(unseen[2], weights)[2]
+    assert effect.harm == pytest.approx(fidelity.harm([unseen[4]], [changed]), rel=2e-3)
+
+
+class Counting(Network):
+    """Counts how often its stages run."""
+
+    runs = 0
+
+    def run(self, stage, values):
+        self.runs += 1
+        return super().run(stage, values)
+
+
+def counting():
+    plain = classifier()
+    return Counting(plain.layers, plain.calls)
+
+
+def test_what_is_known_is_not_measured_again(images):
+    choices = dict.fromkeys("ab", CHOICES)
+    full, partial, none = counting(), counting(), counting()
+    effects = measure(full, images, choices)
+    made_up = Effect(data_error=0.5, harm=9.0)
+    known = {key: made_up for key in effects if key != ("b", CHOICES[2])}
+    recorded = []
+
+    again = measure(
+        partial, images, choices, known=known, record=lambda *args: recorded.append(args)
+    )
+    assert recorded == [("b", CHOICES[2], effects["b", CHOICES[2]])]
+    assert again == known | {("b", CHOICES[2]): effects["b", CHOICES[2]]}
+    assert 0 < partial.runs < full.runs / 2
+
+    steps = []
+    same = measure(none, images, choices, known=effects, progress=lambda *_: steps.append(1))
+    assert same == effects
+    assert none.runs == 0
+    assert not steps  # nor is anything announced
+
+
+def test_effects_are_recorded_as_they_come(images):
+    network, seen = counting(), []
+
+    def record(name, choice, effect):
+        seen.append((name, choice, effect, network.runs))
+        if name == "b":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(network, images, {"b": CHOICES[:2], "a": CHOICES[:2]}, record=record)
+    assert [each[:2] for each in seen] == [("a", c) for c in CHOICES[:2]] + [("b", CHOICES[0])]
+    assert seen[0][3] < seen[-1][3]
+
+
+def test_choices_of_one_layer_are_recorded_one_by_one(images):
+    network, runs = counting(), []
+    measure(network, images, {"a": CHOICES}, record=lambda *_: runs.append(network.runs))
+    assert len(set(runs)) == len(CHOICES)
+
+
+def test_the_walk_ends_at_the_last_layer_asked_for(images):
+    stages = []
+
+    def progress(label, total):
+        stages.append((label, total))
+        return nullcontext(lambda: None)
+
+    measure(classifier(), images, {"a": CHOICES[:1]}, progress=progress)
+    assert stages == [("Trying choices", 2)]  # what comes before the first site, and that site
+    assert measure(classifier(), images, {}) == {}
+
+
+class TestMemory:
+    def stores(self, monkeypatch):
+        made = []
+
+        class Recorded(Store):
+            def __init__(self, memory):
+                super().__init__(memory)
+                made.append(self)
+
+        monkeypatch.setattr(stage_runner, "Store", Recorded)
+        return made
+
+    def test_spilling_changes_nothing(self, images, monkeypatch):
+        made = self.stores(monkeypatch)
+        many = np.concatenate([images] * 8)
+        choices = dict.fromkeys("ab", CHOICES)
+        tight = Settings(patches=EVERYTHING.patches, memory=300_000)
+        roomy = Settings(patches=EVERYTHING.patches)
+        results = [
+            measure(classifier(), many, choices, 80, settings) for settings in (roomy, tight)
+        ]
+        assert results[0] == results[1]
+        assert [store.spilled > 0 for store in made] == [False, True]
+
+    def test_a_layer_wider_than_the_memory_has_no_pointwise_first_effects(self, images):
+        tight = Settings(patches=EVERYTHING.patches, memory=100_000)
+        effects = measure(classifier(), images, dict.fromkeys("ab", CHOICES), settings=tight)
+        assert {choice.order for name, choice in effects if name == "b"} == {DW}
+        assert all(np.isfinite(effect.harm) for effect in effects.values())
+
+
+class TestInputSizes:
+    def test_one_size_per_call(self, images):
+        halves = [("s", 0), (lambda x: x[:, ::2, ::2], 1), ("s", 2), (pool, 3)]
+        network = Network(shared_network().layers, halves)
+        assert input_sizes(network, [images], EVERYTHING) == {"s": ((6, 5), (3, 3))}
+
+    def test_sizes_are_the_datas(self, images):
+        assert input_sizes(classifier(), [images[:, :4]], EVERYTHING) == {
+            "a": ((4, 5),),
+            "b": ((4, 5),),
+        }
+
+    def test_no_convolutions(self, images):
+        network = Network({}, [(pool, 0), (softmax, 1)])
+        assert input_sizes(network, [images], EVERYTHING) == {}

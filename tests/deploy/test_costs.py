@@ -1,0 +1,360 @@
+"""Costs: measured together, said with their uncertainty, kept. No test asserts a time."""
+
+import json
+import logging
+import sys
+from itertools import count
+
+import numpy as np
+import pytest
+
+from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
+from dsconvert.converter.core.types import Choice, Figure
+from dsconvert.deploy.costs import MeasuredCosts, Target, estimate, measured_costs
+from dsconvert.deploy.costs import measuring as measuring_module
+from dsconvert.deploy.costs.cache import Cache
+from dsconvert.deploy.costs.measuring import measure
+from dsconvert.deploy.runner.timing import time_in_rounds
+from dsconvert.deploy.runtimes.runtime import Prepared
+
+DW, PW = "depthwise-first", "pointwise-first"
+ONE, FIRST, TWO = (
+    Choice(pairs=1, order=DW),
+    Choice(pairs=1, order=PW),
+    Choice(pairs=2, order=DW),
+)
+MULTIPLIER = Choice(pairs=2, order=DW, lowering="multiplier")
+SMALL = Block(input_size=(8, 8), in_channels=8, out_channels=8, kernel_size=(3, 3))
+OTHER = Block(input_size=(8, 8), in_channels=8, out_channels=16, kernel_size=(3, 3))
+MIDDLE = Block(input_size=(28, 28), in_channels=64, out_channels=64, kernel_size=(3, 3))
+STRIDED = Block(
+    input_size=(28, 28), in_channels=16, out_channels=16, kernel_size=(3, 3), strides=(4, 4)
+)
+U55 = Target(precision="int8", device="ethos-u55-128")
+
+
+class TestTarget:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"runtime": "tvm"}, "unknown runtime 'tvm'; allowed: litert, ort"),
+            ({"precision": "int4"}, "unknown precision 'int4'; allowed: float32, int8"),
+            ({"device": "ethos-u99"}, "unknown device 'ethos-u99'; allowed: host, ethos-u55-32"),
+            ({"threads": 0}, "threads must be 1 or more, got 0"),
+            ({"device": "ethos-u55-128"}, "ethos-u55-128 runs int8 .tflite files only"),
+            (
+                {"device": "ethos-u65-256", "precision": "int8", "runtime": "ort"},
+                "got runtime ort and precision int8",
+            ),
+            (
+                {"device": "ethos-u55-32", "precision": "int8", "threads": 2},
+                "ethos-u55-32 has no threads to choose, got 2",
+            ),
+        ],
+    )
+    def test_refusals(self, options, message):
+        with pytest.raises(InputError, match=message):
+            Target(**options)
+
+    def test_words(self, tmp_path):
+        words = measured_costs(Target(threads=2), cache=tmp_path).target
+        assert words.startswith("LiteRT float32, 2 threads, ")
+        assert measured_costs(U55, cache=tmp_path).target.startswith("Ethos-U55-128 int8, esti")
+        assert measured_costs(U55, cache=tmp_path).unit == "cycles"
+
+
+class Counted:
+    """A measurement that counts: figure n of call k is 100·k + n."""
+
+    def __init__(self, fails=()):
+        self.calls = []
+        self.fails = fails
+
+    def __call__(self, block, choices):
+        self.calls.append((block, tuple(choices)))
+        base = 100 * len(self.calls)
+        return BlockCosts(
+            original=Figure(value=base),
+            choices=tuple(
+                None if choice in self.fails else Figure(value=base + n, ratio_low=0.5)
+                for n, choice in enumerate(choices, 1)
+            ),
+        )
+
+
+def model(folder, measurement, **conditions):
+    return MeasuredCosts("ms", "a test", measurement, Cache(folder, conditions))
+
+
+def values(costs):
+    return [figure and figure.value for figure in costs.choices]
+
+
+class TestCache:
+    def test_second_call_measures_nothing(self, tmp_path):
+        counted = Counted(fails=[TWO])
+        asked = [(SMALL, [ONE, TWO, FIRST]), (OTHER, [FIRST])]
+        first = model(tmp_path, counted).costs(asked)
+        assert len(counted.calls) == 2
+        assert values(first[0]) == [101, None, 103]
+        for again in (model(tmp_path, counted), model(tmp_path, counted)):
+            assert again.costs(asked) == first
+            assert again.costs([(SMALL, [FIRST])])[0].choices == (first[0].choices[2],)
+        assert len(counted.calls) == 2
+        assert len(list(tmp_path.rglob("*.json"))) == 2
+
+    def test_equal_blocks_are_measured_once_and_together(self, tmp_path):
+        counted = Counted()
+        both = model(tmp_path, counted).costs([(SMALL, [ONE]), (SMALL, [TWO, ONE]), (SMALL, [])])
+        assert counted.calls == [(SMALL, (ONE, TWO))]
+        assert [values(costs) for costs in both] == [[101], [102, 101], []]
+
+    def test_other_choices_are_measured_with_the_known_ones(self, tmp_path):
+        counted = Counted()
+        model(tmp_path, counted).costs([(SMALL, [ONE])])
+        model(tmp_path, counted).costs([(SMALL, [TWO])])
+        assert counted.calls[1] == (SMALL, (ONE, TWO))
+        (known,) = model(tmp_path, counted).costs([(SMALL, [ONE, TWO])])
+        assert len(counted.calls) == 2
+        assert (known.original.value, values(known)) == (200, [201, 202])
+
+    def test_multiplier_of_one_is_the_plain_pair(self, tmp_path):
+        counted = Counted()
+        same = Choice(pairs=1, order=DW, lowering="multiplier")
+        (costs,) = model(tmp_path, counted).costs([(SMALL, [same, ONE])])
+        assert counted.calls == [(SMALL, (ONE,))]
+        assert values(costs) == [101, 101]
+
+    def test_other_conditions_are_other_costs(self, tmp_path):
+        counted = Counted()
+        for conditions in ({"version": "1"}, {"version": "2"}, {"threads": "1"}):
+            model(tmp_path, counted, **conditions).costs([(SMALL, [ONE])])
+        assert len(counted.calls) == len(list(tmp_path.rglob("*.json"))) == 3
+
+    @pytest.mark.parametrize(
+        "damage", ["cut", "empty", "binary", "figures", "schema", "block", "target"]
+    )
+    def test_damaged_files_are_ignored_and_replaced(self, tmp_path, damage):
+        counted = Counted()
+        model(tmp_path, counted).costs([(SMALL, [ONE])])
+        (path,) = tmp_path.rglob("*.json")
+        text = path.read_text()
+        content = json.loads(text)
+        if damage == "figures":
+            content["costs"]["choices"] = []
+        elif damage == "schema":
+            content["schema"] = "dsconvert.block-costs/0"
+        elif damage == "block":
+            content["block"]["in_channels"] = 9
+        elif damage == "target":
+            content["conditions"]["version"] = "2"
+        damaged = {"cut": text[:40].encode(), "empty": b"", "binary": b"\xff\x00"}
+        path.write_bytes(damaged.get(damage, json.dumps(content).encode()))
+        (costs,) = model(tmp_path, counted).costs([(SMALL, [ONE])])
+        assert (len(counted.calls), values(costs)) == (2, [201])
+        model(tmp_path, counted).costs([(SMALL, [ONE])])
+        assert len(counted.calls) == 2
+
+    def test_folder_that_cannot_be_made_is_no_failure(self, tmp_path, caplog):
+        (tmp_path / "file").write_text("in the way")
+        (costs,) = model(tmp_path / "file", Counted()).costs([(SMALL, [ONE])])
+        assert values(costs) == [101]
+        assert "cannot be kept" in caplog.text
+
+    def test_folder_of_the_environment(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("DSCONVERT_CACHE", str(tmp_path / "chosen"))
+        model(None, Counted()).costs([(SMALL, [ONE])])
+        assert len(list((tmp_path / "chosen").rglob("*.json"))) == 1
+
+    def test_real_measurements_are_kept(self, tmp_path):
+        steps = []
+
+        class Progress:
+            def __init__(self, label, total):
+                self.total = total
+
+            def __enter__(self):
+                return lambda: steps.append(self.total)
+
+            def __exit__(self, *error):
+                return None
+
+        asked = [(SMALL, [ONE]), (OTHER, [ONE, TWO])]
+        options = {"cache": tmp_path, "progress": Progress, "seconds": 0.01}
+        first = measured_costs(Target(), **options).costs(asked)
+        assert steps == [2, 2]
+        assert measured_costs(Target(), **options).costs(asked) == first
+        assert steps == [2, 2]
+        measured_costs(Target(threads=2), **options).costs(asked[:1])
+        assert steps == [2, 2, 1]
+
+
+class Clock:
+    """A clock that only the invocations move."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        return self.now
+
+    def takes(self, durations_ms):
+        """An invocation that takes the next of these times, and a count of its runs."""
+        runs = count()
+
+        def run():
+            self.now += int(1e6 * durations_ms[next(runs) % len(durations_ms)])
+
+        return Prepared(run, lambda: (np.zeros(1),))
+
+
+class TestTiming:
+    def test_rounds_and_their_end(self):
+        clock = Clock()
+        fast, slow = time_in_rounds(
+            [clock.takes([1]).run, clock.takes([3]).run], 7, 0.1, 0, max_runs=1000, clock=clock
+        )
+        assert set(fast) == {1}
+        assert set(slow) == {3}
+        # 0.2 s for both; a round is 6 runs of each, one of them untimed: 24 ms, so 9 rounds.
+        assert len(fast) == len(slow) == 45
+
+    def test_fewest_and_most_runs(self):
+        for seconds, most, expected in ((0, 1000, 10), (9, 40, 40)):
+            clock = Clock()
+            (times,) = time_in_rounds(
+                [clock.takes([1]).run], 7, seconds, 0, max_runs=most, clock=clock
+            )
+            assert len(times) == expected
+
+
+class TestMeasuring:
+    @pytest.fixture
+    def timed(self, monkeypatch):
+        """Measure with forms whose invocations take the times given for them."""
+
+        def timed(durations, **options):
+            clock = Clock()
+
+            def opened(block, choice, target, path, clock_):
+                assert clock_ is clock
+                made = durations[choice]
+                if isinstance(made, Exception):
+                    raise made
+                return None, clock.takes(made)
+
+            monkeypatch.setattr(measuring_module, "_open", opened)
+            choices = [choice for choice in durations if choice is not None]
+            return measure(SMALL, choices, Target(), clock=clock, **options), clock
+
+        return timed
+
+    def test_faster_only_beyond_the_noise(self, timed):
+        noise = np.random.default_rng(0).lognormal(0, 0.05, (4, 1000))
+        costs, _ = timed(
+            {None: noise[0], ONE: 0.5 * noise[1], TWO: 2 * noise[2], FIRST: 0.995 * noise[3]}
+        )
+        assert costs.original == Figure(value=pytest.approx(1, rel=0.05))
+        half, double, same = costs.choices
+        assert [figure.faster for figure in costs.choices] == [True, False, False]
+        for figure, ratio in ((half, 0.5), (double, 2), (same, 0.995)):
+            assert figure.value == pytest.approx(ratio, rel=0.05)
+            assert figure.ratio_low < ratio < figure.ratio_high
+            assert figure.ratio_high / figure.ratio_low < 1.1
+
+    def test_noise_widens_the_interval(self, timed):
+        calm, wild = (
+            timed({None: noise[0], ONE: 0.97 * noise[1]})[0].choices[0]
+            for noise in (
+                np.random.default_rng(0).lognormal(0, deviation, (2, 1000))
+                for deviation in (0.01, 0.5)
+            )
+        )
+        assert calm.faster
+        assert not wild.faster
+        assert wild.ratio_low < calm.ratio_low < calm.ratio_high < wild.ratio_high
+
+    def test_slow_blocks_get_thirty_runs(self, timed):
+        _, clock = timed({None: [100.0], ONE: [50.0]}, seconds=0.1)
+        # Six turns of six runs, since the time is over after the first.
+        assert clock.now == 36 * 150 * 1_000_000
+
+    def test_choice_that_cannot_run_has_no_figure(self, timed, caplog):
+        caplog.set_level(logging.WARNING)
+        costs, _ = timed({None: [1.0], ONE: RuntimeError("no kernel"), TWO: [2.0]})
+        assert costs.choices[0] is None
+        assert costs.choices[1].value == 2
+        assert "3×3 convolution 8→8 on 8×8 as 1 depthwise-first pairs (sum)" in caplog.text
+        assert "no kernel" in caplog.text
+
+    def test_original_that_cannot_run_is_refused(self, timed):
+        with pytest.raises(InputError, match=r"the 3×3 convolution 8→8 on 8×8 .*: no kernel"):
+            timed({None: RuntimeError("no kernel"), ONE: [1.0]})
+        with pytest.raises(MissingExtra):
+            timed({None: [1.0], ONE: MissingExtra("no LiteRT")})
+
+    @pytest.mark.parametrize("precision", ["float32", "int8"])
+    @pytest.mark.parametrize("runtime", ["litert", "ort"])
+    def test_real_runtimes(self, tmp_path, runtime, precision):
+        target = Target(runtime=runtime, precision=precision)
+        choices = [ONE, FIRST, TWO, MULTIPLIER]
+        (costs,) = measured_costs(target, cache=tmp_path, seconds=0.01).costs([(SMALL, choices)])
+        assert costs.original.value > 0
+        for figure in costs.choices:
+            assert figure.value > 0
+            assert 0 < figure.ratio_low <= figure.ratio_high
+
+    def test_block_that_is_none(self, tmp_path):
+        empty = Block(
+            input_size=(2, 2), in_channels=8, out_channels=8, kernel_size=(3, 3), padding="valid"
+        )
+        with pytest.raises(InputError, match="3×3 convolution 8→8 on 2×2, padding valid"):
+            measured_costs(Target(), cache=tmp_path).costs([(empty, [ONE])])
+
+
+class TestVela:
+    def test_cycles_are_repeatable_and_fewer_for_a_pair(self, tmp_path):
+        first, second = (
+            measured_costs(U55, cache=tmp_path / name).costs([(MIDDLE, [ONE, MULTIPLIER])])[0]
+            for name in ("a", "b")
+        )
+        assert first == second
+        pair, multiplier = first.choices
+        assert pair.value < first.original.value
+        assert pair.faster
+        assert pair.ratio_low == pair.ratio_high == pair.value / first.original.value
+        assert multiplier.value > pair.value
+
+    def test_accelerators_differ(self, tmp_path):
+        small, large = (
+            measured_costs(Target(precision="int8", device=f"ethos-u55-{macs}"), cache=tmp_path)
+            .costs([(MIDDLE, [])])[0]
+            .original.value
+            for macs in (32, 256)
+        )
+        assert small > 2 * large
+
+    def test_form_that_stays_on_the_cpu_has_no_cost(self, tmp_path, caplog):
+        """The NPU has no depthwise convolution of stride 4."""
+        (costs,) = measured_costs(U55, cache=tmp_path).costs([(STRIDED, [ONE])])
+        assert costs.original.value > 0
+        assert costs.choices == (None,)
+        assert "ethos-u55-128 leaves a part of it to the CPU" in caplog.text
+
+    def test_files_that_it_cannot_take(self, tmp_path):
+        garbage = tmp_path / "garbage.tflite"
+        garbage.write_bytes(b"garbage" * 10)
+        for path, accelerator, message in (
+            (garbage, "ethos-u55-128", "garbage.tflite cannot be compiled for ethos-u55-128 by V"),
+            (garbage, "ethos-u54", "unknown accelerator 'ethos-u54'"),
+            (tmp_path / "missing.tflite", "ethos-u55-128", "missing.tflite does not exist"),
+        ):
+            with pytest.raises(InputError, match=message):
+                estimate(path, accelerator)
+
+    def test_without_it_the_extra_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ethosu.vela", None)
+        with pytest.raises(MissingExtra, match="ethosu is needed") as refused:
+            measured_costs(U55, cache=tmp_path)
+        assert "dsconvert[ethosu]" in refused.value.hint

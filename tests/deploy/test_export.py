@@ -1,0 +1,361 @@
+"""What is exported computes what the model computes, or is not kept."""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import keras
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import layers
+
+from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.fidelity import OutputFidelity
+from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.records import Artifact
+from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.deploy.verification.gate import refusal
+
+SHARED = Path(os.environ.get("DSCONVERT_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+def build_cnn(dilation: int = 1, size: int | None = 16) -> keras.Model:
+    """Depthwise layers, batch normalisation with statistics, two outputs out of name order."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, dilation_rate=dilation)(image)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.Conv2D(64, 1)(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    zeta = layers.Dense(10, activation="softmax", name="zeta")(x)
+    alpha = layers.Dense(1, name="alpha")(layers.Dense(64, activation="relu")(x))
+    model = keras.Model(image, [zeta, alpha])
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return build_cnn()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).normal(size=(48, 16, 16, 3)).astype(np.float32)
+
+
+def tflite_ops(path) -> Counter:
+    operations = Interpreter(str(path))._get_ops_details()
+    return Counter(op["op_name"] for op in operations if op["op_name"] != "DELEGATE")
+
+
+def onnx_ops(path) -> Counter:
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_float32_files_compute_what_the_model_computes(cnn, images, tmp_path, name):
+    artifact = export(cnn, tmp_path / name, verification=images)
+    expected = [np.asarray(output) for output in cnn(images, training=False)]
+    runtime = open_runtime(tmp_path / name)
+
+    assert runtime.input_names == ("image",)
+    assert runtime.output_names == ("zeta", "alpha")
+    for output, reference in zip(runtime.predict([images]), expected, strict=True):
+        # A dozen layers in another order of additions: a dozen float32 roundings of 6e-8.
+        np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-6)
+    assert [fidelity.name for fidelity in artifact.fidelity] == ["zeta", "alpha"]
+    assert all(fidelity.relative_error < 1e-5 for fidelity in artifact.fidelity)
+    assert (artifact.verified_on, artifact.samples) == ("verification data", 48)
+
+
+def test_artifact_describes_the_file(cnn, tmp_path):
+    path = tmp_path / "model.tflite"
+    artifact = export(cnn, path, source_sha256="ab" * 32)
+    content = path.read_bytes()
+
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+    assert (artifact.size_bytes, artifact.source_sha256) == (len(content), "ab" * 32)
+    assert artifact.verified_on == "random inputs"
+    assert artifact.tools["keras"] == keras.__version__
+    encoded = msgspec.json.encode(artifact)
+    assert encoded.startswith(b'{"schema":"dsconvert.artifact/1"')
+    assert msgspec.json.decode(encoded, type=Artifact) == artifact
+    assert [p.name for p in tmp_path.iterdir()] == ["model.tflite"]
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_tflite_fuses_activations_and_normalisation(dilation, tmp_path):
+    export(build_cnn(dilation), tmp_path / "model.tflite")
+
+    assert tflite_ops(tmp_path / "model.tflite") == {
+        "CONV_2D": 2,
+        "DEPTHWISE_CONV_2D": 1,
+        "MEAN": 1,
+        "FULLY_CONNECTED": 3,
+        "SOFTMAX": 1,
+    }
+
+
+def test_onnx_folds_normalisation_and_transposes_once(cnn, tmp_path):
+    export(cnn, tmp_path / "model.onnx")
+    graph = onnx_ops(tmp_path / "model.onnx")
+
+    assert graph["Conv"] == 3
+    assert graph["Transpose"] == 1  # NHWC in, NCHW inside
+    assert not {"BatchNormalization", "Mul"} & set(graph)
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 17)]
+    for value in (*proto.graph.input, *proto.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize(
+    ("quantize", "dtype", "most_bytes", "least_db"),
+    [
+        ("float16", "float32", 0.75, 50.0),
+        ("dynamic", "float32", 0.75, 25.0),
+        ("int8", "int8", 0.75, 25.0),
+    ],
+)
+def test_quantized_files_are_smaller_and_close(
+    tmp_path, images, quantize, dtype, most_bytes, least_db
+):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), layers.Conv2D(64, 3, activation="relu"), layers.Conv2D(64, 3)]
+    )
+    full = export(model, tmp_path / "full.tflite")
+    artifact = export(model, tmp_path / "small.tflite", quantize=quantize, calibration=images)
+
+    assert artifact.size_bytes < most_bytes * full.size_bytes
+    assert {info.dtype for info in (*artifact.inputs, *artifact.outputs)} == {dtype}
+    assert least_db < artifact.fidelity[0].sqnr_db < 100
+    assert (artifact.verified_on, artifact.samples) == ("calibration data", 32)
+
+
+def test_sequential_that_was_never_built_takes_its_shape_from_the_data(images, tmp_path):
+    def unbuilt():
+        return keras.Sequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)])
+
+    with pytest.raises(InputError, match="never built"):
+        export(unbuilt(), tmp_path / "model.onnx")
+    artifact = export(unbuilt(), tmp_path / "model.onnx", verification=images)
+    assert artifact.inputs[0].shape == (None, 16, 16, 3)
+
+
+def test_subclassed_model_can_be_exported(images, tmp_path):
+    class Twice(keras.Model):
+        def call(self, x):
+            return 2 * x
+
+    export(Twice(), tmp_path / "model.tflite", verification=images)
+    (doubled,) = open_runtime(tmp_path / "model.tflite").predict([images])
+    np.testing.assert_array_equal(doubled, 2 * images)
+
+
+def test_mixed_precision_model_is_exported_in_float32(tmp_path):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = build_cnn()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    artifact = export(model, tmp_path / "model.tflite")
+
+    assert "DEQUANTIZE" not in tflite_ops(tmp_path / "model.tflite")
+    assert "CAST" not in tflite_ops(tmp_path / "model.tflite")
+    assert artifact.inputs[0].dtype == "float32"
+    assert any("float32" in note for note in artifact.notes)
+    assert model.layers[1].compute_dtype == "float16"  # the user's model is as it was
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_free_height_and_width_stay_free(name, tmp_path):
+    model = build_cnn(size=None)
+    artifact = export(model, tmp_path / name)
+    runtime = open_runtime(tmp_path / name)
+
+    assert artifact.inputs[0].shape[1:] == (None, None, 3)
+    assert any("free sizes" in note for note in artifact.notes)
+    for height, width in ((20, 12), (8, 32)):
+        x = np.random.default_rng(2).normal(size=(3, height, width, 3)).astype(np.float32)
+        for output, reference in zip(runtime.predict([x]), model(x, training=False), strict=True):
+            np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_free_sizes_of_a_dilated_model_are_fixed_to_the_data(images, tmp_path):
+    model = build_cnn(dilation=2, size=None)
+    with pytest.raises(InputError, match="2 arrays where the model has 1 input"):
+        export(model, tmp_path / "fixed.tflite", verification=[images, images])
+    free = export(model, tmp_path / "free.tflite")
+    fixed = export(model, tmp_path / "fixed.tflite", verification=images)
+
+    assert any("dilated" in note for note in free.notes)
+    assert fixed.inputs[0].shape == (1, 16, 16, 3)
+    assert "SPACE_TO_BATCH_ND" not in tflite_ops(tmp_path / "fixed.tflite")
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_inputs_keep_their_order_and_names(name, tmp_path):
+    first, second = keras.Input((4,), name="z"), keras.Input((4,), name="a")
+    model = keras.Model([first, second], layers.Subtract(name="difference")([first, second]))
+    export(model, tmp_path / name)
+    runtime = open_runtime(tmp_path / name)
+
+    assert runtime.input_names == ("z", "a")
+    ones, twos = np.ones((2, 4), np.float32), np.full((2, 4), 2, np.float32)
+    np.testing.assert_array_equal(runtime.predict([twos, ones])[0], ones)
+
+
+def test_name_that_tflite_cannot_keep_is_noted(tmp_path):
+    image = keras.Input((4,), name="my image")
+    artifact = export(keras.Model(image, layers.ReLU()(image)), tmp_path / "model.tflite")
+    assert artifact.inputs[0].name == "my_image"
+    assert "'my image' is called 'my_image'" in artifact.notes[0]
+
+
+def test_several_outputs_of_one_layer_get_names_of_their_own(tmp_path):
+    class Split(layers.Layer):
+        def call(self, x):
+            return x + 1, x - 1
+
+    x = keras.Input((4,))
+    model = keras.Model(x, Split(name="split")(x))
+    artifact = export(model, tmp_path / "model.onnx")
+    assert [info.name for info in artifact.outputs] == ["split", "split_1"]
+
+
+def test_nothing_is_printed(cnn, tmp_path, capfd):
+    export(cnn, tmp_path / "model.tflite")
+    export(cnn, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+class TestRefusals:
+    """Unusable input is refused, the cheap checks first, and nothing is written."""
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("model.tflite", {"quantize": "int8"}, "needs calibration data"),
+            ("model.tflite", {"quantize": "int4"}, "allows none, float16, dynamic, int8"),
+            ("model.tflite", {"quantize": "int16x8"}, "int16x8 quantization needs calibration"),
+            ("model.onnx", {"quantize": "int8"}, "needs calibration data"),
+            ("model.onnx", {"quantize": "int16x8"}, r"\.onnx allows none, float16"),
+            ("model.onnx", {"allow_flex": True}, "--allow-flex is for .tflite files"),
+            ("model.tflite", {"keep_io": False}, "--no-keep-io is for float16 .onnx files"),
+            ("model.tflite", {"calibration_method": "entropy"}, "is for int8 .onnx files"),
+            ("model.onnx", {"calibration_method": "mean"}, "no calibration method 'mean'"),
+            ("model.bin", {}, r"must end in \.tflite or \.onnx"),
+            ("model.onnx", {"format": "tflite"}, r"must end in \.tflite"),
+            ("missing/model.onnx", {}, "does not exist"),
+            ("there.onnx", {}, "exists already"),
+            ("model.onnx", {}, "only a keras.Model can be exported, got object"),
+        ],
+    )
+    def test_before_the_model_is_read(self, tmp_path, name, options, message):
+        (tmp_path / "there.onnx").touch()
+        with pytest.raises(InputError, match=message):
+            export(object(), tmp_path / name, **options)
+        assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (np.zeros((4, 8, 8, 3)), "has shape 4×8×8×3, allowed is n×16×16×3"),
+            (np.full((4, 16, 16, 3), np.nan), "NaN"),
+            (np.zeros((0, 16, 16, 3)), "empty"),
+            ([np.zeros((4, 16, 16, 3))] * 2, "2 arrays where the model has 1 input"),
+            (np.full((4, 16, 16, 3), "x"), "no numbers"),
+        ],
+    )
+    def test_data_that_does_not_fit(self, cnn, tmp_path, data, message):
+        with pytest.raises(InputError, match=message):
+            export(cnn, tmp_path / "model.tflite", quantize="int8", calibration=data)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("name", "operation"), [("m.tflite", "Erf"), ("m.onnx", "Digamma")])
+    def test_operation_that_the_format_lacks_is_named(self, tmp_path, name, operation):
+        import tensorflow as tf
+
+        class Special(layers.Layer):
+            def call(self, x):
+                return getattr(tf.math, operation.lower())(x)
+
+        x = keras.Input((4,))
+        with pytest.raises(InputError, match=operation):
+            export(keras.Model(x, Special()(x)), tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
+    def test_failed_gate_leaves_the_old_file(self, tmp_path, images):
+        """Calibrated on inputs of a hundredth of the size, every activation saturates."""
+        x = keras.Input((16, 16, 3))
+        model = keras.Model(x, layers.Conv2D(8, 3)(x))
+        path = tmp_path / "model.tflite"
+        path.write_bytes(b"old")
+        with pytest.raises(GateFailed, match=r"SQNR of [\d.]+ dB, needed are 10"):
+            export(
+                model,
+                path,
+                quantize="int8",
+                calibration=images / 100,
+                verification=images,
+                overwrite=True,
+            )
+        assert path.read_bytes() == b"old"
+
+
+def fidelity(**fields) -> OutputFidelity:
+    values = {"name": "y", "finite": True, "sqnr_db": 40.0, "relative_error": 0.01}
+    return OutputFidelity(**(values | {"max_abs_error": 0.1} | fields))
+
+
+@pytest.mark.parametrize(
+    ("quantize", "fields", "passes"),
+    [
+        ("none", {"relative_error": 0.9e-3}, True),
+        ("none", {"relative_error": 1.1e-3}, False),
+        ("none", {"relative_error": None, "sqnr_db": None}, False),
+        ("none", {"relative_error": 0.0, "sqnr_db": None}, True),
+        ("float16", {"relative_error": 4.9e-2}, True),
+        ("float16", {"relative_error": 5.1e-2}, False),
+        ("int8", {"sqnr_db": 10.1}, True),
+        ("int8", {"sqnr_db": 9.9}, False),
+        ("int8", {"sqnr_db": 9.9, "top1_agreement": 0.9, "reference_classes": 2}, True),
+        ("int8", {"sqnr_db": 9.9, "top1_agreement": 1.0, "reference_classes": 1}, False),
+        ("int8", {"sqnr_db": 9.9, "top1_agreement": 0.89, "reference_classes": 9}, False),
+        ("dynamic", {"relative_error": None, "sqnr_db": None}, False),
+        ("dynamic", {"finite": False, "top1_agreement": 1.0, "reference_classes": 9}, False),
+    ],
+)
+def test_gates(quantize, fields, passes):
+    assert (refusal(fidelity(**fields), quantize) == "") is passes
+
+
+def test_int8_keeps_the_accuracy_of_a_real_model(tmp_path):
+    """ResNet-8 of MLPerf Tiny: arg max within half a point of the float model's 86.66 %."""
+    model_file = SHARED / "models/keras/mlperf_tiny_resnet8_cifar10.h5"
+    data_file = SHARED / "data/cifar10.npz"
+    if not (model_file.exists() and data_file.exists()):
+        pytest.skip("the shared models and data are not here")
+    model = keras.saving.load_model(model_file, compile=False)
+    with np.load(data_file) as data:
+        train, test = data["x_train"][:500].astype(np.float32), data["x_test"].astype(np.float32)
+        labels = data["y_test"].ravel()
+    accuracy = {}
+    for quantize in ("none", "int8"):
+        path = tmp_path / f"{quantize}.tflite"
+        export(model, path, quantize=quantize, calibration=train)
+        (scores,) = open_runtime(path).predict([test])
+        accuracy[quantize] = np.mean(scores.argmax(axis=1) == labels)
+    assert accuracy["none"] == pytest.approx(0.8666, abs=5e-5)
+    assert accuracy["int8"] > accuracy["none"] - 0.005

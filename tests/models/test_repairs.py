@@ -1,0 +1,562 @@
+"""Repairs of old model files, each on a file built as its age built it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from dsconvert.base.errors import InputError
+from dsconvert.models.loading import load
+from dsconvert.models.loading.repairs import REPAIRS, repair
+
+# Keras' own conversion of variables to numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SHAPE = [None, 6, 6, 3]
+
+
+def array(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def images(*shape: int, seed: int = 9) -> np.ndarray:
+    return array(2, *shape, seed=seed)
+
+
+def layer(class_name: str, name: str, *sources: str | list, calls: list | None = None, **config):
+    """A layer as Keras 2 wrote it; ``sources`` are what its one call takes."""
+    nodes = [[s if isinstance(s, list) else [s, 0, 0, {}] for s in sources]] if sources else []
+    return {
+        "class_name": class_name,
+        "config": {"name": name, **config},
+        "name": name,
+        "inbound_nodes": calls if calls is not None else nodes,
+    }
+
+
+def image(name: str = "image", shape: list | None = None):
+    return layer("InputLayer", name, batch_input_shape=shape or SHAPE, dtype="float32")
+
+
+def functional(layers: list, output: list, name: str = "model", **kwargs):
+    config = {"name": name, "layers": layers, "input_layers": [[layers[0]["name"], 0, 0]]}
+    return {"class_name": "Model", "config": config | {"output_layers": [output]}, **kwargs}
+
+
+def sequential(*layers: dict, name: str = "sequential"):
+    bare = [{key: item[key] for key in ("class_name", "config")} for item in layers]
+    return {"class_name": "Sequential", "config": {"name": name, "layers": bare}}
+
+
+@pytest.fixture
+def write_h5(tmp_path):
+    """Writes a legacy .h5 file; weights are {layer: {weight name: array}} in the file's order."""
+
+    def write(config: dict, weights: dict | None = None, version="2.4.0", backend="tensorflow"):
+        path = tmp_path / "old.h5"
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = json.dumps(config)
+            if version:
+                file.attrs["keras_version"] = version
+            file.attrs["backend"] = backend
+            group = file.create_group("model_weights")
+            group.attrs["layer_names"] = [name.encode() for name in weights or {}]
+            for name, values in (weights or {}).items():
+                inner = group.create_group(name)
+                inner.attrs["weight_names"] = [key.encode() for key in values]
+                for key, value in values.items():
+                    inner[key] = value
+        return path
+
+    return write
+
+
+def conv(name: str, inputs: int, filters: int, window: int = 3, seed: int = 1) -> dict:
+    return {
+        f"{name}/kernel:0": array(window, window, inputs, filters, seed=seed),
+        f"{name}/bias:0": array(filters, seed=seed + 100),
+    }
+
+
+def run(path, x: np.ndarray) -> np.ndarray:
+    return np.asarray(load(path).model(x))
+
+
+def correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """A valid convolution layer, NHWC and HWIO, in the plainest way."""
+    kh, kw = kernel.shape[:2]
+    height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    return sum(
+        x[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(kh) for j in range(kw)
+    )
+
+
+def test_no_repair_changes_what_it_is_given_nor_touches_a_modern_model():
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.DepthwiseConv2D(3)])
+    config = json.loads(model.to_json())
+    before = copy.deepcopy(config)
+    assert repair(config) == (before, ())
+    old = functional([image(), layer("DepthwiseConv2D", "d", "image", groups=1)], ["d", 0, 0])
+    before = copy.deepcopy(old)
+    assert repair(old)[1] == ("dropped groups=1 from 1 DepthwiseConv2D layer",)
+    assert old == before
+
+
+def test_the_table_is_read_from_top_to_bottom():
+    names = [step.__name__ for step in REPAIRS]
+    assert names.index("keras1_vocabulary") < names.index("affine_lambdas")
+    assert len(set(names)) == len(names)
+
+
+def test_groups_of_one_are_dropped_from_layers_that_have_none(write_h5):
+    layers = [
+        image(),
+        layer("DepthwiseConv2D", "dw", "image", kernel_size=[3, 3], groups=1),
+        layer("Conv2DTranspose", "up", "dw", filters=2, kernel_size=[2, 2], groups=1),
+    ]
+    depthwise, up = array(3, 3, 3, 1), array(2, 2, 2, 3)
+    weights = {
+        "dw": {"dw/depthwise_kernel:0": depthwise, "dw/bias:0": array(3)},
+        "up": {"up/kernel:0": up, "up/bias:0": array(2)},
+    }
+    loaded = load(write_h5(functional(layers, ["up", 0, 0]), weights))
+    assert loaded.repairs == (
+        "dropped groups=1 from 1 Conv2DTranspose layer and 1 DepthwiseConv2D layer",
+    )
+    np.testing.assert_array_equal(loaded.model.get_layer("dw").get_weights()[0], depthwise)
+    np.testing.assert_array_equal(loaded.model.get_layer("up").get_weights()[0], up)
+    assert np.isfinite(loaded.model(images(6, 6, 3))).all()
+
+
+def test_groups_other_than_one_are_not_dropped(write_h5):
+    layers = [image(), layer("DepthwiseConv2D", "dw", "image", kernel_size=[3, 3], groups=3)]
+    with pytest.raises(InputError, match="groups"):
+        load(write_h5(functional(layers, ["dw", 0, 0])))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "what"),
+    [
+        ("SeparableConv2D", {"filters": 2, "kernel_size": 3, "groups": 1}, "groups=1"),
+        ("SeparableConv2D", {"filters": 2, "kernel_size": 3, "kernel_initializer": None}, "kernel"),
+        ("RandomFlip", {"mode": "horizontal", "rng_type": "stateful"}, "rng_type=stateful"),
+        ("SpatialDropout2D", {"rate": 0.1, "trainable": True, "noise_shape": None}, "noise_shape"),
+    ],
+)
+def test_keys_that_say_nothing_are_dropped(write_h5, class_name, config, what):
+    path = write_h5(sequential(image(), layer(class_name, "it", **config)), _init(class_name))
+    assert what in load(path).repairs[0]
+
+
+def _init(class_name: str) -> dict:
+    if class_name != "SeparableConv2D":
+        return {}
+    names = ("depthwise_kernel", "pointwise_kernel", "bias")
+    arrays = (array(3, 3, 3, 1), array(1, 1, 3, 2), array(2))
+    return {"it": {f"it/{n}:0": a for n, a in zip(names, arrays, strict=True)}}
+
+
+def test_time_major_is_dropped_when_false(write_h5):
+    config = {"units": 2, "time_major": False}
+    model = sequential(image(shape=[None, 5, 3]), layer("SimpleRNN", "rnn", **config))
+    cell = "rnn/simple_rnn_cell/"
+    weights = {"kernel:0": array(3, 2), "recurrent_kernel:0": array(2, 2), "bias:0": array(2)}
+    path = write_h5(model, {"rnn": {cell + key: value for key, value in weights.items()}})
+    assert load(path).repairs == ("dropped time_major=False from 1 SimpleRNN layer",)
+
+
+def test_a_sequential_without_input_layer_gets_one_at_any_depth(write_h5):
+    first = layer("Conv2D", "c", filters=2, kernel_size=[3, 3], batch_input_shape=SHAPE)
+    model = sequential(sequential(first, name="inner"), layer("Flatten", "f"))
+    weights = {"inner": conv("c", 3, 2)}
+    loaded = load(write_h5(model, weights))
+    assert loaded.repairs == ("gave an InputLayer to Sequential 'inner', Sequential 'sequential'",)
+    assert loaded.model.input_shape == (None, 6, 6, 3)
+    x = images(6, 6, 3)
+    expected = correlate(x, weights["inner"]["c/kernel:0"]) + weights["inner"]["c/bias:0"]
+    np.testing.assert_allclose(loaded.model(x), expected.reshape(2, -1), atol=2e-5)
+
+
+def test_a_sequential_that_was_built_later_takes_that_shape(write_h5):
+    model = sequential(layer("Conv2D", "c", filters=2, kernel_size=[3, 3]))
+    model["config"]["build_input_shape"] = SHAPE
+    assert load(write_h5(model, {"c": conv("c", 3, 2)})).model.input_shape == (None, 6, 6, 3)
+
+
+def test_a_sequential_of_unknown_input_is_refused(write_h5):
+    model = sequential(layer("Flatten", "f"))
+    with pytest.raises(InputError, match="what shape its input has"):
+        load(write_h5(model))
+
+
+def test_a_sequential_as_a_bare_list(write_h5):
+    first = layer("Conv2D", "c", filters=2, kernel_size=[3, 3], batch_input_shape=SHAPE)
+    model = sequential(first)
+    model["config"] = model["config"]["layers"]
+    loaded = load(write_h5(model, {"c": conv("c", 3, 2)}, version="2.2.0"))
+    assert "read 1 Sequential written as a list of layers" in loaded.repairs
+
+
+def nested(kind: str) -> dict:
+    """A nested model that is called twice, with calls counted from 1 as Keras 2 did."""
+    inner = [
+        image("inner_image"),
+        layer("Conv2D", "c", "inner_image", filters=2, kernel_size=[3, 3]),
+    ]
+    if kind == "Sequential":
+        block = {**sequential(*inner, name="block")}
+    else:
+        block = functional(inner, ["c", 0, 0], name="block")
+    calls = [[["image", 0, 0, {}]], [["other", 0, 0, {}]]]
+    other = layer("Activation", "other", "image", activation="relu")
+    block |= {"name": "block", "inbound_nodes": calls}
+    both = layer("Subtract", "both", ["block", 1, 0, {}], ["block", 2, 0, {}])
+    return functional([image(), other, block, both], ["both", 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["Model", "Sequential"])
+def test_calls_of_a_nested_model_are_counted_from_zero(write_h5, kind):
+    weights = {"block": conv("c", 3, 2)}
+    loaded = load(write_h5(nested(kind), weights))
+    assert loaded.repairs == (f"counted from 0 the calls of {kind} 'block'",)
+    x, kernel = images(6, 6, 3), weights["block"]["c/kernel:0"]
+    expected = correlate(x, kernel) - correlate(np.maximum(x, 0), kernel)
+    np.testing.assert_allclose(loaded.model(x), expected, atol=3e-5)
+
+
+@pytest.mark.parametrize("kind", ["Model", "Sequential"])
+def test_a_nested_model_as_the_output(write_h5, kind):
+    model = nested(kind)
+    model["config"]["layers"].pop()
+    model["config"]["layers"][2]["inbound_nodes"].pop()
+    model["config"]["output_layers"] = [["block", 1, 0]]
+    weights = {"block": conv("c", 3, 2)}
+    x = images(6, 6, 3)
+    expected = correlate(x, weights["block"]["c/kernel:0"]) + weights["block"]["c/bias:0"]
+    np.testing.assert_allclose(run(write_h5(model, weights), x), expected, atol=2e-5)
+
+
+def test_a_functional_model_inside_a_sequential_gives_a_tensor(write_h5):
+    inner = [
+        image("inner_image"),
+        layer("Conv2D", "c", "inner_image", filters=2, kernel_size=[3, 3]),
+    ]
+    model = sequential(image(), functional(inner, ["c", 0, 0], name="block"), layer("Flatten", "f"))
+    assert run(write_h5(model, {"block": conv("c", 3, 2)}), images(6, 6, 3)).shape == (2, 32)
+
+
+def test_the_archive_of_tensorflow_2_15(tmp_path):
+    """The module of the functional model is gone, and the convolution had no module at all."""
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(2, 3, name="c")])
+    new = tmp_path / "new.keras"
+    model.save(new)
+    config = functional(
+        [image(), layer("Conv2D", "c", "image", filters=2, kernel_size=[3, 3])], ["c", 0, 0]
+    )
+    config |= {"module": "keras.src.engine.functional", "class_name": "Functional"}
+    config |= {"registered_name": "Functional", "compile_config": {"loss": "my_loss"}}
+    old = tmp_path / "old.keras"
+    with zipfile.ZipFile(new) as source, zipfile.ZipFile(old, "w") as target:
+        target.writestr("config.json", json.dumps(config))
+        target.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
+        target.writestr("model.weights.h5", source.read("model.weights.h5"))
+    loaded = load(old)
+    assert loaded.repairs == ("looked in keras.layers for keras.src.engine.functional",)
+    x = images(6, 6, 3)
+    np.testing.assert_array_equal(loaded.model(x), model(x))
+    assert not loaded.model.compiled
+
+
+def test_a_mixed_precision_policy_of_tf_keras(write_h5):
+    policy = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+    layers = [image(), layer("Conv2D", "c", "image", filters=2, kernel_size=[3, 3], dtype=policy)]
+    loaded = load(write_h5(functional(layers, ["c", 0, 0]), {"c": conv("c", 3, 2)}))
+    assert loaded.repairs == ("read the old dtype policy of 1 Conv2D layer",)
+    assert loaded.model.get_layer("c").compute_dtype == "float16"
+
+
+def test_classes_that_tensorflow_1_exported_under_other_names(write_h5):
+    layers = [image(), layer("BatchNormalizationV1", "bn", "image", axis=[3], epsilon=0.001)]
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    values = {f"bn/{n}:0": np.abs(array(3, seed=i)) for i, n in enumerate(names)}
+    loaded = load(write_h5(functional(layers, ["bn", 0, 0]), {"bn": values}))
+    assert loaded.repairs == ("read 1 BatchNormalizationV1 layer as BatchNormalization",)
+    gamma, beta, mean, variance = values.values()
+    x = images(6, 6, 3)
+    expected = gamma * (x - mean) / np.sqrt(variance + 0.001) + beta
+    np.testing.assert_allclose(loaded.model(x), expected, atol=2e-5)
+
+
+def test_normalization_over_no_axis_and_over_two(write_h5):
+    for axes, shape in (([], ()), ([1, 3], (6, 3))):
+        layers = [image(), layer("Normalization", "n", "image", axis=axes)]
+        mean, variance = array(*shape), np.abs(array(*shape, seed=1)) + 1
+        values = {"n/mean:0": mean, "n/variance:0": variance, "n/count:0": np.int64(0)}
+        path = write_h5(functional(layers, ["n", 0, 0]), {"n": values})
+        x = images(6, 6, 3)
+        where = (1, 6, 1, 3) if shape else ()
+        expected = (x - mean.reshape(where)) / np.sqrt(variance.reshape(where))
+        np.testing.assert_allclose(run(path, x), expected, atol=2e-5)
+
+
+def test_tensors_among_keyword_arguments(write_h5):
+    attention = layer(
+        "MultiHeadAttention", "mha", ["image", 0, 0, {"value": ["image", 0, 0]}],
+        num_heads=1, key_dim=2, query_shape=[None, 5, 3],
+    )  # fmt: skip
+    model = functional([image(shape=[None, 5, 3]), attention], ["mha", 0, 0])
+    parts = {"query": (3, 1, 2), "key": (3, 1, 2), "value": (3, 1, 2)}
+    weights = {f"mha/{n}/kernel:0": array(*s, seed=i) for i, (n, s) in enumerate(parts.items())}
+    weights |= {f"mha/{n}/bias:0": array(1, 2) for n in parts}
+    weights |= {
+        "mha/attention_output/kernel:0": array(1, 2, 3),
+        "mha/attention_output/bias:0": array(3),
+    }
+    loaded = load(write_h5(model, {"mha": weights}))
+    assert loaded.repairs[0] == "marked the keyword tensors of 1 MultiHeadAttention layer"
+    key = loaded.model.get_layer("mha").key_dense.kernel
+    np.testing.assert_array_equal(key, weights["mha/key/kernel:0"])
+
+
+def tf_op(function: str, *node, name: str = "op", kind: str = "TFOpLambda"):
+    """A recorded TensorFlow function, whose call is not wrapped in a list."""
+    return layer(kind, name, calls=[list(node)], function=function)
+
+
+@pytest.mark.parametrize(
+    ("node", "function", "expected"),
+    [
+        (["image", 0, 0, {"y": 127.5, "name": None}], "math.truediv", lambda x: x / 127.5),
+        (["image", 0, 0, {"y": [1.0, 2.0, 4.0]}], "math.truediv", lambda x: x / [1.0, 2.0, 4.0]),
+        (["image", 0, 0, {"y": 1.0}], "math.subtract", lambda x: x - 1),
+        (["_CONSTANT_VALUE", -1, 1.0, {"y": ["image", 0, 0]}], "math.subtract", lambda x: 1 - x),
+        (["image", 0, 0, {"y": 2}], "__operators__.add", lambda x: x + 2),
+        (["image", 0, 0, {"y": ["image", 0, 0]}], "__operators__.add", lambda x: x + x),
+        (["_CONSTANT_VALUE", -1, 3.0, {"y": ["image", 0, 0]}], "math.multiply", lambda x: 3 * x),
+        (["image", 0, 0, {"y": ["image", 0, 0]}], "math.multiply", lambda x: x * x),
+        (["image", 0, 0, {}], "math.negative", lambda x: -x),
+        (["image", 0, 0, {"name": None}], "nn.relu", lambda x: np.maximum(x, 0)),
+        (["image", 0, 0, {}], "nn.relu6", lambda x: np.clip(x, 0, 6)),
+        (["image", 0, 0, {"alpha": 0.1}], "nn.leaky_relu", lambda x: np.where(x > 0, x, 0.1 * x)),
+        (["image", 0, 0, {}], "math.sigmoid", lambda x: 1 / (1 + np.exp(-x))),
+        (["image", 0, 0, {}], "math.tanh", np.tanh),
+        (["image", 0, 0, {}], "nn.silu", lambda x: x / (1 + np.exp(-x))),
+        (["image", 0, 0, {}], "nn.elu", lambda x: np.where(x > 0, x, np.expm1(x))),
+        (
+            ["image", 0, 0, {"axis": 1}],
+            "nn.softmax",
+            lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True),
+        ),
+        ([["image", 0, 0, {"axis": -1}]] * 2, "concat", lambda x: np.concatenate([x, x], -1)),
+        (["image", 0, 0, {"axis": [1, 2]}], "math.reduce_mean", lambda x: x.mean((1, 2))),
+        (
+            ["image", 0, 0, {"axis": [1, 2], "keepdims": True}],
+            "math.reduce_max",
+            lambda x: x.max((1, 2), keepdims=True),
+        ),
+        (["image", 0, 0, {"shape": [-1, 36, 3]}], "reshape", lambda x: x.reshape(-1, 36, 3)),
+        (
+            ["image", 0, 0, {"bias": [1.0, 2.0, 3.0], "data_format": "NHWC"}],
+            "nn.bias_add",
+            lambda x: x + np.array([1, 2, 3]),
+        ),
+        (["image", 0, 0, {"dtype": "float32"}], "cast", lambda x: x),
+    ],
+)
+def test_recorded_tensorflow_functions_become_layers(write_h5, node, function, expected):
+    path = write_h5(functional([image(), tf_op(function, *node)], ["op", 0, 0]))
+    loaded = load(path)
+    assert loaded.repairs[0].startswith("read op as ")
+    x = images(6, 6, 3)
+    np.testing.assert_allclose(loaded.model(x), expected(x), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("node", "function"),
+    [
+        (["image", 0, 0, {"block_size": 1}], "nn.depth_to_space"),
+        (["_CONSTANT_VALUE", -1, 1.0, {"y": ["image", 0, 0]}], "math.truediv"),
+        (["image", 0, 0, {"y": ["image", 0, 0]}], "math.truediv"),
+        (["image", 0, 0, {"y": 0.0}], "math.truediv"),
+        (["image", 0, 0, {"axis": [1]}], "math.reduce_mean"),
+        (["image", 0, 0, {"shape": [4, -1]}], "reshape"),
+        (["image", 0, 0, {"dtype": "uint8"}], "cast"),
+        (["image", 0, 0, {"features": ["image", 0, 0]}], "nn.relu"),
+    ],
+)
+def test_other_tensorflow_functions_are_refused_by_name(write_h5, node, function):
+    path = write_h5(functional([image(), tf_op(function, *node, name="tf.op")], ["tf.op", 0, 0]))
+    with pytest.raises(InputError, match=r"without an equal in Keras: tf\.op\."):
+        load(path)
+
+
+def test_recorded_slices(write_h5):
+    """``x[..., ::-1]``, as ResNet's preprocess_input does."""
+    spec = [{"class_name": "__ellipsis__"}, {"start": None, "stop": None, "step": -1}]
+    op = tf_op("__operators__.getitem", "image", 0, 0, {"slice_spec": spec}, kind="SlicingOpLambda")
+    x = images(6, 6, 3)
+    np.testing.assert_array_equal(
+        run(write_h5(functional([image(), op], ["op", 0, 0])), x), x[..., ::-1]
+    )
+
+
+def test_weights_are_matched_by_name_where_order_differs(write_h5):
+    layers = [image()]
+    layers += [layer("Conv2D", n, "image", filters=2, kernel_size=[3, 3]) for n in ("a", "b")]
+    layers += [layer("Subtract", "out", ["b", 0, 0, {}], ["a", 0, 0, {}])]
+    weights = {"a": conv("a", 3, 2, seed=1), "b": conv("b", 3, 2, seed=2)}
+    swapped = {"b": dict(reversed(weights["b"].items())), "a": weights["a"]}
+    model = load(write_h5(functional(layers, ["out", 0, 0]), swapped)).model
+    for name in weights:
+        kernel, bias = model.get_layer(name).get_weights()
+        np.testing.assert_array_equal(kernel, weights[name][f"{name}/kernel:0"])
+        np.testing.assert_array_equal(bias, weights[name][f"{name}/bias:0"])
+
+
+def test_weights_of_a_nested_depthwise_layer_are_matched_by_name(write_h5):
+    """Keras 3 calls kernel what Keras 2 called depthwise_kernel."""
+    shape = [None, 6, 6, 1]
+    convs = [layer("DepthwiseConv2D", n, kernel_size=[3, 3], use_bias=False) for n in ("a", "b")]
+    model = sequential(image(shape=shape), sequential(image(shape=shape), *convs, name="block"))
+    kernels = {n: array(3, 3, 1, 1, seed=i) for i, n in enumerate(("b", "a"))}
+    weights = {f"{n}/depthwise_kernel:0": kernel for n, kernel in kernels.items()}
+    block = load(write_h5(model, {"block": weights})).model.get_layer("block")
+    for name, kernel in kernels.items():
+        np.testing.assert_array_equal(block.get_layer(name).get_weights()[0], kernel)
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        ({}, "only one of the two has weights for: c"),
+        ({"c": conv("c", 4, 2)}, r"c/kernel is \(3, 3, 3, 2\), in the file \(3, 3, 4, 2\)"),
+        ({"c": {"c/kernel:0": array(3, 3, 3, 2)}}, "c has 2 weights, the file 1"),
+    ],
+)
+def test_weights_of_another_model_are_refused(write_h5, weights, match):
+    model = sequential(image(), layer("Conv2D", "c", filters=2, kernel_size=[3, 3]))
+    with pytest.raises(InputError, match=match):
+        load(write_h5(model, weights))
+
+
+def test_kernels_written_by_theano_are_mirrored(write_h5):
+    model = sequential(image(), layer("Conv2D", "c", filters=2, kernel_size=[3, 3]))
+    weights = {"c": conv("c", 3, 2)}
+    loaded = load(write_h5(model, weights, version="2.0.6", backend="theano"))
+    assert loaded.repairs == ("mirrored 1 kernel, which Theano stores the other way",)
+    kernel = loaded.model.get_layer("c").get_weights()[0]
+    np.testing.assert_array_equal(kernel, weights["c"]["c/kernel:0"][::-1, ::-1])
+
+
+def test_hard_sigmoid_changed_its_meaning(write_h5):
+    model = sequential(image(), layer("Activation", "a", activation="hard_sigmoid"))
+    with pytest.raises(InputError, match=r"a use hard_sigmoid, whose slope was 0\.2"):
+        load(write_h5(model))
+    assert load(write_h5(model, version="3.0.0")).repairs == ()
+
+
+KERAS_1_CONV = {
+    "nb_filter": 2, "nb_row": 3, "nb_col": 2, "init": "glorot_uniform", "activation": "linear",
+    "border_mode": "valid", "subsample": [2, 1], "dim_ordering": "tf", "bias": True,
+    "W_regularizer": {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.01}, "b_regularizer": None,
+    "activity_regularizer": None, "W_constraint": None, "b_constraint": None,
+}  # fmt: skip
+
+
+def test_keras_1_in_full(write_h5):
+    """As Keras 1.2 wrote a network: old names of layers and keys, no version, a bare list."""
+    layers = [
+        layer("Convolution2D", "c", batch_input_shape=SHAPE, input_dtype="float32", **KERAS_1_CONV),
+        layer("BatchNormalization", "bn", mode=0, axis=-1, epsilon=0.001, momentum=0.99),
+        layer("MaxPooling2D", "pool", pool_size=[2, 2], strides=[2, 2], border_mode="same",
+              dim_ordering="tf"),
+        layer("Dropout", "drop", p=0.5),
+        layer("Flatten", "flat"),
+        layer("Dense", "dense", output_dim=4, init="uniform", activation="relu", bias=True,
+              W_regularizer=None, b_regularizer=None, W_constraint=None, input_dim=None),
+    ]  # fmt: skip
+    model = sequential(*layers)
+    model["config"] = model["config"]["layers"]
+    norm = {
+        f"bn_{n}": np.abs(array(2, seed=i)) for i, n in enumerate(("gamma", "beta", "mean", "std"))
+    }
+    weights = {
+        "c": {"c_W:0": array(3, 2, 3, 2), "c_b:0": array(2)},
+        "bn": norm,
+        "pool": {},
+        "dense": {"dense_W": array(6, 4), "dense_b": array(4)},
+    }
+    loaded = load(write_h5(model, weights, version=None, backend=""))
+    assert loaded.repairs[1] == (
+        "translated 1 BatchNormalization layer, 1 Convolution2D layer, 1 Dense layer, "
+        "1 Dropout layer and 1 MaxPooling2D layer from Keras 1"
+    )
+    x = images(6, 6, 3)
+    gamma, beta, mean, variance = norm.values()
+    y = correlate(x, weights["c"]["c_W:0"])[:, ::2] + weights["c"]["c_b:0"]
+    y = gamma * (y - mean) / np.sqrt(variance + 0.001) + beta
+    y = np.pad(y, [(0, 0), (0, 0), (0, 1), (0, 0)], constant_values=-np.inf)
+    y = y.reshape(2, 1, 2, 3, 2, 2).max((2, 4)).reshape(2, -1)
+    y = np.maximum(y @ weights["dense"]["dense_W"] + weights["dense"]["dense_b"], 0)
+    np.testing.assert_allclose(loaded.model(x), y, atol=1e-4)
+    assert loaded.model.get_layer("c").kernel_regularizer.l2 == pytest.approx(0.01)
+
+
+def test_keras_1_kernels_that_were_laid_out_otherwise(write_h5):
+    conv1d = {
+        "nb_filter": 2, "filter_length": 3, "border_mode": "valid", "subsample_length": 1,
+        "W_regularizer": None,
+    }  # fmt: skip
+    deconv = {**KERAS_1_CONV, "nb_col": 3, "subsample": [1, 1], "output_shape": [None, 8, 8, 2]}
+    for item, old, new in (
+        (layer("Convolution1D", "c", batch_input_shape=[None, 8, 3], **conv1d),
+         array(3, 1, 3, 2), lambda k: k[:, 0]),
+        (layer("Convolution1D", "c", batch_input_shape=[None, 8, 3], **conv1d),
+         array(2, 3, 3, 1), lambda k: k[..., 0].transpose(2, 1, 0)),
+        (layer("Deconvolution2D", "c", batch_input_shape=SHAPE, **deconv),
+         array(3, 3, 3, 2), lambda k: k.transpose(0, 1, 3, 2)),
+    ):  # fmt: skip
+        weights = {"c": {"c_W": old, "c_b": array(2)}}
+        model = load(write_h5(sequential(item), weights, version="1.2.2")).model
+        np.testing.assert_array_equal(model.get_layer("c").get_weights()[0], new(old))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("sum", lambda a, b: a + b),
+        ("mul", lambda a, b: a * b),
+        ("ave", lambda a, b: (a + b) / 2),
+        ("max", np.maximum),
+        ("concat", lambda a, b: np.concatenate([a, b], -1)),
+    ],
+)
+def test_keras_1_merge(write_h5, mode, expected):
+    relu = layer("Activation", "relu", ["image", 0, 0], activation="relu")
+    merge = layer("Merge", "m", ["image", 0, 0], ["relu", 0, 0], mode=mode, mode_type="raw",
+                  concat_axis=-1, dot_axes=-1, output_shape=None, arguments={})  # fmt: skip
+    path = write_h5(functional([image(), relu, merge], ["m", 0, 0]), version="1.1.0")
+    x = images(6, 6, 3)
+    np.testing.assert_allclose(run(path, x), expected(x, np.maximum(x, 0)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "change", "match"),
+    [
+        ("Convolution2D", {"dim_ordering": "th"}, "dim_ordering='th'.*Theano"),
+        ("Convolution2D", {"border_mode": "full"}, "border_mode=full"),
+        ("BatchNormalization", {"mode": 1}, "mode=1"),
+        ("Merge", {"mode": "cos"}, "mode=cos"),
+        ("Merge", {"mode": ["4wE=", None, None]}, "mode=a function"),
+    ],
+)
+def test_what_keras_1_alone_could_do_is_refused(write_h5, class_name, change, match):
+    item = layer(class_name, "it", ["image", 0, 0], **KERAS_1_CONV | change)
+    with pytest.raises(InputError, match=match):
+        load(write_h5(functional([image(), item], ["it", 0, 0]), version="1.2.2"))

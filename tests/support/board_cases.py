@@ -1,0 +1,48 @@
+"""Small files to measure on boards, and what this machine says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsconvert.converter.core.planning.cost_model import Block
+from dsconvert.deploy.costs.block_variants import form_of
+from dsconvert.deploy.costs.onnx_block import onnx_block
+from dsconvert.deploy.costs.tflite_block import tflite_block
+from dsconvert.deploy.devices.device import Case
+from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.deploy.runtimes.samples import random_inputs
+
+BLOCK = Block(
+    input_size=(8, 8), in_channels=8, out_channels=8, kernel_size=(3, 3), activation="relu"
+)
+
+
+def save_block(path: Path, runtime: str, precision: str = "float32") -> Path:
+    """A convolution as a file."""
+    form = form_of(BLOCK, None)
+    if runtime == "litert":
+        path = path.with_name(f"{path.name}.tflite")
+        path.write_bytes(tflite_block(form, precision))
+    else:
+        path = path.with_name(f"{path.name}.onnx")
+        path.write_bytes(onnx_block(form, precision))
+    return path
+
+
+def case_of(path: Path, seed: int = 0) -> Case:
+    """A file with random inputs."""
+    runtime = open_runtime(path)
+    return Case(
+        path=path,
+        runtime="litert" if path.suffix == ".tflite" else "ort",
+        inputs=tuple(random_inputs(runtime.inputs, 1, seed)),
+        input_infos=runtime.inputs,
+        output_infos=runtime.outputs,
+    )
+
+
+def expected(case: Case):
+    """The file's outputs on this machine."""
+    prepared = open_runtime(case.path).prepare(case.inputs)
+    prepared.run()
+    return prepared.read()
