@@ -1,6 +1,10 @@
 """What several test files share."""
 
 import os
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # The matrices of the tests are small: threads cost them more than they give, above all on a busy
@@ -13,6 +17,62 @@ from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("fixed")
+
+# Made once for all runs, by tests/arm64/setup.sh: found before tests get a home of their own.
+os.environ.setdefault(
+    "DSCONVERT_ARM64",
+    str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsconvert" / "arm64"),
+)
+
+# What a user may have set and what changes results or their form.
+FOREIGN = (
+    *("ADB", "DSCONVERT_CACHE", "DSCONVERT_DEVICES", "KERAS_BACKEND", "KERAS_HOME"),
+    *("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed the global generators: whatever ran before, a test and its fixtures draw the same."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from this one
+
+
+@contextmanager
+def places(folder: Path) -> Iterator[None]:
+    """Give this process, and those that it starts, the home, caches and temporary files there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FOREIGN:
+            patch.delenv(name, raising=False)
+        for names, place in {
+            ("HOME", "USERPROFILE"): "home",
+            ("DSCONVERT_CACHE",): "home/.cache/dsconvert",
+            ("XDG_CACHE_HOME", "LOCALAPPDATA"): "home/.cache",
+            ("XDG_CONFIG_HOME", "APPDATA"): "home/.config",
+            ("TMPDIR", "TEMP", "TMP"): "tmp",
+        }.items():
+            for name in names:
+                patch.setenv(name, str(folder / place))
+        for place in ("home", "tmp"):
+            (folder / place).mkdir(exist_ok=True)
+        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def places_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep fixtures that several tests share away from the user's own files."""
+    with places(tmp_path_factory.mktemp("session")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def places_of_the_test(
+    places_of_the_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Let no test find what another one has left."""
+    with places(tmp_path_factory.mktemp("places")):
+        yield
 
 
 @pytest.fixture(scope="session")

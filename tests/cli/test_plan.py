@@ -27,14 +27,6 @@ PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
 MACS = f"{PLAN} --target-macs 0.5x"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Effects and costs are kept for this file only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DSCONVERT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(digits, digits_cnn, tmp_path_factory) -> Path:
     """The digits network in both formats, data with labels and without."""

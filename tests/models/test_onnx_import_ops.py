@@ -75,7 +75,7 @@ GROUPS: dict[str, list[Op]] = {
     "split": [
         Op("Split", ("x", ints(1, 3)), {"axis": 1}, outputs=2),
         Op("Split", ("x",), {"axis": -1, "num_outputs": 4}, outputs=4),
-        Op("Split", ("x",), {"axis": 2, "num_outputs": 4}, outputs=3),
+        Op("Split", ("x",), {"axis": -1, "num_outputs": 3}, outputs=3),  # 3, 3 and 2
         Op("Split", ("x", ints(1, 1)), {}, outputs=2),
     ],
     "slice": [

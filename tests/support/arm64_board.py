@@ -16,9 +16,8 @@ _BOUND = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
 
 
 def tree() -> Path:
-    """The folder that tests/arm64/setup.sh fills."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DSCONVERT_ARM64") or Path(cache) / "dsconvert" / "arm64")
+    """The folder that tests/arm64/setup.sh fills; conftest.py knows the default."""
+    return Path(os.environ["DSCONVERT_ARM64"])
 
 
 def obstacle() -> str:
