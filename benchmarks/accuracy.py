@@ -39,7 +39,7 @@ def untrained(models: Path, data: Path) -> Iterator[list[Any]]:
                     pairs,
                     f"{(result.report.macs_after or 0) / 1e6:.2f}",
                     f"{accuracy(result.model, data):.2f}",
-                    result.report.trials[0].recipe if result.report.trials else "",
+                    result.report.trials[0].strategy if result.report.trials else "",
                     f"{time.perf_counter() - started:.0f}",
                 ]
 

@@ -66,21 +66,23 @@ def budgets(models: Path, data: Path) -> None:
             for limit in limits:
                 goals = plan_options.as_goals(None, limit, None, None, None)
                 file = models / name
-                with plan_options.desk(file, goals, calibration=str(data), **DESK) as desk:
+                with plan_options.plan_session(
+                    file, goals, calibration=str(data), **DESK
+                ) as session:
                     images = plan_options.options.data_for(
-                        desk.opened, str(data), split="test", seed=0, labels=True
+                        session.opened, str(data), split="test", seed=0, labels=True
                     )
-                    original = plan_options.top1(desk.opened.model, desk.opened, images)
-                    plan = desk.prospect.plan(goals)
-                    result = desk.rewrite(plan)
-                    top1 = plan_options.top1(result.model, desk.opened, images)
+                    original = plan_options.top1(session.opened.model, session.opened, images)
+                    plan = session.search_space.plan(goals)
+                    result = session.rewrite(plan)
+                    top1 = plan_options.top1(result.model, session.opened, images)
                 yield [
                     name,
                     f"≤ {limit}",
                     f"{(result.report.macs_after or 0) / 1e6:.2f}",
                     f"{100 * original:.2f}",
                     f"{100 * top1:.2f}",
-                    result.report.trials[0].recipe,
+                    result.report.trials[0].strategy,
                     _pairs(plan),
                 ]
 
@@ -135,24 +137,24 @@ def _one_speed(file: Path, runtime: str, errors: list[float]) -> list[str]:
             calibration = _images_for(file, Path(folder))
             chosen = DESK | {"runtime": runtime, "samples": 20, "calibration": calibration}
             goals = plan_options.as_goals(None, None, None, None, None)
-            with plan_options.desk(file, goals, **chosen) as desk:
-                return _compare(desk, goals, errors)
+            with plan_options.plan_session(file, goals, **chosen) as session:
+                return _compare(session, goals, errors)
         except DsconvertError as error:
             return ["", f"– ({error.message[:90]})", "", ""]
 
 
-def _compare(desk: Any, goals: Any, errors: list[float]) -> list[str]:
-    plan = desk.prospect.plan(goals)
+def _compare(session: Any, goals: Any, errors: list[float]) -> list[str]:
+    plan = session.search_space.plan(goals)
     naive = _naive(plan)
     if not naive.chosen:
         return [f"0 of {len(plan.layers)}", "nothing to rewrite", "", ""]
-    build = desk.workshop.build
-    files = [desk.original, build(desk.rewrite(naive, fitted=False).model, "naive")]
+    build = session.target_files.build
+    files = [session.original, build(session.rewrite(naive, fitted=False).model, "naive")]
     if plan.chosen:
-        files.append(build(desk.rewrite(plan, fitted=False).model, "planned"))
+        files.append(build(session.rewrite(plan, fitted=False).model, "planned"))
     # A network that takes a third of a second is not timed 150 times.
     runs = 150 if plan.before.cost < 300 else 20
-    measured = desk.workshop.profile(*files, runs=runs)
+    measured = session.target_files.profile(*files, runs=runs)
     before = measured[0].latency.p50_ms
     told = "unchanged"
     predicted = ""
@@ -214,20 +216,27 @@ def targets(models: Path, data: Path) -> None:
     goals = plan_options.as_goals(None, None, None, None, 0.25)
     plans, rows = {}, []
     for name, target in TARGETS.items():
-        with plan_options.desk(file, goals, calibration=str(data), **DESK | target) as desk:
-            plans[name] = desk.prospect.plan(goals)
+        with plan_options.plan_session(
+            file, goals, calibration=str(data), **DESK | target
+        ) as session:
+            plans[name] = session.search_space.plan(goals)
     for name, target in TARGETS.items():
-        with plan_options.desk(file, goals, calibration=str(data), **DESK | target) as desk:
+        with plan_options.plan_session(
+            file, goals, calibration=str(data), **DESK | target
+        ) as session:
             built = [
-                desk.workshop.build(desk.rewrite(plan, fitted=False).model, f"plan{number}")
+                session.target_files.build(
+                    session.rewrite(plan, fitted=False).model, f"plan{number}"
+                )
                 for number, plan in enumerate(plans.values())
             ]
-            before, *costs = desk.workshop.cost(desk.original, *built)
+            before, *costs = session.target_files.cost(session.original, *built)
             rows.append([name, *(f"{cost / before:.3f}" for cost in costs)])
     for name, plan in plans.items():
         print(f"\n{name}: {_pairs(plan)}")
     table(
-        f"{RESNET8}: the least cost at harm ≤ 0.25, as a share of the original's on each target",
+        f"{RESNET8}: the least cost at output error ≤ 0.25, as a share of the "
+        f"original's on each target",
         ["on", *(f"planned for {name}" for name in plans)],
         rows,
     )

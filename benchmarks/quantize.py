@@ -71,7 +71,7 @@ def main() -> None:
     print(f"Machine: {machine()}")
     with tempfile.TemporaryDirectory() as folder:
         if part == "gauge":
-            gauge(chosen.models, chosen.data, Path(folder))
+            equalize(chosen.models, chosen.data, Path(folder))
         elif part == "tuned":
             tuned(chosen.models, chosen.data, Path(folder))
         else:
@@ -188,7 +188,7 @@ def _notes(told: Any) -> str:
     return "; ".join(note for note in notes if any(text in note for text in wanted))
 
 
-def gauge(models: Path, data: Path, folder: Path) -> None:
+def equalize(models: Path, data: Path, folder: Path) -> None:
     """Int8 files with and without what is chosen for them; of networks at T = 1, untrained."""
 
     def rows() -> Iterator[list[Any]]:
@@ -198,7 +198,7 @@ def gauge(models: Path, data: Path, folder: Path) -> None:
             if reason:
                 yield [name, *[""] * 4, reason]
             else:
-                yield from _gauge_rows(name, small, data, folder)
+                yield from _equalize_rows(name, small, data, folder)
 
     table("Int8 of networks rewritten at T = 1", _GAUGE_COLUMNS, rows())
 
@@ -206,7 +206,7 @@ def gauge(models: Path, data: Path, folder: Path) -> None:
 _GAUGE_COLUMNS = ["network", "file", "how", "SQNR to the float network", "top-1", "note"]
 
 
-def _gauge_rows(name: str, network: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
+def _equalize_rows(name: str, network: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
     for kind in KINDS:
         for way in (
             ("--gauge", "off", "--no-bias-correction"),
@@ -285,7 +285,7 @@ def tuned(models: Path, data: Path, folder: Path) -> None:
     table(
         "The scales inside the pairs of the fine-tuned networks",
         _GAUGE_COLUMNS,
-        (row for name in networks for row in _gauge_rows(name, networks[name], data, folder)),
+        (row for name in networks for row in _equalize_rows(name, networks[name], data, folder)),
     )
     pitfall(models, data, folder, files)
 

@@ -144,7 +144,7 @@ def train(model: Any, data: Labelled, epochs: int, *, batch: int, seed: int = 0)
     """
     import keras
 
-    from dsconvert.models.training.trainee import copy_model
+    from dsconvert.models.training.student_copy import copy_model
 
     keras.utils.set_random_seed(seed)
     copy = copy_model(model, mixed_precision=True)

@@ -10,7 +10,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 
-def balanced(
+def equalized(
     model: Any, images: Sequence[Array], *, folder: Path | None = None
 ) -> tuple[Any, tuple[str, ...]]:
     """Give every channel between a depthwise and a 1×1 convolution the same range.
@@ -31,13 +31,13 @@ def balanced(
     """
     kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__]
     if any(kind.startswith("onnx.") for kind in kinds):
-        from .backends.onnx.equalize import balanced as balanced_onnx
+        from .backends.onnx.equalize import equalized as equalized_onnx
 
-        return balanced_onnx(model, images, folder)
+        return equalized_onnx(model, images, folder)
     if any(kind.startswith(("keras.", "tensorflow.")) for kind in kinds):
-        from .backends.keras.equalize import balanced as balanced_keras
+        from .backends.keras.equalize import equalized as equalized_keras
 
-        return balanced_keras(model, images)
+        return equalized_keras(model, images)
     raise InputError(
         f"a {type(model).__name__} has no pairs to balance.",
         "Give a keras.Model or an onnx.ModelProto.",

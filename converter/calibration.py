@@ -1,4 +1,4 @@
-"""Calibration data: checked against the model, shuffled, and split."""
+"""CalibrationImages data: checked against the model, shuffled, and split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEWEST_IMAGES = 10
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationImages:
     """Images in random order; the last ``held_out`` of them are for no fit to see.
 
     Attributes:
@@ -33,11 +33,13 @@ class Calibration:
         return len(self.inputs[0]) - self.held_out
 
 
-def split(inputs: Sequence[Array], seed: int) -> Calibration:
+def split(inputs: Sequence[Array], seed: int) -> CalibrationImages:
     """Shuffle, and keep a fifth out."""
     count = len(inputs[0])
     order = np.random.default_rng(seed).permutation(count)
-    return Calibration(tuple(array[order] for array in inputs), max(1, round(count * HELD_OUT)))
+    return CalibrationImages(
+        tuple(array[order] for array in inputs), max(1, round(count * HELD_OUT))
+    )
 
 
 def as_inputs(

@@ -10,7 +10,7 @@ from dsconvert.base.errors import GateFailed
 from dsconvert.base.fidelity import relative_error
 from dsconvert.base.predictor import Array
 
-from .backends.backend import FrontEnd
+from .backends.backend import Backend
 
 IMAGES = 4
 TOLERANCE = 1e-3
@@ -19,7 +19,7 @@ NARROW_TOLERANCE = 0.1
 """The same where layers compute in 16 bits."""
 
 
-def check_rebuilt(rebuilt: FrontEnd, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
+def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
     """Run a few images through the rewritten model and compare.
 
     Args:

@@ -11,14 +11,14 @@ import msgspec
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
-from .backends.backend import front_end
+from .backends.backend import backend_for
 from .calibration import as_inputs
 from .core.fitting.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
 from .core.fitting.factorize import weight_errors
 from .core.fitting.fit import FitOptions
 from .core.fitting.moments import Statistics
 from .core.fitting.order_choice import best_fit
-from .core.network.fit_state import Settings
+from .core.network.fit_state import FitSettings
 from .core.network.layer_statistics import observe_network
 from .core.planning.policy import Policy, make_plan
 from .core.stages import Site
@@ -27,7 +27,7 @@ from .core.types import Choice, ConvSpec, Order, Reason
 MOST_PAIRS = 4
 
 
-class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PairOption(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What T pairs would make of a convolution.
 
     Attributes:
@@ -65,7 +65,7 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     macs: int | None = None
     params: int | None = None
     full_rank: int | None = None
-    options: tuple[Option, ...] = ()
+    options: tuple[PairOption, ...] = ()
     reason: Reason | None = None
 
 
@@ -117,7 +117,7 @@ def inspect(
     Raises:
         InputError: If the model has no graph, or the data do not fit it.
     """
-    source = front_end(model, folder)
+    source = backend_for(model, folder)
     convolutions = source.convolutions
     plan = make_plan(convolutions, Policy())
     fits: dict[str, dict[int, tuple[Order, float]]] = {}
@@ -126,7 +126,7 @@ def inspect(
     if inputs is not None:
         images = len(inputs[0])
         names = [convolution.name for convolution in convolutions if convolution.reason is None]
-        settings = Settings(memory=memory, seed=seed)
+        settings = FitSettings(memory=memory, seed=seed)
 
         def visit(site: Site, stats: Sequence[Statistics]) -> None:
             if len(stats) == 1:  # else too wide to be fitted four times over
@@ -183,15 +183,15 @@ def _data_errors(
 
 def _options(
     spec: ConvSpec, kernel: Array, fits: dict[int, tuple[Order, float]]
-) -> tuple[Option, ...]:
+) -> tuple[PairOption, ...]:
     errors = {order: weight_errors(kernel, order) for order in affordable_orders(spec, 1)}
 
-    def option(pairs: int) -> Option:
+    def option(pairs: int) -> PairOption:
         def error(order: Order) -> float:
             return float(errors[order][min(pairs, len(errors[order])) - 1])
 
         order, data_error = fits.get(pairs) or (min(errors, key=error), None)
-        return Option(
+        return PairOption(
             pairs=pairs,
             order=order,
             macs=pair_macs(spec, order, pairs),

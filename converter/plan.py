@@ -15,17 +15,17 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
-from .backends.backend import Convolution, front_end
+from .backends.backend import Convolution, backend_for
 from .calibration import as_inputs, split
 from .core.fitting.cost import conv_macs, conv_params, pair_macs, pair_params
 from .core.fitting.fit import pointwise_first_work
 from .core.fitting.order_choice import AFFORDABLE_WORK
-from .core.network.fit_state import Settings
+from .core.network.fit_state import FitSettings
 from .core.network.sensitivity import Effects, input_sizes, measure_effects
 from .core.planning.cost_model import Activation, Block, BlockCosts, CostModel, block_of
 from .core.planning.effect_cache import EffectCache
 from .core.planning.policy import Policy, make_plan
-from .core.planning.search_space import Candidate, Prospect, Prospects
+from .core.planning.search_space import Candidate, LayerCandidates, SearchSpace
 from .core.types import ORDERS, Choice, ConvSpec, Effect, Figure, Order, Reason, Size, Totals
 
 MOST_PAIRS = 4
@@ -37,7 +37,7 @@ _UNUSABLE = Reason(
 )
 
 
-def prospect(
+def search_space(
     model: Any,
     *,
     calibration: Array | Sequence[Array],
@@ -53,7 +53,7 @@ def prospect(
     source_sha256: str = "",
     cache: Path | None = None,
     progress: Progress = silent,
-) -> Prospect:
+) -> SearchSpace:
     """Find out what each convolution may become, what that costs and what it harms.
 
     Each convolution and its candidates are timed on the target, if one is given; what is not
@@ -79,7 +79,7 @@ def prospect(
     Raises:
         InputError: If the model or the data cannot be used.
     """
-    source = front_end(model, folder)
+    source = backend_for(model, folder)
     images = as_inputs(calibration, source.input_shapes)
     if images is None:
         raise InputError(
@@ -87,7 +87,7 @@ def prospect(
             "Add --calibration FILE.npz; labels are not needed.",
         )
     data = split(images, seed)
-    settings = Settings(memory=memory, seed=seed)
+    settings = FitSettings(memory=memory, seed=seed)
     convolutions = source.convolutions
     # With costs the measurement says whether the stem gains; without, it is left alone.
     policy = Policy(include=tuple(include), exclude=tuple(exclude))
@@ -120,8 +120,8 @@ def prospect(
         progress=progress,
     )
     params = source.params()
-    return Prospect(
-        layers=tuple(row.prospects(effects) for row in rows),
+    return SearchSpace(
+        layers=tuple(row.layer_candidates(effects) for row in rows),
         before=Totals(
             macs=source.macs(),
             params=params,
@@ -187,14 +187,14 @@ class _Row:
             best, figure = _cheapest(figures, tuple(figures))
             self.reason = _no_gain(self.cost, best, figure, unit)
 
-    def prospects(self, effects: Effects) -> Prospects:
+    def layer_candidates(self, effects: Effects) -> LayerCandidates:
         """The record, with the effects of what is left."""
         spec, reason = self.spec, self.reason
         if not any(self._usable(effects, choice) for choice in self.choices):
             reason = reason or _UNUSABLE
         if spec is None or reason is not None:
-            return Prospects(name=self.name, spec=spec, reason=reason, cost=self.cost)
-        return Prospects(
+            return LayerCandidates(name=self.name, spec=spec, reason=reason, cost=self.cost)
+        return LayerCandidates(
             name=self.name,
             spec=spec,
             macs=conv_macs(spec),
@@ -217,7 +217,7 @@ class _Row:
 
     def _usable(self, effects: Effects, choice: Choice) -> bool:
         effect = effects.get((self.name, _plain(choice)))
-        return effect is not None and math.isfinite(effect.harm)
+        return effect is not None and math.isfinite(effect.output_error)
 
 
 def _choices(spec: ConvSpec, most: int) -> list[Choice]:

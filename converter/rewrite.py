@@ -13,15 +13,15 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
-from .backends.backend import Convolution, front_end
+from .backends.backend import Convolution, backend_for
 from .calibration import as_inputs, split
 from .check_rebuilt import check_rebuilt
 from .core.fitting.factorize import random_pairs
 from .core.fitting.mobilenet_block import fresh_block
 from .core.fitting.order_choice import best_of_weights
 from .core.network.fit_network import fit_network
-from .core.network.fit_state import Lane, Recipe, Settings
-from .core.planning.policy import Policy, make_plan, replay_plan, restyled
+from .core.network.fit_state import FitRun, FitSettings, FitStrategy
+from .core.planning.policy import Policy, make_plan, replay_plan, with_block_style
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.stages import Stages
 from .core.types import ORDERS, BlockStyle, Choice, Method, OrderChoice, Plan
@@ -96,7 +96,7 @@ def rewrite(
             "fitting to data needs calibration images.",
             "Add --calibration FILE.npz, or use --method svd.",
         )
-    source = front_end(model, folder)
+    source = backend_for(model, folder)
     convolutions = source.convolutions
     remarks: tuple[str, ...] = ()
     if plan is None:
@@ -110,7 +110,7 @@ def rewrite(
         plan = make_plan(convolutions, policy, source_sha256)
     else:
         if block is not None:
-            plan, remarks = restyled(plan, block)
+            plan, remarks = with_block_style(plan, block)
         plan = replay_plan(plan, convolutions)
     styled = [name for name, choice in plan.chosen.items() if choice.block == "mobilenet"]
     if styled and method == "svd":
@@ -121,22 +121,22 @@ def rewrite(
     images = as_inputs(calibration, source.input_shapes) if method == "data" else None
     if images is None or not plan.chosen:
         data, shared = None, False
-        lanes = [_factorize(convolutions, plan.chosen, method, seed)]
+        fit_runs = [_factorize(convolutions, plan.chosen, method, seed)]
     else:
         data = split(images, seed)
         stages = source.stages(plan.chosen, data.inputs)
-        lanes = fit_network(
+        fit_runs = fit_network(
             stages,
             data.inputs,
             data.held_out,
             plan.chosen,
-            _recipes(stages),
-            Settings(memory=memory, seed=seed),
+            _strategies(stages),
+            FitSettings(memory=memory, seed=seed),
             progress,
         )
         # A shared layer is fitted at its last call, so its earlier calls ran as they were.
         shared = any(site is not None and site.calls > 1 for site in stages.sites)
-    best = lanes[0]
+    best = fit_runs[0]
     costs_before = source.macs(), source.params()
     rebuilt, notes = source.rebuild(best)
     if data is not None and not shared:
@@ -151,7 +151,11 @@ def rewrite(
         params_after=rebuilt.params(),
         calibration_images=data.fitted if data else 0,
         held_out_images=data.held_out if data else 0,
-        trials=tuple(Trial(recipe=str(lane.recipe), harm=lane.harm) for lane in lanes if data),
+        trials=tuple(
+            Trial(strategy=str(fit_run.strategy), output_error=fit_run.output_error)
+            for fit_run in fit_runs
+            if data
+        ),
         refitted=tuple(best.refitted),
         notes=(*remarks, *notes, *([_untrained(styled)] if styled else [])),
     )
@@ -167,23 +171,23 @@ def _untrained(names: Sequence[str]) -> str:
     )
 
 
-def _recipes(stages: Stages) -> list[Recipe]:
+def _strategies(stages: Stages) -> list[FitStrategy]:
     """The ways worth trying on this network: no two that would do the same."""
     sites = [site for site in stages.sites if site is not None]
-    recipes = [Recipe(), Recipe(sequential=True)]
+    strategies = [FitStrategy(), FitStrategy(sequential=True)]
     if any(site.role == "shortcut" or site.beside is not None for site in sites):
-        recipes.append(Recipe(sequential=True, shortcuts=True))
+        strategies.append(FitStrategy(sequential=True, shortcuts=True))
     if any(site.role == "conv" and site.norm is not None for site in sites):
-        recipes.append(Recipe(sequential=True, match_variance=True))
-    return recipes
+        strategies.append(FitStrategy(sequential=True, match_variance=True))
+    return strategies
 
 
 def _factorize(
     convolutions: Iterable[Convolution], chosen: Mapping[str, Choice], method: Method, seed: int
-) -> Lane:
+) -> FitRun:
     """The pairs of each layer by itself, without data."""
     rng = np.random.default_rng(seed)
-    lane = Lane(Recipe())
+    fit_run = FitRun(FitStrategy())
     for convolution in convolutions:
         if convolution.name not in chosen:
             continue
@@ -197,5 +201,5 @@ def _factorize(
             factors = best_of_weights(kernel, bias, spec, choice)
         if choice.block == "mobilenet":
             factors = fresh_block(factors)
-        lane.factors[convolution.name] = replace(factors, lowering=choice.lowering)
-    return lane
+        fit_run.factors[convolution.name] = replace(factors, lowering=choice.lowering)
+    return fit_run

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 
-from ..core.network.fit_state import Lane
+from ..core.network.fit_state import FitRun
 from ..core.planning.cost_model import Activation
-from ..core.planning.policy import Candidate
+from ..core.planning.policy import ConvolutionFacts
 from ..core.stages import Stages
 
 
-class Convolution(Candidate, Protocol):
-    """A convolution as a front end found it, with its weights."""
+class Convolution(ConvolutionFacts, Protocol):
+    """A convolution as a backend found it, with its weights."""
 
     @property
     def activation(self) -> Activation:
@@ -30,7 +30,7 @@ class Convolution(Candidate, Protocol):
         """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
 
 
-class FrontEnd(Protocol):
+class Backend(Protocol):
     """A model of one framework, readable and rewritable."""
 
     @property
@@ -76,12 +76,12 @@ class FrontEnd(Protocol):
             refit: Whether 1×1 convolutions and last dense layers are sites as well.
         """
 
-    def rebuild(self, lane: Lane) -> tuple[FrontEnd, list[str]]:
-        """A new model with the lane's pairs and weights, and what could not be carried over."""
+    def rebuild(self, fit_run: FitRun) -> tuple[Backend, list[str]]:
+        """A new model with the fit run's pairs and weights, and what could not be carried over."""
 
 
-def front_end(model: Any, folder: Path | None = None) -> FrontEnd:
-    """The front end for a model.
+def backend_for(model: Any, folder: Path | None = None) -> Backend:
+    """The backend for a model.
 
     Args:
         model: A ``keras.Model`` or an ``onnx.ModelProto``.
@@ -92,13 +92,13 @@ def front_end(model: Any, folder: Path | None = None) -> FrontEnd:
     """
     kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__]
     if any(kind.startswith("onnx.") for kind in kinds):
-        from .onnx.backend import OnnxFront
+        from .onnx.backend import OnnxBackend
 
-        return OnnxFront.of(model, folder)
+        return OnnxBackend.of(model, folder)
     if any(kind.startswith(("keras.", "tensorflow.")) for kind in kinds):
-        from .keras.backend import KerasFront
+        from .keras.backend import KerasBackend
 
-        return KerasFront.of(model)
+        return KerasBackend.of(model)
     raise InputError(
         f"a {type(model).__name__} cannot be rewritten.",
         "Give a keras.Model or an onnx.ModelProto.",

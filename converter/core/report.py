@@ -43,16 +43,23 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     notes: tuple[str, ...] = ()
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Trial(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"strategy": "recipe", "output_error": "harm"},
+):
     """One way of fitting the network and what the held-out images said of it.
 
     Attributes:
-        recipe: What the fit was free to do.
-        harm: KL of class distributions in nats, squared relative error of other outputs, summed.
+        strategy: What the fit was free to do.
+        output_error: KL of class distributions in nats, squared relative error of other outputs,
+            summed.
     """
 
-    recipe: str
-    harm: float
+    strategy: str
+    output_error: float
 
 
 class RewriteReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""A network cut at the layers that will be fitted: what a front end must offer the fit.
+"""A network cut at the layers that will be fitted: what a backend must offer the fit.
 
 A *site* is one call of a layer that may get new weights. A *stage* begins with a site (the first
 stage begins with the model's inputs) and runs to the next one. Between two stages only the live

@@ -113,17 +113,23 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     faster: bool = False
 
 
-class Effect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Effect(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"output_error": "harm"},
+):
     """What one choice for one layer does, all other layers being as they were.
 
     Attributes:
         data_error: ‖y − ŷ‖ / ‖y − E y‖ of the layer on calibration patches.
-        harm: To the network's outputs on held-out images: KL of class distributions in nats,
-            squared relative error of other outputs, summed.
+        output_error: To the network's outputs on held-out images: KL of class distributions in
+            nats, squared relative error of other outputs, summed.
     """
 
     data_error: float
-    harm: float
+    output_error: float
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,7 +154,13 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cost_after: Figure | None = None
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Totals(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"output_error": "harm"},
+):
     """A whole network.
 
     Attributes:
@@ -156,14 +168,14 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         params: Weights.
         bytes: Of the weights, at the plan's precision.
         cost: On the plan's target, in its unit; None where nothing was measured.
-        harm: The sum of the layers' harms: a prediction.
+        output_error: The sum of the layers' harms: a prediction.
     """
 
     macs: int | None
     params: int
     bytes: int
     cost: float | None = None
-    harm: float = 0.0
+    output_error: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -198,7 +210,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 @dataclass(frozen=True)
-class Between:
+class NormActivation:
     """The BatchNorm and the ReLU inside MobileNet blocks: z → relu((z − μ)/√(σ² + ε)·γ + β).
 
     Attributes:
@@ -215,10 +227,10 @@ class Between:
     beta: Float
     epsilon: float = 1e-3
 
-    def each(self, change: Callable[[Float], Float]) -> Between:
+    def each(self, change: Callable[[Float], Float]) -> NormActivation:
         """The same with every array changed so."""
         mean, variance, gamma, beta = map(change, (self.mean, self.variance, self.gamma, self.beta))
-        return Between(mean, variance, gamma, beta, self.epsilon)
+        return NormActivation(mean, variance, gamma, beta, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -250,7 +262,7 @@ class Factorization:
     data_error: float | None = None
     notes: tuple[str, ...] = ()
     lowering: Lowering = "sum"
-    between: Between | None = None
+    between: NormActivation | None = None
 
     @property
     def pairs(self) -> int:

@@ -22,7 +22,7 @@ _SCHEMA: Literal["dsconvert.block-costs/1"] = "dsconvert.block-costs/1"
 """To be raised when blocks are written or measured differently."""
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KnownCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one file holds.
 
     Attributes:
@@ -52,11 +52,11 @@ class Cache:
         self.folder = (folder or cache_folder()) / "blocks"
         self.conditions = dict(conditions)
 
-    def load(self, block: Block) -> Known | None:
+    def load(self, block: Block) -> KnownCosts | None:
         """What is known of a block; None if nothing is, or its file cannot be read."""
         path = self._path(block)
         try:
-            known = msgspec.json.decode(path.read_bytes(), type=Known)
+            known = msgspec.json.decode(path.read_bytes(), type=KnownCosts)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, ValueError) as error:
@@ -70,7 +70,7 @@ class Cache:
 
     def save(self, block: Block, choices: tuple[Choice, ...], costs: BlockCosts) -> None:
         """Keep the costs of a block; a folder that cannot be written to is no failure."""
-        known = Known(conditions=self.conditions, block=block, choices=choices, costs=costs)
+        known = KnownCosts(conditions=self.conditions, block=block, choices=choices, costs=costs)
         path = self._path(block)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

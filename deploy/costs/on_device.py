@@ -12,7 +12,7 @@ from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice
 
 from ..devices.board import BoardDevice
-from ..devices.device import Case, Device, DeviceInfo, Job, Report, Timed
+from ..devices.device import Case, Device, DeviceInfo, Job, Report, TimedFile
 from ..runtimes.registry import open_runtime
 from ..runtimes.runtime import first_line
 from ..runtimes.samples import random_inputs
@@ -169,7 +169,7 @@ def _costs(
     return costs_of(samples)
 
 
-def _failure(timed: Timed) -> str:
+def _failure(timed: TimedFile) -> str:
     """Why a form has no time; empty if it has."""
     if timed.failure or not timed.samples_ms:
         return timed.failure or "the device gave no timings"

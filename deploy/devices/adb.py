@@ -16,7 +16,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.progress import Progress
 
 from . import android
-from .adb_shell import Phone, choose, inside
+from .adb_shell import AdbPhone, choose, inside
 from .benchmark_model import NAME
 from .benchmark_turns import PROCESS_S, line_of, measure_in_turns, stop, version_of
 from .device import DeviceInfo, Job, MachineState, Report
@@ -62,7 +62,7 @@ class AdbDevice:
         Raises:
             InputError: If there is no such phone, or it cannot be used, with what to do.
         """
-        said = android.properties(Phone(choose(self._serial)))
+        said = android.properties(AdbPhone(choose(self._serial)))
         try:
             binary = self._find_binary(android.abis(said))
         except InputError:
@@ -75,7 +75,7 @@ class AdbDevice:
         Raises:
             InputError: If there is no such phone, or it cannot be used, with what to do.
         """
-        return android.state(Phone(choose(self._serial)), ())
+        return android.state(AdbPhone(choose(self._serial)), ())
 
     def measure(self, job: Job, progress: Progress) -> Report:
         """Measure .tflite files; see `Device.measure`.
@@ -91,7 +91,7 @@ class AdbDevice:
                     "runs .onnx files on Android.",
                     "Export it to TFLite: dsconvert export MODEL -o model.tflite",
                 )
-        phone = Phone(choose(self._serial))
+        phone = AdbPhone(choose(self._serial))
         said = android.properties(phone)
         binary = self._find_binary(android.abis(said))
         info = android.describe(self.name, said, {NAME: version_of(binary)})
@@ -137,7 +137,7 @@ class AdbDevice:
         )
 
     @contextmanager
-    def _workplace(self, phone: Phone) -> Iterator[str]:
+    def _workplace(self, phone: AdbPhone) -> Iterator[str]:
         """A folder of our own on the phone, gone afterwards whatever happens."""
         folder = inside(self._folder, f"dsconvert-{secrets.token_hex(4)}")
         made = phone.shell("mkdir", "-p", folder)

@@ -30,7 +30,7 @@ _REMEDIES = {
 _CODE = "dsconvert-exit-code:"
 
 
-class Listed(NamedTuple):
+class AdbEntry(NamedTuple):
     """A line of ``adb devices -l``.
 
     Attributes:
@@ -85,7 +85,7 @@ def adb_path() -> str:
     return found
 
 
-def listed(timeout_s: float = _ANSWER_S) -> list[Listed]:
+def listed(timeout_s: float = _ANSWER_S) -> list[AdbEntry]:
     """The devices that adb knows, whether they can be used or not.
 
     Raises:
@@ -100,7 +100,7 @@ def listed(timeout_s: float = _ANSWER_S) -> list[Listed]:
         if len(words) < 2 or line.startswith(("List of devices", "*", "adb ")):
             continue
         model = re.search(r" model:(\S+)", line)
-        devices.append(Listed(words[0], words[1], model[1].replace("_", " ") if model else ""))
+        devices.append(AdbEntry(words[0], words[1], model[1].replace("_", " ") if model else ""))
     return devices
 
 
@@ -133,7 +133,7 @@ def choose(serial: str | None) -> str:
     return usable[0].serial
 
 
-class Phone:
+class AdbPhone:
     """A phone whose serial number is known."""
 
     def __init__(self, serial: str) -> None:

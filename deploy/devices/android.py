@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from .adb_shell import Phone
+from .adb_shell import AdbPhone
 from .device import DeviceInfo, MachineState
 
 _PROPERTIES = (
@@ -43,7 +43,7 @@ _PLAUSIBLE = (5.0, 150.0)
 """Degrees Celsius; zones of phones also carry voltages, currents and states of charge."""
 
 
-def properties(phone: Phone) -> dict[str, str]:
+def properties(phone: AdbPhone) -> dict[str, str]:
     """Its properties, and "uname", "cores" and "memory" as its kernel says them.
 
     Raises:
@@ -87,7 +87,7 @@ _SOC = ("manufacturer", "model")
 _PRODUCT = ("manufacturer", "model")
 
 
-def state(phone: Phone, cpus: Sequence[int]) -> MachineState:
+def state(phone: AdbPhone, cpus: Sequence[int]) -> MachineState:
     """How it is doing.
 
     The temperature is of the hottest sensor of the processor; without one, of the battery.

@@ -26,7 +26,7 @@ from dsconvert.base.progress import Advance, Progress
 from ..runtimes.runtime import decode, encode
 from .adb_shell import Said, TooSlow, inside
 from .benchmark_model import NAME, BenchmarkModelResult, InputFile, arguments, parse
-from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, Timed
+from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, TimedFile
 
 ROUNDS = 10
 """Processes per file: enough for an interval, few enough for what starting one takes."""
@@ -349,9 +349,9 @@ def _startup(result: BenchmarkModelResult, notes: list[str]) -> Startup | str:
     )
 
 
-def timed(file: Progressing, version: str) -> Timed:
+def timed(file: Progressing, version: str) -> TimedFile:
     """What is known of a file in the end."""
-    return Timed(
+    return TimedFile(
         runtime=NAME,
         runtime_version=version,
         startup=file.startup,

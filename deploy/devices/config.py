@@ -78,7 +78,7 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"adb:{self.serial}"
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NamedDevices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says.
 
     Attributes:
@@ -109,7 +109,7 @@ def config_path() -> Path:
     return base / "dsconvert" / "devices.toml"
 
 
-def known(path: Path | None = None) -> Known:
+def known(path: Path | None = None) -> NamedDevices:
     """Read the file; where there is none, nothing is known.
 
     Raises:
@@ -119,11 +119,11 @@ def known(path: Path | None = None) -> Known:
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Known()
+        return NamedDevices()
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}", "Correct it, or remove it.") from error
     try:
-        found = msgspec.convert(said, Known)
+        found = msgspec.convert(said, NamedDevices)
     except msgspec.ValidationError as error:
         raise InputError(
             f"{path}: {error}",
@@ -166,7 +166,7 @@ def open_known(
     return SshDevice(device.name, **chosen)
 
 
-def _check_names(path: Path, found: Known) -> None:
+def _check_names(path: Path, found: NamedDevices) -> None:
     """Names that mean something already, or that would be read as something else."""
     for name in found.names:
         if not name or name in _OURS or name.startswith("ethos-u") or ":" in name:

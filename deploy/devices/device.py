@@ -27,7 +27,7 @@ __all__ = [
     "Report",
     "Startup",
     "TensorInfo",
-    "Timed",
+    "TimedFile",
 ]
 
 
@@ -59,7 +59,7 @@ class Job:
         cases: The files; their invocations take turns.
         threads: Of the runtime.
         cpus: The cores to run on, by number; empty for all.
-        runs: Timed invocations per file, at least.
+        runs: TimedFile invocations per file, at least.
         warmup: Untimed invocations per file before.
         min_seconds: Time per file that the rounds last at least.
         seed: Of the order.
@@ -77,7 +77,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedFile:
     """What a device found of one file.
 
     Attributes:
@@ -116,7 +116,7 @@ class Report:
     info: DeviceInfo
     before: MachineState
     after: MachineState
-    files: tuple[Timed, ...]
+    files: tuple[TimedFile, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +137,7 @@ class Device(Protocol):
         ...
 
     def measure(self, job: Job, progress: Progress) -> Report:
-        """Measure; files that fail have a `Timed.failure`, the others their figures all the same.
+        """Measure; a file that fails has a `TimedFile.failure`, the others have their figures.
 
         Raises:
             InputError: If it cannot be reached, or lacks what the job needs, with what to do.

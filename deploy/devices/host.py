@@ -18,7 +18,7 @@ from ..runtimes.litert import LiteRT
 from ..runtimes.onnxruntime import OnnxRuntime
 from ..runtimes.registry import open_runtime
 from ..runtimes.runtime import Prepared, Runtime, first_line
-from .device import Case, Job, Report, Timed
+from .device import Case, Job, Report, TimedFile
 from .isolated import measure_isolated
 from .operator_times import time_operators
 from .records import DeviceInfo, MachineState, OperatorTime, Startup
@@ -122,12 +122,12 @@ def _timed(
     startup: Startup | str,
     samples: Sequence[float] | None,
     failure: str,
-) -> Timed:
+) -> TimedFile:
     """One file's part of the report."""
     operators: tuple[OperatorTime, ...] | str = ()
     if job.per_op and samples:
         operators = time_operators(case, job.threads, statistics.median(samples))
-    return Timed(
+    return TimedFile(
         runtime=runtime.name,
         runtime_version=runtime.version,
         startup=startup,

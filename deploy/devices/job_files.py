@@ -19,7 +19,7 @@ from dsconvert.formats.onnx.tensors import all_tensors, external_place, is_exter
 from ..runner.job import JOB
 from ..runner.timing import MAX_RUNS
 from ..runtimes.runtime import decode, encode, first_line
-from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, Timed
+from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, TimedFile
 
 _NOT_REACHED = "it was not come to"
 
@@ -49,7 +49,7 @@ def wire(jobs: Sequence[Job], *, startup: bool = True, max_runs: int = MAX_RUNS)
     Args:
         jobs: Of the same settings but for ``min_seconds``; the files of each take turns.
         startup: Whether each file is also loaded in a process of its own.
-        max_runs: Timed invocations of a file after which no round is begun for time's sake.
+        max_runs: TimedFile invocations of a file after which no round is begun for time's sake.
 
     Raises:
         InputError: If an ONNX file's external data are not beside it.
@@ -147,7 +147,7 @@ def _timed(
     content: bytes | None,
     info: DeviceInfo,
     ended: str,
-) -> Timed:
+) -> TimedFile:
     """What was found of one file."""
 
     def text(said: str) -> str:
@@ -163,7 +163,7 @@ def _timed(
         failure = ended or _NOT_REACHED
     startup = record.get("startup", ended or _NOT_REACHED)
     operators = record.get("operators", ())
-    return Timed(
+    return TimedFile(
         runtime=record.get("runtime", ""),
         runtime_version=record.get("runtime_version", info.runtimes.get(case.runtime, "")),
         startup=text(startup) if isinstance(startup, str) else msgspec.convert(startup, Startup),

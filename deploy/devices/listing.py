@@ -25,7 +25,7 @@ TIMEOUT_S = 20.0
 Answer = tuple[DeviceInfo, MachineState | None]
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ListedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A device, reached or not.
 
     Attributes:
@@ -59,7 +59,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     schema: Literal["dsconvert.devices/1"] = "dsconvert.devices/1"
-    devices: tuple[Listed, ...]
+    devices: tuple[ListedDevice, ...]
     config: str
     notes: tuple[str, ...] = ()
 
@@ -74,13 +74,13 @@ def list_devices(timeout_s: float = TIMEOUT_S) -> Listing:
         InputError: If devices.toml cannot be used.
     """
     names = known()
-    asked: list[tuple[Listed, Callable[[], Answer]]] = [(_host(), _ask_host)]
+    asked: list[tuple[ListedDevice, Callable[[], Answer]]] = [(_host(), _ask_host)]
     phones, notes = _phones({phone.serial for phone in names.phones.values()})
     asked += phones
     for name, phone in names.phones.items():
-        asked.append((Listed(name=name, kind="adb", address=phone.name), _asking(name)))
+        asked.append((ListedDevice(name=name, kind="adb", address=phone.name), _asking(name)))
     for name, board in names.boards.items():
-        asked.append((Listed(name=name, kind="ssh", address=board.name), _asking(name)))
+        asked.append((ListedDevice(name=name, kind="ssh", address=board.name), _asking(name)))
     if not names.boards:
         notes.append(f"boards: none is named in {config_path()}; --device ssh:USER@HOST works too")
     return Listing(
@@ -90,8 +90,8 @@ def list_devices(timeout_s: float = TIMEOUT_S) -> Listing:
     )
 
 
-def _host() -> Listed:
-    return Listed(name="host", kind="host")
+def _host() -> ListedDevice:
+    return ListedDevice(name="host", kind="host")
 
 
 def _ask_host() -> Answer:
@@ -101,7 +101,7 @@ def _ask_host() -> Answer:
 
 def _phones(
     named: set[str],
-) -> tuple[list[tuple[Listed, Callable[[], Answer]]], list[str]]:
+) -> tuple[list[tuple[ListedDevice, Callable[[], Answer]]], list[str]]:
     """The phones that adb knows, but those with a name; and notes."""
     try:
         found = [one for one in adb_shell.listed() if one.serial not in named]
@@ -110,7 +110,8 @@ def _phones(
     if not found and not named:
         return [], ["phones: adb sees none"]
     return [
-        (Listed(name=f"adb:{one.serial}", kind="adb"), _phone(f"adb:{one.serial}")) for one in found
+        (ListedDevice(name=f"adb:{one.serial}", kind="adb"), _phone(f"adb:{one.serial}"))
+        for one in found
     ], []
 
 
@@ -135,8 +136,8 @@ def _asking(name: str) -> Callable[[], Answer]:
 
 
 def _answers(
-    asked: Sequence[tuple[Listed, Callable[[], Answer]]], timeout_s: float
-) -> list[Listed]:
+    asked: Sequence[tuple[ListedDevice, Callable[[], Answer]]], timeout_s: float
+) -> list[ListedDevice]:
     """Ask all at once; a device that does not answer in time is left to itself."""
     found = [one for one, _ in asked]
     late = f"no answer within {timeout_s:.0f} s"
@@ -168,18 +169,18 @@ def _answers(
     ]
 
 
-def _estimated() -> list[Listed]:
+def _estimated() -> list[ListedDevice]:
     """What needs no device."""
-    missing = Listed(
+    missing = ListedDevice(
         name="",
         kind="npu",
         reason="ethos-u-vela is not installed",
         hint="Try: pip install 'dsconvert[ethosu]'",
     )
     try:
-        npu = Listed(name="", kind="npu", method=f"Vela {version('ethos-u-vela')}")
+        npu = ListedDevice(name="", kind="npu", method=f"Vela {version('ethos-u-vela')}")
     except PackageNotFoundError:
         npu = missing
     npus = [msgspec.structs.replace(npu, name=name) for name in NPUS]
-    mcu = Listed(name="mcu", kind="mcu", method="TFLM's greedy plan of the file's tensors")
+    mcu = ListedDevice(name="mcu", kind="mcu", method="TFLM's greedy plan of the file's tensors")
     return [*npus, mcu]

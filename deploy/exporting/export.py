@@ -26,7 +26,7 @@ from .export_options import Options, RangeChoice, checked_format
 from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
-from .records import Artifact, Calibration, Metadata
+from .records import Artifact, CalibrationRecord, Metadata
 from .refine import OFF, HeldOut, Refinement, split
 
 _SAMPLES = 32
@@ -162,7 +162,7 @@ def export(
             ranges = None
             if static and calibration is not None:
                 called_data = "random inputs" if random else calibration_source
-                ranges = Calibration(
+                ranges = CalibrationRecord(
                     source=called_data or "calibration data",
                     samples=len(calibration[0]),
                     random=random,

@@ -13,12 +13,12 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 from ..runtimes.samples import check_inputs, count_samples
-from .layer_types import LayerError, LayerReport
+from .layer_types import LayerError, QuantizationReport
 from .onnx_activations import OnnxValues
 from .tflite_activations import TfliteValues
 
 
-def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> LayerReport:
+def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> QuantizationReport:
     """Compare the output of every layer.
 
     Args:
@@ -50,7 +50,9 @@ def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> LayerR
         for name in common:
             sums[name].add(references[name], values[name])
     layers = tuple(_error(name, other, sums[name]) for name in common)
-    return LayerReport(samples=samples, layers=layers, unmatched=len(one.names) - len(common))
+    return QuantizationReport(
+        samples=samples, layers=layers, unmatched=len(one.names) - len(common)
+    )
 
 
 def _error(name: str, file: TfliteValues | OnnxValues, sums: _Sums) -> LayerError:

@@ -29,7 +29,7 @@ class LayerError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     signal: float
 
 
-class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All layers that both files have, in the order of the network.
 
     The errors add up on the way: a layer shows its own and those of the layers before it.

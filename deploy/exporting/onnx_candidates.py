@@ -12,7 +12,7 @@ import numpy as np
 
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array, at_once
-from dsconvert.converter.balancing import balanced
+from dsconvert.converter.balancing import equalized
 from dsconvert.formats.onnx.checking import session
 from dsconvert.formats.onnx.graph import OnnxGraph, key
 from dsconvert.formats.quantization import CalibrationMethod
@@ -82,14 +82,14 @@ class OnnxBuilder:
         """Write the same model in float32."""
         shutil.copyfile(self.source, path)
 
-    def balanced(self) -> tuple[OnnxBuilder, tuple[str, ...]] | None:
+    def equalized(self) -> tuple[OnnxBuilder, tuple[str, ...]] | None:
         """A builder of the model with equal ranges inside its pairs; None without pairs."""
         onnx = require("onnx", "onnx", "to write .onnx files")
         model = onnx.load_model(self.source)
-        new, notes = balanced(model, self.calibration)
+        new, notes = equalized(model, self.calibration)
         if new is model:
             return None
-        path = self.folder / f"balanced-{self.source.name}"
+        path = self.folder / f"equalized-{self.source.name}"
         onnx.save(new, path)
         return replace(self, source=path), notes
 

@@ -10,10 +10,10 @@ from dsconvert.base.fidelity import OutputFidelity
 from dsconvert.formats.quantization import CalibrationMethod, Format, Quantization, VerifiedOn
 
 from ..runtimes.tensor_info import TensorInfo
-from .layer_types import LayerReport
+from .layer_types import QuantizationReport
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the ranges of a file's activations come from.
 
     Attributes:
@@ -50,7 +50,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verified_on: VerifiedOn
     rejected: bool = False
     preprocessing: dict[str, Any] | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationRecord | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -92,8 +92,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verified_on: VerifiedOn
     samples: int
     preprocessing: dict[str, Any] | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationRecord | None = None
     labels: int = 0
     failures: tuple[str, ...] = ()
-    layers: LayerReport | None = None
+    layers: QuantizationReport | None = None
     notes: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
 from .layer_report import layer_report
-from .layer_types import LayerReport
+from .layer_types import QuantizationReport
 
 HELD_OUT = 0.2
 """The share of the calibration data that choose, and give no ranges."""
@@ -36,7 +36,7 @@ _TRIED = 24
 _GAIN_DB = 0.05
 """Less than that is no difference."""
 
-Gauge = Literal["auto", "on", "off"]
+Equalize = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Refinement:
     """What to try.
 
     Attributes:
-        gauge: Equal ranges inside pairs: where that helps, always, or never.
+        equalize: Equal ranges inside pairs: where that helps, always, or never.
         correct_biases: Whether to try corrected biases.
         keep_float: How many of the layers that lose most stay in float; "auto": as many as
             ``enough`` needs.
@@ -53,7 +53,7 @@ class Refinement:
         report: Whether to report on every layer.
     """
 
-    gauge: Gauge = "auto"
+    equalize: Equalize = "auto"
     correct_biases: bool = True
     keep_float: int | Literal["auto"] = 0
     enough: Callable[[Predictor], bool] | None = field(default=None, compare=False)
@@ -61,7 +61,7 @@ class Refinement:
     report: bool = False
 
 
-OFF = Refinement(gauge="off", correct_biases=False)
+OFF = Refinement(equalize="off", correct_biases=False)
 """Nothing but the int8 file as it comes."""
 
 
@@ -76,11 +76,11 @@ class Refined:
     """
 
     notes: tuple[str, ...]
-    layers: LayerReport | None = None
+    layers: QuantizationReport | None = None
     method: CalibrationMethod = "minmax"
 
 
-class Builder(Protocol):
+class CandidateBuilder(Protocol):
     """Makes the int8 file of one model, and what is compared with it."""
 
     @property
@@ -92,15 +92,15 @@ class Builder(Protocol):
         """How activations get their ranges."""
 
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
-        """Write the int8 file; ``in_float`` names layers as a `LayerReport` does."""
+        """Write the int8 file; ``in_float`` names layers as a `QuantizationReport` does."""
 
     def write_float(self, path: Path) -> None:
         """Write the same model in float32."""
 
-    def balanced(self) -> tuple[Builder, tuple[str, ...]] | None:
+    def equalized(self) -> tuple[CandidateBuilder, tuple[str, ...]] | None:
         """A builder of the model with equal ranges inside its pairs; None without pairs."""
 
-    def otherwise(self) -> Builder | None:
+    def otherwise(self) -> CandidateBuilder | None:
         """A builder whose activations get their ranges in another way; None for no other."""
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
@@ -152,7 +152,7 @@ def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array,
     return tuple(a[:kept] for a in calibration), tuple(a[kept:] for a in calibration)
 
 
-def refine(builder: Builder, path: Path, held_out: HeldOut, wish: Refinement) -> Refined:
+def refine(builder: CandidateBuilder, path: Path, held_out: HeldOut, wish: Refinement) -> Refined:
     """Write the best int8 file that was found.
 
     Args:
@@ -171,7 +171,7 @@ def refine(builder: Builder, path: Path, held_out: HeldOut, wish: Refinement) ->
 class _Made(NamedTuple):
     """A file, who made it, what it is worth, and what its user should know."""
 
-    builder: Builder
+    builder: CandidateBuilder
     path: Path
     sqnr: float
     notes: tuple[str, ...] = ()
@@ -179,7 +179,7 @@ class _Made(NamedTuple):
 
 @dataclass
 class _Search:
-    builder: Builder
+    builder: CandidateBuilder
     folder: Path
     held_out: HeldOut
     wish: Refinement
@@ -207,7 +207,7 @@ class _Search:
         self.made += 1
         return self.folder / f"file{self.made}{self.builder.suffix}"
 
-    def _write(self, builder: Builder, in_float: Sequence[str] = ()) -> tuple[Path, float]:
+    def _write(self, builder: CandidateBuilder, in_float: Sequence[str] = ()) -> tuple[Path, float]:
         path = self._new()
         said = builder.write(path, in_float)
         self.notes += [text for text in said if text not in self.notes]
@@ -215,10 +215,10 @@ class _Search:
 
     def _started(self) -> tuple[Path, float]:
         """The file with the better kind of ranges, each with equal ones inside pairs or not."""
-        chosen = self._gauged(self.builder)
+        chosen = self._equalized(self.builder)
         other = self.builder.otherwise()
         if other is not None:
-            second = self._gauged(other)
+            second = self._equalized(other)
             kept = second.sqnr > chosen.sqnr + _GAIN_DB
             self.notes.append(
                 f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR "
@@ -229,19 +229,20 @@ class _Search:
         self.notes += [note for note in chosen.notes if note not in self.notes]
         return chosen.path, chosen.sqnr
 
-    def _gauged(self, builder: Builder) -> _Made:
+    def _equalized(self, builder: CandidateBuilder) -> _Made:
         """The file with or without equal ranges inside the pairs."""
-        found = None if self.wish.gauge == "off" else builder.balanced()
+        found = None if self.wish.equalize == "off" else builder.equalized()
         if found is None:
             return _Made(builder, *self._write(builder))
-        balanced, said = found
-        after = _Made(balanced, *self._write(balanced), said)
-        if self.wish.gauge == "on":
+        equalized, said = found
+        after = _Made(equalized, *self._write(equalized), said)
+        if self.wish.equalize == "on":
             return after
         before = _Made(builder, *self._write(builder))
         kept = after.sqnr > before.sqnr + _GAIN_DB
         told = (
-            f"gauge {'kept' if kept else 'not kept'}: SQNR {before.sqnr:.1f} dB without, "
+            f"cross-layer equalization {'kept' if kept else 'not kept'}: SQNR "
+            f"{before.sqnr:.1f} dB without, "
             f"{after.sqnr:.1f} dB with it"
         )
         return (after if kept else before)._replace(notes=(*said, told))
@@ -289,7 +290,7 @@ class _Search:
         self._told(worst[:count], sqnr, tried[count][1])
         return tried[count][0]
 
-    def _worst(self, report: LayerReport, sqnr: float) -> list[str]:
+    def _worst(self, report: QuantizationReport, sqnr: float) -> list[str]:
         """Names of layers, first those that do the outputs most good when in float.
 
         A layer of low SQNR may only hand on what it was given: leaving that one in float does

@@ -14,7 +14,7 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
-from dsconvert.converter.balancing import balanced
+from dsconvert.converter.balancing import equalized
 from dsconvert.formats.quantization import CalibrationMethod, Quantization
 from dsconvert.formats.tflite.pack import with_own_buffers
 
@@ -70,10 +70,10 @@ class TfliteBuilder:
         flex = {"allow_flex": True} if self.allow_flex else {}
         return tflite.convert(self.source, path, quantize, self.calibration, **flex)
 
-    def balanced(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
+    def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
         """A builder of the model with equal ranges inside its pairs; None without pairs."""
         try:
-            new, notes = balanced(self.source.model, self.calibration)
+            new, notes = equalized(self.source.model, self.calibration)
         except InputError:  # no graph of stock layers: nothing to balance
             return None
         if new is self.source.model:

@@ -10,7 +10,7 @@ from dsconvert.base.files import sha256
 
 from ..devices.accelerators import NPUS
 from ..devices.vela import estimate as ask_vela
-from .model_stats import facts_of
+from .model_stats import model_stats
 from .records import Estimate, Measurement
 from .tflm_arena import Arena, arena_of
 
@@ -114,7 +114,7 @@ def _mcu(path: Path, arena: Arena) -> tuple[Estimate, list[str]]:
 def _measurement(
     path: Path, device: str, arena: Arena, estimate: Estimate, notes: Sequence[str]
 ) -> Measurement:
-    facts = facts_of(path, arena.input_shapes)
+    facts = model_stats(path, arena.input_shapes)
     first = arena.input_shapes[0] if arena.input_shapes else ()
     return Measurement(
         path=str(path),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dsconvert.base.predictor import Shape
-from dsconvert.formats.stats import Facts
+from dsconvert.formats.stats import ModelStats
 
 
-def facts_of(path: Path, shapes: Sequence[Shape]) -> Facts:
+def model_stats(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file.
 
     Args:
@@ -30,4 +30,4 @@ def facts_of(path: Path, shapes: Sequence[Shape]) -> Facts:
     except Exception as error:  # what the parsers raise shares no base class
         lines = str(error).strip().splitlines()
         reason = f"unavailable: {lines[0][:200] if lines else type(error).__name__}"
-        return Facts((), reason, reason, reason)
+        return ModelStats((), reason, reason, reason)

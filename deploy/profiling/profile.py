@@ -15,7 +15,7 @@ from dsconvert.base.image_layout import arrange, choose
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
-from ..devices.device import Case, Job, Report, Timed
+from ..devices.device import Case, Job, Report, TimedFile
 from ..devices.host import check_cpus
 from ..devices.open_device import is_estimated, open_device
 from ..devices.records import OperatorTime, Startup
@@ -26,7 +26,7 @@ from ..runtimes.samples import check_inputs, random_inputs
 from ..verification.device_outputs import not_finite, wrong_answer
 from .latency import compare, summarize
 from .machine_warnings import doubts
-from .model_stats import facts_of
+from .model_stats import model_stats
 from .operator_matching import matched
 from .records import Measurement
 
@@ -37,7 +37,7 @@ Inputs = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays by input name, or in the order of the inputs, or the one array of the one input."""
 
 
-class Opened(NamedTuple):
+class ProfiledFile(NamedTuple):
     """A file that this machine can run.
 
     Attributes:
@@ -85,7 +85,7 @@ def profile(
             file's format needs.
         threads: For each runtime.
         cpus: The cores to run on, by number; none for all.
-        runs: Timed invocations per file, at least.
+        runs: TimedFile invocations per file, at least.
         warmup: Untimed invocations before all rounds.
         min_seconds: Time per file that the rounds should last at least, up to 5,000 runs.
         per_op: Whether to time the operators of each file too, in runs of their own.
@@ -147,7 +147,9 @@ def profile(
     return found
 
 
-def _records(opened: Sequence[Opened], report: Report, job: Job, random: bool) -> list[Measurement]:
+def _records(
+    opened: Sequence[ProfiledFile], report: Report, job: Job, random: bool
+) -> list[Measurement]:
     """One device's records, compared with the first of them."""
     said = doubts(report.info, report.before, report.after, job.threads, len(job.cpus))
     notes = [*said, *report.notes]
@@ -231,7 +233,9 @@ def _estimated(
     return estimate_measurements(files, device)
 
 
-def _open(path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: bool) -> Opened:
+def _open(
+    path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: bool
+) -> ProfiledFile:
     """Load a file to see that it can be, what it takes and, for another device, what it gives."""
     runtime = open_runtime(path, threads=threads)
     arrays = _inputs_for(runtime, inputs, seed)
@@ -239,12 +243,12 @@ def _open(path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: b
     case = Case(path, name, arrays, runtime.inputs, runtime.outputs)
     prepared = runtime.prepare(arrays)  # whether they fit
     if on_host:
-        return Opened(case, None)
+        return ProfiledFile(case, None)
     try:
         prepared.run()
     except Exception:  # it may run there all the same, and is not compared
-        return Opened(case, None)
-    return Opened(case, prepared.read())
+        return ProfiledFile(case, None)
+    return ProfiledFile(case, prepared.read())
 
 
 def _inputs_for(runtime: Runtime, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
@@ -287,7 +291,7 @@ def _batch(arrays: Sequence[Array]) -> int:
 
 
 def _measurement(
-    opened: Opened, timed: Timed, report: Report, job: Job, notes: Sequence[str]
+    opened: ProfiledFile, timed: TimedFile, report: Report, job: Job, notes: Sequence[str]
 ) -> Measurement:
     """The record of one file, not yet compared."""
     case, info = opened.case, report.info
@@ -297,7 +301,7 @@ def _measurement(
         remarks.append(f"load time and memory are unavailable: {timed.startup}")
     elif not info.emulated:
         startup = timed.startup
-    facts = facts_of(case.path, [array.shape for array in case.inputs])
+    facts = model_stats(case.path, [array.shape for array in case.inputs])
     batch = _batch(case.inputs)
     latency = None if failure else summarize(timed.samples_ms, batch)
     operators: tuple[OperatorTime, ...] | str = timed.operators
@@ -334,7 +338,7 @@ def _measurement(
 
 
 def _verdict(
-    opened: Opened, timed: Timed, *, on_host: bool, emulated: bool
+    opened: ProfiledFile, timed: TimedFile, *, on_host: bool, emulated: bool
 ) -> tuple[str, list[str]]:
     """Why there is no latency, or an empty string, and what else to say."""
     if timed.failure:

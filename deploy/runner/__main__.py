@@ -25,7 +25,7 @@ from typing import TextIO
 from . import engines, machine
 from .child import HungUp, Stopped
 from .emulation import is_emulated
-from .job import Refused, read_job
+from .job import RunnerRefused, read_job
 from .measuring import measure
 
 HUNG_UP, FULL, REFUSED, STOPPED = 3, 4, 5, 6
@@ -61,7 +61,7 @@ def run(folder: Path, attached: bool) -> int:
         return HUNG_UP
     except (Stopped, KeyboardInterrupt):
         return STOPPED
-    except Refused as refused:
+    except RunnerRefused as refused:
         _say(str(refused), sys.stderr)
         return REFUSED
     except OSError as error:

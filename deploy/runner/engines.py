@@ -43,7 +43,7 @@ class Engine(NamedTuple):
     read: Callable[[], list[Array]]
 
 
-class Opened(NamedTuple):
+class LoadedFile(NamedTuple):
     """A loaded file.
 
     Attributes:
@@ -78,7 +78,7 @@ def load(runtime: str) -> Any:
     return import_module(found[0])
 
 
-def open_file(runtime: str, path: str, threads: int, profile: str = "") -> Opened:
+def open_file(runtime: str, path: str, threads: int, profile: str = "") -> LoadedFile:
     """Load a file.
 
     Args:
@@ -112,7 +112,7 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _litert(litert: Any, path: str, threads: int) -> Opened:
+def _litert(litert: Any, path: str, threads: int) -> LoadedFile:
     interpreter = litert.Interpreter(model_path=path, num_threads=threads)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     fixed = all(-1 not in details.get("shape_signature", ()) for details in inputs)
@@ -130,10 +130,10 @@ def _litert(litert: Any, path: str, threads: int) -> Opened:
         indices = [details["index"] for details in outputs]
         return Engine(interpreter.invoke, lambda: [interpreter.get_tensor(i) for i in indices])
 
-    return Opened(prepare, str)
+    return LoadedFile(prepare, str)
 
 
-def _ort(ort: Any, path: str, threads: int, profile: str) -> Opened:
+def _ort(ort: Any, path: str, threads: int, profile: str) -> LoadedFile:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -155,4 +155,4 @@ def _ort(ort: Any, path: str, threads: int, profile: str) -> Opened:
             binding.bind_output(value.name)
         return Engine(partial(session.run_with_iobinding, binding), binding.copy_outputs_to_cpu)
 
-    return Opened(prepare, session.end_profiling)
+    return LoadedFile(prepare, session.end_profiling)

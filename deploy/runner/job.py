@@ -8,7 +8,7 @@
     report.json   {"schema", "done", "before", "after", "groups": [[record]]}
 
 All paths are relative to the folder. The files of a group take turns; groups come one after the
-other. The record of a file has the fields of a `dsconvert.deploy.devices.device.Timed` that are
+other. The record of a file has the fields of a `dsconvert.deploy.devices.device.TimedFile` that are
 known already, and ``outputs`` says whether they have been written.
 """
 
@@ -39,7 +39,7 @@ class File(NamedTuple):
     outputs: Path
 
 
-class Job(NamedTuple):
+class RunnerJob(NamedTuple):
     """A job as it lies in a folder; see `dsconvert.deploy.devices.device.Job`.
 
     Attributes:
@@ -61,20 +61,20 @@ class Job(NamedTuple):
     startup: bool
 
 
-class Refused(Exception):
+class RunnerRefused(Exception):
     """The job cannot be done at all; its text says why."""
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> RunnerJob:
     """The job in a folder.
 
     Raises:
-        Refused: If it is of another version.
+        RunnerRefused: If it is of another version.
         OSError: If it is not there.
     """
     said = json.loads((folder / "job.json").read_text())
     if said["schema"] != JOB:
-        raise Refused(f"the job is a {said['schema']}, this is for {JOB}")
+        raise RunnerRefused(f"the job is a {said['schema']}, this is for {JOB}")
     groups = [
         [
             File(
@@ -88,18 +88,18 @@ def read_job(folder: Path) -> Job:
         ]
         for group in said["groups"]
     ]
-    fields = {name: said[name] for name in Job._fields if name not in ("folder", "groups")}
-    return Job(folder=folder, groups=groups, **fields)
+    fields = {name: said[name] for name in RunnerJob._fields if name not in ("folder", "groups")}
+    return RunnerJob(folder=folder, groups=groups, **fields)
 
 
-class Report:
+class RunnerReport:
     """The report of a job, written anew whenever something has been found.
 
     Attributes:
         records: One per file, in the job's groups.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RunnerJob) -> None:
         self._path = job.folder / "report.json"
         self._state: dict[str, Any] = {"schema": REPORT, "done": False, "before": {}, "after": {}}
         self.records: list[list[dict[str, Any]]] = [[{} for _ in group] for group in job.groups]

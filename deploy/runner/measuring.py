@@ -12,7 +12,7 @@ from typing import Any
 
 from . import engines, litert_profiler, machine
 from .child import Send, in_child
-from .job import File, Job, Refused, Report
+from .job import File, RunnerJob, RunnerRefused, RunnerReport
 from .operators import OperatorMedian, parse_ort_profile
 from .timing import time_in_rounds
 
@@ -23,7 +23,7 @@ Record = dict[str, Any]
 Step = Callable[[], None]
 
 
-def measure(job: Job, attached: bool, step: Step) -> None:
+def measure(job: RunnerJob, attached: bool, step: Step) -> None:
     """Do a job, and write its report whenever something is known.
 
     Args:
@@ -32,13 +32,13 @@ def measure(job: Job, attached: bool, step: Step) -> None:
         step: Is called when a file has been loaded alone, and when the runs of a file are done.
 
     Raises:
-        Refused: If it cannot be done at all.
+        RunnerRefused: If it cannot be done at all.
         HungUp: If standard input has ended.
         Stopped: If a line came from there.
         OSError: If the report cannot be written.
     """
     _pin(job.cpus)
-    report = Report(job)
+    report = RunnerReport(job)
     report.say(before=machine.state(job.cpus))
     log = job.folder / "log.txt"
 
@@ -67,10 +67,10 @@ def _pin(cpus: Sequence[int]) -> None:
         return
     usable = machine.usable_cpus()
     if not usable:
-        raise Refused("this system does not let a process choose its cores")
+        raise RunnerRefused("this system does not let a process choose its cores")
     absent = [str(cpu) for cpu in cpus if cpu not in usable]
     if absent:
-        raise Refused(f"there is no core {', '.join(absent)}; there are {_text(usable)}")
+        raise RunnerRefused(f"there is no core {', '.join(absent)}; there are {_text(usable)}")
     os.sched_setaffinity(0, cpus)
 
 
@@ -78,7 +78,7 @@ def _text(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _record_start(run: Any, file: File, job: Job, record: Record) -> None:
+def _record_start(run: Any, file: File, job: RunnerJob, record: Record) -> None:
     """Load and run a file once; if that kills the process, the file is left out of the rounds."""
     for message in run(lambda send: send(_started(file, job))):
         if "died" in message:
@@ -87,7 +87,7 @@ def _record_start(run: Any, file: File, job: Job, record: Record) -> None:
             record.update(message)
 
 
-def _started(file: File, job: Job) -> Record:
+def _started(file: File, job: RunnerJob) -> Record:
     """What a fresh process finds; that an error is one, the rounds will say too."""
     try:
         engines.load(file.runtime)
@@ -119,7 +119,7 @@ def _record_rounds(
     run: Any,
     files: Sequence[File],
     records: Sequence[Record],
-    job: Job,
+    job: RunnerJob,
     seconds: float,
     together: bool = True,
 ) -> None:
@@ -149,7 +149,7 @@ def _record_rounds(
 
 
 def _find_killers(
-    run: Any, files: Sequence[File], records: Sequence[Record], left: Iterable[int], job: Job
+    run: Any, files: Sequence[File], records: Sequence[Record], left: Iterable[int], job: RunnerJob
 ) -> None:
     """Run each file alone, so that those that cannot be timed are known; keep no times."""
     for i in left:
@@ -160,14 +160,14 @@ def _find_killers(
 
 
 def _rounds(
-    send: Send, files: Sequence[File], left: Sequence[int], job: Job, seconds: float
+    send: Send, files: Sequence[File], left: Sequence[int], job: RunnerJob, seconds: float
 ) -> None:
     """In the child: load and warm up each file, time them in turns, keep their outputs.
 
     ``{"at": i}`` says which file it is busy with, None which are all of them.
     """
-    ready: list[tuple[int, engines.Opened, engines.Engine]] = []  # what is opened owns what runs
-    for i in left:
+    ready: list[tuple[int, engines.LoadedFile, engines.Engine]] = []
+    for i in left:  # what is opened owns what runs
         send({"at": i})
         file = files[i]
         send({"file": i, **_runtime_of(file.runtime)})
@@ -208,13 +208,13 @@ def _answered(engine: engines.Engine, file: File) -> Record:
     return {"outputs": True}
 
 
-def _record_operators(run: Any, file: File, job: Job, record: Record) -> None:
+def _record_operators(run: Any, file: File, job: RunnerJob, record: Record) -> None:
     """Time the operators in runs of their own; LiteRT's way is one that may crash."""
     for message in run(lambda send: send(_operators(file, job))):
         record["operators"] = message.get("operators", message.get("died"))
 
 
-def _operators(file: File, job: Job) -> Record:
+def _operators(file: File, job: RunnerJob) -> Record:
     """In the child: the time of each operator, or why there is none."""
     times = _litert_operators if file.runtime == "litert" else _ort_operators
     try:
@@ -225,12 +225,12 @@ def _operators(file: File, job: Job) -> Record:
     return {"operators": [{**one._asdict(), "share": one.p50_ms / total} for one in found]}
 
 
-def _litert_operators(file: File, job: Job, runs: int) -> list[OperatorMedian]:
+def _litert_operators(file: File, job: RunnerJob, runs: int) -> list[OperatorMedian]:
     inputs = dict(zip(file.names, _read(file.inputs)))
     return litert_profiler.measure(str(file.path), inputs, job.threads, runs)
 
 
-def _ort_operators(file: File, job: Job, runs: int) -> list[OperatorMedian]:
+def _ort_operators(file: File, job: RunnerJob, runs: int) -> list[OperatorMedian]:
     prefix = f"{file.path.parent}.operators"
     opened = engines.open_file(file.runtime, str(file.path), job.threads, prefix)
     engine = opened.prepare(_read(file.inputs))

@@ -157,7 +157,7 @@ def compare_outputs(
     )
 
 
-def harm(references: Sequence[Array], others: Sequence[Array]) -> float:
+def output_error(references: Sequence[Array], others: Sequence[Array]) -> float:
     """One number to choose by: how far the outputs moved, smaller is better.
 
     The sum over outputs of the mean KL for class distributions and of the squared relative error

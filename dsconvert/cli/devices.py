@@ -10,7 +10,7 @@ from . import options, terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dsconvert.deploy.devices.listing import Listed, Listing
+    from dsconvert.deploy.devices.listing import ListedDevice, Listing
 
 
 def show(console: Console, result: Listing) -> None:
@@ -40,11 +40,11 @@ def show(console: Console, result: Listing) -> None:
         console.print(f"Note: {note}")
 
 
-def _said(one: Listed) -> str:
+def _said(one: ListedDevice) -> str:
     return one.method or f"unavailable: {one.reason}. {one.hint}"
 
 
-def _cells(one: Listed) -> list[str]:
+def _cells(one: ListedDevice) -> list[str]:
     """What a device that answered says of itself."""
     info, state = one.info, one.state
     assert info is not None, "only such devices are asked for"
@@ -67,7 +67,7 @@ def _cells(one: Listed) -> list[str]:
     ]
 
 
-def _slow(one: Listed) -> bool:
+def _slow(one: ListedDevice) -> bool:
     return bool(one.state and one.state.throttled)
 
 

@@ -190,7 +190,7 @@ def export(
             }
         )
     source = (
-        onnx_round_trip.Drawn(**vars(model_files.open_model(model, trust, custom_objects)))
+        onnx_round_trip.ConvertedModel(**vars(model_files.open_model(model, trust, custom_objects)))
         if native
         else onnx_round_trip.open_as_keras(
             model, trust, custom_objects, seed, progress=terminal.progress
@@ -234,7 +234,7 @@ def export(
 
 
 def _calibration(
-    source: model_files.Opened,
+    source: model_files.ModelFile,
     calibration: str | None,
     samples: int,
     seed: int,
@@ -261,7 +261,7 @@ def _calibration(
 
 
 def _verification(
-    source: model_files.Opened,
+    source: model_files.ModelFile,
     calibration: str | None,
     verification: str | None,
     seed: int,
@@ -377,7 +377,7 @@ def _check_like_options(given: dict[str, bool]) -> None:
 
 
 def _export_like(
-    source: model_files.Opened,
+    source: model_files.ModelFile,
     output: Path,
     like: Path,
     data: Sequence[Array] | None,
@@ -385,7 +385,7 @@ def _export_like(
     overwrite: bool,
 ) -> Artifact:
     """The graph of an .onnx file with the weights of the Keras model that was imported from it."""
-    original = onnx_round_trip.draw(
+    original = onnx_round_trip.convert(
         model_files.open_model(like, False, None), seed, progress=terminal.progress
     )
     return onnx_round_trip.write_onnx(

@@ -23,20 +23,22 @@ def show(console: Console, result: FinetuneResult) -> None:
     """One line per epoch, then the file."""
     from rich.table import Table
 
-    table = Table("epoch", "loss", "harm", "output", "agreement", "SQNR", "time", box=None)
+    table = Table("epoch", "loss", "output error", "output", "agreement", "SQNR", "time", box=None)
     for epoch in result.history:
         first = epoch.fidelity[0]
         table.add_row(
             f"{epoch.epoch}{' (kept)' if epoch.epoch == result.best_epoch else ''}",
             formatting.short(epoch.loss),
-            formatting.short(epoch.harm),
+            formatting.short(epoch.output_error),
             first.name,
             formatting.percent(first.top1_agreement),
             "–" if first.sqnr_db is None else f"{first.sqnr_db:.1f} dB",
             f"{epoch.seconds:.1f} s",
         )
     console.print(table)
-    console.print("harm: KL in nats, or squared relative error, to the teacher on held-out images")
+    console.print(
+        "output error: KL in nats, or squared relative error, to the teacher on held-out images"
+    )
     for note in result.notes:
         console.print(f"note: {note}")
     console.print(f"{result.output}: {formatting.kib(result.size_bytes)}, SHA-256 {result.sha256}")
@@ -166,7 +168,9 @@ def finetune(
     )
 
 
-def _named(history: tuple[Epoch, ...], teacher: onnx_round_trip.Drawn) -> tuple[Epoch, ...]:
+def _named(
+    history: tuple[Epoch, ...], teacher: onnx_round_trip.ConvertedModel
+) -> tuple[Epoch, ...]:
     """The history with the outputs called as in the teacher's file."""
     import msgspec
 

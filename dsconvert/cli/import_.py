@@ -82,7 +82,7 @@ def import_(
             preprocessing=prepared,
         )
         inputs, prepared = images.inputs, images.preprocessing
-    drawn = onnx_round_trip.draw(opened, seed, inputs, tell=False, progress=terminal.progress)
+    drawn = onnx_round_trip.convert(opened, seed, inputs, tell=False, progress=terminal.progress)
     fidelity, samples, notes = _compared(drawn, inputs, seed)
     size, digest = model_files.save_keras(drawn.model, output, overwrite, False, None)
     imported = drawn.imported
@@ -106,7 +106,7 @@ def import_(
 
 
 def _compared(
-    drawn: onnx_round_trip.Drawn, inputs: Sequence[Array] | None, seed: int
+    drawn: onnx_round_trip.ConvertedModel, inputs: Sequence[Array] | None, seed: int
 ) -> tuple[tuple[OutputFidelity, ...], int, tuple[str, ...]]:
     """The figures, on how many samples, and what is to be said of them."""
     from dsconvert.base.errors import InputError

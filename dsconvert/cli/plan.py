@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsconvert.base.messages import note
-from dsconvert.workflows.results import Dropped, PlanResult, Timed
+from dsconvert.workflows.results import AccuracySearch, NetworkTimes, PlanResult
 
 from . import formatting, options, plan_options, terminal
 
@@ -29,7 +29,7 @@ def show(console: Console, result: PlanResult) -> None:
 
     plan = result.plan
     table = Table("layer", "becomes", box=None, pad_edge=False)
-    for title in ("harm", "data error", plan.unit or "cost"):
+    for title in ("output error", "data error", plan.unit or "cost"):
         table.add_column(title, justify="right")
     for layer in plan.layers:
         cost = _cost(layer.cost_before, layer.cost_after)
@@ -42,7 +42,7 @@ def show(console: Console, result: PlanResult) -> None:
         table.add_row(
             layer.name,
             f"{choice.pairs} × {choice.order}{lowered}",
-            f"{effect.harm:.3g}" if effect else "",
+            f"{effect.output_error:.3g}" if effect else "",
             formatting.percent(effect.data_error) if effect else "",
             cost,
         )
@@ -91,10 +91,11 @@ def _summary(plan: Plan, before: Totals, after: Totals) -> str:
     parts.append(f"parameters {before.params:,} → {after.params:,}")
     if before.cost is not None:
         parts.append(f"{before.cost:.4g} → {after.cost:.4g} {plan.unit} predicted")
-    return f"{len(plan.chosen)} of {len(plan.layers)}: {', '.join(parts)}, harm {after.harm:.3g}"
+    parts.append(f"output error {after.output_error:.3g}")
+    return f"{len(plan.chosen)} of {len(plan.layers)}: {', '.join(parts)}"
 
 
-def _timing(timed: Timed) -> str:
+def _timing(timed: NetworkTimes) -> str:
     ratio = f"{timed.ratio_low:.2f} to {timed.ratio_high:.2f} of it"
     return (
         f"measured: {timed.before:.4g} → {timed.after:.4g} {timed.unit} ({ratio}); the prediction "
@@ -138,8 +139,8 @@ def plan(
     """Choose what to rewrite by measured time, and write the choice down as a plan.
 
     Each convolution of MODEL and what may replace it are timed on the target, and tried out on
-    the calibration images; the least harm within the targets is chosen. What does not get faster
-    stays. Without a target: what is really faster, at the knee of the curve.
+    the calibration images; the least output error within the targets is chosen. What does not get
+    faster stays. Without a target: what is really faster, at the knee of the curve.
     """
     from dsconvert.base.errors import GateFailed
 
@@ -154,14 +155,14 @@ def plan(
         "std": std,
         "channels_first": channels_first,
     }
-    with plan_options.desk(model, goals, seed=seed, prepare=prepare, **rest) as desk:
+    with plan_options.plan_session(model, goals, seed=seed, prepare=prepare, **rest) as session:
         dropped = None
         if allowed is None:
-            chosen = desk.prospect.plan(goals)
+            chosen = session.search_space.plan(goals)
         else:
-            images = plan_options.labelled(desk, data or "", seed, prepare)
-            chosen, dropped = _search(desk, goals, images, allowed)
-        timed = _time(desk, chosen)
+            images = plan_options.labelled(session, data or "", seed, prepare)
+            chosen, dropped = _search(session, goals, images, allowed)
+        timed = _time(session, chosen)
         plan_options.write_json(chosen, output, overwrite)
         result = PlanResult(
             model=str(model),
@@ -170,7 +171,7 @@ def plan(
             plan=chosen,
             timed=timed,
             dropped=dropped,
-            preprocessing=desk.data.preprocessing,
+            preprocessing=session.data.preprocessing,
         )
     if dropped is not None and dropped.lost > dropped.allowed:
         raise GateFailed(
@@ -202,23 +203,23 @@ def _allowed(max_drop: str | None, data: str | None, labels: bool) -> float | No
 
 
 def _search(
-    desk: plan_options.Desk, goals: Any, images: Data, allowed: float
-) -> tuple[Plan, Dropped]:
+    session: plan_options.PlanSession, goals: Any, images: Data, allowed: float
+) -> tuple[Plan, AccuracySearch]:
     """The cheapest plan that keeps the goals and loses no more accuracy than is allowed."""
     from dsconvert.converter.core.planning.accuracy_search import cheapest_within
 
-    plans: Sequence[Plan] = desk.prospect.sweep(_STEPS, goals)
-    original = plan_options.top1(desk.opened.model, desk.opened, images)
+    plans: Sequence[Plan] = session.search_space.sweep(_STEPS, goals)
+    original = plan_options.top1(session.opened.model, session.opened, images)
 
     def drop(plan: Plan) -> float:
-        rewritten = desk.rewrite(plan).model if plan.chosen else desk.opened.model
+        rewritten = session.rewrite(plan).model if plan.chosen else session.opened.model
         # Rounded: a point of 1 % must not fail by 1e-17.
-        lost = round(original - plan_options.top1(rewritten, desk.opened, images), 9)
+        lost = round(original - plan_options.top1(rewritten, session.opened, images), 9)
         note(f"{', '.join(plan.goal)}: lost {100 * lost:.2f} points")
         return lost
 
     found = cheapest_within(plans, drop, allowed)
-    return found.plan, Dropped(
+    return found.plan, AccuracySearch(
         allowed=allowed,
         lost=found.drop,
         original=original,
@@ -226,22 +227,22 @@ def _search(
     )
 
 
-def _time(desk: plan_options.Desk, plan: Plan) -> Timed | None:
+def _time(session: plan_options.PlanSession, plan: Plan) -> NetworkTimes | None:
     """Build both networks for the target and let them take turns; weights do not matter."""
-    workshop, original = desk.workshop, desk.original
-    if workshop is None or original is None or plan.after is None or not plan.chosen:
+    target_files, original = session.target_files, session.original
+    if target_files is None or original is None or plan.after is None or not plan.chosen:
         return None
-    rewritten = workshop.build(desk.rewrite(plan, fitted=False).model, "rewritten")
+    rewritten = target_files.build(session.rewrite(plan, fitted=False).model, "rewritten")
     low = high = None
-    if not workshop.target.estimated:
-        first, second = workshop.profile(original, rewritten)
+    if not target_files.target.estimated:
+        first, second = target_files.profile(original, rewritten)
         before, after = first.latency.p50_ms, second.latency.p50_ms
         low, high = second.comparison.low, second.comparison.high
     else:
-        before, after = workshop.cost(original, rewritten)
+        before, after = target_files.cost(original, rewritten)
     # The original was timed again just now, so the prediction starts from this time.
     predicted = (plan.after.cost or 0.0) - ((plan.before and plan.before.cost) or 0.0) + before
-    return Timed(
+    return NetworkTimes(
         unit=plan.unit,
         before=before,
         after=after,

@@ -1,4 +1,4 @@
-"""What `plan` and `sweep` share: their options, and the prospect that plans are chosen from."""
+"""What `plan` and `sweep` share: their options, and the search_space that plans are chosen from."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dsconvert.workflows import data_for, model_files
 from . import options, terminal
 
 if TYPE_CHECKING:
-    from dsconvert.converter.core.planning.search_space import Goals, Prospect
+    from dsconvert.converter.core.planning.search_space import Goals, SearchSpace
     from dsconvert.converter.core.types import Plan
     from dsconvert.converter.rewrite import Rewritten
     from dsconvert.models.data.datasets import Data
-    from dsconvert.workflows.target_files import Workshop
+    from dsconvert.workflows.target_files import TargetFiles
 
 target = options.stack(
     click.option(
@@ -44,12 +44,17 @@ goals = options.stack(
     click.option("--target-params", metavar="LIMIT", help="0.3x of the original, or 50k."),
     click.option("--target-size", metavar="LIMIT", help="Of the weights: 0.3x, or 200KB."),
     click.option(
-        "--max-error", type=float, metavar="HARM", help="The most harm, summed over the layers."
+        "--max-error",
+        type=float,
+        metavar="HARM",
+        help="The most output error, summed over the layers.",
     ),
 )
 
 search = options.stack(
-    click.option("--calibration", metavar="DATA", help="Unlabelled images to measure harm on."),
+    click.option(
+        "--calibration", metavar="DATA", help="Unlabelled images to measure output error on."
+    ),
     click.option("--samples", type=click.IntRange(1), default=1000, show_default=True),
     click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T"),
     click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change."),
@@ -78,8 +83,8 @@ def as_goals(
 
     if max_error is not None and not 0 <= max_error < math.inf:
         raise InputError(
-            f"--max-error {max_error:g} is no harm.",
-            "Give a number from 0 on; dsconvert sweep shows what harm buys.",
+            f"--max-error {max_error:g} is no output error.",
+            "Give a number from 0 on; dsconvert sweep shows what output error buys.",
         )
 
     def limit(text: str | None, resource: str) -> Any:
@@ -95,24 +100,24 @@ def as_goals(
 
 
 @dataclass(frozen=True)
-class Desk:
+class PlanSession:
     """A model with its data and its target, ready to be planned for.
 
     Attributes:
         opened: The model.
         data: The calibration images.
-        settings: `prospect`'s and `rewrite`'s: memory, seed.
+        settings: `search_space`'s and `rewrite`'s: memory, seed.
         workshop: Makes files for the target; None to plan without measuring.
         original: The original's file for the target.
-        prospect: What plans are chosen from.
+        search_space: What plans are chosen from.
     """
 
-    opened: model_files.Opened
+    opened: model_files.ModelFile
     data: Data
     settings: dict[str, Any]
-    workshop: Workshop | None
+    target_files: TargetFiles | None
     original: Path | None
-    prospect: Prospect
+    search_space: SearchSpace
 
     def rewrite(self, plan: Plan, *, fitted: bool = True) -> Rewritten:
         """The network rewritten by a plan, fitted to the data or, only to be timed, not."""
@@ -129,7 +134,7 @@ class Desk:
 
 
 @contextmanager
-def desk(
+def plan_session(
     model: Path,
     goals: Goals | None,
     *,
@@ -147,7 +152,7 @@ def desk(
     trust: bool,
     custom_objects: str | None,
     prepare: dict[str, Any],
-) -> Iterator[Desk]:
+) -> Iterator[PlanSession]:
     """Open the model, measure its blocks where that is wanted, and try its choices.
 
     Nothing is measured if there are goals, none of them is latency, and no target was named.
@@ -182,20 +187,20 @@ def desk(
     as_inputs(data.inputs, opened.input_shapes)  # refused before anything is measured
     settings: dict[str, Any] = {"memory": memory, "seed": seed}
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
-        workshop, original, costs, whole = None, None, None, None
+        target_files, original, costs, whole = None, None, None, None
         if chosen is not None:
             from dsconvert.deploy.costs import measured_costs
-            from dsconvert.workflows.target_files import Workshop
+            from dsconvert.workflows.target_files import TargetFiles
 
-            workshop = Workshop(
+            target_files = TargetFiles(
                 chosen, opened.kind, opened.folder, data.inputs, Path(folder), terminal.progress
             )
-            original = workshop.build(opened.model, "original")
+            original = target_files.build(opened.model, "original")
             costs = measured_costs(chosen, progress=terminal.progress)
-            (whole,) = workshop.cost(original)
-        from dsconvert.converter.plan import prospect
+            (whole,) = target_files.cost(original)
+        from dsconvert.converter.plan import search_space
 
-        found = prospect(
+        found = search_space(
             opened.model,
             calibration=data.inputs,
             folder=opened.folder,
@@ -209,13 +214,13 @@ def desk(
             progress=terminal.progress,
             **settings,
         )
-        yield Desk(opened, data, settings, workshop, original, found)
+        yield PlanSession(opened, data, settings, target_files, original, found)
 
 
-def labelled(desk: Desk, source: str, seed: int, prepare: dict[str, Any]) -> Data:
+def labelled(plan_session: PlanSession, source: str, seed: int, prepare: dict[str, Any]) -> Data:
     """Test images with labels, to judge whole networks by."""
     return data_for.data_for(
-        desk.opened,
+        plan_session.opened,
         source,
         split="test",
         seed=seed,
@@ -224,7 +229,7 @@ def labelled(desk: Desk, source: str, seed: int, prepare: dict[str, Any]) -> Dat
     )
 
 
-def top1(model: Any, opened: model_files.Opened, images: Data) -> float:
+def top1(model: Any, opened: model_files.ModelFile, images: Data) -> float:
     """The accuracy of a model of the opened one's kind."""
     from dsconvert.base.errors import InputError
     from dsconvert.models.evaluation.evaluate import evaluate

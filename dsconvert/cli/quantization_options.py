@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dsconvert.base.predictor import Predictor
-    from dsconvert.deploy.exporting.layer_types import LayerReport
+    from dsconvert.deploy.exporting.layer_types import QuantizationReport
     from dsconvert.deploy.exporting.refine import Refinement
 
 
@@ -36,7 +36,9 @@ class _Count(click.ParamType[Any]):
 
 choices = options.stack(
     click.option(
+        "--equalize",
         "--gauge",
+        "equalize",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
@@ -75,7 +77,7 @@ def check(quantize: str, measurable: bool, **chosen: Any) -> None:
     asked = {
         "--keep-float": chosen["keep_float"] != 0,
         "--report": chosen["report"],
-        "--gauge on": chosen["gauge"] == "on",
+        "--equalize on": chosen["equalize"] == "on",
     }
     wrong = [option for option, used in asked.items() if used]
     if wrong and not quantize.startswith("int"):
@@ -102,9 +104,9 @@ def check(quantize: str, measurable: bool, **chosen: Any) -> None:
 
 
 def as_refinement(
-    source: model_files.Opened,
+    source: model_files.ModelFile,
     *,
-    gauge: Any,
+    equalize: Any,
     correct_biases: bool,
     keep_float: Any,
     min_sqnr: float | None,
@@ -121,7 +123,7 @@ def as_refinement(
     if max_drop is not None and test_data is not None:
         enough = _within(source, _share(max_drop), test_data, seed, prepared)
     return Refinement(
-        gauge=gauge,
+        equalize=equalize,
         correct_biases=correct_biases,
         keep_float=keep_float,
         enough=enough,
@@ -148,7 +150,7 @@ def _share(text: str) -> float:
 
 
 def _within(
-    source: model_files.Opened, allowed: float, test_data: str, seed: int, prepared: Any
+    source: model_files.ModelFile, allowed: float, test_data: str, seed: int, prepared: Any
 ) -> Callable[[Predictor], bool]:
     """Whether a file loses at most so much top-1 against the model."""
     from dsconvert.base.errors import InputError
@@ -183,7 +185,7 @@ def _within(
     return within
 
 
-def show_layers(console: Console, report: LayerReport | None) -> None:
+def show_layers(console: Console, report: QuantizationReport | None) -> None:
     """One line per layer, the five worst marked."""
     if report is None:
         return

@@ -45,10 +45,13 @@ def show(console: Console, result: RewriteResult) -> None:
     console.print(table)
     for trial in report.trials:
         chosen = " (taken)" if trial is report.trials[0] else ""
-        console.print(f"fitted with {trial.recipe}: harm {trial.harm:.4g}{chosen}")
+        console.print(
+            f"fitted with {trial.strategy}: output error {trial.output_error:.4g}{chosen}"
+        )
     if report.trials:
         console.print(
-            f"  harm: KL in nats, or squared relative error, on {report.held_out_images} of the "
+            f"  output error: KL in nats, or squared relative error, on "
+            f"{report.held_out_images} of the "
             f"calibration images that no fit saw; the other {report.calibration_images} were used"
         )
     if report.refitted:

@@ -21,7 +21,7 @@ def show(console: Console, result: SweepResult) -> None:
     from rich.table import Table
 
     table = Table("MACs", "parameters", box=None, pad_edge=False)
-    for title in (result.unit or "cost", "harm", "top-1", "rewritten", "pairs"):
+    for title in (result.unit or "cost", "output error", "top-1", "rewritten", "pairs"):
         table.add_column(title, justify="right")
     for point in result.points:
         totals = point.totals
@@ -29,7 +29,7 @@ def show(console: Console, result: SweepResult) -> None:
             formatting.short(totals.macs),
             f"{totals.params:,}",
             "–" if totals.cost is None else f"{totals.cost:.4g}",
-            f"{totals.harm:.3g}",
+            f"{totals.output_error:.3g}",
             formatting.percent(point.top1, 2),
             str(len(point.pairs)),
             " ".join(map(str, point.pairs.values())),
@@ -68,7 +68,7 @@ def sweep(
     channels_first: bool,
     **rest: Any,
 ) -> SweepResult:
-    """Show what harm each budget costs: plans for MODEL from the untouched network downwards."""
+    """Show the output error of each budget: plans for MODEL from the untouched network on."""
     if output is not None:
         output = options.place(model, output, ".json", overwrite, allowed=(".json",))
     prepare: dict[str, Any] = {
@@ -77,19 +77,19 @@ def sweep(
         "std": std,
         "channels_first": channels_first,
     }
-    with plan_options.desk(model, None, seed=seed, prepare=prepare, **rest) as desk:
-        images = None if data is None else plan_options.labelled(desk, data, seed, prepare)
-        plans = desk.prospect.sweep(points)
+    with plan_options.plan_session(model, None, seed=seed, prepare=prepare, **rest) as session:
+        images = None if data is None else plan_options.labelled(session, data, seed, prepare)
+        plans = session.search_space.sweep(points)
         with terminal.progress("Evaluating plans", len(plans) if images else 0) as advance:
             found = []
             for plan in plans:
-                found.append(_point(desk, plan, images))
+                found.append(_point(session, plan, images))
                 advance()
         result = SweepResult(
             model=str(model),
             output=str(output or ""),
-            target=desk.prospect.target,
-            unit=desk.prospect.unit,
+            target=session.search_space.target,
+            unit=session.search_space.unit,
             points=tuple(found),
         )
     if output is not None:
@@ -97,11 +97,11 @@ def sweep(
     return result
 
 
-def _point(desk: plan_options.Desk, plan: Plan, images: Data | None) -> SweepPoint:
+def _point(session: plan_options.PlanSession, plan: Plan, images: Data | None) -> SweepPoint:
     top1 = None
     if images is not None:
-        model = desk.rewrite(plan).model if plan.chosen else desk.opened.model
-        top1 = plan_options.top1(model, desk.opened, images)
+        model = session.rewrite(plan).model if plan.chosen else session.opened.model
+        top1 = plan_options.top1(model, session.opened, images)
     assert plan.after is not None, "a prospect's plans have totals"
     pairs = {name: choice.pairs for name, choice in plan.chosen.items()}
     return SweepPoint(totals=plan.after, pairs=pairs, top1=top1)

@@ -31,7 +31,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     macs: int | None
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class ListedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """A network that can be built, as its article has it.
 
     Attributes:
@@ -55,7 +55,7 @@ class ZooList(msgspec.Struct, frozen=True, kw_only=True):
     """All networks."""
 
     schema: Literal["dsconvert.zoo/1"] = "dsconvert.zoo/1"
-    networks: tuple[Listed, ...]
+    networks: tuple[ListedNetwork, ...]
 
 
 class ZooFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +214,7 @@ def _listed() -> ZooList:
 
     return ZooList(
         networks=tuple(
-            Listed(
+            ListedNetwork(
                 name=one.name,
                 source=one.source,
                 input_shape=one.input_shape,
@@ -239,7 +239,7 @@ def _built(one: Reference, settings: BuildSettings, seed: int) -> Any:
 
 def _counted(model: Any) -> Counts:
     """By the same code as `inspect`."""
-    from dsconvert.converter.backends.backend import front_end
+    from dsconvert.converter.backends.backend import backend_for
 
-    source = front_end(model)
+    source = backend_for(model)
     return Counts(params=source.params(), kernels=source.kernels(), macs=source.macs())

@@ -31,7 +31,7 @@ class Op:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelStats:
     """What one invocation of a file computes and needs; a text says why a figure is not known.
 
     Attributes:

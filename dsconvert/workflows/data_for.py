@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .model_files import Opened
+from .model_files import ModelFile
 
 if TYPE_CHECKING:
     from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
 
-def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wishes: Any) -> Data:
+def data_for(
+    opened: ModelFile, source: str, *, split: Any, warn: bool = True, **wishes: Any
+) -> Data:
     """Load data in the form a model takes, and say what was moved and what looks wrong.
 
     For an ONNX model this imports no framework.
@@ -37,7 +39,7 @@ def data_for(opened: Opened, source: str, *, split: Any, warn: bool = True, **wi
 
 
 def calibration_for(
-    opened: Opened, source: str | None, samples: int, seed: int, prepared: Preprocessing
+    opened: ModelFile, source: str | None, samples: int, seed: int, prepared: Preprocessing
 ) -> Data | None:
     """Calibration images, if a source was given."""
     if source is None:

@@ -29,7 +29,7 @@ def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ModelFile:
     """A model file that a command works on.
 
     Attributes:
@@ -80,7 +80,7 @@ def kind_of(path: Path) -> Kind:
     return "onnx" if path.suffix.lower() == ".onnx" else "keras"
 
 
-def open_model(path: Path, trust: bool, custom_objects: str | None) -> Opened:
+def open_model(path: Path, trust: bool, custom_objects: str | None) -> ModelFile:
     """Open a Keras or an ONNX file; for an ONNX file neither TensorFlow nor Keras is imported.
 
     Raises:
@@ -93,7 +93,7 @@ def open_model(path: Path, trust: bool, custom_objects: str | None) -> Opened:
 
     loaded = load_keras(path, trust, custom_objects)
     predictor = KerasPredictor(loaded.model)
-    return Opened(
+    return ModelFile(
         kind="keras",
         model=loaded.model,
         path=path,
@@ -115,13 +115,13 @@ def _refuse_tflite(path: Path) -> None:
         )
 
 
-def _open_onnx(path: Path) -> Opened:
+def _open_onnx(path: Path) -> ModelFile:
     from dsconvert.formats.onnx.graph import OnnxGraph, shape_of
     from dsconvert.formats.onnx.open import open_onnx
 
     file = open_onnx(path)
     fed = OnnxGraph(file.model, path.parent).inputs
-    return Opened(
+    return ModelFile(
         kind="onnx",
         model=file.model,
         path=path,

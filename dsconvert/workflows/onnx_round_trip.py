@@ -11,7 +11,7 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import Progress, silent
 from dsconvert.base.quiet import import_quietly
 
-from .model_files import Opened, open_model
+from .model_files import ModelFile, open_model
 
 if TYPE_CHECKING:
     from dsconvert.base.fidelity import OutputFidelity
@@ -27,7 +27,7 @@ _FREE_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Drawn(Opened):
+class ConvertedModel(ModelFile):
     """A Keras model, and the import that it is from if the file is an ONNX model.
 
     The names of its inputs are those of the file, their shapes those of the Keras model.
@@ -47,25 +47,29 @@ def open_as_keras(
     custom_objects: str | None,
     seed: int,
     progress: Progress = silent,
-) -> Drawn:
-    """Open a Keras file, or draw an ONNX file in Keras.
+) -> ConvertedModel:
+    """Open a Keras file, or convert an ONNX file in Keras.
 
     Raises:
         InputError: If it is neither, or has operators that cannot be drawn.
         GateFailed: If the drawn model does not answer as the ONNX model does.
     """
     opened = open_model(path, trust, custom_objects)
-    return draw(opened, seed, progress=progress) if opened.kind == "onnx" else Drawn(**vars(opened))
+    return (
+        convert(opened, seed, progress=progress)
+        if opened.kind == "onnx"
+        else ConvertedModel(**vars(opened))
+    )
 
 
-def draw(
-    opened: Opened,
+def convert(
+    opened: ModelFile,
     seed: int,
     inputs: Sequence[Array] | None = None,
     *,
     tell: bool = True,
     progress: Progress = silent,
-) -> Drawn:
+) -> ConvertedModel:
     """Draw an opened ONNX model in Keras.
 
     Args:
@@ -87,7 +91,7 @@ def draw(
         notes = (freed, *notes)
     for remark in notes if tell else ():
         note(f"{opened.path.name}: {remark}")
-    return Drawn(
+    return ConvertedModel(
         kind="keras",
         model=imported.model,
         path=opened.path,
@@ -155,7 +159,7 @@ def random_arrays(path: Path, seed: int) -> tuple[Array, ...]:
     return random_inputs(infos, random_count(infos, _FREE_SIZE), seed, _FREE_SIZE)
 
 
-def compare_import(drawn: Drawn, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
+def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
     """The Keras model's outputs against those of the ONNX file in ONNX Runtime.
 
     Args:
@@ -178,7 +182,7 @@ def compare_import(drawn: Drawn, inputs: Sequence[Array]) -> tuple[OutputFidelit
 
 
 def write_onnx(
-    drawn: Drawn,
+    drawn: ConvertedModel,
     model: Any,
     output: Path,
     *,
@@ -233,7 +237,7 @@ def write_onnx(
     )
 
 
-def check_layers(model: Any, drawn: Drawn) -> None:
+def check_layers(model: Any, drawn: ConvertedModel) -> None:
     """Refuse a Keras model whose layers with weights are not those of an import.
 
     Raises:
@@ -267,7 +271,7 @@ def _weight_shapes(model: Any) -> dict[str, list[tuple[int, ...]]]:
     }
 
 
-def _import_of(drawn: Drawn) -> Imported:
+def _import_of(drawn: ConvertedModel) -> Imported:
     if drawn.imported is None:
         raise TypeError(f"{drawn.path} is no ONNX file")
     return drawn.imported

@@ -119,7 +119,7 @@ class ImportResult(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-class Timed(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
     """The original and the rewritten network on the plan's target.
 
     Attributes:
@@ -141,7 +141,7 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     ratio_high: float
 
 
-class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
     """What a search by accuracy came to.
 
     Attributes:
@@ -175,8 +175,8 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str
     output: str
     plan: Plan
-    timed: Timed | None = None
-    dropped: Dropped | None = None
+    timed: NetworkTimes | None = None
+    dropped: AccuracySearch | None = None
     preprocessing: Preprocessing
 
 
@@ -195,14 +195,14 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The trade of harm for cost.
+    """The trade of output error for cost.
 
     Attributes:
         model: The model.
         output: The file that was written, if one was asked for.
         target: What the costs were measured on; empty for MACs.
         unit: Of the costs.
-        points: Plans of least harm, the untouched network first.
+        points: Plans of least output error, the untouched network first.
     """
 
     schema: Literal["dsconvert.sweep/1"] = "dsconvert.sweep/1"

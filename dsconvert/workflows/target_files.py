@@ -19,7 +19,7 @@ CALIBRATION_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TargetFiles:
     """Makes files for a target, in a folder that its owner deletes.
 
     Attributes:

@@ -14,20 +14,20 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 
 from .graph import ADDED, Graph, Node
-from .probe import Facts, first_sentence, random_feed, session
+from .probe import ProbedValues, first_sentence, random_feed, session
 
 _BATCH = ADDED + "batch"
 _TARGETS = {"Reshape": 1, "Resize": 3, "Expand": 1}
 """Operators with a shape, and which of their inputs it is."""
 
 
-def fixed_batch(graph: Graph, facts: Facts) -> int | None:
+def fixed_batch(graph: Graph, facts: ProbedValues) -> int | None:
     """The batch that all inputs have in common and that cannot be chosen, or None."""
     sizes = {shape[0] if shape else 0 for shapes in facts.inputs.values() for shape in shapes}
     return sizes.pop() if len(sizes) == 1 and 0 not in sizes else None
 
 
-def free_batch(graph: Graph, facts: Facts, batch: int) -> Any:
+def free_batch(graph: Graph, facts: ProbedValues, batch: int) -> Any:
     """A copy of a model in which the first axis of all inputs is free.
 
     Args:
@@ -63,7 +63,7 @@ def free_batch(graph: Graph, facts: Facts, batch: int) -> Any:
     return proto
 
 
-def check_each_sample(original: Graph, freed: Graph, facts: Facts, seed: int) -> None:
+def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: int) -> None:
     """Compare the freed model on two batches in one with the original on one after the other.
 
     Raises:
@@ -89,7 +89,7 @@ def check_each_sample(original: Graph, freed: Graph, facts: Facts, seed: int) ->
             raise InputError(f"the output {name!r} of one sample depends on the others")
 
 
-def _written_batch(graph: Graph, facts: Facts, node: Node, batch: int) -> Any:
+def _written_batch(graph: Graph, facts: ProbedValues, node: Node, batch: int) -> Any:
     """The shape that is given to a node, if the batch stands in its first place."""
     index = _TARGETS.get(node.op)
     if index is None or not node.has(index) or (node.op == "Expand" and batch == 1):

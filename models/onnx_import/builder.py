@@ -14,7 +14,7 @@ from dsconvert.base.predictor import Array
 from . import layout
 from .graph import Graph, Node
 from .neighbours import bias_of, is_non_negative, origin
-from .probe import Facts
+from .probe import ProbedValues
 from .values import Constant, Order, Sizes, Tensor, Value, common_shape
 from .weights import Arrange, Binding
 
@@ -31,7 +31,7 @@ def _as_it_is(array: Array) -> Array:
     return array
 
 
-class Builder:
+class KerasBuilder:
     """Draws one graph in Keras.
 
     Args:
@@ -44,7 +44,7 @@ class Builder:
         notes: Sentences for the user, so far.
     """
 
-    def __init__(self, graph: Graph, facts: Facts) -> None:
+    def __init__(self, graph: Graph, facts: ProbedValues) -> None:
         import keras
 
         self.graph = graph

@@ -8,9 +8,9 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from . import layout, ops
-from .builder import Builder
+from .builder import KerasBuilder
 from .graph import Graph, GraphInput
-from .probe import Facts
+from .probe import ProbedValues
 from .registry import HANDLERS
 from .values import Constant, Order, Tensor, common_shape
 from .weights import Binding
@@ -55,7 +55,7 @@ _INSTEAD = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ConvertedGraph:
     """A graph in Keras.
 
     Attributes:
@@ -102,7 +102,7 @@ def check_supported(graph: Graph) -> None:
     )
 
 
-def draw(graph: Graph, facts: Facts) -> Drawn:
+def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
     """Draw a graph in Keras.
 
     Raises:
@@ -111,7 +111,7 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
     import keras
 
     ops.load()
-    builder = Builder(graph, facts)
+    builder = KerasBuilder(graph, facts)
     for name, probes in facts.constants.items():
         builder.store(Constant(name, probes))
     inputs = [_input(builder, info, facts) for info in graph.inputs]
@@ -138,7 +138,7 @@ def draw(graph: Graph, facts: Facts) -> Drawn:
         _one_or_list([x.keras for x in outputs]),
         name=builder.name(graph.proto.graph.name or "model"),
     )
-    return Drawn(
+    return ConvertedGraph(
         model,
         tuple(builder.bindings),
         tuple(builder.notes),
@@ -151,7 +151,7 @@ def _one_or_list(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def _input(builder: Builder, info: GraphInput, facts: Facts) -> Tensor:
+def _input(builder: KerasBuilder, info: GraphInput, facts: ProbedValues) -> Tensor:
     import keras
 
     shapes = facts.inputs[info.name]

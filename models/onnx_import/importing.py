@@ -15,9 +15,9 @@ from dsconvert.formats.onnx.open import open_onnx
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
-from .drawing import Drawn, check_supported, draw
+from .drawing import ConvertedGraph, check_supported, convert_graph
 from .graph import Graph, load_weights, read_graph
-from .probe import Facts, probe
+from .probe import ProbedValues, probe
 from .values import Order, common_shape
 from .verify import check_given, compare
 from .weights import Binding
@@ -92,7 +92,7 @@ def import_onnx(
         inputs: Real inputs, one array per input, in the ONNX layout: the outputs are compared on
             them too, besides random ones.
         seed: Of the random inputs.
-        progress: Told of two steps: run the original, draw and compare.
+        progress: Told of two steps: run the original, convert_graph and compare.
 
     Raises:
         InputError: If the file cannot be read, ONNX Runtime refuses it, or it has operators that
@@ -136,12 +136,12 @@ def import_onnx(
     )
 
 
-def _free_sizes(facts: Facts) -> bool:
+def _free_sizes(facts: ProbedValues) -> bool:
     """Whether any size but the batch is free."""
     return any(None in common_shape(shapes)[1:] for shapes in facts.inputs.values())
 
 
-def _pinned(graph: Graph, facts: Facts) -> tuple[str, ...]:
+def _pinned(graph: Graph, facts: ProbedValues) -> tuple[str, ...]:
     """What to say of sizes that the model calls free and that are not."""
     notes = []
     for info in graph.inputs:
@@ -155,8 +155,8 @@ def _pinned(graph: Graph, facts: Facts) -> tuple[str, ...]:
 
 
 def _draw(
-    graph: Graph, facts: Facts, inputs: Sequence[Array] | None, seed: int
-) -> tuple[Drawn, tuple[str, ...]]:
+    graph: Graph, facts: ProbedValues, inputs: Sequence[Array] | None, seed: int
+) -> tuple[ConvertedGraph, tuple[str, ...]]:
     """The graph in Keras, compared; with a free batch where that can be had."""
     notes: tuple[str, ...] = ()
     batch = fixed_batch(graph, facts)
@@ -167,13 +167,13 @@ def _draw(
             freed_facts = probe(freed, None, seed)
             if fixed_batch(freed, freed_facts) is not None:
                 raise InputError("it does not run on a larger one")
-            drawn = draw(freed, freed_facts)
+            drawn = convert_graph(freed, freed_facts)
             compare(freed, freed_facts, drawn, inputs, seed)
         except DsconvertError as error:
             notes = (f"the batch of {batch} stays fixed: {error.message}",)
         else:
             return drawn, notes
-    drawn = draw(graph, facts)
+    drawn = convert_graph(graph, facts)
     compare(graph, facts, drawn, inputs, seed)
     return drawn, notes
 

@@ -26,7 +26,7 @@ _SHAPE = ADDED + "shape/"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ProbedValues:
     """What is known of a graph's values.
 
     Attributes:
@@ -68,7 +68,9 @@ def first_sentence(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def probe(graph: Graph, given: Sequence[Array] | None, seed: int, *, pinned: bool = False) -> Facts:
+def probe(
+    graph: Graph, given: Sequence[Array] | None, seed: int, *, pinned: bool = False
+) -> ProbedValues:
     """Run the graph on one or two sets of sizes.
 
     Args:
@@ -94,7 +96,7 @@ def probe(graph: Graph, given: Sequence[Array] | None, seed: int, *, pinned: boo
             refused = refused or error
             continue
         count = len(measured)
-        return Facts(
+        return ProbedValues(
             shapes={
                 name: tuple(tuple(int(size) for size in result[i]) for result in results)
                 for i, name in enumerate(measured)

@@ -9,9 +9,9 @@ from .graph import Node
 from .values import Tensor
 
 if TYPE_CHECKING:
-    from .builder import Builder
+    from .builder import KerasBuilder
 
-Handler = Callable[[Node, "Builder"], "Tensor | Sequence[Tensor]"]
+Handler = Callable[[Node, "KerasBuilder"], "Tensor | Sequence[Tensor]"]
 H = TypeVar("H", bound=Handler)
 
 HANDLERS: dict[str, Handler] = {}
@@ -20,9 +20,9 @@ HANDLERS: dict[str, Handler] = {}
 def op(*names: str) -> Callable[[H], H]:
     """Register the handler of one or several operators of ONNX' own domain.
 
-    A handler draws one node: it reads its operands and attributes through the `Builder`, makes
+    A handler draws one node: it reads its operands and attributes through the `KerasBuilder`, makes
     Keras layers or operations through it, and returns one `Tensor` per output, made with
-    `Builder.result`. It is only called for nodes that depend on the model's inputs.
+    `KerasBuilder.result`. It is only called for nodes that depend on the model's inputs.
     """
 
     def register(handler: H) -> H:

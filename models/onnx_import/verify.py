@@ -10,9 +10,9 @@ import numpy as np
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
 
-from .drawing import Drawn
+from .drawing import ConvertedGraph
 from .graph import Graph
-from .probe import Facts, first_sentence, random_feed, session
+from .probe import ProbedValues, first_sentence, random_feed, session
 
 TOLERANCE = 1e-4
 TOLERANCE_FLOAT16 = 1e-2
@@ -23,7 +23,11 @@ _RANGES = ((1.0, 0.0), (0.25, 0.5), (64.0, 128.0))
 
 
 def compare(
-    graph: Graph, facts: Facts, drawn: Drawn, given: Sequence[Array] | None, seed: int
+    graph: Graph,
+    facts: ProbedValues,
+    drawn: ConvertedGraph,
+    given: Sequence[Array] | None,
+    seed: int,
 ) -> None:
     """Run both models on random inputs, and on real ones if there are any.
 
@@ -66,7 +70,7 @@ def compare(
 
 def _random_feeds(
     graph: Graph,
-    facts: Facts,
+    facts: ProbedValues,
     random: np.random.Generator,
     scale: float,
     shift: float,
@@ -122,7 +126,7 @@ def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]
 
 
 def _run_both(
-    graph: Graph, run: Any, drawn: Drawn, feed: dict[str, Array]
+    graph: Graph, run: Any, drawn: ConvertedGraph, feed: dict[str, Array]
 ) -> list[tuple[Array, Array]]:
     """The outputs of Keras and of ONNX Runtime, both with their axes as Keras has them."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.fidelity import compare_outputs, harm
+from dsconvert.base.fidelity import compare_outputs, output_error
 from dsconvert.base.files import check_writable
 from dsconvert.base.image_layout import fits
 from dsconvert.base.predictor import Array
@@ -39,7 +39,8 @@ def finetune(
 ) -> Tuned:
     """Train the student to give the teacher's outputs; it receives the best weights found.
 
-    The best epoch is the one whose outputs, in float32, harm the teacher's least on samples that
+    The best epoch is the one whose outputs, in float32, are nearest to the teacher's on samples
+    that
     are held out of training. The student as it came counts as epoch 0, so that nothing worse is
     ever handed back.
 
@@ -122,23 +123,25 @@ class _Judge:
     def epoch(self, number: int, loss: float | None, started: float) -> Epoch:
         """The record of an epoch that began at ``started`` (time.perf_counter())."""
         outputs = self._judged(self._student.predict(self._inputs))
-        damage = harm(self._references, outputs)
+        damage = output_error(self._references, outputs)
         if self._labels is not None:
             damage += self._weight * (surprise(outputs[0], self._labels) - damage)
         record = Epoch(
             epoch=number,
             loss=loss if loss is not None and math.isfinite(loss) else None,
-            harm=damage if math.isfinite(damage) else None,
+            output_error=damage if math.isfinite(damage) else None,
             fidelity=compare_outputs(self._names, self._references, outputs),
             seconds=time.perf_counter() - started,
         )
-        log.info("epoch %d: loss %s, harm %s", number, record.loss, record.harm)
+        log.info("epoch %d: loss %s, output error %s", number, record.loss, record.output_error)
         return record
 
 
 def best_epoch(history: Sequence[Epoch]) -> int:
-    """The first epoch with the least harm."""
-    return min(history, key=lambda epoch: math.inf if epoch.harm is None else epoch.harm).epoch
+    """The first epoch with the least output error."""
+    return min(
+        history, key=lambda epoch: math.inf if epoch.output_error is None else epoch.output_error
+    ).epoch
 
 
 def _diverged(history: Sequence[Epoch]) -> bool:

@@ -72,21 +72,27 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise InputError(f"fine-tuning cannot be set up so: {'; '.join(wrong)}.")
 
 
-class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Epoch(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"output_error": "harm"},
+):
     """What one epoch came to; epoch 0 is the student as it came.
 
     Attributes:
         epoch: Its number.
         loss: Mean training loss; None for epoch 0 and where it is not finite.
-        harm: `dsconvert.base.fidelity.harm` on the validation samples, mixed with the
-            labels' cross-entropy as the targets are; None where an output is not finite.
+        output_error: `dsconvert.base.fidelity.output_error` on the validation samples, mixed with
+            the labels' cross-entropy as the targets are; None where an output is not finite.
         fidelity: The outputs compared with the teacher's on the validation samples.
         seconds: Wall time.
     """
 
     epoch: int
     loss: float | None
-    harm: float | None
+    output_error: float | None
     fidelity: tuple[OutputFidelity, ...]
     seconds: float
 
@@ -98,7 +104,7 @@ class Tuned:
     Attributes:
         model: The student, with the weights of the best epoch.
         history: Epoch 0 and those after it.
-        best_epoch: The one with the least harm; 0 where training did not help.
+        best_epoch: The one with the least output error; 0 where training did not help.
         notes: What a reader of the report should know.
     """
 

@@ -16,7 +16,7 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .batches import augmentation, epoch_batches
 from .distill import Objective
 from .settings import FinetuneSettings
-from .trainee import bare, copy_model, kept_layers, seed_random_layers
+from .student_copy import bare, copy_model, kept_layers, seed_random_layers
 
 Answers = Callable[[Array, Sequence[Array]], tuple[Array, ...]]
 """The teacher's outputs for the samples of these indices, as augmented."""

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from dsconvert.base.fidelity import (
     compare_output,
     compare_outputs,
-    harm,
     is_class_distribution,
     kl_divergence,
+    output_error,
     relative_error,
     top_k,
     wilson,
@@ -127,12 +127,12 @@ class TestHarm:
     def test_sums_over_outputs(self):
         y, moved = np.array([[3.0], [4.0]]), np.array([[3.0], [3.0]])
 
-        assert harm([FAIR, y], [BIASED, moved]) == pytest.approx(KL + 1 / 25)
-        assert harm([FAIR, y], [FAIR, y]) == 0
+        assert output_error([FAIR, y], [BIASED, moved]) == pytest.approx(KL + 1 / 25)
+        assert output_error([FAIR, y], [FAIR, y]) == 0
 
     @pytest.mark.parametrize("bad", [np.nan, -np.inf])
     def test_not_finite_is_infinite(self, bad):
-        assert harm([FAIR, FAIR], [FAIR, np.array([[bad, 0.5]])]) == math.inf
+        assert output_error([FAIR, FAIR], [FAIR, np.array([[bad, 0.5]])]) == math.inf
 
 
 class TestWilson:

@@ -359,7 +359,7 @@ class TestFinetune:
         assert not (folder / "tuned.onnx.state").exists()
 
     def test_the_frozen_layers_are_those_that_were_not_rewritten(self, folder: Path) -> None:
-        from dsconvert.models.training.trainee import copy_model, kept_layers
+        from dsconvert.models.training.student_copy import copy_model, kept_layers
 
         student, teacher = (
             onnx_round_trip.open_as_keras(folder / name, False, None, 0).model

@@ -117,16 +117,16 @@ class TestPlan:
 
     def test_the_table(self, folder):
         lines = done(MACS, folder).stdout.splitlines()
-        assert lines[0].split() == ["layer", "becomes", "harm", "data", "error", "cost"]
+        assert lines[0].split() == ["layer", "becomes", "output", "error", "data", "error", "cost"]
         rows = {line.split()[0]: line for line in lines[1:4]}
         assert "stays: a stem of 1 input channel" in rows["stem"]
         assert " × " in rows["middle"]
         assert "%" in rows["middle"]
-        assert "the least harm within the goals" in lines
+        assert "the least output error within the goals" in lines
         summary = next(line for line in lines if line.startswith("2 of 3: "))
         assert "MACs 341 k → 1" in summary
         assert ", parameters 11," in summary
-        assert summary.count("harm") == 1
+        assert summary.count("output error") == 1
         assert lines[-1].startswith(str(folder / "plan.json"))
 
     def test_the_command_that_it_names_can_be_used_as_it_stands(self, folder):
@@ -158,7 +158,7 @@ class TestPlan:
 
     def test_max_error(self, folder):
         record = json.loads(done(f"{PLAN} --max-error 0.05 --json", folder).stdout)
-        assert record["plan"]["goal"] == ["harm ≤ 0.05"]
+        assert record["plan"]["goal"] == ["output error ≤ 0.05"]
         assert 0 < record["plan"]["after"]["harm"] <= 0.05
 
     def test_several_goals_and_layers(self, folder):
@@ -391,7 +391,7 @@ class TestSweep:
         import contextlib
         from dataclasses import replace
 
-        desk = plan_options.desk
+        session = plan_options.plan_session
 
         @contextlib.contextmanager
         def unmeasured(model, goals, **settings):
@@ -399,10 +399,10 @@ class TestSweep:
 
             settings["runtime"] = None
             timeless = Goals(max_error=1.0)
-            with desk(model, goals or timeless, **settings) as found:
+            with session(model, goals or timeless, **settings) as found:
                 yield replace(found)
 
-        monkeypatch.setattr(plan_options, "desk", unmeasured)
+        monkeypatch.setattr(plan_options, "plan_session", unmeasured)
 
     def test_the_curve(self, folder):
         result = done(f"{self.command} --json -o sweep.json --overwrite", folder)
@@ -411,10 +411,10 @@ class TestSweep:
         assert (folder / "sweep.json").read_text() == result.stdout
         assert record["schema"] == "dsconvert.sweep/1"
         macs = [point["totals"]["macs"] for point in points]
-        harms = [point["totals"]["harm"] for point in points]
+        output_errors = [point["totals"]["harm"] for point in points]
         assert macs == sorted(macs, reverse=True)
-        assert harms == sorted(harms)
-        assert (harms[0], points[0]["pairs"]) == (0, {})
+        assert output_errors == sorted(output_errors)
+        assert (output_errors[0], points[0]["pairs"]) == (0, {})
         assert set(points[-1]["pairs"]) == {"middle", "last"}
         assert all(point["top1"] is None for point in points)
 
@@ -422,7 +422,7 @@ class TestSweep:
         result = done(f"{self.command} --data test.npz", folder)
         lines = result.stdout.splitlines()
         assert lines[0].split() == [
-            "MACs", "parameters", "cost", "harm", "top-1", "rewritten", "pairs"
+            "MACs", "parameters", "cost", "output", "error", "top-1", "rewritten", "pairs"
         ]  # fmt: skip
         assert len(lines) == 4
         assert all("%" in line for line in lines[1:])

@@ -39,7 +39,7 @@ def test_an_accuracy_decides_how_many_layers_stay_in_float_and_the_report_shows_
     assert "top-1" in result.stderr
     shown = export(folder, "--quantize", "int8", "--report")
     assert shown.stdout.count("worst five") == 5
-    assert "gauge" in shown.stdout
+    assert "cross-layer equalization" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -237,18 +237,18 @@ class TestStructure:
 class TestFit:
     @pytest.mark.parametrize("kind", ["keras", "onnx"])
     def test_as_good_a_start_as_the_linear_pairs(self, kind, digits, digits_cnn, blocked):
-        """Held out: the cut is where it does little harm, and the rest is fitted around it."""
+        """Held out: the cut is where it changes little, and the rest is fitted around it."""
         test = digits[0][1200:]
         expected = run(digits_cnn, test)
         plain = rewrite(digits_cnn, calibration=digits[0][:150], order=DW).model
         fresh = rewrite(digits_cnn, method="random", block="mobilenet").model
 
-        def harm(model):
-            return fidelity.harm([expected], [run(model, test)])
+        def output_error(model):
+            return fidelity.output_error([expected], [run(model, test)])
 
-        started = harm(blocked[kind].model)
-        assert started < 1.5 * harm(plain)
-        assert started < 0.2 * harm(fresh)
+        started = output_error(blocked[kind].model)
+        assert started < 1.5 * output_error(plain)
+        assert started < 0.2 * output_error(fresh)
 
     def test_both_kinds_come_to_the_same(self, digits, blocked):
         x = digits[0][1200:]
@@ -267,11 +267,11 @@ class TestFit:
         assert any("blocks of channels" in note for note in result.report.layers[2].notes)
         test = digits[0][1200:]
         expected = run(digits_cnn, test)
-        harms = [
-            fidelity.harm([expected], [run(each.model, test)])
+        output_errors = [
+            fidelity.output_error([expected], [run(each.model, test)])
             for each in (result, blocked["keras"])
         ]
-        assert harms[0] < 2 * harms[1]
+        assert output_errors[0] < 2 * output_errors[1]
 
 
 X = images(60, 8, 8, 6)
@@ -311,11 +311,11 @@ def test_new_model_does_what_was_measured(build, pairs):
     )
     result = rewrite(model, calibration=x, pairs=pairs, seed=5, block="mobilenet")
     unseen = x[np.random.default_rng(5).permutation(60)[-12:]]
-    harm = fidelity.harm(call(model, unseen), call(result.model, unseen))
+    output_error = fidelity.output_error(call(model, unseen), call(result.model, unseen))
 
     assert {row.block for row in result.report.layers if row.pairs} == {"mobilenet"}
     assert len(result.report.trials) >= 2
-    assert result.report.trials[0].harm == pytest.approx(harm, rel=1e-3)
+    assert result.report.trials[0].output_error == pytest.approx(output_error, rel=1e-3)
     if build is not onnx_network:
         assert result.report.params_after == result.model.count_params()
 
@@ -333,7 +333,7 @@ def test_half_precision():
     gap = np.linalg.norm(np.asarray(expected - got, np.float64))
     # What was measured, on all images and not on the held-out fifth of them.
     error = gap / np.linalg.norm(np.asarray(expected, np.float64))
-    assert error == pytest.approx(np.sqrt(result.report.trials[0].harm), rel=0.1)
+    assert error == pytest.approx(np.sqrt(result.report.trials[0].output_error), rel=0.1)
 
 
 def test_a_shared_layer():
@@ -344,11 +344,13 @@ def test_a_shared_layer():
     (row,) = result.report.layers
     assert "a shared layer" in row.notes[-1]
     assert Counter(type(x).__name__ for x in result.model.layers)["BatchNormalization"] == 1
-    linear_harm, harm = (
-        fidelity.harm(outputs(model, X), outputs(rewrite(model, calibration=X, **how).model, X))
+    linear_output_error, output_error = (
+        fidelity.output_error(
+            outputs(model, X), outputs(rewrite(model, calibration=X, **how).model, X)
+        )
         for how in ({"order": DW}, {"block": "mobilenet"})
     )
-    assert harm < 1.3 * linear_harm
+    assert output_error < 1.3 * linear_output_error
 
 
 def test_frozen_layers_and_formats_stay(calibration):
@@ -446,7 +448,7 @@ class TestAfterwards:
         tuned = finetune(student, digits_cnn, Data((x[:1200],), source="digits"), settings)
         expected, test = run(digits_cnn, x[1200:]), x[1200:]
         before, after = (
-            fidelity.harm([expected], [run(model, test)])
+            fidelity.output_error([expected], [run(model, test)])
             for model in (blocked["keras"].model, tuned.model)
         )
         assert tuned.best_epoch > 0

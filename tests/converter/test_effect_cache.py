@@ -11,7 +11,10 @@ from dsconvert.converter.core.types import Choice, Effect
 
 ONE = Choice(pairs=1, order="depthwise-first")
 TWO = Choice(pairs=2, order="pointwise-first")
-GENTLE, HARSH = Effect(data_error=0.1, harm=0.01), Effect(data_error=0.5, harm=1 / 3)
+GENTLE, HARSH = (
+    Effect(data_error=0.1, output_error=0.01),
+    Effect(data_error=0.5, output_error=1 / 3),
+)
 
 
 def test_what_one_run_recorded_the_next_one_knows(tmp_path):

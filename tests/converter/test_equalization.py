@@ -15,7 +15,7 @@ from onnx_nets import floats, graph, node
 from dsconvert.converter.backends.keras.equalize import find_pairs
 from dsconvert.converter.backends.keras.graph import flatten
 from dsconvert.converter.backends.onnx.equalize import find_pairs as find_onnx_pairs
-from dsconvert.converter.balancing import balanced
+from dsconvert.converter.balancing import equalized
 from dsconvert.converter.core.fitting.equalization import Ranges, move
 from dsconvert.formats.onnx.graph import OnnxGraph
 
@@ -105,7 +105,7 @@ def test_keras_outputs_stay_and_ranges_become_equal(first, multiplier):
     model = keras_pair(first, multiplier)
     images = floats(40, 9, 9, 6, seed=3)
     before = [np.array(w) for w in model.get_weights()]
-    new, notes = balanced(model, [images])
+    new, notes = equalized(model, [images])
 
     close(model.predict(images, verbose=0), new.predict(images, verbose=0))
     widths = inner_ranges(model, images)
@@ -133,7 +133,7 @@ def test_keras_pairs_that_share_a_layer_nested_and_in_the_other_layout():
         ("b", "c"),
     ]
     images = floats(8, 4, 6, 6, seed=3)
-    new, notes = balanced(model, [images])
+    new, notes = equalized(model, [images])
     close(model.predict(images, verbose=0), new.predict(images, verbose=0))
     assert "2 pairs" in notes[0]
 
@@ -141,7 +141,7 @@ def test_keras_pairs_that_share_a_layer_nested_and_in_the_other_layout():
 @pytest.mark.parametrize("between", [{"use_bias": True}, {"activation": "relu"}])
 def test_keras_pairs_with_something_in_between_are_left_alone(between):
     model = keras_pair("depthwise", **between)
-    new, notes = balanced(model, [floats(4, 9, 9, 6)])
+    new, notes = equalized(model, [floats(4, 9, 9, 6)])
     assert new is model
     assert notes == ()
 
@@ -188,13 +188,13 @@ def test_onnx_outputs_stay_and_ranges_become_equal(first, multiplier):
     model = onnx_pair(first, multiplier)
     untouched = model.SerializeToString()
     images = floats(40, 6, 9, 9, seed=3)
-    new, notes = balanced(model, [images])
+    new, notes = equalized(model, [images])
     close(run(model, [images])[0], run(new, [images])[0])
     assert model.SerializeToString() == untouched
     assert "1 pairs have equal ranges" in notes[0]
     assert len(new.graph.initializer) == len(model.graph.initializer)
     # Balanced already, there is nothing to gain: the widest is the median.
-    assert "1.0 times" in balanced(new, [images])[1][0]
+    assert "1.0 times" in equalized(new, [images])[1][0]
     assert "1.0 times" not in notes[0]
 
 
@@ -203,15 +203,15 @@ def test_onnx_kernels_that_others_read_are_copied():
     model.graph.node.append(node("ReduceSum", "w1", "total", keepdims=0))
     model.graph.output.append(type(model.graph.output[0])(name="total"))
     images = floats(4, 6, 9, 9, seed=3)
-    new, _ = balanced(model, [images])
-    assert {tensor.name for tensor in new.graph.initializer} >= {"w1", "w1_balanced"}
+    new, _ = equalized(model, [images])
+    assert {tensor.name for tensor in new.graph.initializer} >= {"w1", "w1_equalized"}
     for one, other in zip(run(model, [images]), run(new, [images]), strict=True):
         close(one, other)
 
 
 def test_onnx_pairs_with_something_in_between_are_left_alone():
     biased = onnx_pair("depthwise", bias=True)
-    assert balanced(biased, [floats(2, 6, 9, 9)]) == (biased, ())
+    assert equalized(biased, [floats(2, 6, 9, 9)]) == (biased, ())
     seen = onnx_pair("depthwise")
     seen.graph.output.append(type(seen.graph.output[0])(name="z"))
     assert find_onnx_pairs(OnnxGraph(seen)) == []
@@ -220,6 +220,6 @@ def test_onnx_pairs_with_something_in_between_are_left_alone():
 def test_onnx_of_a_fixed_batch_that_the_images_do_not_fill():
     model = onnx_pair("depthwise")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    new, _ = balanced(model, [floats(6, 6, 9, 9, seed=3)])
+    new, _ = equalized(model, [floats(6, 6, 9, 9, seed=3)])
     images = floats(4, 6, 9, 9, seed=4)
     close(run(model, [images])[0], run(new, [images])[0])

@@ -13,13 +13,13 @@ from dsconvert.converter.core.planning.integer_program import (
     frontier,
     knee,
     least_cost,
-    least_harm,
+    least_output_error,
     total,
 )
 
 figures = st.floats(0, 1e6, allow_nan=False, width=32)
 options = st.builds(
-    lambda harm, ms, macs: Option(harm, {"ms": ms, "macs": macs}),
+    lambda output_error, ms, macs: Option(output_error, {"ms": ms, "macs": macs}),
     st.floats(0, 10, width=32),
     figures,
     figures,
@@ -45,7 +45,7 @@ def test_least_harm_is_what_trying_everything_finds(layers, ms, macs):
         c for c in everything(layers) if all(total(layers, c, r) <= v for r, v in limits.items())
     ]
     try:
-        chosen = least_harm(layers, limits)
+        chosen = least_output_error(layers, limits)
     except Infeasible as error:
         assert not strictly
         for resource, least in error.least.items():
@@ -79,32 +79,32 @@ def test_frontier_trades_harm_for_cost(layers, points):
     found = frontier(layers, "ms", points)
 
     costs = [total(layers, chosen, "ms") for chosen in found]
-    harms = [total(layers, chosen) for chosen in found]
+    output_errors = [total(layers, chosen) for chosen in found]
     assert len(found) <= points
     # The solver lets a limit be passed by 1e-6 of the largest figure: 1e6 here, four times.
     assert costs[-1] == pytest.approx(budget(layers, "ms", 0), abs=4.0)
-    assert harms[0] == pytest.approx(budget(layers, None, 0), abs=1e-4)
-    assert all(a <= b + 1e-4 for a, b in pairwise(harms))
+    assert output_errors[0] == pytest.approx(budget(layers, None, 0), abs=1e-4)
+    assert all(a <= b + 1e-4 for a, b in pairwise(output_errors))
 
 
 def test_a_limit_that_is_met_exactly():
-    """HiGHS' presolve alone calls [0, 1, 2] the best here, of harm 1."""
+    """HiGHS' presolve alone calls [0, 1, 2] the best here, of output error 1."""
     layers = [
         [Option(0.0, {"ms": 0.0})],
         [Option(0.0, {"ms": 743784.0}), Option(1.0, {"ms": 0.0})],
         [Option(0.0, {"ms": ms}) for ms in (0.0, 886.0, 0.5)],
     ]
-    assert least_harm(layers, {"ms": 743784.0})[1] == 0
+    assert least_output_error(layers, {"ms": 743784.0})[1] == 0
     assert frontier(layers, "ms", 2) == [[0, 0, 0], [0, 1, 0]]
 
 
 def test_no_layers_keep_what_can_be_kept():
     with pytest.raises(Infeasible):
-        least_harm([], {"ms": -1.0})
+        least_output_error([], {"ms": -1.0})
 
 
 def test_no_layers_no_choice():
-    assert least_harm([], {"ms": 0.0}) == []
+    assert least_output_error([], {"ms": 0.0}) == []
 
 
 def test_knee_is_where_harm_begins_to_rise():

@@ -11,7 +11,7 @@ from numpy_network import (
     Network,
     assert_same_factors,
     classifier,
-    fit_lanes,
+    fit_strategies,
     layer,
     relu,
     shared_network,
@@ -22,11 +22,11 @@ from numpy_network import (
 from dsconvert.base import fidelity
 from dsconvert.converter.core.fitting.fit import fit
 from dsconvert.converter.core.network.fit_network import fit_network
-from dsconvert.converter.core.network.fit_state import Recipe, Settings
+from dsconvert.converter.core.network.fit_state import FitSettings, FitStrategy
 
-CLEAN, SEQUENTIAL = Recipe(), Recipe(sequential=True)
-SHORTCUTS = Recipe(sequential=True, shortcuts=True)
-MATCHED = Recipe(sequential=True, match_variance=True)
+CLEAN, SEQUENTIAL = FitStrategy(), FitStrategy(sequential=True)
+SHORTCUTS = FitStrategy(sequential=True, shortcuts=True)
+MATCHED = FitStrategy(sequential=True, match_variance=True)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def images():
 
 def test_each_recipe_fits_to_its_own_inputs(images):
     network = classifier()
-    lanes = fit_lanes(network, images, CLEAN, SEQUENTIAL)
-    clean, own = lanes[CLEAN], lanes[SEQUENTIAL]
+    fit_runs = fit_strategies(network, images, CLEAN, SEQUENTIAL)
+    clean, own = fit_runs[CLEAN], fit_runs[SEQUENTIAL]
     trained = network.values(images[:FITTED])
     drifted = network.values(images[:FITTED], {"a": own.weights["a"]})
     b = network.layers["b"]
@@ -54,33 +54,38 @@ def test_each_recipe_fits_to_its_own_inputs(images):
 
 def test_best_lane_on_held_out_images_comes_first(images):
     network = classifier()
-    lanes = list(fit_lanes(network, images, CLEAN, SEQUENTIAL).values())
+    fit_runs = list(fit_strategies(network, images, CLEAN, SEQUENTIAL).values())
     unseen = images[FITTED:]
     expected = network.values(unseen)[7]
-    harms = [fidelity.harm([expected], [network.values(unseen, lane.weights)[7]]) for lane in lanes]
+    output_errors = [
+        fidelity.output_error([expected], [network.values(unseen, fit_run.weights)[7]])
+        for fit_run in fit_runs
+    ]
 
-    assert harms == sorted(harms)
-    assert harms[0] < harms[1]
-    assert [lane.harm for lane in lanes] == pytest.approx(harms, rel=1e-4)
+    assert output_errors == sorted(output_errors)
+    assert output_errors[0] < output_errors[1]
+    assert [fit_run.output_error for fit_run in fit_runs] == pytest.approx(output_errors, rel=1e-4)
 
 
 def test_held_out_images_are_not_fitted_to(images):
     changed = images.copy()
     changed[FITTED:] *= -3
-    settings = Settings(patches=FITTED * PIXELS, refit_head=False)
-    before = fit_lanes(classifier(), images, SEQUENTIAL, settings=settings)
-    after = fit_lanes(classifier(), changed, SEQUENTIAL, settings=settings)
+    settings = FitSettings(patches=FITTED * PIXELS, refit_head=False)
+    before = fit_strategies(classifier(), images, SEQUENTIAL, settings=settings)
+    after = fit_strategies(classifier(), changed, SEQUENTIAL, settings=settings)
 
     for name in "ab":
         np.testing.assert_array_equal(
             before[SEQUENTIAL].factors[name].kernel(), after[SEQUENTIAL].factors[name].kernel()
         )
-    assert before[SEQUENTIAL].harm != after[SEQUENTIAL].harm
+    assert before[SEQUENTIAL].output_error != after[SEQUENTIAL].output_error
 
 
 def test_patches_are_drawn_by_the_seed(images):
     first, again, other = (
-        fit_lanes(classifier(), images, CLEAN, settings=Settings(patches=200, seed=seed))[CLEAN]
+        fit_strategies(classifier(), images, CLEAN, settings=FitSettings(patches=200, seed=seed))[
+            CLEAN
+        ]
         for seed in (1, 1, 2)
     )
 
@@ -91,28 +96,31 @@ def test_patches_are_drawn_by_the_seed(images):
 
 
 def test_unchosen_layers_are_left_alone(images):
-    lanes = fit_lanes(classifier(), images, SEQUENTIAL, choices={"b": ONE})
+    fit_runs = fit_strategies(classifier(), images, SEQUENTIAL, choices={"b": ONE})
 
-    assert list(lanes[SEQUENTIAL].factors) == ["b"]
-    assert "a" not in lanes[SEQUENTIAL].weights
+    assert list(fit_runs[SEQUENTIAL].factors) == ["b"]
+    assert "a" not in fit_runs[SEQUENTIAL].weights
 
 
 def test_nothing_chosen_harms_nothing(images):
     network = Network({"a": layer("a", 1, (3, 3, 4, 6))}, [("a", 0)])
-    lanes = fit_network(network, [images], HELD_OUT, {}, [CLEAN], EVERYTHING)
+    fit_runs = fit_network(network, [images], HELD_OUT, {}, [CLEAN], EVERYTHING)
 
-    assert (lanes[0].harm, lanes[0].weights) == (0, {})
+    assert (fit_runs[0].output_error, fit_runs[0].weights) == (0, {})
 
 
 def test_head_is_refitted_only_where_it_helps(images):
     kept = []
     for seed in range(1, 31, 3):
-        refitted = fit_lanes(classifier(seed), images, CLEAN)
-        left = fit_lanes(
-            classifier(seed), images, CLEAN, settings=Settings(EVERYTHING.patches, refit_head=False)
+        refitted = fit_strategies(classifier(seed), images, CLEAN)
+        left = fit_strategies(
+            classifier(seed),
+            images,
+            CLEAN,
+            settings=FitSettings(EVERYTHING.patches, refit_head=False),
         )
         assert left[CLEAN].refitted == []
-        assert refitted[CLEAN].harm <= left[CLEAN].harm * (1 + 1e-6)
+        assert refitted[CLEAN].output_error <= left[CLEAN].output_error * (1 + 1e-6)
         kept.append(refitted[CLEAN].refitted == ["head"])
 
     assert any(kept)
@@ -122,14 +130,14 @@ def test_head_that_overfits_is_not_kept(images, monkeypatch):
     # No prior at all, and six images for nine unknowns: perfect on those, poor on others.
     monkeypatch.setattr("dsconvert.converter.core.network.fit_network.HEAD_RIDGES", (1e-12,))
     few = np.concatenate([images[:6], images[FITTED:]])
-    lanes = fit_lanes(classifier(), few, CLEAN)
+    fit_runs = fit_strategies(classifier(), few, CLEAN)
 
-    assert lanes[CLEAN].refitted == []
+    assert fit_runs[CLEAN].refitted == []
 
 
 def test_shared_layer_is_fitted_once_to_all_its_calls(images):
     network = shared_network()
-    lanes = fit_lanes(network, images, CLEAN)
+    fit_runs = fit_strategies(network, images, CLEAN)
     s, values = network.layers["s"], network.values(images[:FITTED])
     both = statistics(
         s,
@@ -137,8 +145,8 @@ def test_shared_layer_is_fitted_once_to_all_its_calls(images):
         np.concatenate([values[1], values[3]]),
     )
 
-    assert list(lanes[CLEAN].factors) == ["s"]
-    assert_same_factors(lanes[CLEAN].factors["s"], fit(both, s.kernel, ONE.order, 1))
+    assert list(fit_runs[CLEAN].factors) == ["s"]
+    assert_same_factors(fit_runs[CLEAN].factors["s"], fit(both, s.kernel, ONE.order, 1))
 
 
 def residual_network(normed=False):
@@ -153,11 +161,11 @@ def residual_network(normed=False):
 @pytest.mark.parametrize("normed", [False, True])
 def test_a_sum_is_aimed_at_as_a_whole(images, normed):
     network = residual_network(normed)
-    lanes = fit_lanes(network, images, SEQUENTIAL, SHORTCUTS)
-    lane, plain = lanes[SHORTCUTS], lanes[SEQUENTIAL]
+    fit_runs = fit_strategies(network, images, SEQUENTIAL, SHORTCUTS)
+    fit_run, plain = fit_runs[SHORTCUTS], fit_runs[SEQUENTIAL]
     b = network.layers["b"]
     trained = network.values(images[:FITTED])
-    drifted = network.values(images[:FITTED], {"a": lane.weights["a"]})
+    drifted = network.values(images[:FITTED], {"a": fit_run.weights["a"]})
     gain = b.norm.gain if normed else 1.0
     # Before the norm, b has to make up for what a lost: its own output plus the loss over the gain.
     mean = b.norm.mean if normed else 0.0
@@ -165,7 +173,7 @@ def test_a_sum_is_aimed_at_as_a_whole(images, normed):
     owed = own + (trained[1] - drifted[1]) / gain
     weight = gain**2 * np.ones(6)
 
-    for factors, aim in ((lane.factors["b"], owed), (plain.factors["b"], own)):
+    for factors, aim in ((fit_run.factors["b"], owed), (plain.factors["b"], own)):
         expected = fit(
             statistics(b, drifted[2].astype(np.float32), aim),
             b.kernel,
@@ -174,27 +182,27 @@ def test_a_sum_is_aimed_at_as_a_whole(images, normed):
             output_weight=weight,
         )
         assert_same_factors(factors, expected)
-    assert lane.harm < plain.harm
+    assert fit_run.output_error < plain.output_error
 
 
 def test_biasless_layer_gives_its_bias_to_the_norm(images):
     network = residual_network(normed=True)
-    lanes = fit_lanes(network, images, SEQUENTIAL)
-    weights, b = lanes[SEQUENTIAL].weights["b"], network.layers["b"]
+    fit_runs = fit_strategies(network, images, SEQUENTIAL)
+    weights, b = fit_runs[SEQUENTIAL].weights["b"], network.layers["b"]
     trained = network.values(images[:FITTED])[3]
-    rewritten = network.values(images[:FITTED], lanes[SEQUENTIAL].weights)[3]
+    rewritten = network.values(images[:FITTED], fit_runs[SEQUENTIAL].weights)[3]
 
     assert weights.bias is None
-    assert lanes[SEQUENTIAL].factors["b"].bias is None
+    assert fit_runs[SEQUENTIAL].factors["b"].bias is None
     np.testing.assert_array_equal(weights.norm.variance, b.norm.variance)
     np.testing.assert_allclose(rewritten.mean((0, 1, 2)), trained.mean((0, 1, 2)), atol=1e-5)
 
 
 def test_matched_norms_keep_mean_and_variance(images):
     network = residual_network(normed=True)
-    lanes = fit_lanes(network, images, MATCHED)
+    fit_runs = fit_strategies(network, images, MATCHED)
     trained = network.values(images[:FITTED])[3]
-    rewritten = network.values(images[:FITTED], lanes[MATCHED].weights)[3]
+    rewritten = network.values(images[:FITTED], fit_runs[MATCHED].weights)[3]
     axes = (0, 1, 2)
 
     np.testing.assert_allclose(rewritten.mean(axes), trained.mean(axes), atol=1e-5)
@@ -207,13 +215,13 @@ def test_shortcuts_are_refitted_to_what_they_get(images):
         "one": layer("one", 2, (1, 1, 6, 5), "shortcut"),
     }
     network = Network(layers, [("a", 0), ("one", 1)])
-    lanes = fit_lanes(network, images, SEQUENTIAL, SHORTCUTS)
+    fit_runs = fit_strategies(network, images, SEQUENTIAL, SHORTCUTS)
     unseen = images[:FITTED]
     expected = network.values(unseen)[2]
 
-    def error(recipe):
-        return np.linalg.norm(network.values(unseen, lanes[recipe].weights)[2] - expected)
+    def error(strategy):
+        return np.linalg.norm(network.values(unseen, fit_runs[strategy].weights)[2] - expected)
 
-    assert lanes[SEQUENTIAL].refitted == []
-    assert lanes[SHORTCUTS].refitted == ["one"]
+    assert fit_runs[SEQUENTIAL].refitted == []
+    assert fit_runs[SHORTCUTS].refitted == ["one"]
     assert error(SHORTCUTS) < error(SEQUENTIAL)

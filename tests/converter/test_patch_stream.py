@@ -12,7 +12,7 @@ from numpy_network import (
     Network,
     assert_same_factors,
     classifier,
-    fit_lanes,
+    fit_strategies,
     layer,
     shared_network,
     smooth_images,
@@ -22,12 +22,12 @@ from numpy_network import (
 from dsconvert.base.errors import InputError
 from dsconvert.converter.core.fitting.fit import FitOptions, fit
 from dsconvert.converter.core.fitting.order_choice import best_fit
-from dsconvert.converter.core.network.fit_state import Recipe, Settings
+from dsconvert.converter.core.network.fit_state import FitSettings, FitStrategy
 from dsconvert.converter.core.network.layer_statistics import observe_network
 from dsconvert.converter.core.network.patch_stream import channel_blocks, moment_bytes
 from dsconvert.converter.core.types import Choice
 
-CLEAN, SEQUENTIAL = Recipe(), Recipe(sequential=True)
+CLEAN, SEQUENTIAL = FitStrategy(), FitStrategy(sequential=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def images():
 def test_observing_shows_the_moments_of_each_convolution(images):
     network = shared_network()
     seen = []
-    every = Settings(patches=len(images) * PIXELS)
+    every = FitSettings(patches=len(images) * PIXELS)
     observe_network(network, [images], every, lambda site, stats: seen.append((site, stats)))
     (site, (stats,)) = seen[0]
     values = network.values(images)
@@ -56,9 +56,9 @@ def test_observing_shows_the_moments_of_each_convolution(images):
 
 def test_a_fixed_batch_is_kept_to(images):
     network = classifier()
-    free = fit_lanes(network, images, SEQUENTIAL)
+    free = fit_strategies(network, images, SEQUENTIAL)
     network.batch_size = 15  # of which neither 40 nor 10 nor 50 is a multiple
-    fixed = fit_lanes(network, images, SEQUENTIAL)
+    fixed = fit_strategies(network, images, SEQUENTIAL)
 
     for name in "ab":
         assert_same_factors(fixed[SEQUENTIAL].factors[name], free[SEQUENTIAL].factors[name])
@@ -79,11 +79,11 @@ def test_layer_too_wide_for_its_memory_is_fitted_in_blocks(images, pairs):
     network = Network({"a": layer("a", 1, (3, 3, 4, 12))}, [("a", 0)])
     a, choices = network.layers["a"], {"a": Choice(pairs=pairs)}
     # Half of it takes the moments of two channels of nine taps, and not those of three.
-    little = Settings(patches=FITTED * PIXELS, memory=2 * moment_bytes(18))
-    lanes = fit_lanes(network, images, SEQUENTIAL, settings=little, choices=choices)
-    factors = lanes[SEQUENTIAL].factors["a"]
+    little = FitSettings(patches=FITTED * PIXELS, memory=2 * moment_bytes(18))
+    fit_runs = fit_strategies(network, images, SEQUENTIAL, settings=little, choices=choices)
+    factors = fit_runs[SEQUENTIAL].factors["a"]
     y = network.values(images[:FITTED])[1]
-    rewritten = network.values(images[:FITTED], lanes[SEQUENTIAL].weights)[1]
+    rewritten = network.values(images[:FITTED], fit_runs[SEQUENTIAL].weights)[1]
 
     assert factors.order == "depthwise-first"
     assert factors.notes == ("fitted in 2 blocks of channels: too wide for one covariance",)
@@ -99,7 +99,7 @@ def test_layer_too_wide_for_its_memory_is_fitted_in_blocks(images, pairs):
         assert factors.data_error < 1e-3
 
     with pytest.raises(InputError, match="a: a pointwise-first fit of 4 channels"):
-        fit_lanes(
+        fit_strategies(
             network,
             images,
             CLEAN,

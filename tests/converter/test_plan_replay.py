@@ -15,7 +15,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.converter.core.planning.limits import parse_limit
 from dsconvert.converter.core.planning.search_space import Goals
 from dsconvert.converter.core.types import ORDERS, Choice, Plan
-from dsconvert.converter.plan import prospect
+from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite
 
 DW, PW = ORDERS
@@ -36,7 +36,9 @@ def images(digits):
 @pytest.fixture(scope="module")
 def plans(models, images):
     """Half the MACs, of each kind: both layers that are no stem change."""
-    found = {kind: prospect(models[kind], calibration=images[kind], most_pairs=2) for kind in KINDS}
+    found = {
+        kind: search_space(models[kind], calibration=images[kind], most_pairs=2) for kind in KINDS
+    }
     goals = Goals(macs=parse_limit("0.5x", "macs"))
     made = {kind: each.plan(goals) for kind, each in found.items()}
     assert all(set(plan.chosen) == {"middle", "last"} for plan in made.values())
@@ -74,12 +76,14 @@ class TestReplay:
         )
 
     def test_harm_of_one_layer_is_near_what_was_planned(self, kind, models, images, plans):
-        """The rewrite fits longer and chooses its recipe, so it is at least about as good."""
+        """The rewrite fits longer and chooses its strategy, so it is at least about as good."""
         plan = edited(plans[kind], keep=["last"])
         made = rewrite(models[kind], plan=plan, calibration=images[kind]).model
-        harm = fidelity.harm([run(models[kind], images[kind])], [run(made, images[kind])])
+        output_error = fidelity.output_error(
+            [run(models[kind], images[kind])], [run(made, images[kind])]
+        )
         (layer,) = (layer for layer in plan.layers if layer.choice is not None)
-        assert 0 < harm < 1.5 * layer.effect.harm
+        assert 0 < output_error < 1.5 * layer.effect.output_error
 
     def test_a_choice_removed(self, kind, models, plans):
         plan = edited(plans[kind], keep=["last"])
@@ -182,7 +186,7 @@ def test_the_bias_that_a_fit_finds_is_counted(normed):
     steps += [layers.BatchNormalization()] if normed else []
     model = keras.Sequential([keras.Input((6, 6, 8)), *steps, layers.GlobalAveragePooling2D()])
     noise = np.random.default_rng(0).normal(size=(30, 6, 6, 8)).astype(np.float32)
-    plan = prospect(model, calibration=noise, most_pairs=1).plan(Goals(max_error=10.0))
+    plan = search_space(model, calibration=noise, most_pairs=1).plan(Goals(max_error=10.0))
     report = rewrite(model, plan=plan, calibration=noise).report
     assert report.rewritten == ("bare",)
     assert report.params_after == plan.after.params

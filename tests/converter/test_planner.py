@@ -17,7 +17,7 @@ from dsconvert.converter.core.network.sensitivity import measure_effects
 from dsconvert.converter.core.planning.limits import parse_limit
 from dsconvert.converter.core.planning.search_space import Goals
 from dsconvert.converter.core.types import Choice, Figure
-from dsconvert.converter.plan import prospect
+from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite
 
 KINDS = ("keras", "onnx")
@@ -36,9 +36,9 @@ def images(digits):
 
 @pytest.fixture(scope="module")
 def timed(models, images):
-    """The prospect of each kind on the same target."""
+    """The search_space of each kind on the same target."""
     return {
-        kind: prospect(
+        kind: search_space(
             models[kind], calibration=images[kind], costs=FakeCosts(by_macs), network_cost=0.4
         )
         for kind in KINDS
@@ -57,7 +57,9 @@ class TestCandidates:
     @pytest.mark.parametrize("kind", KINDS)
     def test_only_what_is_faster_by_more_than_the_noise(self, kind, models, images):
         costs = flat(1.0, dw1=0.5, dw2=0.94, multiplier2=0.97, pw1=0.99, pw2=0.951)
-        found = prospect(models[kind], calibration=images[kind], costs=costs, include=["middle"])
+        found = search_space(
+            models[kind], calibration=images[kind], costs=costs, include=["middle"]
+        )
         left = {c.choice: c.cost for c in rows(found)["middle"].candidates}
         assert set(left) == {
             Choice(pairs=1, order=DW),
@@ -73,7 +75,7 @@ class TestCandidates:
     @pytest.mark.parametrize(("multiplier", "lowering"), [(0.4, "multiplier"), (0.8, "sum")])
     def test_the_cheaper_lowering_wins(self, models, images, multiplier, lowering):
         costs = flat(1.0, dw2=0.6, multiplier2=multiplier)
-        found = prospect(
+        found = search_space(
             models["keras"], calibration=images["keras"], costs=costs, include=["middle"]
         )
         (candidate,) = rows(found)["middle"].candidates
@@ -89,7 +91,7 @@ class TestCandidates:
                 return figure
 
         costs = Noisy(flat(1.0, dw2=0.6, multiplier2=0.5).cost)
-        found = prospect(
+        found = search_space(
             models["keras"], calibration=images["keras"], costs=costs, include=["middle"]
         )
         (candidate,) = rows(found)["middle"].candidates
@@ -97,7 +99,7 @@ class TestCandidates:
 
     def test_single_pairs_and_pointwise_first_are_asked_for_once(self, models, images):
         costs = FakeCosts(by_macs)
-        prospect(models["keras"], calibration=images["keras"], costs=costs, include=["last"])
+        search_space(models["keras"], calibration=images["keras"], costs=costs, include=["last"])
         ((_, asked),) = costs.asked
         assert Counter((c.order, c.lowering) for c in asked) == {
             (DW, "sum"): 4,
@@ -106,13 +108,13 @@ class TestCandidates:
         }
 
     def test_most_pairs(self, models, images):
-        found = prospect(models["keras"], calibration=images["keras"], most_pairs=2)
+        found = search_space(models["keras"], calibration=images["keras"], most_pairs=2)
         pairs = {c.choice.pairs for layer in found.layers for c in layer.candidates}
         assert pairs == {1, 2}
 
     def test_no_gain_is_told_with_both_figures(self, models, images):
         costs = flat(0.04, dw1=0.05)
-        found = prospect(
+        found = search_space(
             models["keras"], calibration=images["keras"], costs=costs, include=["middle"]
         )
         reason = rows(found)["middle"].reason
@@ -126,7 +128,7 @@ class TestCandidates:
 
     def test_a_target_that_runs_no_choice(self, models, images):
         costs = FakeCosts(lambda block, choice: 1.0 if choice is None else None)
-        found = prospect(
+        found = search_space(
             models["keras"], calibration=images["keras"], costs=costs, include=["middle"]
         )
         assert rows(found)["middle"].reason.text == "the target runs none of its choices"
@@ -134,13 +136,13 @@ class TestCandidates:
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_stem_is_a_candidate_only_where_it_was_measured(self, kind, models, images, timed):
         assert rows(timed[kind])["stem"].candidates
-        untimed = prospect(models[kind], calibration=images[kind], most_pairs=1)
+        untimed = search_space(models[kind], calibration=images[kind], most_pairs=1)
         assert rows(untimed)["stem"].reason.code == "stem"
-        named = prospect(models[kind], calibration=images[kind], most_pairs=1, include=["stem"])
+        named = search_space(models[kind], calibration=images[kind], most_pairs=1, include=["stem"])
         assert rows(named)["stem"].candidates
 
     def test_include_and_exclude(self, models, images):
-        found = prospect(
+        found = search_space(
             models["keras"],
             calibration=images["keras"],
             costs=FakeCosts(by_macs),
@@ -153,30 +155,30 @@ class TestCandidates:
     def test_everything_excluded(self, models, images):
         for kind in KINDS:
             costs = FakeCosts(by_macs)
-            found = prospect(models[kind], calibration=images[kind], costs=costs, exclude=["*"])
+            found = search_space(models[kind], calibration=images[kind], costs=costs, exclude=["*"])
             assert not found.plan(Goals()).chosen
             assert not costs.asked
 
     def test_a_pattern_that_matches_nothing(self, models, images):
         with pytest.raises(InputError, match="no convolution matches 'conv9'"):
-            prospect(models["keras"], calibration=images["keras"], include=["conv9"])
+            search_space(models["keras"], calibration=images["keras"], include=["conv9"])
 
     def test_no_images(self, models):
         with pytest.raises(InputError, match="a plan needs calibration images"):
-            prospect(models["keras"], calibration=None)
+            search_space(models["keras"], calibration=None)
 
     def test_outputs_that_are_not_finite_are_no_candidates(self, monkeypatch, models, images):
         def broken(*args, **kwargs):
             effects = measure_effects(*args, **kwargs)
             return {
-                (name, choice): msgspec.structs.replace(effect, harm=np.inf)
+                (name, choice): msgspec.structs.replace(effect, output_error=np.inf)
                 if choice.pairs == 1 or name == "last"
                 else effect
                 for (name, choice), effect in effects.items()
             }
 
         monkeypatch.setattr("dsconvert.converter.plan.measure_effects", broken)
-        found = prospect(models["keras"], calibration=images["keras"], most_pairs=2)
+        found = search_space(models["keras"], calibration=images["keras"], most_pairs=2)
         assert {c.choice.pairs for c in rows(found)["middle"].candidates} == {2}
         assert rows(found)["last"].reason.code == "unusable"
         assert found.plan(Goals(max_error=1.0)).chosen
@@ -201,7 +203,7 @@ def noise():
 class TestCalls:
     def test_costs_of_all_calls_are_summed(self, shared, noise):
         costs = FakeCosts(by_macs)
-        found = prospect(shared, calibration=noise, costs=costs, network_cost=1.0)
+        found = search_space(shared, calibration=noise, costs=costs, network_cost=1.0)
         sizes = [block.input_size for block, _ in costs.asked]
         assert sizes == [(8, 8), (4, 4), (4, 4)]
         row, once = rows(found)["twice"], rows(found)["once"]
@@ -219,13 +221,13 @@ class TestCalls:
             small = block.input_size == (4, 4)
             return 1.0 if choice is None else 1.2 if small and choice.pairs == 1 else 0.5
 
-        found = prospect(shared, calibration=noise, costs=FakeCosts(cost), most_pairs=2)
+        found = search_space(shared, calibration=noise, costs=FakeCosts(cost), most_pairs=2)
         assert {c.choice.pairs for c in rows(found)["twice"].candidates} == {2}
         (figure,) = {c.cost for c in rows(found)["twice"].candidates}
         assert (figure.value, figure.ratio_low) == (1.0, 0.5 * (1 - NOISE))
 
     def test_replayed(self, shared, noise):
-        found = prospect(shared, calibration=noise)
+        found = search_space(shared, calibration=noise)
         plan = found.plan(half())
         report = rewrite(shared, plan=plan, calibration=noise).report
         assert (report.macs_after, report.params_after) == (plan.after.macs, plan.after.params)
@@ -233,7 +235,7 @@ class TestCalls:
 
 class TestCache:
     def count(self, monkeypatch):
-        """How many stages each measurement runs, by wrapping the front end's stages."""
+        """How many stages each measurement runs, by wrapping the backend's stages."""
         recorded = []
 
         def counted(stages, *args, **kwargs):
@@ -256,7 +258,7 @@ class TestCache:
 
         def again(**changed):
             given = {"source_sha256": "abc", "cache": tmp_path, "most_pairs": 1} | changed
-            return prospect(models[kind], calibration=images[kind], **given)
+            return search_space(models[kind], calibration=images[kind], **given)
 
         first, second = again(), again()
         assert first.layers == second.layers
@@ -268,13 +270,13 @@ class TestCache:
         assert all(runs[2:])
 
     def test_without_a_hash_of_the_model_nothing_is_kept(self, models, images, tmp_path):
-        prospect(models["keras"], calibration=images["keras"], cache=tmp_path, most_pairs=1)
+        search_space(models["keras"], calibration=images["keras"], cache=tmp_path, most_pairs=1)
         assert not [*tmp_path.iterdir()]
 
     def test_other_images_are_measured_anew(self, monkeypatch, models, images, tmp_path):
         runs = self.count(monkeypatch)
         for x in (images["keras"], images["keras"] * np.float32(0.9)):
-            prospect(
+            search_space(
                 models["keras"], calibration=x, cache=tmp_path, source_sha256="a", most_pairs=1
             )
         assert all(runs)
@@ -286,7 +288,7 @@ class TestTwins:
             first, second = (timed[kind].plan(goals) for kind in KINDS)
             assert first.chosen
             assert first.chosen == second.chosen
-            assert first.after.harm == pytest.approx(second.after.harm, rel=1e-2)
+            assert first.after.output_error == pytest.approx(second.after.output_error, rel=1e-2)
             assert first.after.cost == pytest.approx(second.after.cost)
 
     def test_effects_are_alike(self, timed):
@@ -296,6 +298,8 @@ class TestTwins:
                 c.choice for c in second[name].candidates
             ]
             for a, b in zip(layer.candidates, second[name].candidates, strict=True):
-                assert a.effect.harm == pytest.approx(b.effect.harm, rel=1e-2, abs=1e-6)
+                assert a.effect.output_error == pytest.approx(
+                    b.effect.output_error, rel=1e-2, abs=1e-6
+                )
                 assert a.effect.data_error == pytest.approx(b.effect.data_error, rel=1e-3)
                 assert a.macs == b.macs

@@ -1,4 +1,4 @@
-"""The activation that a block is timed with, as both front ends see it."""
+"""The activation that a block is timed with, as both backends see it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import layers
 from onnx import helper
 from onnx_nets import floats, graph, node
 
-from dsconvert.converter.backends.backend import front_end
+from dsconvert.converter.backends.backend import backend_for
 
 CLIP = {"min": 0.0, "max": 6.0}
 
@@ -19,7 +19,7 @@ def keras_activation(*after, **conv) -> str:
     """Of a convolution with these layers behind it."""
     first = layers.Conv2D(4, 3, name="c", **conv)
     model = keras.Sequential([keras.Input((6, 6, 3)), first, *after])
-    return front_end(model).convolutions[0].activation
+    return backend_for(model).convolutions[0].activation
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_keras_layers_in_between_or_beside():
     image = keras.Input((6, 6, 3))
     branching = layers.Conv2D(4, 3, name="c")(image)
     model = keras.Model(image, layers.Add()([layers.ReLU()(branching), branching]))
-    assert front_end(model).convolutions[0].activation == "none"
+    assert backend_for(model).convolutions[0].activation == "none"
     model = keras.Model(image, [layers.ReLU()(branching), branching])
-    assert front_end(model).convolutions[0].activation == "none"
+    assert backend_for(model).convolutions[0].activation == "none"
 
 
 def onnx_activation(*after: onnx.NodeProto, opset=17, shape=(1, 3, 6, 6), outputs="y", **weights):
     """Of a Conv that makes "c"; the last node makes "y"."""
     nodes = [node("Conv", "x w", "c"), *after]
     model = graph(nodes, list(shape), outputs, opset=opset, w=floats(4, 3, 3, 3), **weights)
-    return front_end(model).convolutions[0].activation
+    return backend_for(model).convolutions[0].activation
 
 
 def scalar(value):

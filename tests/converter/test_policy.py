@@ -86,7 +86,7 @@ class TestCost:
 
 @dataclass
 class Found:
-    """A convolution as a front end finds it."""
+    """A convolution as a backend finds it."""
 
     name: str
     spec: ConvSpec | None = None
@@ -139,7 +139,7 @@ class TestPlan:
         assert "--include stem" in stem.text
         assert reasons["block2/conv"] == Reason(code="excluded", text="excluded by '*2/*'")
         assert reasons["stem"].code == "not-included"
-        assert reasons["block1/one"].code == "pointwise"  # the front end's reason comes first
+        assert reasons["block1/one"].code == "pointwise"  # the backend's reason comes first
 
     @pytest.mark.parametrize("policy", [{"include": ("blok*",)}, {"exclude": ("Stem",)}])
     def test_pattern_that_matches_nothing_is_refused(self, policy):

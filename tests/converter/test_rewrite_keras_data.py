@@ -38,15 +38,15 @@ class TestTrainedNetwork:
         by_weights = rewrite(digits_cnn, pairs=pairs)
         from_data = rewrite(digits_cnn, pairs=pairs, calibration=calibration)
 
-        def harm(result):
-            return fidelity.harm(outputs(digits_cnn, test), outputs(result.model, test))
+        def output_error(result):
+            return fidelity.output_error(outputs(digits_cnn, test), outputs(result.model, test))
 
         def accuracy(model):
             return fidelity.top_k(outputs(model, test)[0], labels, 1).value
 
         assert from_data.report.rewritten == by_weights.report.rewritten == ("middle", "last")
         assert accuracy(digits_cnn) > 0.9
-        assert harm(from_data) < 0.5 * harm(by_weights)
+        assert output_error(from_data) < 0.5 * output_error(by_weights)
         assert accuracy(from_data.model) > accuracy(by_weights.model)
 
     def test_report_says_how_it_was_fitted(self, digits_cnn, calibration):
@@ -54,9 +54,11 @@ class TestTrainedNetwork:
 
         assert report.method == "data"
         assert (report.calibration_images, report.held_out_images) == (120, 30)
-        recipes = {trial.recipe for trial in report.trials}
-        assert recipes == {"clean inputs", "sequential", "sequential + match_variance"}
-        assert [trial.harm for trial in report.trials] == sorted(t.harm for t in report.trials)
+        strategies = {trial.strategy for trial in report.trials}
+        assert strategies == {"clean inputs", "sequential", "sequential + match_variance"}
+        assert [trial.output_error for trial in report.trials] == sorted(
+            t.output_error for t in report.trials
+        )
         stem, *rewritten = report.layers
         assert (stem.reason.code, stem.data_error) == ("stem", None)
         for layer in rewritten:
@@ -91,8 +93,8 @@ class TestTrainedNetwork:
         by_weights = rewrite(digits_cnn)
 
         assert any("blocks of channels" in note for note in result.report.layers[2].notes)
-        assert fidelity.harm(outputs(digits_cnn, test), outputs(result.model, test)) < (
-            fidelity.harm(outputs(digits_cnn, test), outputs(by_weights.model, test))
+        assert fidelity.output_error(outputs(digits_cnn, test), outputs(result.model, test)) < (
+            fidelity.output_error(outputs(digits_cnn, test), outputs(by_weights.model, test))
         )
         with pytest.raises(InputError, match="pointwise-first fit of 16 channels") as caught:
             rewrite(digits_cnn, calibration=calibration, memory=500_000, order="pointwise-first")
@@ -127,11 +129,11 @@ def test_new_model_does_what_was_measured(build, pairs):
     model = build()
     result = rewrite(model, calibration=X, pairs=pairs, seed=5)
     unseen = X[np.random.default_rng(5).permutation(len(X))[-HELD_OUT:]]
-    harm = fidelity.harm(outputs(model, unseen), outputs(result.model, unseen))
+    output_error = fidelity.output_error(outputs(model, unseen), outputs(result.model, unseen))
 
     assert result.report.held_out_images == HELD_OUT
     assert len(result.report.trials) >= 2
-    assert result.report.trials[0].harm == pytest.approx(harm, rel=1e-3)
+    assert result.report.trials[0].output_error == pytest.approx(output_error, rel=1e-3)
     assert result.report.params_after == result.model.count_params()
     refitted = set(result.report.refitted)
     assert refitted <= {layer.name for layer in layers_of(result.model)}
@@ -186,7 +188,7 @@ class TestInputs:
         model = keras.Model(image, layers.Dense(3)(x))
         result = rewrite(model, calibration=X)  # 48 + 12 images: no multiple of eight
 
-        assert result.report.trials[0].harm < 1
+        assert result.report.trials[0].output_error < 1
         assert result.model.input_shape == (8, 8, 8, 6)
 
     def test_free_sizes(self):
@@ -237,7 +239,7 @@ class TestInputs:
         result = rewrite(model, calibration=X, pairs=4)
 
         assert {layer.dtype_policy.name for layer in result.model.layers[1:]} == {"mixed_bfloat16"}
-        assert result.report.trials[0].harm < 0.5
+        assert result.report.trials[0].output_error < 0.5
 
     def test_layers_in_training_mode_do_not_disturb_the_fit(self):
         keras.utils.set_random_seed(0)

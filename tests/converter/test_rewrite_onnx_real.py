@@ -180,7 +180,9 @@ def test_as_accurate_as_its_keras_original(folder, shared, cifar):
     predicted = keras_outputs(in_keras.model, images)[0].argmax(axis=1)
     score = accuracy(rewritten.model, images, labels)
 
-    assert [t.recipe for t in rewritten.report.trials] == [t.recipe for t in in_keras.report.trials]
+    assert [t.strategy for t in rewritten.report.trials] == [
+        t.strategy for t in in_keras.report.trials
+    ]
     assert abs(score - 100 * np.mean(predicted == labels.ravel())) <= 0.3
     assert score > accuracy(rewrite(model, pairs=2).model, images, labels) + 20
 
@@ -203,7 +205,7 @@ def test_fitted_to_data_it_stays_nearer(folder, cifar, name):
     scaled = [(x[:200] / np.float32(127.5) - 1).transpose(0, 3, 1, 2) for x in cifar[:2]]
     fitted, unseen = (np.ascontiguousarray(x, np.float32) for x in scaled)
 
-    def harm(**how):
+    def output_error(**how):
         changed = rewrite(model, folder=place, pairs=1, **how).model
         errors = [
             relative(outputs(folder / name, x)[0], outputs(changed, x)[0])
@@ -211,4 +213,4 @@ def test_fitted_to_data_it_stays_nearer(folder, cifar, name):
         ]
         return np.mean(errors)
 
-    assert harm(calibration=fitted) < 0.7 * harm()
+    assert output_error(calibration=fitted) < 0.7 * output_error()

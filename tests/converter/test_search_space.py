@@ -12,8 +12,8 @@ from dsconvert.converter.core.planning.limits import parse_limit
 from dsconvert.converter.core.planning.search_space import (
     Candidate,
     Goals,
-    Prospect,
-    Prospects,
+    LayerCandidates,
+    SearchSpace,
 )
 from dsconvert.converter.core.types import Choice, ConvSpec, Effect, Figure, Plan, Reason, Totals
 
@@ -23,10 +23,10 @@ SLACK = 2e-6
 """The solver lets a limit be passed by 1e-6 of the largest figure."""
 
 
-def candidate(pairs, harm, macs, params, ms=None):
+def candidate(pairs, output_error, macs, params, ms=None):
     return Candidate(
         choice=Choice(pairs=pairs, order="depthwise-first"),
-        effect=Effect(data_error=0.1 * pairs, harm=harm),
+        effect=Effect(data_error=0.1 * pairs, output_error=output_error),
         macs=macs,
         params=params,
         cost=None if ms is None else Figure(value=ms, ratio_low=0.4, ratio_high=0.6, faster=True),
@@ -34,7 +34,7 @@ def candidate(pairs, harm, macs, params, ms=None):
 
 
 def layer(name, macs, params, candidates=(), ms=None, reason=None):
-    return Prospects(
+    return LayerCandidates(
         name=name,
         spec=ConvSpec(name=name, kernel_size=(3, 3), in_channels=8, out_channels=8),
         macs=macs,
@@ -45,7 +45,7 @@ def layer(name, macs, params, candidates=(), ms=None, reason=None):
     )
 
 
-def prospect(layers, *, width=4, measured=True, free=False, unit="ms", notes=()):
+def search_space(layers, *, width=4, measured=True, free=False, unit="ms", notes=()):
     """A network of these layers and what is `ELSEWHERE`."""
     params = ELSEWHERE.params + sum(each.params for each in layers)
     cost = ELSEWHERE.cost + sum(each.cost.value for each in layers if each.cost)
@@ -56,7 +56,7 @@ def prospect(layers, *, width=4, measured=True, free=False, unit="ms", notes=())
         bytes=params * width,
         cost=cost if measured else None,
     )
-    return Prospect(
+    return SearchSpace(
         layers=tuple(layers),
         before=before,
         bytes_per_weight=width,
@@ -84,7 +84,7 @@ def two_layers(**options):
             )
             for each in layers
         ]
-    return prospect(layers, **options)
+    return search_space(layers, **options)
 
 
 def limits(**texts):
@@ -106,7 +106,7 @@ def everything(found):
             "params": params,
             "size": params * found.bytes_per_weight,
             "latency": found.before.cost - sum(each.cost.value - c.cost.value for each, c in taken),
-            "harm": sum(c.effect.harm for _, c in taken),
+            "output_error": sum(c.effect.output_error for _, c in taken),
         }
 
 
@@ -117,14 +117,14 @@ def as_totals(plan: Plan):
         "params": after.params,
         "size": after.bytes,
         "latency": after.cost,
-        "harm": after.harm,
+        "output_error": after.output_error,
     }
 
 
 candidates = st.builds(
     candidate,
     pairs=st.integers(1, 4),
-    harm=st.floats(0, 4, width=32),
+    output_error=st.floats(0, 4, width=32),
     macs=st.integers(1, 10**6),
     params=st.integers(1, 10**4),
     ms=st.floats(0.015625, 8, width=32),
@@ -141,7 +141,7 @@ networks = st.lists(
     ),
     max_size=3,
 ).map(
-    lambda layers: prospect(
+    lambda layers: search_space(
         [msgspec.structs.replace(each, name=f"l{i}") for i, each in enumerate(layers)], width=1
     )
 )
@@ -178,7 +178,7 @@ class TestGoals:
             if limit is not None
         }
         if max_error is not None:
-            amounts["harm"] = max_error
+            amounts["output_error"] = max_error
         if not amounts:
             return
         whole = [*everything(found)]
@@ -191,11 +191,11 @@ class TestGoals:
             return
 
         got = as_totals(plan)
-        slack = {"macs": 1e6, "params": 1e4, "size": 1e4, "latency": 8, "harm": 6}
+        slack = {"macs": 1e6, "params": 1e4, "size": 1e4, "latency": 8, "output_error": 6}
         for name, most in amounts.items():
             assert got[name] <= most + SLACK * 4 * max(slack[name], most)
         if strictly:
-            first = "latency" if set(amounts) == {"harm"} else "harm"
+            first = "latency" if set(amounts) == {"output_error"} else "output_error"
             best = min(t[first] for t in strictly)
             assert got[first] <= best + SLACK * 4 * max(slack[first], best)
 
@@ -225,7 +225,9 @@ class TestGoals:
         assert plan.after.macs == found.before.macs - sum(e.macs - c.macs for e, c in picks)
         assert plan.after.params == found.before.params - sum(e.params - c.params for e, c in picks)
         assert plan.after.bytes == plan.after.params * found.bytes_per_weight
-        assert plan.after.harm == pytest.approx(sum(one.effect.harm for _, one in taken))
+        assert plan.after.output_error == pytest.approx(
+            sum(one.effect.output_error for _, one in taken)
+        )
 
     def test_least_harm_within_latency(self):
         # 10 ms: the first layer at T = 3 saves 5.5 of them and harms least.
@@ -233,7 +235,7 @@ class TestGoals:
         assert {name: choice.pairs for name, choice in plan.chosen.items()} == {"first": 3}
         assert plan.after.cost == pytest.approx(4.5)
         assert plan.goal == ("latency ≤ 0.5x",)
-        assert plan.notes == ("the least harm within the goals",)
+        assert plan.notes == ("the least output error within the goals",)
 
     def test_least_time_within_a_harm(self):
         plan = two_layers().plan(Goals(max_error=0.8))
@@ -241,12 +243,12 @@ class TestGoals:
             "first": 1,
             "second": 3,
         }
-        assert plan.goal == ("harm ≤ 0.8",)
-        assert plan.notes == ("the least time within the harm",)
+        assert plan.goal == ("output error ≤ 0.8",)
+        assert plan.notes == ("the least time within the output error",)
 
     def test_least_macs_within_a_harm_where_nothing_was_measured(self):
         plan = two_layers(measured=False).plan(Goals(max_error=0.1))
-        assert plan.notes == ("the least MACs within the harm",)
+        assert plan.notes == ("the least MACs within the output error",)
         assert [choice.pairs for choice in plan.chosen.values()] == [1]
 
     def test_size_counts_bytes_of_the_precision(self):
@@ -274,7 +276,7 @@ class TestGoals:
             "MACs ≤ 50%",
             "parameters ≤ 50k",
             "size ≤ 200KB",
-            "harm ≤ 0.25",
+            "output error ≤ 0.25",
         )
         assert Goals().words() == ()
 
@@ -307,11 +309,12 @@ class TestUnreachable:
         with pytest.raises(InputError) as caught:
             two_layers().plan(goals)
         assert (
-            caught.value.message == "within latency ≤ 0.2x the least harm is 1.1; 0.5 is allowed."
+            caught.value.message
+            == "within latency ≤ 0.2x the least output error is 1.1; 0.5 is allowed."
         )
 
     def test_no_harm_is_below_zero(self):
-        with pytest.raises(InputError, match="the least there is: harm 0"):
+        with pytest.raises(InputError, match="the least there is: output error 0"):
             two_layers().plan(Goals(max_error=-1.0))
 
     def test_a_time_for_a_target_that_counts_cycles(self):
@@ -333,7 +336,7 @@ class TestUnreachable:
 
 
 class TestNothingToChange:
-    network = prospect([layer("a", 10, 20, ms=1.0, reason=Reason(code="no-gain", text="no"))])
+    network = search_space([layer("a", 10, 20, ms=1.0, reason=Reason(code="no-gain", text="no"))])
 
     @pytest.mark.parametrize("goals", [Goals(), Goals(max_error=1.0), limits(macs="1x")])
     def test_the_network_stays_as_it_is(self, goals):
@@ -358,7 +361,10 @@ class TestKnee:
         assert {name: choice.pairs for name, choice in plan.chosen.items()} == {"first": 1}
         (note,) = plan.notes
         assert note.startswith("no goal was given: the knee of ")
-        assert " plans from 9 to 0.75 ms in the layers that can change, of harm 0 to 2.1" in note
+        assert (
+            " plans from 9 to 0.75 ms in the layers that can change, of output error 0 to 2.1"
+            in note
+        )
         assert plan.goal == ()
 
     def test_macs_are_told_with_their_unit(self):
@@ -372,10 +378,12 @@ class TestKnee:
         assert "from 8.9 k to 1.1 k parameters" in found.plan(Goals()).notes[0]
 
     def test_harmless_and_cheapest_at_once(self):
-        found = prospect([layer("a", 10, 20, [candidate(1, 0.0, 5, 5, 0.25)], ms=1.0)])
+        found = search_space([layer("a", 10, 20, [candidate(1, 0.0, 5, 5, 0.25)], ms=1.0)])
         plan = found.plan(Goals())
         assert plan.chosen
-        assert plan.notes == ("no goal was given: no plan has less harm, and none saves more time",)
+        assert plan.notes == (
+            "no goal was given: no plan has less output error or saves more time",
+        )
 
 
 class TestSweep:
@@ -383,21 +391,21 @@ class TestSweep:
     def test_costs_fall_and_harm_rises(self, found, points):
         plans = found.sweep(points)
         assert 1 <= len(plans) <= points
-        harms = [plan.after.harm for plan in plans]
-        assert all(a <= b + 1e-4 for a, b in pairwise(harms))
+        output_errors = [plan.after.output_error for plan in plans]
+        assert all(a <= b + 1e-4 for a, b in pairwise(output_errors))
         least = min(everything(found), key=lambda totals: totals["latency"])
         assert plans[-1].after.cost == pytest.approx(least["latency"], abs=SLACK * 4 * 8)
 
     @given(networks, st.floats(0.3, 1.1), st.floats(0.3, 1.1))
-    def test_all_plans_keep_the_goals(self, found, params, harm):
-        goals = msgspec.structs.replace(limits(params=f"{params!r}x"), max_error=harm)
+    def test_all_plans_keep_the_goals(self, found, params, output_error):
+        goals = msgspec.structs.replace(limits(params=f"{params!r}x"), max_error=output_error)
         try:
             plans = found.sweep(4, goals)
         except InputError:
             return
         for plan in plans:
             assert plan.after.params <= params * found.before.params + SLACK * 4e4
-            assert plan.after.harm <= harm + SLACK * 16
+            assert plan.after.output_error <= output_error + SLACK * 16
 
     def test_goals_are_readable(self):
         assert two_layers().sweep(3)[0].goal == ("time ≤ 10 ms",)
@@ -407,7 +415,7 @@ class TestSweep:
 
     def test_only_the_layers_were_measured(self):
         found = two_layers()
-        bare = Prospect(
+        bare = SearchSpace(
             layers=found.layers,
             before=msgspec.structs.replace(found.before, cost=None),
             target="a clock",
@@ -428,14 +436,16 @@ class TestReasons:
     def test_a_layer_that_the_plan_keeps_says_what_it_would_harm(self):
         second = two_layers().plan(limits(latency="0.5x")).layers[2]
         assert second.reason.code == "kept"
-        assert "its mildest choice, 3 × depthwise-first, would add 0.667 of harm" in (
+        assert "its mildest choice, 3 × depthwise-first, would add 0.667 of output error" in (
             second.reason.text
         )
 
     def test_a_chosen_layer_has_figures_and_no_reason(self):
         first = two_layers().plan(limits(latency="0.5x")).layers[0]
         assert first.reason is None
-        assert first.effect == Effect(data_error=pytest.approx(0.3), harm=pytest.approx(0.1 / 3))
+        assert first.effect == Effect(
+            data_error=pytest.approx(0.3), output_error=pytest.approx(0.1 / 3)
+        )
         assert (first.cost_before.value, first.cost_after.value) == (7.0, 1.5)
 
 

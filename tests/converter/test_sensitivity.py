@@ -24,8 +24,8 @@ from dsconvert.base import fidelity
 from dsconvert.converter.core.fitting.order_choice import best_fit
 from dsconvert.converter.core.network import stage_runner
 from dsconvert.converter.core.network.activation_store import Store
-from dsconvert.converter.core.network.fit_network import settled
-from dsconvert.converter.core.network.fit_state import Settings
+from dsconvert.converter.core.network.fit_network import place_bias
+from dsconvert.converter.core.network.fit_state import FitSettings
 from dsconvert.converter.core.network.sensitivity import QUICK, input_sizes, measure_effects
 from dsconvert.converter.core.stages import Weights
 from dsconvert.converter.core.types import ORDERS, Choice, Effect
@@ -53,11 +53,13 @@ def by_hand(network, images, name, choice):
     bare = Network({name: replace(site, norm=None)}, [(name, 0)])
     y = np.concatenate([bare.values(part)[1] for part in outputs])
     factors = best_fit(statistics(site, x, y), site, choice, QUICK)
-    bias, norm = settled(site, factors.bias, site.norm)
+    bias, norm = place_bias(site, factors.bias, site.norm)
     weights = {name: Weights(factors.kernel(), bias, norm)}
     out = network.outputs[0]
     expected, changed = network.values(unseen)[out], network.values(unseen, weights)[out]
-    return Effect(data_error=factors.data_error, harm=fidelity.harm([expected], [changed]))
+    return Effect(
+        data_error=factors.data_error, output_error=fidelity.output_error([expected], [changed])
+    )
 
 
 def residual():
@@ -78,9 +80,9 @@ def test_effects_are_what_changing_that_layer_alone_does(network, images):
     assert set(effects) == {(name, choice) for name in "ab" for choice in CHOICES}
     for (name, choice), effect in effects.items():
         expected = by_hand(made, images, name, choice)
-        assert effect.harm > 1e-4
+        assert effect.output_error > 1e-4
         # Float32 between the stages against float64 by hand.
-        assert effect.harm == pytest.approx(expected.harm, rel=2e-3)
+        assert effect.output_error == pytest.approx(expected.output_error, rel=2e-3)
         assert effect.data_error == pytest.approx(expected.data_error, rel=1e-3)
 
 
@@ -90,7 +92,7 @@ def test_full_rank_harms_nothing(images):
         for name, order, network_rank in (("a", DW, 6), ("b", PW, 6))
     }
     for effect in measure(classifier(), images, choices).values():
-        assert effect.harm < 1e-8
+        assert effect.output_error < 1e-8
         assert effect.data_error < 1e-3
 
 
@@ -106,7 +108,7 @@ def test_held_out_images_are_not_fitted_to(images):
     changed[FITTED:] *= -3
     first, second = (measure(classifier(), each, {"b": CHOICES[:1]}) for each in (images, changed))
     assert first["b", CHOICES[0]].data_error == second["b", CHOICES[0]].data_error
-    assert first["b", CHOICES[0]].harm != second["b", CHOICES[0]].harm
+    assert first["b", CHOICES[0]].output_error != second["b", CHOICES[0]].output_error
 
 
 def test_a_shared_layer_is_fitted_to_all_its_calls_and_judged_by_the_last(images):
@@ -121,7 +123,9 @@ def test_a_shared_layer_is_fitted_to_all_its_calls_and_judged_by_the_last(images
     weights = {"s": Weights(factors.kernel(), factors.bias)}
     last = Network(network.layers, [("s", 0), (pool, 1)])
     changed = last.values(unseen[2], weights)[2]
-    assert effect.harm == pytest.approx(fidelity.harm([unseen[4]], [changed]), rel=2e-3)
+    assert effect.output_error == pytest.approx(
+        fidelity.output_error([unseen[4]], [changed]), rel=2e-3
+    )
 
 
 class Counting(Network):
@@ -143,7 +147,7 @@ def test_what_is_known_is_not_measured_again(images):
     choices = dict.fromkeys("ab", CHOICES)
     full, partial, none = counting(), counting(), counting()
     effects = measure(full, images, choices)
-    made_up = Effect(data_error=0.5, harm=9.0)
+    made_up = Effect(data_error=0.5, output_error=9.0)
     known = {key: made_up for key in effects if key != ("b", CHOICES[2])}
     recorded = []
 
@@ -209,8 +213,8 @@ class TestMemory:
         made = self.stores(monkeypatch)
         many = np.concatenate([images] * 8)
         choices = dict.fromkeys("ab", CHOICES)
-        tight = Settings(patches=EVERYTHING.patches, memory=300_000)
-        roomy = Settings(patches=EVERYTHING.patches)
+        tight = FitSettings(patches=EVERYTHING.patches, memory=300_000)
+        roomy = FitSettings(patches=EVERYTHING.patches)
         results = [
             measure(classifier(), many, choices, 80, settings) for settings in (roomy, tight)
         ]
@@ -218,10 +222,10 @@ class TestMemory:
         assert [store.spilled > 0 for store in made] == [False, True]
 
     def test_a_layer_wider_than_the_memory_has_no_pointwise_first_effects(self, images):
-        tight = Settings(patches=EVERYTHING.patches, memory=100_000)
+        tight = FitSettings(patches=EVERYTHING.patches, memory=100_000)
         effects = measure(classifier(), images, dict.fromkeys("ab", CHOICES), settings=tight)
         assert {choice.order for name, choice in effects if name == "b"} == {DW}
-        assert all(np.isfinite(effect.harm) for effect in effects.values())
+        assert all(np.isfinite(effect.output_error) for effect in effects.values())
 
 
 class TestInputSizes:

@@ -12,7 +12,7 @@ from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice
 from dsconvert.deploy.costs import Target, measured_costs
 from dsconvert.deploy.costs import measured_costs as model_module
-from dsconvert.deploy.devices.device import Timed
+from dsconvert.deploy.devices.device import TimedFile
 from dsconvert.deploy.devices.records import DeviceInfo
 
 ONE = Choice(pairs=1, order="depthwise-first")
@@ -117,7 +117,7 @@ def test_form_that_fails_has_no_cost(board, tmp_path, monkeypatch, caplog):
     def measure_all(jobs, **options):
         (report,) = real(jobs, **options)
         files = [
-            Timed("LiteRT", "1", "", failure="it broke") if i in bad else timed
+            TimedFile("LiteRT", "1", "", failure="it broke") if i in bad else timed
             for i, timed in enumerate(report.files)
         ]
         return [type(report)(report.info, report.before, report.after, tuple(files))]

@@ -23,7 +23,7 @@ from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.accelerators import NPUS
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.config import config_path, known, open_known
-from dsconvert.deploy.devices.listing import Listed, list_devices
+from dsconvert.deploy.devices.listing import ListedDevice, list_devices
 from dsconvert.deploy.devices.open_device import open_device
 from dsconvert.deploy.profiling import doctor
 
@@ -52,7 +52,7 @@ def plug(folder: Path, monkeypatch: pytest.MonkeyPatch, *phones: dict[str, objec
     monkeypatch.setenv("PATH", f"{fake_adb.install(folder / 'adb', *phones)}:/usr/bin:/bin")
 
 
-def by_name(devices: tuple[Listed, ...]) -> dict[str, Listed]:
+def by_name(devices: tuple[ListedDevice, ...]) -> dict[str, ListedDevice]:
     return {one.name: one for one in devices}
 
 

@@ -12,7 +12,7 @@ from dsconvert.base.fidelity import compare_output
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.layer_report import layer_report
-from dsconvert.deploy.exporting.layer_types import LayerError, LayerReport
+from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
 from dsconvert.deploy.exporting.onnx_static import quantize_static
 from dsconvert.deploy.exporting.refine import OFF
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -88,7 +88,7 @@ def test_what_is_not_finite_is_worst_and_equal_layers_are_last():
         )
 
     layers = (layer("a", None), layer("b", 3.0), layer("c", None, False), layer("d", 2.0))
-    report = LayerReport(samples=1, layers=layers, unmatched=0)
+    report = QuantizationReport(samples=1, layers=layers, unmatched=0)
     assert [one.name for one in report.worst(4)] == ["c", "d", "b", "a"]
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
-from dsconvert.deploy.devices.device import DeviceInfo, Job, MachineState, Report, Timed
+from dsconvert.deploy.devices.device import DeviceInfo, Job, MachineState, Report, TimedFile
 from dsconvert.deploy.devices.host import HostDevice, pinned
 from dsconvert.deploy.devices.open_device import is_estimated, open_device
 from dsconvert.deploy.devices.records import OperatorTime, Startup
@@ -78,7 +78,7 @@ class Board:
                 "operators": (OperatorTime(name="product", type="MatMul", p50_ms=1, share=1),),
                 "notes": ("of the file",),
             }
-            files.append(Timed("ONNX Runtime", "1.2.3", **found | self.timed))
+            files.append(TimedFile("ONNX Runtime", "1.2.3", **found | self.timed))
         state = MachineState(governor="performance")
         return Report(self.describe(), state, state, tuple(files), ("of the board",))
 

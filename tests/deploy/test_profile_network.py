@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
-from dsconvert.deploy.profiling.model_stats import facts_of
+from dsconvert.deploy.profiling.model_stats import model_stats
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.runner import litert_profiler, machine
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -61,7 +61,7 @@ FILES = ("net.tflite", "int8.tflite", "net.onnx", "int8.onnx")
 @pytest.mark.parametrize("name", FILES)
 class TestFacts:
     def test_macs_are_those_of_the_network(self, folder: Path, name: str) -> None:
-        facts = facts_of(folder / name, [SHAPE])
+        facts = model_stats(folder / name, [SHAPE])
         assert facts.macs == sum(MACS.values())
         by_kind = dict.fromkeys(("convolution", "depthwise", "pointwise", "dense", "other"), 0)
         for op in facts.ops:
@@ -79,11 +79,11 @@ class TestFacts:
         from dsconvert.models.loading import load
 
         assert inspect(load(folder / "net.keras").model).macs == sum(MACS.values())
-        assert facts_of(folder / name, [SHAPE]).macs == sum(MACS.values())
+        assert model_stats(folder / name, [SHAPE]).macs == sum(MACS.values())
 
     def test_weights_and_activations(self, folder: Path, name: str) -> None:
         """The transposed convolution reads 120 × 12 values and writes 480 × 4: the most."""
-        facts = facts_of(folder / name, [SHAPE])
+        facts = model_stats(folder / name, [SHAPE])
         size = 4 if name.startswith("net") else 1
         if name.endswith(".tflite"):
             assert facts.activation_bytes == size * (120 * 12 + 480 * 4)
@@ -100,7 +100,7 @@ def test_sizes_that_a_file_leaves_free_are_those_of_the_inputs(folder: Path) -> 
         path = folder / f"free.{suffix}"
         export(model, path)
         for height, width in ((8, 8), (16, 8)):
-            facts = facts_of(path, [(1, height, width, 3)])
+            facts = model_stats(path, [(1, height, width, 3)])
             assert facts.macs == height * width * 27 * 4
 
 

@@ -12,7 +12,7 @@ from dsconvert.models.training.batches import augmentation, epoch_batches
 from dsconvert.models.training.distill import NormalizedError, SoftTargets, ends_in_softmax
 from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.settings import FinetuneSettings
-from dsconvert.models.training.trainee import copy_model, kept_layers
+from dsconvert.models.training.student_copy import copy_model, kept_layers
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -95,7 +95,7 @@ class TestFinetune:
         assert [epoch.epoch for epoch in tuned.history] == [0, 1, 2, 3, 4]
         assert tuned.history[0].loss is None
         assert tuned.history[4].loss < tuned.history[1].loss
-        assert tuned.best_epoch == min(tuned.history, key=lambda e: e.harm).epoch
+        assert tuned.best_epoch == min(tuned.history, key=lambda e: e.output_error).epoch
         assert tuned.notes == ()
 
     def test_nothing_but_the_weights_changes(self, digits, teacher, student):
@@ -171,7 +171,7 @@ class TestFinetune:
         assert seen[0] == "Asking the teacher"
         # The labels are all that counts here, however far they lead away from this teacher.
         assert tuned.best_epoch > 0
-        assert tuned.history[tuned.best_epoch].harm < tuned.history[0].harm / 2
+        assert tuned.history[tuned.best_epoch].output_error < tuned.history[0].output_error / 2
         assert tuned.history[0].fidelity[0].sqnr_db is None  # it began as the teacher itself
         assert tuned.history[-1].fidelity[0].sqnr_db < 30
         assert tuned.history[-1].loss < tuned.history[1].loss / 2
@@ -194,7 +194,7 @@ class TestFinetune:
         settings = FinetuneSettings(epochs=4, batch_size=16, learning_rate=1e-2)
         tuned = finetune(student, teacher, Data(tuple(inputs)), settings)
         first, last = tuned.history[0], tuned.history[tuned.best_epoch]
-        assert last.harm < first.harm / 10
+        assert last.output_error < first.output_error / 10
         assert {output.name for output in last.fidelity} == {"steering", "kind"}
 
     @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ class TestResume:
             finetune(
                 student, teacher, data, self.settings, state=state, progress=stopping_in_epoch_3
             )
-        best = min(expected.history[:3], key=lambda e: e.harm).epoch
+        best = min(expected.history[:3], key=lambda e: e.output_error).epoch
         assert best > 0
         assert not np.array_equal(student.get_weights()[1], original.get_weights()[1])
         tuned = finetune(original, teacher, data, self.settings, state=state)
@@ -482,8 +482,8 @@ class TestLogits:
 
         history = finetune(headless(student), headless(teacher), digits[0], settings).history
 
-        assert history[0].harm == pytest.approx(history[0].fidelity[0].kl_nats)
-        assert history[1].harm < history[0].harm
+        assert history[0].output_error == pytest.approx(history[0].fidelity[0].kl_nats)
+        assert history[1].output_error < history[0].output_error
 
     def test_a_softmax_is_no_place_for_them(self, digits, teacher, student):
         with pytest.raises(InputError, match="without a softmax"):

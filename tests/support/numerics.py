@@ -1,6 +1,6 @@
-"""One class of numerical tests for every front end, and the convolution they are held against.
+"""One class of numerical tests for every backend, and the convolution they are held against.
 
-A front end subclasses `PairNumerics` and supplies three hooks. Each test builds one network with
+A backend subclasses `PairNumerics` and supplies three hooks. Each test builds one network with
 all cases side by side, so that a backend is started a handful of times.
 """
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsconvert.converter.backends.backend import front_end
+from dsconvert.converter.backends.backend import backend_for
 from dsconvert.converter.core.fitting.factorize import from_weights
 from dsconvert.converter.core.fitting.patches import output_size
-from dsconvert.converter.core.network.fit_state import Lane, Recipe
-from dsconvert.converter.core.types import ORDERS, Between, Choice, ConvSpec, LayerPlan, Plan
+from dsconvert.converter.core.network.fit_state import FitRun, FitStrategy
+from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, LayerPlan, NormActivation, Plan
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 
@@ -122,7 +122,7 @@ class PairNumerics:
     """What pairs compute, whatever framework computes it. Subclass it and supply the hooks.
 
     Attributes:
-        CASES: The convolutions; a front end may replace them to cover what only it has.
+        CASES: The convolutions; a backend may replace them to cover what only it has.
     """
 
     CASES = make_cases(
@@ -191,14 +191,14 @@ class PairNumerics:
     @pytest.mark.parametrize(("pairs", "lowering"), [(1, "sum"), (2, "sum"), (2, "multiplier")])
     def test_mobilenet_blocks_are_their_definition(self, pairs, lowering):
         model = self.build(self.CASES)
-        lane = Lane(Recipe())
+        fit_run = FitRun(FitStrategy())
         for seed, case in enumerate(self.CASES):
-            lane.factors[case.spec.name] = random_block(case, pairs, lowering, seed)
-        rebuilt, _ = front_end(model).rebuild(lane)
+            fit_run.factors[case.spec.name] = random_block(case, pairs, lowering, seed)
+        rebuilt, _ = backend_for(model).rebuild(fit_run)
         got = self.run(rebuilt.model, IMAGES)
 
         for case, output in zip(self.CASES, got, strict=True):
-            expected = block_output(case, lane.factors[case.spec.name])
+            expected = block_output(case, fit_run.factors[case.spec.name])
             assert output.shape == expected.shape, str(case)
             error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
             assert error < 4e-6, str(case)  # twice the roundings of a pair
@@ -209,7 +209,7 @@ def random_block(case, pairs, lowering, seed):
     rng = np.random.default_rng(seed)
     factors = from_weights(case.kernel, case.bias, "depthwise-first", pairs)
     shape = factors.pointwise.shape[:2]
-    between = Between(
+    between = NormActivation(
         mean=rng.normal(size=shape),
         variance=rng.uniform(0.5, 2, shape),
         gamma=rng.uniform(-2, 2, shape),

@@ -9,7 +9,7 @@ from numerics import convolve
 from dsconvert.converter.core.fitting.moments import Moments
 from dsconvert.converter.core.fitting.patches import gather
 from dsconvert.converter.core.network.fit_network import fit_network
-from dsconvert.converter.core.network.fit_state import Settings
+from dsconvert.converter.core.network.fit_state import FitSettings
 from dsconvert.converter.core.stages import Norm, Site, Weights
 from dsconvert.converter.core.types import Choice, ConvSpec
 
@@ -140,7 +140,7 @@ def layer(name, seed, shape, role="conv", *, bias=True, normed=False, beside=Non
 
 FITTED, HELD_OUT = 40, 10
 PIXELS = 30
-EVERYTHING = Settings(patches=FITTED * PIXELS)
+EVERYTHING = FitSettings(patches=FITTED * PIXELS)
 """Every position of every image, so that nothing is left to chance."""
 ONE = Choice(pairs=1, order="depthwise-first")
 
@@ -152,12 +152,12 @@ def smooth_images():
     return x.astype(np.float32)
 
 
-def fit_lanes(network, images, *recipes, settings=EVERYTHING, choices=None):
-    """The lanes by recipe, best first; every convolution gets one pair unless told otherwise."""
+def fit_strategies(network, images, *strategies, settings=EVERYTHING, choices=None):
+    """The fit runs by strategy, best first; each convolution gets one pair by default."""
     convs = [name for name, site in network.layers.items() if site.role == "conv"]
     choices = choices or dict.fromkeys(convs, ONE)
-    lanes = fit_network(network, [images], HELD_OUT, choices, recipes, settings)
-    return {lane.recipe: lane for lane in lanes}
+    fit_runs = fit_network(network, [images], HELD_OUT, choices, strategies, settings)
+    return {fit_run.strategy: fit_run for fit_run in fit_runs}
 
 
 def statistics(site, x, y):

@@ -1,4 +1,4 @@
-"""The Keras front end: see `front_end.FrontEnd`."""
+"""The Keras backend: see `front_end.FrontEnd`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from dsconvert.base.predictor import Array, Shape
 
-from ...core.network.fit_state import Lane
+from ...core.network.fit_state import FitRun
 from .apply import rebuild
 from .cost import model_kernels, model_macs
 from .graph import FlatGraph, as_functional, flatten
-from .read import Convolution, read_convolutions
+from .read import KerasConvolution, read_convolutions
 from .stages import KerasStages
 
 
 @dataclass(frozen=True)
-class KerasFront:
+class KerasBackend:
     """A functional or Sequential model.
 
     Attributes:
@@ -30,7 +30,7 @@ class KerasFront:
     graph: FlatGraph
 
     @classmethod
-    def of(cls, model: Any) -> KerasFront:
+    def of(cls, model: Any) -> KerasBackend:
         """Read a model; a subclassed one is redrawn as a functional one."""
         source = as_functional(model)
         return cls(source, flatten(source))
@@ -46,7 +46,7 @@ class KerasFront:
         return tuple(tuple(self.graph.symbolic[value].shape) for value in self.graph.inputs)
 
     @cached_property
-    def convolutions(self) -> Sequence[Convolution]:
+    def convolutions(self) -> Sequence[KerasConvolution]:
         """All convolutions in the order of the network."""
         return read_convolutions(self.graph)
 
@@ -77,8 +77,8 @@ class KerasFront:
         """The network, cut where the named convolutions and what may be refitted stand."""
         return KerasStages(self.graph, rewritten, refit=refit)
 
-    def rebuild(self, lane: Lane) -> tuple[KerasFront, list[str]]:
-        """A new model with the lane's pairs and weights, and what could not be carried over."""
-        norms = KerasStages(self.graph, lane.factors).norms() if lane.weights else {}
-        model, notes = rebuild(self.model, lane.factors, lane.weights, norms)
-        return KerasFront(model, flatten(model)), notes
+    def rebuild(self, fit_run: FitRun) -> tuple[KerasBackend, list[str]]:
+        """A new model with the fit run's pairs and weights, and what could not be carried over."""
+        norms = KerasStages(self.graph, fit_run.factors).norms() if fit_run.weights else {}
+        model, notes = rebuild(self.model, fit_run.factors, fit_run.weights, norms)
+        return KerasBackend(model, flatten(model)), notes

@@ -21,7 +21,7 @@ _CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Pair:
+class KerasPair:
     """Two layers with nothing in between.
 
     Attributes:
@@ -35,7 +35,7 @@ class Pair:
     value: int
 
 
-def find_pairs(graph: FlatGraph) -> list[Pair]:
+def find_pairs(graph: FlatGraph) -> list[KerasPair]:
     """A depthwise convolution followed only by a 1×1 one, or the reverse, each called once.
 
     The first has neither bias nor activation.
@@ -51,7 +51,7 @@ def find_pairs(graph: FlatGraph) -> list[Pair]:
         second = readers[0].operation
         fits = is_pointwise(second) if _is_depthwise(step.operation) else _is_depthwise(second)
         if fits and len(graph.calls(second)) == 1:
-            found.append(Pair(step.operation, second, value))
+            found.append(KerasPair(step.operation, second, value))
     return found
 
 
@@ -67,7 +67,7 @@ def _is_open(operation: Any) -> bool:
     return not operation.use_bias and operation.activation is linear
 
 
-def balanced(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]]:
+def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]]:
     """A model of the same outputs whose pairs have equal ranges inside.
 
     Args:
@@ -105,7 +105,7 @@ def balanced(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]]
 
 
 def _measured(
-    graph: FlatGraph, pairs: Sequence[Pair], images: Sequence[Array]
+    graph: FlatGraph, pairs: Sequence[KerasPair], images: Sequence[Array]
 ) -> dict[int, Ranges]:
     """The range of each channel between the layers of each pair, by value number."""
     axes = {pair.value: 1 if pair.first.data_format == "channels_first" else -1 for pair in pairs}

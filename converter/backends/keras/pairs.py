@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.fitting.lowering import Branch, branches
-from ...core.types import Between, Factorization, as_float
+from ...core.types import Factorization, NormActivation, as_float
 from .copying import copy_layer
 from .graph import keras_module
 
@@ -157,9 +157,11 @@ class _Branch:
         }
         self.weights[id(self.calls[-1])] += bias
         if kernels.between is not None:
-            self._add_between(kernels.between, layer, names)
+            self._add_norm_activation(kernels.between, layer, names)
 
-    def _add_between(self, between: Between, layer: Any, names: Mapping[str, str]) -> None:
+    def _add_norm_activation(
+        self, between: NormActivation, layer: Any, names: Mapping[str, str]
+    ) -> None:
         """The BatchNormalization and the ReLU of a MobileNet block."""
         keras = keras_module()
         norm = keras.layers.BatchNormalization(

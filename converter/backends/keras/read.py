@@ -15,7 +15,7 @@ from .graph import FlatGraph, keras_module
 
 
 @dataclass(frozen=True)
-class Convolution:
+class KerasConvolution:
     """A convolution of the model.
 
     Attributes:
@@ -47,9 +47,9 @@ class Convolution:
         return np.asarray(self.layer.kernel), bias
 
 
-def read_convolutions(graph: FlatGraph) -> list[Convolution]:
+def read_convolutions(graph: FlatGraph) -> list[KerasConvolution]:
     """All convolutions in the order of the network, each layer once however often it is called."""
-    found: dict[int, Convolution] = {}
+    found: dict[int, KerasConvolution] = {}
     for step in graph.steps:
         if id(step.operation) in found:
             continue
@@ -59,32 +59,32 @@ def read_convolutions(graph: FlatGraph) -> list[Convolution]:
     return list(found.values())
 
 
-def _read(graph: FlatGraph, layer: Any) -> Convolution | None:
+def _read(graph: FlatGraph, layer: Any) -> KerasConvolution | None:
     keras = keras_module()
     kind = type(layer).__name__
     name = graph.name_of(layer)
     if type(layer) is keras.layers.Conv2D:
         spec = conv_spec(graph, layer)
-        return Convolution(name, layer, spec, _refusal(layer, spec), _activation(graph, layer))
+        return KerasConvolution(name, layer, spec, _refusal(layer, spec), _activation(graph, layer))
     if type(layer) is keras.layers.DepthwiseConv2D:
         reason = Reason(code="depthwise", text="it is depthwise already")
-        return Convolution(name, layer, None, reason)
+        return KerasConvolution(name, layer, None, reason)
     if isinstance(layer, keras.src.layers.convolutional.base_conv.BaseConv):
         if isinstance(layer, keras.layers.Conv2D):
             reason = Reason(code="custom", text=f"{kind} is not the stock Conv2D")
         else:
             reason = Reason(code="rank", text=f"{kind} is not two-dimensional")
-        return Convolution(name, layer, None, reason)
+        return KerasConvolution(name, layer, None, reason)
     if kind in ("SeparableConv2D", "SeparableConv1D", "DepthwiseConv1D"):
         reason = Reason(code="depthwise", text=f"{kind} is depthwise already")
-        return Convolution(name, layer, None, reason)
+        return KerasConvolution(name, layer, None, reason)
     if kind.startswith("Conv") and kind.endswith("Transpose"):
         reason = Reason(code="transpose", text=f"{kind} is a transposed convolution")
-        return Convolution(name, layer, None, reason)
+        return KerasConvolution(name, layer, None, reason)
     inner = _inner_convolutions(layer)
     if inner:
         text = f"{', '.join(inner)} inside {kind} cannot be seen from outside"
-        return Convolution(name, layer, None, Reason(code="hidden", text=text))
+        return KerasConvolution(name, layer, None, Reason(code="hidden", text=text))
     return None
 
 

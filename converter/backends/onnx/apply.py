@@ -17,7 +17,7 @@ from ...core.types import Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import head_at
 from .pairs import pair_nodes, scaled
-from .read import Convolution, main_convolutions
+from .read import OnnxConvolution, main_convolutions
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -78,7 +78,7 @@ class _Rebuild:
             return [with_inputs(node, [matmul, self.biases[key(node)]])]
         return [node]
 
-    def _pairs(self, convolution: Convolution) -> list[NodeProto]:
+    def _pairs(self, convolution: OnnxConvolution) -> list[NodeProto]:
         node, name = convolution.node, convolution.name
         factors = self.factors[name]
         bias, output = factors.bias, key(node)

@@ -1,4 +1,4 @@
-"""The ONNX front end: see `front_end.FrontEnd`."""
+"""The ONNX backend: see `front_end.FrontEnd`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from dsconvert.base.predictor import Array, Shape
 from dsconvert.formats.onnx.graph import OnnxGraph, shape_of
 
-from ...core.network.fit_state import Lane
+from ...core.network.fit_state import FitRun
 from .apply import rebuild
 from .cost import model_kernels, model_macs, model_params
-from .read import Convolution, read_convolutions
+from .read import OnnxConvolution, read_convolutions
 from .stages import OnnxStages
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OnnxFront:
+class OnnxBackend:
     """A model and its graph."""
 
     graph: OnnxGraph
 
     @classmethod
-    def of(cls, model: ModelProto, folder: Path | None = None) -> OnnxFront:
+    def of(cls, model: ModelProto, folder: Path | None = None) -> OnnxBackend:
         """Read a model that is valid and that ONNX Runtime runs."""
         return cls(OnnxGraph(model, folder))
 
@@ -48,7 +48,7 @@ class OnnxFront:
         return tuple(shape_of(value) or () for value in self.graph.inputs)
 
     @cached_property
-    def convolutions(self) -> Sequence[Convolution]:
+    def convolutions(self) -> Sequence[OnnxConvolution]:
         """All convolutions in the order of the graph."""
         return read_convolutions(self.graph)
 
@@ -82,7 +82,7 @@ class OnnxFront:
         """The network, cut where the named convolutions and what may be refitted stand."""
         return OnnxStages(self.graph, rewritten, inputs, refit=refit)
 
-    def rebuild(self, lane: Lane) -> tuple[OnnxFront, list[str]]:
-        """A new model with the lane's pairs and weights."""
-        model = rebuild(self.graph, lane.factors, lane.weights)
-        return OnnxFront(OnnxGraph(model, self.graph.folder)), []
+    def rebuild(self, fit_run: FitRun) -> tuple[OnnxBackend, list[str]]:
+        """A new model with the fit run's pairs and weights."""
+        model = rebuild(self.graph, fit_run.factors, fit_run.weights)
+        return OnnxBackend(OnnxGraph(model, self.graph.folder)), []

@@ -31,7 +31,7 @@ _CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Pair:
+class OnnxPair:
     """Two Convs with nothing in between; the first has no bias and only the second reads it."""
 
     first: NodeProto
@@ -43,7 +43,7 @@ class Pair:
         return str(self.first.output[0])
 
 
-def find_pairs(graph: OnnxGraph) -> list[Pair]:
+def find_pairs(graph: OnnxGraph) -> list[OnnxPair]:
     """A depthwise Conv followed only by a 1×1 one, or the reverse, with constant kernels."""
     found = []
     for node in graph.nodes:
@@ -54,7 +54,7 @@ def find_pairs(graph: OnnxGraph) -> list[Pair]:
         if second is None or second.input[0] != node.output[0]:
             continue
         if {kind, _kind(graph, second)} == {"depthwise", "pointwise"}:
-            found.append(Pair(node, second))
+            found.append(OnnxPair(node, second))
     return found
 
 
@@ -71,7 +71,7 @@ def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
     return "pointwise" if group == 1 and kernel.shape[2:] == (1, 1) else None
 
 
-def balanced(
+def equalized(
     model: ModelProto, images: Sequence[Array], folder: Path | None = None
 ) -> tuple[ModelProto, tuple[str, ...]]:
     """A model of the same outputs whose pairs have equal ranges inside.
@@ -110,7 +110,7 @@ def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Ar
 
 
 def _measured(
-    graph: OnnxGraph, pairs: Sequence[Pair], images: Sequence[Array]
+    graph: OnnxGraph, pairs: Sequence[OnnxPair], images: Sequence[Array]
 ) -> dict[str, Ranges]:
     """The range of each channel between the nodes of each pair, by the value's name."""
     from onnx import helper
@@ -148,7 +148,7 @@ def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
         if kernel is None:
             continue
         replaced.add(node.input[1])
-        name = unused(f"{node.input[1]}_balanced", taken)
+        name = unused(f"{node.input[1]}_equalized", taken)
         model.graph.initializer.append(_like(graph, node.input[1], kernel, name))
         node.input[1] = name
     still = {name for node in model.graph.node for name in reads_of(node)} | set(graph.outputs)

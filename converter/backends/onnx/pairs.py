@@ -23,7 +23,7 @@ from dsconvert.formats.onnx.graph import attributes
 from dsconvert.formats.onnx.tensors import tensor_from
 
 from ...core.fitting.lowering import branches
-from ...core.types import Between, Factorization, Float
+from ...core.types import Factorization, Float, NormActivation
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -100,7 +100,7 @@ def pair_nodes(
             )
         )
 
-    def normalized(number: str, source: str, between: Between) -> str:
+    def normalized(number: str, source: str, between: NormActivation) -> str:
         parts = {
             "scale": between.gamma,
             "offset": between.beta,

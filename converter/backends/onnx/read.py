@@ -39,7 +39,7 @@ _PADDINGS: dict[str, Padding] = {
 
 
 @dataclass(frozen=True)
-class Convolution:
+class OnnxConvolution:
     """A convolution of the graph.
 
     Attributes:
@@ -70,15 +70,15 @@ class Convolution:
         return conv_weights(self.graph, self.node)
 
 
-def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
+def read_convolutions(graph: OnnxGraph) -> list[OnnxConvolution]:
     """All convolutions in the order of the graph, those that cannot be rewritten included."""
     found = []
     local = {(function.domain, function.name) for function in graph.model.functions}
     taken = set(graph.names.values())
 
-    def left(called: str, node: NodeProto, code: str, where: str) -> Convolution:
+    def left(called: str, node: NodeProto, code: str, where: str) -> OnnxConvolution:
         reason = Reason(code=code, text=f"it is inside {where}, which is kept whole")
-        return Convolution(unused(called, taken), node, graph, None, reason)
+        return OnnxConvolution(unused(called, taken), node, graph, None, reason)
 
     for node in graph.nodes:
         name = graph.names[key(node)]
@@ -90,7 +90,7 @@ def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
             if spec is not None:
                 activation = _activation(graph, node, tail)
             absorbed = None if tail is None else _params_of(graph, tail)
-            found.append(Convolution(name, node, graph, spec, reason, activation, absorbed))
+            found.append(OnnxConvolution(name, node, graph, spec, reason, activation, absorbed))
         for path, inner in _inner_convolutions(node):
             found.append(left(f"{name}/{path}", inner, "subgraph", f"{name} ({node.op_type})"))
     for function in graph.model.functions:
@@ -104,7 +104,7 @@ def read_convolutions(graph: OnnxGraph) -> list[Convolution]:
     return found
 
 
-def main_convolutions(graph: OnnxGraph) -> dict[str, Convolution]:
+def main_convolutions(graph: OnnxGraph) -> dict[str, OnnxConvolution]:
     """The convolutions of the main graph by their value; inner graphs may use its names again."""
     elsewhere = ("subgraph", "function")
     return {

@@ -19,7 +19,7 @@ from ...core.types import ConvSpec, Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import Head, head_at
 from .pairs import pair_nodes, scaled
-from .read import Convolution, conv_weights, main_convolutions
+from .read import OnnxConvolution, conv_weights, main_convolutions
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -291,7 +291,7 @@ class OnnxStages:
                     found[index] = self._head(node, head)
         return found
 
-    def _convolution(self, index: int, convolution: Convolution, role: Role) -> Site:
+    def _convolution(self, index: int, convolution: OnnxConvolution, role: Role) -> Site:
         spec, node = convolution.spec, convolution.node
         assert spec is not None, "only what has a geometry is a site"
         kernel, bias = conv_weights(self.graph, node)
@@ -334,7 +334,7 @@ class OnnxStages:
         return self._number[other] if self._writer.get(other, -1) < index else None
 
 
-def _is_shortcut(convolution: Convolution) -> bool:
+def _is_shortcut(convolution: OnnxConvolution) -> bool:
     return convolution.reason is not None and convolution.reason.code == "pointwise"
 
 

@@ -94,6 +94,7 @@ def note(ranges: Sequence[Ranges]) -> str:
     """What balancing pairs of these ranges did."""
     spread = max(one.spread() for one in ranges)
     return (
-        f"gauge: the channels inside {len(ranges)} pairs have equal ranges; before, the widest had "
+        f"cross-layer equalization: the channels inside {len(ranges)} pairs have equal "
+        f"ranges; before, the widest had "
         f"{spread:.1f} times the range of its pair's median channel"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from operator import itemgetter
 
-from ..types import Between, Factorization, Float
+from ..types import Factorization, Float, NormActivation
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Branch:
 
     depthwise: Float
     pointwise: Float
-    between: Between | None = None
+    between: NormActivation | None = None
 
 
 def branches(factors: Factorization) -> list[Branch]:

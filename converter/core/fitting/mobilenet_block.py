@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dsconvert.base.predictor import Array
 
-from ..types import Between, Factorization, Float, as_float
+from ..types import Factorization, Float, NormActivation, as_float
 from .fit import refit
 from .moments import Moments, Statistics
 
@@ -77,7 +77,7 @@ def shifted(factors: Factorization, mean: Float, variance: Float, shift: float) 
         variance: The same.
         shift: k, standard deviations below the mean at which the ReLU cuts.
     """
-    between = Between(mean, variance, np.ones_like(mean), np.zeros_like(mean))
+    between = NormActivation(mean, variance, np.ones_like(mean), np.zeros_like(mean))
     size = np.sqrt(variance + between.epsilon)
     between = replace(between, beta=shift * np.sqrt(variance) / size)
     offset = np.einsum("tc,tcn->n", mean - between.beta * size, factors.pointwise)
@@ -92,10 +92,10 @@ def shifted(factors: Factorization, mean: Float, variance: Float, shift: float) 
 def fresh_block(factors: Factorization) -> Factorization:
     """Pairs with an untrained BatchNorm and a ReLU in between, as Keras initialises it."""
     zero, one = np.zeros(factors.pointwise.shape[:2]), np.ones(factors.pointwise.shape[:2])
-    return replace(factors, between=Between(mean=zero, variance=one, gamma=one, beta=zero))
+    return replace(factors, between=NormActivation(mean=zero, variance=one, gamma=one, beta=zero))
 
 
-def through(between: Between, inner: Array) -> Array:
+def through(between: NormActivation, inner: Array) -> Array:
     """What the BatchNorm and the ReLU make of depthwise outputs (P, T·C), in float32."""
     gain = between.gamma / np.sqrt(between.variance + between.epsilon)
     offset = between.beta - between.mean * gain

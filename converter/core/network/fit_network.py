@@ -1,8 +1,10 @@
 """Fit a whole network layer by layer, in one pass over its stages.
 
-Several *lanes* run side by side: the clean network, and one per recipe, which feels its own
-rewritten prefix. No recipe is good for every network (sequential inputs help ResNet8 and hurt VGG),
-so images that no fit has seen decide: the lane whose outputs stay nearest to the original's wins.
+Several *fit runs* run side by side: the clean network, and one per strategy, which feels its own
+rewritten prefix. No strategy is good for every network (sequential inputs help ResNet8 and hurt
+VGG),
+so images that no fit has seen decide: the fit run whose outputs stay nearest to the original's
+wins.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from ..fitting.order_choice import best_fit, block_fit
 from ..stages import Norm, Site, Stages, Weights
 from ..types import Choice, Factorization, Float
 from .activation_store import Store
-from .fit_state import Lane, Recipe, Settings
-from .stage_runner import Walk, room_for
+from .fit_state import FitRun, FitSettings, FitStrategy
+from .stage_runner import StageRunner, room_for
 
 log = logging.getLogger(__name__)
 
@@ -38,44 +40,47 @@ def fit_network(
     inputs: Sequence[Array],
     held_out: int,
     choices: Mapping[str, Choice],
-    recipes: Sequence[Recipe],
-    settings: Settings,
+    strategies: Sequence[FitStrategy],
+    settings: FitSettings,
     progress: Progress = silent,
-) -> list[Lane]:
-    """Fit all chosen convolutions by every recipe.
+) -> list[FitRun]:
+    """Fit all chosen convolutions by every strategy.
 
     Args:
         stages: The network.
         inputs: One array per model input, (n, ...).
-        held_out: How many of the last images no fit may see; they judge the lanes.
+        held_out: How many of the last images no fit may see; they judge the fit runs.
         choices: What to make of each convolution, by name.
-        recipes: One lane each.
-        settings: See `Settings`.
+        strategies: One fit run each.
+        settings: See `FitSettings`.
         progress: Told of each stage.
 
     Returns:
-        The lanes, best first: the one with the least harm to the outputs of the held-out images.
+        The fit runs, best first: the one with the least output error to the outputs of the
+        held-out images.
     """
     with room_for(stages, settings) as store:
-        return _Fitting(stages, inputs, held_out, choices, recipes, settings, store).run(progress)
+        return _Fitting(stages, inputs, held_out, choices, strategies, settings, store).run(
+            progress
+        )
 
 
-class _Fitting(Walk):
+class _Fitting(StageRunner):
     def __init__(
         self,
         stages: Stages,
         inputs: Sequence[Array],
         held_out: int,
         choices: Mapping[str, Choice],
-        recipes: Sequence[Recipe],
-        settings: Settings,
+        strategies: Sequence[FitStrategy],
+        settings: FitSettings,
         store: Store,
     ) -> None:
         super().__init__(stages, inputs, held_out, settings, store)
         self.choices = choices
-        self.lanes = [Lane(recipe, self.clean.live) for recipe in recipes]
+        self.fit_runs = [FitRun(strategy, self.clean.live) for strategy in strategies]
 
-    def run(self, progress: Progress) -> list[Lane]:
+    def run(self, progress: Progress) -> list[FitRun]:
         sites = self.stages.sites
         with progress("Fitting layers", len(sites)) as advance:
             for index, site in enumerate(sites):
@@ -83,52 +88,54 @@ class _Fitting(Walk):
                     self._fit(index, site)
                 self._advance(index)
                 advance()
-        for lane in self.lanes:
-            lane.harm = self._harm(lane, self.stages.outputs)
-            log.info("%s: harm %.4g on held-out images", lane.recipe, lane.harm)
-        return sorted(self.lanes, key=lambda lane: lane.harm)
+        for fit_run in self.fit_runs:
+            fit_run.output_error = self._output_error(fit_run, self.stages.outputs)
+            log.info(
+                "%s: output error %.4g on held-out images", fit_run.strategy, fit_run.output_error
+            )
+        return sorted(self.fit_runs, key=lambda fit_run: fit_run.output_error)
 
     def _advance(self, index: int) -> None:
-        """From the live values before a stage to those after it, in every lane."""
+        """From the live values before a stage to those after it, in every fit run."""
         after = self.after(index, self.clean)
-        for lane in self.lanes:
-            # A lane that has changed nothing yet shares the clean activations.
-            lane.live = self.after(index, lane) if lane.weights else after
+        for fit_run in self.fit_runs:
+            # A fit run that has changed nothing yet shares the clean activations.
+            fit_run.live = self.after(index, fit_run) if fit_run.weights else after
         self.clean.live = after
 
-    def _harm(self, lane: Lane, outputs: Sequence[int]) -> float:
-        expected, got = self.unseen(self.clean), self.unseen(lane)
-        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
+    def _output_error(self, fit_run: FitRun, outputs: Sequence[int]) -> float:
+        expected, got = self.unseen(self.clean), self.unseen(fit_run)
+        return fidelity.output_error([expected[v] for v in outputs], [got[v] for v in outputs])
 
-    # Fitting one site in every lane.
+    # Fitting one site in every fit run.
 
     def _fit(self, index: int, site: Site) -> None:
-        lanes = [lane for lane in self.lanes if self._wanted(lane, site)]
-        if not lanes:
+        fit_runs = [fit_run for fit_run in self.fit_runs if self._wanted(fit_run, site)]
+        if not fit_runs:
             return
-        self.gather(site, lanes)
+        self.gather(site, fit_runs)
         if site.call + 1 < site.calls:
             return
         if site.role == "conv":
-            self._fit_convolution(site, lanes)
+            self._fit_convolution(site, fit_runs)
             return
-        for lane in lanes:
-            (moments,) = lane.moments.pop(site.name)
+        for fit_run in fit_runs:
+            (moments,) = fit_run.moments.pop(site.name)
             stats = moments.statistics()
             if site.role == "shortcut":
                 best = refit(stats, site.kernel, self.settings.fit.ridge)
-                bias, norm = settled(site, best.bias, site.norm)
-                lane.weights[site.name] = Weights(best.kernel, bias, norm)
-                lane.refitted.append(site.name)
+                bias, norm = place_bias(site, best.bias, site.norm)
+                fit_run.weights[site.name] = Weights(best.kernel, bias, norm)
+                fit_run.refitted.append(site.name)
             else:
-                self._refit_head(index, lane, site, stats)
+                self._refit_head(index, fit_run, site, stats)
 
-    def _fit_convolution(self, site: Site, lanes: Sequence[Lane]) -> None:
+    def _fit_convolution(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
         """Lanes that share moments share the fit."""
-        alike: dict[int, tuple[list[Moments], list[Lane]]] = {}
-        for lane in lanes:
-            moments = lane.moments.pop(site.name)
-            alike.setdefault(id(moments), (moments, []))[1].append(lane)
+        alike: dict[int, tuple[list[Moments], list[FitRun]]] = {}
+        for fit_run in fit_runs:
+            moments = fit_run.moments.pop(site.name)
+            alike.setdefault(id(moments), (moments, []))[1].append(fit_run)
         for moments, group in alike.values():
             stats = [part.statistics() for part in moments]
             factors = self._best_fit(site, stats)
@@ -137,14 +144,14 @@ class _Fitting(Walk):
             if self.choices[site.name].block == "mobilenet":
                 factors, read = self._with_relu(site, group[0], factors, stats)
                 flat = factors.pointwise.reshape(-1, factors.pointwise.shape[2])
-            for lane in group:
+            for fit_run in group:
                 norm = site.norm
-                if norm is not None and lane.recipe.match_variance and read is not None:
+                if norm is not None and fit_run.strategy.match_variance and read is not None:
                     norm = _matched(norm, flat, read)
-                self._rewrite(lane, site, factors, norm)
+                self._rewrite(fit_run, site, factors, norm)
 
     def _with_relu(
-        self, site: Site, lane: Lane, factors: Factorization, stats: Sequence[Statistics]
+        self, site: Site, fit_run: FitRun, factors: Factorization, stats: Sequence[Statistics]
     ) -> tuple[Factorization, Statistics | None]:
         """MobileNet blocks that start from pairs, and the moments of what their pointwise reads."""
         options = self.settings.fit
@@ -157,7 +164,7 @@ class _Fitting(Walk):
             factors,
             mean,
             variance,
-            self.sample(site, lane, factors.depthwise),
+            self.sample(site, fit_run, factors.depthwise),
             shifts=options.shifts,
             ridge=options.ridge,
             output_weight=None if site.norm is None else site.norm.gain**2,
@@ -169,44 +176,48 @@ class _Fitting(Walk):
             return best_fit(stats[0], site, choice, options)
         return block_fit(stats, self.blocks(site), site, choice, options)
 
-    def _wanted(self, lane: Lane, site: Site) -> bool:
+    def _wanted(self, fit_run: FitRun, site: Site) -> bool:
         if site.role == "conv":
             return site.name in self.choices
-        if not lane.weights:
+        if not fit_run.weights:
             return False  # nothing has drifted
         if len(self.blocks(site)) > 1:
             return False  # too wide to be solved for as a whole
-        return self.settings.refit_head if site.role == "head" else lane.recipe.shortcuts
+        return self.settings.refit_head if site.role == "head" else fit_run.strategy.shortcuts
 
-    def _rewrite(self, lane: Lane, site: Site, factors: Factorization, norm: Norm | None) -> None:
-        bias, norm = settled(site, factors.bias, norm)
+    def _rewrite(
+        self, fit_run: FitRun, site: Site, factors: Factorization, norm: Norm | None
+    ) -> None:
+        bias, norm = place_bias(site, factors.bias, norm)
         factors = replace(factors, bias=bias, lowering=self.choices[site.name].lowering)
-        lane.factors[site.name] = factors
+        fit_run.factors[site.name] = factors
         pairs = None if factors.between is None else factors
-        lane.weights[site.name] = Weights(factors.kernel(), bias, norm, pairs)
+        fit_run.weights[site.name] = Weights(factors.kernel(), bias, norm, pairs)
 
-    def _refit_head(self, index: int, lane: Lane, site: Site, stats: Statistics) -> None:
+    def _refit_head(self, index: int, fit_run: FitRun, site: Site, stats: Statistics) -> None:
         """Keep the refitted last layer only if the held-out images say so."""
         outputs = [value for value in self.stages.live_after(index) if value in self.stages.outputs]
         candidates: list[Weights | None] = [
             None,
             *(refit(stats, site.kernel, ridge) for ridge in HEAD_RIDGES),
         ]
-        harms = [self._try(index, lane, weights, outputs) for weights in candidates]
-        best = candidates[int(np.argmin(harms))]
+        output_errors = [self._try(index, fit_run, weights, outputs) for weights in candidates]
+        best = candidates[int(np.argmin(output_errors))]
         if best is not None:
-            lane.weights[site.name] = best
-            lane.refitted.append(site.name)
+            fit_run.weights[site.name] = best
+            fit_run.refitted.append(site.name)
 
     def _try(
-        self, index: int, lane: Lane, weights: Weights | None, outputs: Sequence[int]
+        self, index: int, fit_run: FitRun, weights: Weights | None, outputs: Sequence[int]
     ) -> float:
         expected = self.unseen_after(index, self.unseen(self.clean), None)
-        got = self.unseen_after(index, self.unseen(lane), weights)
-        return fidelity.harm([expected[v] for v in outputs], [got[v] for v in outputs])
+        got = self.unseen_after(index, self.unseen(fit_run), weights)
+        return fidelity.output_error([expected[v] for v in outputs], [got[v] for v in outputs])
 
 
-def settled(site: Site, bias: Float | None, norm: Norm | None) -> tuple[Float | None, Norm | None]:
+def place_bias(
+    site: Site, bias: Float | None, norm: Norm | None
+) -> tuple[Float | None, Norm | None]:
     """Where the bias goes: to the BatchNorm, if the layer has none of its own and a norm follows.
 
     Returns:

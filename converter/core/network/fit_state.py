@@ -1,4 +1,4 @@
-"""The nouns of the walk through a network: recipes, lanes and settings."""
+"""The nouns of the walk through a network: strategies, fit runs and settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..types import Factorization
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Which liberties a lane takes.
+class FitStrategy:
+    """Which liberties a fit run takes.
 
     Attributes:
         sequential: Fit to the rewritten prefix's activations instead of the original's.
@@ -38,30 +38,30 @@ class Recipe:
 
 
 @dataclass
-class Lane:
-    """One recipe on its way through the network.
+class FitRun:
+    """One strategy on its way through the network.
 
     Attributes:
-        recipe: What it may do.
+        strategy: What it may do.
         live: The values between two stages, (n, ...), by value number.
         weights: What the sites passed so far got, by name.
         factors: The pairs of the convolutions among them.
         moments: Moments being gathered, by name, one per block of channels.
         refitted: Names of layers that kept their form and got new weights.
-        harm: What it does to the outputs of the held-out images.
+        output_error: What it does to the outputs of the held-out images.
     """
 
-    recipe: Recipe
+    strategy: FitStrategy
     live: dict[int, Array] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     factors: dict[str, Factorization] = field(default_factory=dict)
     moments: dict[str, list[Moments]] = field(default_factory=dict)
     refitted: list[str] = field(default_factory=list)
-    harm: float = np.inf
+    output_error: float = np.inf
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """How much data the fit may look at.
 
     Attributes:

@@ -9,14 +9,14 @@ from dsconvert.base.progress import Progress, silent
 
 from ..fitting.moments import Statistics
 from ..stages import Site, Stages
-from .fit_state import Settings
-from .stage_runner import Walk, room_for
+from .fit_state import FitSettings
+from .stage_runner import StageRunner, room_for
 
 
 def observe_network(
     stages: Stages,
     inputs: Sequence[Array],
-    settings: Settings,
+    settings: FitSettings,
     visit: Callable[[Site, Sequence[Statistics]], None],
     progress: Progress = silent,
 ) -> None:
@@ -25,18 +25,18 @@ def observe_network(
     Args:
         stages: The network; its "conv" sites are shown, a shared layer once.
         inputs: One array per model input, (n, ...).
-        settings: See `Settings`.
+        settings: See `FitSettings`.
         visit: Called with each site and its moments.
         progress: Told of each stage.
     """
     with room_for(stages, settings) as store:
-        walk = Walk(stages, inputs, 0, settings, store)
+        runner = StageRunner(stages, inputs, 0, settings, store)
         with progress("Looking at layers", len(stages.sites)) as advance:
             for index, site in enumerate(stages.sites):
                 if site is not None and site.role == "conv":
-                    walk.gather(site, [walk.clean])
+                    runner.gather(site, [runner.clean])
                     if site.call + 1 == site.calls:
-                        moments = walk.clean.moments.pop(site.name)
+                        moments = runner.clean.moments.pop(site.name)
                         visit(site, [part.statistics() for part in moments])
-                walk.clean.live = walk.after(index, walk.clean)
+                runner.clean.live = runner.after(index, runner.clean)
                 advance()

@@ -11,7 +11,7 @@ from dsconvert.base.predictor import Array
 from ..fitting.moments import Moments
 from ..fitting.patches import Index, gather, output_size, sample_positions
 from ..stages import Site
-from .fit_state import Lane
+from .fit_state import FitRun
 
 _COPIES = 6
 """Matrices of the size of a covariance that are alive at the worst moment of a fit."""
@@ -40,15 +40,15 @@ def channel_blocks(site: Site, memory: int) -> list[slice]:
     return [slice(first, min(first + size, channels)) for first in range(0, channels, size)]
 
 
-def drifts(lane: Lane, site: Site, clean: Lane) -> bool:
-    """Whether the lane fits this site to inputs of its own."""
-    return (lane.recipe.sequential or site.role != "conv") and lane.live is not clean.live
+def drifts(fit_run: FitRun, site: Site, clean: FitRun) -> bool:
+    """Whether the fit run fits this site to inputs of its own."""
+    return (fit_run.strategy.sequential or site.role != "conv") and fit_run.live is not clean.live
 
 
 def gather_moments(
     site: Site,
-    clean: Lane,
-    lanes: Sequence[Lane],
+    clean: FitRun,
+    fit_runs: Sequence[FitRun],
     *,
     blocks: Sequence[slice],
     batches: Callable[[int], Iterable[slice]],
@@ -56,14 +56,14 @@ def gather_moments(
     patches: int | None,
     rng: np.random.Generator,
 ) -> None:
-    """Stream the patches of all lanes into their moments, at the same positions.
+    """Stream the patches of all fit runs into their moments, at the same positions.
 
     Lanes that have not drifted share one set of moments.
 
     Args:
         site: The layer to look at.
-        clean: The lane of the untouched network, which gives the outputs to aim at.
-        lanes: Whose ``moments`` are filled; a shared layer adds to those of its earlier calls.
+        clean: The fit run of the untouched network, which gives the outputs to aim at.
+        fit_runs: Whose ``moments`` are filled; a shared layer adds to those of its earlier calls.
         blocks: Input channels that are looked at together.
         batches: Rows of the live values for a number of values per image, ``images`` together.
         images: How many images there are.
@@ -76,12 +76,12 @@ def gather_moments(
         return [Moments(width, site.spec.out_channels) for width in widths]
 
     common = fresh()
-    for lane in lanes:
-        if site.calls == 1 and not drifts(lane, site, clean):
-            lane.moments[site.name] = common
+    for fit_run in fit_runs:
+        if site.calls == 1 and not drifts(fit_run, site, clean):
+            fit_run.moments[site.name] = common
         else:
-            lane.moments.setdefault(site.name, fresh())
-    groups = {id(lane.moments[site.name]): lane for lane in lanes}
+            fit_run.moments.setdefault(site.name, fresh())
+    groups = {id(fit_run.moments[site.name]): fit_run for fit_run in fit_runs}
     for _, seen in stream_patches(
         site,
         clean,
@@ -92,8 +92,8 @@ def gather_moments(
         patches=patches,
         rng=rng,
     ):
-        for lane, (actual, aims) in zip(groups.values(), seen, strict=True):
-            for moments, part, aim in zip(lane.moments[site.name], actual, aims, strict=True):
+        for fit_run, (actual, aims) in zip(groups.values(), seen, strict=True):
+            for moments, part, aim in zip(fit_run.moments[site.name], actual, aims, strict=True):
                 moments.update(part, aim)
 
 
@@ -103,8 +103,8 @@ Seen = tuple[list[Array], list[Array]]
 
 def stream_patches(
     site: Site,
-    clean: Lane,
-    lanes: Sequence[Lane],
+    clean: FitRun,
+    fit_runs: Sequence[FitRun],
     *,
     blocks: Sequence[slice],
     batches: Callable[[int], Iterable[slice]],
@@ -112,7 +112,7 @@ def stream_patches(
     patches: int | None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Index, list[Seen]]]:
-    """The patches of several lanes at the same positions, batch by batch.
+    """The patches of several fit runs at the same positions, batch by batch.
 
     The outputs to aim at are those of the untouched layer: each block's own share of them, the
     bias and what a shortcut has lost in the first.
@@ -120,7 +120,7 @@ def stream_patches(
     Args:
         site: See `gather_moments`, as for the others.
         clean: As there.
-        lanes: Whose patches are wanted.
+        fit_runs: Whose patches are wanted.
         blocks: As there.
         batches: As there.
         images: As there.
@@ -128,7 +128,7 @@ def stream_patches(
         rng: As there.
 
     Yields:
-        The number of each patch's image, (P,), and what each lane has there.
+        The number of each patch's image, (P,), and what each fit run has there.
     """
     widths = _widths(site, blocks)
     kernel = site.kernel.transpose(2, 0, 1, 3).astype(np.float32)
@@ -146,12 +146,12 @@ def stream_patches(
         if site.bias is not None:
             targets[0] += site.bias
         found = []
-        for lane in lanes:
+        for fit_run in fit_runs:
             actual, aims = seen, targets
-            if drifts(lane, site, clean):
-                drifted = images_of(lane.live[site.reads][rows], site)
+            if drifts(fit_run, site, clean):
+                drifted = images_of(fit_run.live[site.reads][rows], site)
                 actual = _by_block(gather(drifted, site.spec, where), blocks)
-                aims = [targets[0] + _owed(lane, clean, site, rows, where), *targets[1:]]
+                aims = [targets[0] + _owed(fit_run, clean, site, rows, where), *targets[1:]]
             found.append((actual, aims))
         yield rows.start + where[0], found
 
@@ -174,13 +174,13 @@ def _by_block(patches: Array, blocks: Sequence[slice]) -> list[Array]:
 
 
 def _owed(
-    lane: Lane, clean: Lane, site: Site, rows: slice, where: tuple[Index, Index, Index]
+    fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: tuple[Index, Index, Index]
 ) -> Array | float:
     """What the other side of the sum has lost, in units of this site's output."""
-    if site.beside is None or not lane.recipe.shortcuts:
+    if site.beside is None or not fit_run.strategy.shortcuts:
         return 0.0
     expected = images_of(clean.live[site.beside][rows], site)[where]
-    lost = expected - images_of(lane.live[site.beside][rows], site)[where]
+    lost = expected - images_of(fit_run.live[site.beside][rows], site)[where]
     if site.norm is None:
         return lost
     gain = site.norm.gain

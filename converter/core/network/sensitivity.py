@@ -1,4 +1,4 @@
-"""What rewriting one layer alone does to the network: the harm that a plan adds up.
+"""What rewriting one layer alone does to the network: the output error that a plan adds up.
 
 One pass over the stages of the untouched network. At each convolution its moments are gathered
 once, every choice is fitted to them, and the held-out images go through the rest of the network
@@ -17,9 +17,9 @@ from ..fitting.fit import FitOptions
 from ..fitting.order_choice import best_fit, block_fit
 from ..stages import Site, Stages, Weights
 from ..types import Choice, Effect, Size
-from .fit_network import settled
-from .fit_state import Lane, Settings
-from .stage_runner import Walk, room_for
+from .fit_network import place_bias
+from .fit_state import FitRun, FitSettings
+from .stage_runner import StageRunner, room_for
 
 QUICK = FitOptions(sweeps=10, tolerance=1e-3)
 """Enough to tell choices apart; the rewrite itself fits longer."""
@@ -33,7 +33,7 @@ def measure_effects(
     inputs: Sequence[Array],
     held_out: int,
     choices: Mapping[str, Sequence[Choice]],
-    settings: Settings,
+    settings: FitSettings,
     *,
     known: Mapping[tuple[str, Choice], Effect] | None = None,
     record: Callable[[str, Choice, Effect], None] = lambda name, choice, effect: None,
@@ -44,9 +44,9 @@ def measure_effects(
     Args:
         stages: The network; its "conv" sites are the layers.
         inputs: One array per model input, (n, ...).
-        held_out: How many of the last images no fit may see; the harm is measured on them.
+        held_out: How many of the last images no fit may see; the output error is measured on them.
         choices: What to try, by name; with their order named.
-        settings: See `Settings`; its `fit` is replaced by a quicker one.
+        settings: See `FitSettings`; its `fit` is replaced by a quicker one.
         known: Effects that need not be measured again.
         record: Told of each effect as soon as it is known, so that a run can be resumed.
         progress: Told of each stage.
@@ -68,8 +68,8 @@ def measure_effects(
     if last < 0:
         return effects
     with room_for(stages, settings) as store:
-        walk = Walk(stages, inputs, held_out, settings, store)
-        trial = _Trial(walk)
+        runner = StageRunner(stages, inputs, held_out, settings, store)
+        trial = _Trial(runner)
         with progress("Trying choices", last + 1) as advance:
             for index, site in enumerate(sites[: last + 1]):
                 if site is not None and wanted.get(site.name):
@@ -77,43 +77,43 @@ def measure_effects(
                         effects[site.name, choice] = effect
                         record(site.name, choice, effect)
                 if index < last:
-                    walk.clean.live = walk.after(index, walk.clean)
+                    runner.clean.live = runner.after(index, runner.clean)
                 advance()
     return effects
 
 
 def input_sizes(
-    stages: Stages, inputs: Sequence[Array], settings: Settings
+    stages: Stages, inputs: Sequence[Array], settings: FitSettings
 ) -> dict[str, tuple[Size, ...]]:
     """(H, W) of what each convolution reads, for each of its calls, at the data's size."""
     sizes: dict[str, tuple[Size, ...]] = {}
     with room_for(stages, settings) as store:
-        walk = Walk(stages, [array[:1] for array in inputs], 0, settings, store)
+        runner = StageRunner(stages, [array[:1] for array in inputs], 0, settings, store)
         for index, site in enumerate(stages.sites):
             if site is not None and site.role == "conv":
-                shape = walk.clean.live[site.reads].shape
+                shape = runner.clean.live[site.reads].shape
                 height, width = shape[2:4] if site.channels_first else shape[1:3]
                 sizes[site.name] = (*sizes.get(site.name, ()), (height, width))
-            walk.clean.live = walk.after(index, walk.clean)
+            runner.clean.live = runner.after(index, runner.clean)
     return sizes
 
 
 class _Trial:
     """Changes one layer at a time and lets the held-out images see it."""
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
+    def __init__(self, runner: StageRunner) -> None:
+        self.runner = runner
         self.expected: list[Array] | None = None
 
     def run(
         self, index: int, site: Site, choices: Sequence[Choice]
     ) -> Iterator[tuple[Choice, Effect]]:
-        walk = self.walk
-        lane = Lane(walk.clean.recipe, walk.clean.live, moments=walk.clean.moments)
-        walk.gather(site, [lane])
+        runner = self.runner
+        fit_run = FitRun(runner.clean.strategy, runner.clean.live, moments=runner.clean.moments)
+        runner.gather(site, [fit_run])
         if site.call + 1 < site.calls:
             return  # a shared layer is judged by its last call
-        stats = [part.statistics() for part in lane.moments.pop(site.name)]
+        stats = [part.statistics() for part in fit_run.moments.pop(site.name)]
         if self.expected is None:
             self.expected = self._outputs(index, None)
         for choice in choices:
@@ -122,21 +122,21 @@ class _Trial:
             elif choice.order == "pointwise-first":
                 continue  # it mixes all channels at once, so they cannot be fitted block by block
             else:
-                factors = block_fit(stats, walk.blocks(site), site, choice, QUICK)
-            bias, norm = settled(site, factors.bias, site.norm)
+                factors = block_fit(stats, runner.blocks(site), site, choice, QUICK)
+            bias, norm = place_bias(site, factors.bias, site.norm)
             outputs = self._outputs(index, Weights(factors.kernel(), bias, norm))
             yield (
                 choice,
                 Effect(
                     data_error=factors.data_error or 0.0,
-                    harm=fidelity.harm(self.expected, outputs),
+                    output_error=fidelity.output_error(self.expected, outputs),
                 ),
             )
 
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
         """The network's outputs for the held-out images, with other weights at one stage."""
-        stages = self.walk.stages
-        live: Mapping[int, Array] = self.walk.unseen(self.walk.clean)
+        stages = self.runner.stages
+        live: Mapping[int, Array] = self.runner.unseen(self.runner.clean)
         for stage in range(index, len(stages.sites)):
-            live = self.walk.unseen_after(stage, live, weights if stage == index else None)
+            live = self.runner.unseen_after(stage, live, weights if stage == index else None)
         return [live[value] for value in stages.outputs]

@@ -14,21 +14,21 @@ from ..fitting.mobilenet_block import Sample
 from ..stages import Site, Stages, Weights
 from ..types import Float
 from .activation_store import Store
-from .fit_state import Lane, Recipe, Settings
+from .fit_state import FitRun, FitSettings, FitStrategy
 from .patch_stream import channel_blocks, features_of, gather_moments, moment_bytes, stream_patches
 
 SAMPLE_HELD_OUT = 0.2
 """The share of a sample's images that chooses how a MobileNet block starts."""
 
 
-class Walk:
+class StageRunner:
     """The untouched network on its way from stage to stage, and what may be asked of it there.
 
     Args:
         stages: The network.
         inputs: One array per model input, (n, ...).
         held_out: How many of the last images no fit may see.
-        settings: See `Settings`.
+        settings: See `FitSettings`.
         store: Room for the values between stages.
 
     Attributes:
@@ -41,21 +41,21 @@ class Walk:
         stages: Stages,
         inputs: Sequence[Array],
         held_out: int,
-        settings: Settings,
+        settings: FitSettings,
         store: Store,
     ) -> None:
         self.stages, self.settings, self.store = stages, settings, store
         self.total = len(inputs[0])
         self.fitting = self.total - held_out
         self.rng = np.random.default_rng(settings.seed)
-        self.clean = Lane(Recipe(), dict(zip(stages.inputs, inputs, strict=True)))
+        self.clean = FitRun(FitStrategy(), dict(zip(stages.inputs, inputs, strict=True)))
 
-    def after(self, index: int, lane: Lane) -> dict[int, Array]:
-        """A lane's live values after a stage, for all images."""
+    def after(self, index: int, fit_run: FitRun) -> dict[int, Array]:
+        """A fit run's live values after a stage, for all images."""
         results: dict[int, Array] = {}
         keep = self.stages.live_after(index)
-        passed = {value: lane.live[value] for value in keep if value in lane.live}
-        for rows, made in self.stream(index, lane.live, self._weights(index, lane)):
+        passed = {value: fit_run.live[value] for value in keep if value in fit_run.live}
+        for rows, made in self.stream(index, fit_run.live, self._weights(index, fit_run)):
             for value, array in made.items():
                 if value not in results:
                     results[value] = self.store.empty((self.total, *array.shape[1:]))
@@ -63,9 +63,9 @@ class Walk:
             self.store.settle()
         return passed | results
 
-    def unseen(self, lane: Lane) -> dict[int, Array]:
-        """A lane's live values of the held-out images."""
-        return {value: array[self.fitting :] for value, array in lane.live.items()}
+    def unseen(self, fit_run: FitRun) -> dict[int, Array]:
+        """A fit run's live values of the held-out images."""
+        return {value: array[self.fitting :] for value, array in fit_run.live.items()}
 
     def unseen_after(
         self, index: int, live: Mapping[int, Array], weights: Weights | None
@@ -99,17 +99,17 @@ class Walk:
                 widest = max(widest, *map(_width, made.values()), 1)
                 first = rows.stop
 
-    def gather(self, site: Site, lanes: Sequence[Lane]) -> None:
-        """Stream the patches of a site into the moments of these lanes."""
-        gather_moments(site, self.clean, lanes, **self._looking_at(site))
+    def gather(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
+        """Stream the patches of a site into the moments of these fit runs."""
+        gather_moments(site, self.clean, fit_runs, **self._looking_at(site))
 
-    def sample(self, site: Site, lane: Lane, taps: Float) -> Sample:
-        """What depthwise kernels (T, kh, kw, C) make of a lane's patches, beside what to aim at."""
+    def sample(self, site: Site, fit_run: FitRun, taps: Float) -> Sample:
+        """Apply depthwise kernels (T, kh, kw, C) to a run's patches; give the targets too."""
         T, C = taps.shape[0], taps.shape[3]
         kernels = taps.reshape(T, -1, C).transpose(2, 1, 0).astype(np.float32)  # (C, k², T)
         numbers, inner, targets = [], [], []
         looking = self._looking_at(site)
-        for image, ((actual, aims),) in stream_patches(site, self.clean, [lane], **looking):
+        for image, ((actual, aims),) in stream_patches(site, self.clean, [fit_run], **looking):
             parts = [
                 np.matmul(part.reshape(len(part), -1, site.spec.taps).swapaxes(0, 1), some)
                 for part, some in zip(actual, (kernels[b] for b in looking["blocks"]), strict=True)
@@ -143,10 +143,10 @@ class Walk:
         """The input channels that are fitted together."""
         return channel_blocks(site, self.settings.memory // 2)
 
-    def _weights(self, index: int, lane: Lane) -> Weights | None:
-        """What the stage's site has in this lane; a shared layer changes at its last call."""
+    def _weights(self, index: int, fit_run: FitRun) -> Weights | None:
+        """What the stage's site has in this fit run; a shared layer changes at its last call."""
         site = self.stages.sites[index]
-        return lane.weights.get(site.name) if site is not None else None
+        return fit_run.weights.get(site.name) if site is not None else None
 
 
 _BATCH = 16 << 20
@@ -168,7 +168,7 @@ def _filled(array: Array, size: int) -> Array:
 
 
 @contextmanager
-def room_for(stages: Stages, settings: Settings) -> Iterator[Store]:
+def room_for(stages: Stages, settings: FitSettings) -> Iterator[Store]:
     """Room for activations: what the largest layer's moments leave of the memory."""
     sizes = [moment_bytes(features_of(site)) for site in stages.sites if site is not None]
     moments = min(max(sizes, default=0), settings.memory // 2)

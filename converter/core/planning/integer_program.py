@@ -1,7 +1,7 @@
 """One option per layer: an exact optimum by integer programming (HiGHS, through scipy).
 
 Harms are added up over the layers, and so are costs. Added-up harms of single layers order plans
-well even where the true harm is not their sum.
+well even where the true output error is not their sum.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Option:
     """One of the things that a layer may be.
 
     Attributes:
-        harm: What it does to the network's output; 0 for the layer as it is.
+        output_error: What it does to the network's output; 0 for the layer as it is.
         costs: By resource, e.g. "macs", "ms".
     """
 
-    harm: float
+    output_error: float
     costs: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -48,8 +48,8 @@ class Infeasible(Exception):
         self.least = dict(least)
 
 
-def least_harm(layers: Layers, limits: Mapping[str, float]) -> list[int]:
-    """The choice of least total harm whose total costs keep all limits.
+def least_output_error(layers: Layers, limits: Mapping[str, float]) -> list[int]:
+    """The choice of least total output error whose total costs keep all limits.
 
     Args:
         layers: The options of each layer, at least one.
@@ -65,18 +65,23 @@ def least_harm(layers: Layers, limits: Mapping[str, float]) -> list[int]:
 
 
 def least_cost(
-    layers: Layers, resource: str, max_harm: float, limits: Mapping[str, float] | None = None
+    layers: Layers,
+    resource: str,
+    max_output_error: float,
+    limits: Mapping[str, float] | None = None,
 ) -> list[int]:
-    """The choice of least total cost whose total harm is at most ``max_harm``.
+    """The choice of least total cost whose total output error is at most ``max_output_error``.
 
     Raises:
-        Infeasible: If no choice keeps the limits; harm is called "harm" there.
+        Infeasible: If no choice keeps the limits; it is called "output_error" there.
     """
-    return _solve(layers, _values(layers, resource), {**(limits or {}), "harm": max_harm})
+    return _solve(
+        layers, _values(layers, resource), {**(limits or {}), "output_error": max_output_error}
+    )
 
 
 def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) -> float:
-    """The total cost of a choice, or its total harm."""
+    """The total cost of a choice, or its total output error."""
     options = (layer[index] for layer, index in zip(layers, chosen, strict=True))
     return float(sum(_value(option, resource) for option in options))
 
@@ -84,40 +89,41 @@ def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) ->
 def frontier(
     layers: Layers, resource: str, points: int, limits: Mapping[str, float] | None = None
 ) -> list[list[int]]:
-    """The least harm at ``points`` budgets from the dearest choice worth taking to the cheapest.
+    """Find the choices of least output error at ``points`` budgets, dearest first.
 
-    The dearest is the cheapest of those of least harm. Equal choices are given once, dearest first.
+    The dearest is the cheapest of those of least output error. Equal choices are given once,
+    dearest first.
 
     Args:
         layers: The options of each layer, at least one.
         resource: What the budgets are of.
         points: How many budgets.
-        limits: By resource, or "harm", what the total may come to in any case.
+        limits: By resource, or "output_error", what the total may come to in any case.
 
     Raises:
         Infeasible: If no choice keeps the limits.
     """
     limits = limits or {}
-    mildest = total(layers, least_harm(layers, limits))
+    mildest = total(layers, least_output_error(layers, limits))
     dearest = total(layers, least_cost(layers, resource, _met(mildest), limits), resource)
     cheapest = total(layers, _solve(layers, _values(layers, resource), limits), resource)
     found: list[list[int]] = []
     for budget in np.linspace(dearest, cheapest, points):
         spent = min(_met(float(budget), dearest), limits.get(resource, np.inf))
-        chosen = least_harm(layers, {**limits, resource: spent})
+        chosen = least_output_error(layers, {**limits, resource: spent})
         if chosen not in found:
             found.append(chosen)
     return found
 
 
-def knee(costs: Sequence[float], harms: Sequence[float]) -> int:
+def knee(costs: Sequence[float], output_errors: Sequence[float]) -> int:
     """The point farthest below the chord from the first to the last (Satopää et al., 2011).
 
     Args:
         costs: Falling.
-        harms: Rising.
+        output_errors: Rising.
     """
-    x, y = _unit(costs), _unit(harms)
+    x, y = _unit(costs), _unit(output_errors)
     return int(np.argmax((1 - x) - y))
 
 
@@ -133,7 +139,9 @@ def _unit(values: Sequence[float]) -> Float:
 
 
 def _value(option: Option, resource: str | None) -> float:
-    return option.harm if resource in (None, "harm") else option.costs[resource or ""]
+    return (
+        option.output_error if resource in (None, "output_error") else option.costs[resource or ""]
+    )
 
 
 def _values(layers: Layers, resource: str | None) -> Float:
@@ -156,7 +164,7 @@ def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> lis
     one_each = (owner == np.arange(len(layers))[:, None]).astype(float)
     rows, most = np.empty((len(limits), len(owner))), np.empty(len(limits))
     for place, (resource, limit) in enumerate(limits.items()):
-        row = _values(layers, None if resource == "harm" else resource)
+        row = _values(layers, None if resource == "output_error" else resource)
         scale = max(float(np.abs(row).max()), abs(limit)) or 1.0
         rows[place], most[place] = row / scale, limit / scale
     largest = float(np.abs(objective).max())

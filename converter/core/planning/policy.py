@@ -13,8 +13,8 @@ from dsconvert.base.errors import InputError
 from ..types import BlockStyle, Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
 
 
-class Candidate(Protocol):
-    """A convolution as a front end found it."""
+class ConvolutionFacts(Protocol):
+    """A convolution as a backend found it."""
 
     @property
     def name(self) -> str:
@@ -51,7 +51,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exclude: tuple[str, ...] = ()
 
 
-def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: str = "") -> Plan:
+def make_plan(
+    candidates: Sequence[ConvolutionFacts], policy: Policy, source_sha256: str = ""
+) -> Plan:
     """Apply a policy to every convolution.
 
     Raises:
@@ -77,7 +79,7 @@ def make_plan(candidates: Sequence[Candidate], policy: Policy, source_sha256: st
     return Plan(source_sha256=source_sha256, layers=layers)
 
 
-def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
+def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
     """A given plan, checked against the model and completed: every convolution, as it stands there.
 
     Raises:
@@ -113,7 +115,7 @@ def replay_plan(plan: Plan, candidates: Sequence[Candidate]) -> Plan:
     return msgspec.structs.replace(plan, layers=layers)
 
 
-def restyled(plan: Plan, block: BlockStyle) -> tuple[Plan, tuple[str, ...]]:
+def with_block_style(plan: Plan, block: BlockStyle) -> tuple[Plan, tuple[str, ...]]:
     """The plan with every choice of one block style, and what else had to change for that.
 
     A MobileNet block becomes depthwise first.
@@ -139,7 +141,7 @@ def _matches_any(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
+def _plan_one(candidate: ConvolutionFacts, policy: Policy) -> LayerPlan:
     reason = candidate.reason or _unwanted(candidate, policy)
     if reason is not None:
         return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
@@ -148,7 +150,7 @@ def _plan_one(candidate: Candidate, policy: Policy) -> LayerPlan:
     return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
 
 
-def _replay_one(candidate: Candidate, given: LayerPlan | None) -> LayerPlan:
+def _replay_one(candidate: ConvolutionFacts, given: LayerPlan | None) -> LayerPlan:
     if given is not None and given.choice is not None:
         return msgspec.structs.replace(given, spec=candidate.spec, reason=None)
     reason = candidate.reason or (given and given.reason)
@@ -156,7 +158,7 @@ def _replay_one(candidate: Candidate, given: LayerPlan | None) -> LayerPlan:
     return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
 
 
-def _unwanted(candidate: Candidate, policy: Policy) -> Reason | None:
+def _unwanted(candidate: ConvolutionFacts, policy: Policy) -> Reason | None:
     name, spec = candidate.name, candidate.spec
     for pattern in policy.exclude:
         if fnmatchcase(name, pattern):

@@ -12,7 +12,15 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.units import short
 
 from ..types import Choice, ConvSpec, Effect, Figure, LayerPlan, Plan, Reason, Totals
-from .integer_program import Infeasible, Option, frontier, knee, least_cost, least_harm, total
+from .integer_program import (
+    Infeasible,
+    Option,
+    frontier,
+    knee,
+    least_cost,
+    least_output_error,
+    total,
+)
 from .limits import Limit
 
 _POINTS = 24
@@ -38,7 +46,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cost: Figure | None = None
 
 
-class Prospects(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LayerCandidates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One convolution and its candidates; none where it is left alone, with the reason.
 
     Attributes:
@@ -68,7 +76,7 @@ class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         macs: Of the network.
         params: Of the network.
         size: Bytes of the network's weights.
-        max_error: The most harm, summed over the layers.
+        max_error: The most output error, summed over the layers.
     """
 
     latency: Limit | None = None
@@ -84,11 +92,11 @@ class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             for name in ("latency", "macs", "params", "size")
             if (limit := getattr(self, name)) is not None
         ]
-        return (*told, *([] if self.max_error is None else [f"harm ≤ {self.max_error:g}"]))
+        return (*told, *([] if self.max_error is None else [f"output error ≤ {self.max_error:g}"]))
 
 
 @dataclass(frozen=True)
-class Prospect:
+class SearchSpace:
     """A network's layers with their candidates, from which any number of plans can be chosen.
 
     Attributes:
@@ -101,14 +109,14 @@ class Prospect:
         notes: What the reader of any plan should know.
     """
 
-    layers: tuple[Prospects, ...]
+    layers: tuple[LayerCandidates, ...]
     before: Totals
     bytes_per_weight: int = 4
     target: str = ""
     unit: str = ""
     source_sha256: str = ""
     notes: tuple[str, ...] = ()
-    _open: tuple[Prospects, ...] = field(init=False)
+    _open: tuple[LayerCandidates, ...] = field(init=False)
     _options: tuple[tuple[Option, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +132,7 @@ class Prospect:
         return "params" if self.before.macs is None else "macs"
 
     def plan(self, goals: Goals) -> Plan:
-        """The plan of least harm that keeps the goals; without goals, the one at the knee.
+        """The plan of least output error that keeps the goals; without goals, the one at the knee.
 
         Raises:
             InputError: If no plan keeps them, or one asks for what is not known.
@@ -132,11 +140,11 @@ class Prospect:
         limits = self._limits(goals)
         try:
             if limits:
-                chosen = least_harm(self._options, limits)
-                note = "the least harm within the goals"
+                chosen = least_output_error(self._options, limits)
+                note = "the least output error within the goals"
             elif goals.max_error is not None:
                 chosen = least_cost(self._options, self.resource, goals.max_error)
-                note = f"the least {self._word} within the harm"
+                note = f"the least {self._word} within the output error"
             else:
                 return self._at_the_knee()
         except Infeasible as error:
@@ -144,16 +152,17 @@ class Prospect:
         if goals.max_error is not None and total(self._options, chosen) > goals.max_error:
             kept = msgspec.structs.replace(goals, max_error=None).words()
             raise InputError(
-                f"within {', '.join(kept)} the least harm is "
+                f"within {', '.join(kept)} the least output error is "
                 f"{total(self._options, chosen):.3g}; {goals.max_error:g} is allowed.",
                 "Allow more of one or the other.",
             )
         return self._assembled(chosen, goals.words(), (note,))
 
     def sweep(self, points: int, goals: Goals | None = None) -> list[Plan]:
-        """Plans of least harm at falling budgets of `resource`, all within the goals.
+        """Plans of least output error at falling budgets of `resource`, all within the goals.
 
-        Without goals the first one is the untouched network, or what saves at no harm at all.
+        Without goals the first one is the untouched network, or what saves at no output error at
+        all.
 
         Raises:
             InputError: If no plan keeps the goals, or one asks for what is not known.
@@ -161,7 +170,7 @@ class Prospect:
         goals = goals or Goals()
         limits = self._limits(goals)
         if goals.max_error is not None:
-            limits["harm"] = goals.max_error
+            limits["output_error"] = goals.max_error
         try:
             budgets = frontier(self._options, self.resource, points, limits)
         except Infeasible as error:
@@ -229,16 +238,17 @@ class Prospect:
             return self._assembled([], (), ())
         points = frontier(self._options, self.resource, _POINTS)
         costs = [total(self._options, chosen, self.resource) for chosen in points]
-        harms = [total(self._options, chosen) for chosen in points]
-        best = knee(costs, harms)
+        output_errors = [total(self._options, chosen) for chosen in points]
+        best = knee(costs, output_errors)
         note = (
             f"no goal was given: the knee of {len(points)} plans from {short(costs[0])} to "
             f"{short(costs[-1])} {self._unit_of(self.resource)} in the layers that can change, "
-            f"of harm {harms[0]:.3g} to {harms[-1]:.3g}; beyond it harm rises faster "
+            f"of output error {output_errors[0]:.3g} to {output_errors[-1]:.3g}; beyond "
+            f"it output error rises faster "
             f"than {self._word} fall{'s' if self._word == 'time' else ''}"
         )
         if len(points) == 1:
-            note = f"no goal was given: no plan has less harm, and none saves more {self._word}"
+            note = f"no goal was given: no plan has less output error or saves more {self._word}"
         return self._assembled(points[best], (), (note,))
 
     def _unreachable(self, goals: Goals, least: Mapping[str, float]) -> InputError:
@@ -249,7 +259,7 @@ class Prospect:
         for resource, amount in least.items():
             original = originals.get(resource)
             if original is None:
-                told.append(f"harm {short(amount)}")
+                told.append(f"output error {short(amount)}")
                 continue
             rest = original - total(self._options, self._untouched, resource)
             shown, scale = resource, 1
@@ -294,7 +304,7 @@ class Prospect:
                 params=params,
                 bytes=params * self.bytes_per_weight,
                 cost=cost,
-                harm=sum(pick.effect.harm for _, pick in saved),
+                output_error=sum(pick.effect.output_error for _, pick in saved),
             ),
             notes=(*self.notes, *(notes if self._open else ("nothing is worth rewriting",))),
             layers=tuple(_layer_plan(layer, picks.get(layer.name)) for layer in self.layers),
@@ -316,7 +326,7 @@ def _value(figure: Figure | None) -> float:
     return 0.0 if figure is None else figure.value
 
 
-def _options_of(layer: Prospects) -> tuple[Option, ...]:
+def _options_of(layer: LayerCandidates) -> tuple[Option, ...]:
     def costs(macs: int | None, params: int, cost: Figure | None) -> dict[str, float]:
         known = {"params": float(params)}
         if macs is not None:
@@ -327,11 +337,11 @@ def _options_of(layer: Prospects) -> tuple[Option, ...]:
 
     return (
         Option(0.0, costs(layer.macs, layer.params, layer.cost)),
-        *(Option(c.effect.harm, costs(c.macs, c.params, c.cost)) for c in layer.candidates),
+        *(Option(c.effect.output_error, costs(c.macs, c.params, c.cost)) for c in layer.candidates),
     )
 
 
-def _layer_plan(layer: Prospects, pick: Candidate | None) -> LayerPlan:
+def _layer_plan(layer: LayerCandidates, pick: Candidate | None) -> LayerPlan:
     if pick is not None:
         return LayerPlan(
             name=layer.name,
@@ -343,10 +353,10 @@ def _layer_plan(layer: Prospects, pick: Candidate | None) -> LayerPlan:
         )
     reason = layer.reason
     if reason is None:
-        mildest = min(layer.candidates, key=lambda candidate: candidate.effect.harm)
+        mildest = min(layer.candidates, key=lambda candidate: candidate.effect.output_error)
         reason = Reason(
             code="kept",
             text=f"kept by the plan: its mildest choice, {mildest.choice.pairs} × "
-            f"{mildest.choice.order}, would add {mildest.effect.harm:.3g} of harm",
+            f"{mildest.choice.order}, would add {mildest.effect.output_error:.3g} of output error",
         )
     return LayerPlan(name=layer.name, spec=layer.spec, reason=reason, cost_before=layer.cost)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Shape
 
-from ..stats import Facts, Kind, Op, kind_of_kernel, largest, total
+from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
 from .checking import light_copy
 from .graph import OnnxGraph, attributes, inner_graphs, key
 from .tensors import all_tensors, size_in_bytes
@@ -27,13 +27,13 @@ _RENAMING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"
 _UNCOUNTED = ("LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiHeadAttention")
 
 
-def read_onnx(path: Path, shapes: Sequence[Shape]) -> Facts:
+def read_onnx(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file; see `facts_of`."""
     onnx = require("onnx", "onnx", "to read .onnx files")
     model = onnx.load_model(path, load_external_data=False)
     graph = _Graph(OnnxGraph(model, path.parent), _inferred(onnx, model, path.parent, shapes))
     ops = tuple(graph.op(node) for node in graph.onnx.depending_on_data)
-    return Facts(ops, total(ops), _weights(model), largest(ops))
+    return ModelStats(ops, total(ops), _weights(model), largest(ops))
 
 
 def _inferred(

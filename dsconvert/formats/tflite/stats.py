@@ -14,7 +14,7 @@ from dsconvert.base.errors import require
 from dsconvert.base.predictor import Shape
 from dsconvert.base.quiet import captured
 
-from ..stats import Facts, Kind, Op, kind_of_kernel, largest, total
+from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
 
 _BITS = {
     **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 32),
@@ -30,13 +30,13 @@ _UNCOUNTED = ("CUSTOM", "IF", "WHILE", "CALL", "SVDF", "STABLEHLO_COMPOSITE")
 """Operators that may multiply and that nothing here counts; recurrent ones, by their names, too."""
 
 
-def read_tflite(path: Path, shapes: Sequence[Shape]) -> Facts:
+def read_tflite(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file; see `facts_of`."""
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
     model = schema.Model.GetRootAs(bytearray(path.read_bytes()))
     graph = _Graph(model, schema, _sizes(path, model.Subgraphs(0), shapes))
     ops = tuple(graph.op(i) for i in range(graph.subgraph.OperatorsLength()))
-    return Facts(ops, total(ops), _weights(model), largest(ops))
+    return ModelStats(ops, total(ops), _weights(model), largest(ops))
 
 
 def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shape]:

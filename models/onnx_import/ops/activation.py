@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..registry import op
 from ..values import Tensor
@@ -17,19 +17,19 @@ _SELU = (1.6732632423543772, 1.0507009873554805)
 """Klambauer et al. 2017 (arXiv:1706.02515): alpha, and the scale."""
 
 
-def _same_places(node: Node, build: Builder, x: Tensor, y: Any) -> Tensor:
+def _same_places(node: Node, build: KerasBuilder, x: Tensor, y: Any) -> Tensor:
     return build.result(node, y, x.order, rows=x.rows)
 
 
 @op("Relu")
-def relu(node: Node, build: Builder) -> Tensor:
+def relu(node: Node, build: KerasBuilder) -> Tensor:
     """max(x, 0)."""
     x = build.tensor(node, rows=True)
     return _same_places(node, build, x, build.layer(node, "ReLU")(x.keras))
 
 
 @op(*_PLAIN)
-def plain(node: Node, build: Builder) -> Tensor:
+def plain(node: Node, build: KerasBuilder) -> Tensor:
     """Those without parameters."""
     x = build.tensor(node, rows=True)
     layer = build.layer(node, "Activation", activation=_PLAIN[node.op])
@@ -37,7 +37,7 @@ def plain(node: Node, build: Builder) -> Tensor:
 
 
 @op("Mish", "HardSwish", "Swish")
-def smooth(node: Node, build: Builder) -> Tensor:
+def smooth(node: Node, build: KerasBuilder) -> Tensor:
     """X times something between 0 and 1."""
     x = build.tensor(node, rows=True)
     alpha = node.get("alpha", 1.0)
@@ -49,7 +49,7 @@ def smooth(node: Node, build: Builder) -> Tensor:
 
 
 @op("Gelu")
-def gelu(node: Node, build: Builder) -> Tensor:
+def gelu(node: Node, build: KerasBuilder) -> Tensor:
     """X Φ(x), or its approximation by tanh."""
     x = build.tensor(node, rows=True)
     approximate = node.get("approximate", "none") == "tanh"
@@ -57,7 +57,7 @@ def gelu(node: Node, build: Builder) -> Tensor:
 
 
 @op("LeakyRelu")
-def leaky_relu(node: Node, build: Builder) -> Tensor:
+def leaky_relu(node: Node, build: KerasBuilder) -> Tensor:
     """X where it is positive, alpha x elsewhere."""
     x = build.tensor(node, rows=True)
     layer = build.layer(node, "LeakyReLU", negative_slope=node.get("alpha", 0.01))
@@ -65,7 +65,7 @@ def leaky_relu(node: Node, build: Builder) -> Tensor:
 
 
 @op("PRelu")
-def prelu(node: Node, build: Builder) -> Tensor:
+def prelu(node: Node, build: KerasBuilder) -> Tensor:
     """As LeakyRelu, with slopes that train: one, or one per channel, or per element."""
     x = build.tensor(node)
     if not build.is_constant(node, 1):
@@ -84,7 +84,7 @@ def prelu(node: Node, build: Builder) -> Tensor:
     return build.result(node, y, order)
 
 
-def _slopes(node: Node, build: Builder) -> Tensor:
+def _slopes(node: Node, build: KerasBuilder) -> Tensor:
     """PRelu with slopes that are not weights."""
     (y, slope), order = build.align(node)
     negative = build.apply(node, "multiply", build.apply(node, "minimum", y, 0.0), slope)
@@ -93,7 +93,7 @@ def _slopes(node: Node, build: Builder) -> Tensor:
 
 
 @op("Elu", "Celu")
-def elu(node: Node, build: Builder) -> Tensor:
+def elu(node: Node, build: KerasBuilder) -> Tensor:
     """X where it is positive, alpha (exp x − 1) or alpha (exp(x/alpha) − 1) elsewhere."""
     x = build.tensor(node, rows=True)
     alpha = node.get("alpha", 1.0)
@@ -103,7 +103,7 @@ def elu(node: Node, build: Builder) -> Tensor:
 
 
 @op("Selu")
-def selu(node: Node, build: Builder) -> Tensor:
+def selu(node: Node, build: KerasBuilder) -> Tensor:
     """Gamma elu(x, alpha)."""
     x = build.tensor(node, rows=True)
     alpha, gamma = node.get("alpha", _SELU[0]), node.get("gamma", _SELU[1])
@@ -115,7 +115,7 @@ def selu(node: Node, build: Builder) -> Tensor:
 
 
 @op("ThresholdedRelu")
-def thresholded_relu(node: Node, build: Builder) -> Tensor:
+def thresholded_relu(node: Node, build: KerasBuilder) -> Tensor:
     """X where it is larger than alpha, 0 elsewhere."""
     x = build.tensor(node, rows=True)
     above = build.apply(node, "greater", x.keras, node.get("alpha", 1.0))
@@ -124,7 +124,7 @@ def thresholded_relu(node: Node, build: Builder) -> Tensor:
 
 
 @op("HardSigmoid")
-def hard_sigmoid(node: Node, build: Builder) -> Tensor:
+def hard_sigmoid(node: Node, build: KerasBuilder) -> Tensor:
     """Alpha x + beta, cut off at 0 and 1."""
     x = build.tensor(node, rows=True)
     alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
@@ -136,7 +136,7 @@ def hard_sigmoid(node: Node, build: Builder) -> Tensor:
 
 
 @op("Clip")
-def clip(node: Node, build: Builder) -> Tensor:
+def clip(node: Node, build: KerasBuilder) -> Tensor:
     """Cuts off at a smallest and a largest value: attributes, or inputs from opset 11 on."""
     x = build.tensor(node, rows=True)
     limits: list[Any] = []
@@ -167,7 +167,7 @@ def _typed(limit: Any, like: Any) -> Any:
 
 
 @op("Softmax", "LogSoftmax", "Hardmax")
-def softmax(node: Node, build: Builder) -> Tensor:
+def softmax(node: Node, build: KerasBuilder) -> Tensor:
     """Along one axis; before opset 13 along all axes from one on."""
     x = build.tensor(node)
     if node.opset >= 13:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import channels_last
 from ..registry import op
@@ -18,7 +18,7 @@ from ..windows import Window, read_windows
 
 
 @op("Conv")
-def conv(node: Node, build: Builder) -> Tensor:
+def conv(node: Node, build: KerasBuilder) -> Tensor:
     """A convolution of 1 to 3 dimensions: depthwise where each group reads one channel."""
     x = build.channels_last(build.tensor(node))
     weight = build.constant(node, 1)
@@ -30,7 +30,7 @@ def conv(node: Node, build: Builder) -> Tensor:
 
 
 @op("ConvTranspose")
-def conv_transpose(node: Node, build: Builder) -> Tensor:
+def conv_transpose(node: Node, build: KerasBuilder) -> Tensor:
     """A transposed convolution.
 
     Keras' layers have neither groups nor all paddings. What they cannot do is done by the
@@ -118,7 +118,7 @@ class _Kernel:
 
 def _convolution(
     node: Node,
-    build: Builder,
+    build: KerasBuilder,
     x: Any,
     windows: Sequence[Window],
     padding: str,
@@ -171,7 +171,7 @@ def _is_thinned(windows: Sequence[Window], depthwise: bool) -> bool:
 
 
 def _padded(
-    node: Node, build: Builder, x: Any, windows: Sequence[Window], depthwise: bool
+    node: Node, build: KerasBuilder, x: Any, windows: Sequence[Window], depthwise: bool
 ) -> tuple[Any, str]:
     """The input, with a layer of zeros around it where Keras' "same" is not what ONNX means."""
     if all(w.is_valid for w in windows):
@@ -194,7 +194,7 @@ def _explicit(node: Node, window: Window) -> tuple[int, int]:
     return window.padding
 
 
-def zero_pad(node: Node, build: Builder, x: Any, padding: Sequence[tuple[int, int]]) -> Any:
+def zero_pad(node: Node, build: KerasBuilder, x: Any, padding: Sequence[tuple[int, int]]) -> Any:
     """A channels-last tensor with zeros around it."""
     if not any(before or after for before, after in padding):
         return x
@@ -229,7 +229,7 @@ def _transposed_pads(
 
 def _by_definition(
     node: Node,
-    build: Builder,
+    build: KerasBuilder,
     x: Tensor,
     stored: Sequence[int],
     before: Sequence[int],
@@ -265,7 +265,7 @@ def _by_definition(
 
 
 def _spread(
-    node: Node, build: Builder, x: Any, shapes: list[list[int]], axis: int, stride: int
+    node: Node, build: KerasBuilder, x: Any, shapes: list[list[int]], axis: int, stride: int
 ) -> tuple[Any, list[list[int]]]:
     """Put stride - 1 zeros behind every element along a Keras axis."""
     if stride == 1:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..builder import Builder
+from ..builder import KerasBuilder
 from ..graph import Node
 from ..layout import after_transpose, identity
 from ..registry import op
@@ -17,7 +17,7 @@ from ..values import Constant, Tensor
 
 
 @op("Gemm")
-def gemm(node: Node, build: Builder) -> Tensor:
+def gemm(node: Node, build: KerasBuilder) -> Tensor:
     """Alpha A B + beta C: a Dense layer where B is a weight."""
     alpha, beta = float(node.get("alpha", 1.0)), float(node.get("beta", 1.0))
     turned = bool(node.get("transB", 0))
@@ -44,7 +44,7 @@ def gemm(node: Node, build: Builder) -> Tensor:
 
 
 @op("MatMul")
-def matmul(node: Node, build: Builder) -> Tensor:
+def matmul(node: Node, build: KerasBuilder) -> Tensor:
     """A Dense layer where one side is a weight, along whichever axis that is."""
     if _is_dense(node, build):
         return _dense(node, build)
@@ -59,7 +59,7 @@ def matmul(node: Node, build: Builder) -> Tensor:
     return build.result(node, y, identity(len(build.output_shapes(node)[0])))
 
 
-def _is_dense(node: Node, build: Builder) -> bool:
+def _is_dense(node: Node, build: KerasBuilder) -> bool:
     return (
         isinstance(build.read(node.inputs[0]), Tensor)
         and build.is_constant(node, 1)
@@ -77,7 +77,7 @@ def _columns(rows: Array | None, turned: bool) -> Callable[[Array], Array]:
     return arrange
 
 
-def _dense(node: Node, build: Builder) -> Tensor:
+def _dense(node: Node, build: KerasBuilder) -> Tensor:
     x = build.tensor(node, 0, rows=True)
     last = x.rank - 1
     if x.order[-1] != last:
@@ -97,7 +97,7 @@ def _dense(node: Node, build: Builder) -> Tensor:
     return build.result(node, y, x.order)
 
 
-def _dense_from_left(node: Node, build: Builder, x: Tensor) -> Tensor:
+def _dense_from_left(node: Node, build: KerasBuilder, x: Tensor) -> Tensor:
     """W x mixes the second axis from the end: a Dense layer along that."""
     mixed = x.rank - 2
     if x.order[-1] != mixed:
@@ -108,7 +108,7 @@ def _dense_from_left(node: Node, build: Builder, x: Tensor) -> Tensor:
     return build.result(node, y, x.order)
 
 
-def _gemm_of_tensors(node: Node, build: Builder, alpha: float, beta: float) -> Tensor:
+def _gemm_of_tensors(node: Node, build: KerasBuilder, alpha: float, beta: float) -> Tensor:
     operands: list[Any] = []
     for index, turn in ((0, "transA"), (1, "transB")):
         value = build.value(node, index)
@@ -125,7 +125,7 @@ def _gemm_of_tensors(node: Node, build: Builder, alpha: float, beta: float) -> T
     return build.result(node, _plus(node, build, y, beta), identity(2))
 
 
-def _plus(node: Node, build: Builder, y: Any, beta: float) -> Any:
+def _plus(node: Node, build: KerasBuilder, y: Any, beta: float) -> Any:
     if not node.has(2) or beta == 0:
         return y
     added = build.value(node, 2)

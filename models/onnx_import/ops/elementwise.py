@@ -10,7 +10,7 @@ import numpy as np
 
 from dsconvert.base.errors import require
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..registry import op
 from ..values import Constant, Tensor
@@ -61,7 +61,7 @@ _UNARY = {
 }
 _LN2 = float(np.log(2))
 Draw = Callable[..., Any]
-"""`Builder.apply` for one node."""
+"""`KerasBuilder.apply` for one node."""
 _TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
     # TFLite has sin, cos, atan2, exp and log only. The first two halve in the exponent: eˣ alone
     # would overflow before they do.
@@ -86,7 +86,7 @@ _TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
 
 
 @op(*_BINARY)
-def binary(node: Node, build: Builder) -> Tensor:
+def binary(node: Node, build: KerasBuilder) -> Tensor:
     """Two operands, broadcast."""
     operands, order = build.align(node)
     if node.op in _LAYERS and _alike(operands):
@@ -95,7 +95,7 @@ def binary(node: Node, build: Builder) -> Tensor:
 
 
 @op(*_SEVERAL)
-def several(node: Node, build: Builder) -> Tensor:
+def several(node: Node, build: KerasBuilder) -> Tensor:
     """Any number of operands, broadcast."""
     operands, order = build.align(node)
     if len(operands) == 1:
@@ -117,7 +117,7 @@ def several(node: Node, build: Builder) -> Tensor:
 
 
 @op("Div")
-def divide(node: Node, build: Builder) -> Tensor:
+def divide(node: Node, build: KerasBuilder) -> Tensor:
     """Two operands; whole numbers are rounded towards zero."""
     (a, b), order = build.align(node)
     if _is_float(a):
@@ -131,7 +131,7 @@ def divide(node: Node, build: Builder) -> Tensor:
 
 
 @op("Mod")
-def modulo(node: Node, build: Builder) -> Tensor:
+def modulo(node: Node, build: KerasBuilder) -> Tensor:
     """The remainder: of the divisor's sign, or of the dividend's with ``fmod``."""
     (a, b), order = build.align(node)
     draw = partial(build.apply, node)
@@ -147,7 +147,7 @@ def _remainder(draw: Draw, a: Any, b: Any) -> Any:
 
 
 @op("Pow")
-def power(node: Node, build: Builder) -> Tensor:
+def power(node: Node, build: KerasBuilder) -> Tensor:
     """The result is of the base's type."""
     (base, exponent), order = build.align(node)
     if isinstance(exponent, np.ndarray) and exponent.ndim == 0 and _is_float(base):
@@ -167,7 +167,7 @@ def power(node: Node, build: Builder) -> Tensor:
 
 
 @op(*_UNARY, *_TRIGONOMETRY)
-def unary(node: Node, build: Builder) -> Tensor:
+def unary(node: Node, build: KerasBuilder) -> Tensor:
     """One operand."""
     x = build.tensor(node, rows=True)
     draw = partial(build.apply, node)
@@ -195,7 +195,7 @@ def _root(draw: Draw, x: Any, one: float) -> Any:
 
 
 @op("Erf")
-def erf(node: Node, build: Builder) -> Tensor:
+def erf(node: Node, build: KerasBuilder) -> Tensor:
     """The error function. TFLite has it as a part of GELU only: erf z/√2 is 2·gelu(z)/z − 1."""
     x = build.tensor(node, rows=True)
     draw = partial(build.apply, node)
@@ -209,7 +209,7 @@ def erf(node: Node, build: Builder) -> Tensor:
 
 
 @op("IsInf")
-def is_infinite(node: Node, build: Builder) -> Tensor:
+def is_infinite(node: Node, build: KerasBuilder) -> Tensor:
     """Whether a value is infinite, of one sign or of both."""
     x = build.tensor(node, rows=True)
     positive, negative = node.get("detect_positive", 1), node.get("detect_negative", 1)
@@ -227,14 +227,14 @@ def is_infinite(node: Node, build: Builder) -> Tensor:
 
 
 @op("Where")
-def where(node: Node, build: Builder) -> Tensor:
+def where(node: Node, build: KerasBuilder) -> Tensor:
     """A choice between two operands, broadcast."""
     operands, order = build.align(node)
     return build.result(node, build.apply(node, "where", *operands), order)
 
 
 @op("Cast")
-def cast(node: Node, build: Builder) -> Tensor:
+def cast(node: Node, build: KerasBuilder) -> Tensor:
     """Another type; all floating types are float32 here."""
     onnx = require("onnx", "onnx", "to import .onnx files")
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attributes["to"]))
@@ -242,14 +242,14 @@ def cast(node: Node, build: Builder) -> Tensor:
 
 
 @op("CastLike")
-def cast_like(node: Node, build: Builder) -> Tensor:
+def cast_like(node: Node, build: KerasBuilder) -> Tensor:
     """The type of the second operand."""
     like = build.value(node, 1)
     dtype = like.value.dtype if isinstance(like, Constant) else np.dtype(str(like.keras.dtype))
     return _converted(node, build, dtype)
 
 
-def _converted(node: Node, build: Builder, dtype: np.dtype[Any]) -> Tensor:
+def _converted(node: Node, build: KerasBuilder, dtype: np.dtype[Any]) -> Tensor:
     x = build.tensor(node, rows=True)
     if dtype.kind not in "fiub":
         raise refuse(node, f"Keras has no {dtype.name}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..registry import op
 from ..values import Tensor
@@ -15,7 +15,7 @@ _INFERENCE = "Export the model for inference: model.eval() before torch.onnx.exp
 
 
 @op("BatchNormalization")
-def batch_normalization(node: Node, build: Builder) -> Tensor:
+def batch_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """With stored statistics, per channel; old files may have them per element."""
     if node.get("training_mode", 0):
         raise refuse(node, "it is in training mode", _INFERENCE)
@@ -37,7 +37,7 @@ def batch_normalization(node: Node, build: Builder) -> Tensor:
     return build.result(node, y, x.order)
 
 
-def _per_element(node: Node, build: Builder, x: Tensor, epsilon: float) -> Tensor:
+def _per_element(node: Node, build: KerasBuilder, x: Tensor, epsilon: float) -> Tensor:
     scale, shift, mean, variance = (build.constant(node, i) for i in range(1, 5))
     factor = scale / np.sqrt(variance + np.float32(epsilon))
     offset = shift - mean * factor
@@ -47,18 +47,18 @@ def _per_element(node: Node, build: Builder, x: Tensor, epsilon: float) -> Tenso
 
 
 @op("InstanceNormalization")
-def instance_normalization(node: Node, build: Builder) -> Tensor:
+def instance_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """Each channel of each sample by itself."""
     return _grouped(node, build, -1)
 
 
 @op("GroupNormalization")
-def group_normalization(node: Node, build: Builder) -> Tensor:
+def group_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """Each group of channels by itself; before opset 21 with one scale per group."""
     return _grouped(node, build, node.get("num_groups"))
 
 
-def _grouped(node: Node, build: Builder, groups: int) -> Tensor:
+def _grouped(node: Node, build: KerasBuilder, groups: int) -> Tensor:
     x = build.channels_last(build.tensor(node))
     channels = x.shapes[0][1]
     scale, shift = build.constant(node, 1), build.constant(node, 2)
@@ -83,7 +83,7 @@ def _grouped(node: Node, build: Builder, groups: int) -> Tensor:
 
 
 @op("LayerNormalization", "RMSNormalization")
-def layer_normalization(node: Node, build: Builder) -> Tensor | list[Tensor]:
+def layer_normalization(node: Node, build: KerasBuilder) -> Tensor | list[Tensor]:
     """Over the last axes of ONNX, wherever they are stored."""
     x = build.tensor(node)
     first = node.get("axis", -1) % x.rank
@@ -108,7 +108,7 @@ def layer_normalization(node: Node, build: Builder) -> Tensor | list[Tensor]:
     return build.result(node, y, x.order)
 
 
-def _by_hand(node: Node, build: Builder, x: Tensor, axes: list[int]) -> list[Tensor]:
+def _by_hand(node: Node, build: KerasBuilder, x: Tensor, axes: list[int]) -> list[Tensor]:
     """Written out: where its mean and deviation are outputs too, or its scale is broadcast."""
     over = {"axis": tuple(axes), "keepdims": True}
     y = x.keras
@@ -135,7 +135,7 @@ def _by_hand(node: Node, build: Builder, x: Tensor, axes: list[int]) -> list[Ten
 
 
 @op("LpNormalization")
-def lp_normalization(node: Node, build: Builder) -> Tensor:
+def lp_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """Divides by the 1- or 2-norm along an axis; where that is 0, the result is 0."""
     x = build.tensor(node)
     axis = x.axis(node.get("axis", -1))
@@ -153,7 +153,7 @@ def lp_normalization(node: Node, build: Builder) -> Tensor:
 
 
 @op("MeanVarianceNormalization")
-def mean_variance_normalization(node: Node, build: Builder) -> Tensor:
+def mean_variance_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """To mean 0 and variance 1 over some axes."""
     x = build.tensor(node)
     axes = tuple(x.axis(axis) for axis in node.get("axes", (0, 2, 3)))
@@ -167,7 +167,7 @@ def mean_variance_normalization(node: Node, build: Builder) -> Tensor:
 
 
 @op("LRN")
-def lrn(node: Node, build: Builder) -> Tensor:
+def lrn(node: Node, build: KerasBuilder) -> Tensor:
     """Divides by the energy of the neighbouring channels (AlexNet)."""
     x = build.channels_last(build.tensor(node))
     size, channels = node.get("size"), x.shapes[0][1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import channels_last
 from ..registry import op
@@ -17,7 +17,7 @@ Width = tuple[int, int]
 
 
 @op("Pad")
-def pad(node: Node, build: Builder) -> Tensor:
+def pad(node: Node, build: KerasBuilder) -> Tensor:
     """Constant, mirrored, repeated or wrapped values around; negative pads cut off first."""
     x = build.tensor(node)
     mode = node.get("mode", "constant")
@@ -59,7 +59,9 @@ def pad(node: Node, build: Builder) -> Tensor:
     return build.result(node, tensor, x.order)
 
 
-def _repeated(node: Node, build: Builder, tensor: Any, axis: int, width: Width, mode: str) -> Any:
+def _repeated(
+    node: Node, build: KerasBuilder, tensor: Any, axis: int, width: Width, mode: str
+) -> Any:
     """Pad one axis with values of its own."""
     size = tensor.shape[axis]
     if size is not None:  # NumPy knows which
@@ -78,7 +80,7 @@ def _repeated(node: Node, build: Builder, tensor: Any, axis: int, width: Width, 
     return build.apply(node, "concatenate", parts, axis=axis)
 
 
-def cropped(node: Node, build: Builder, tensor: Any, widths: Sequence[Width]) -> Any:
+def cropped(node: Node, build: KerasBuilder, tensor: Any, widths: Sequence[Width]) -> Any:
     """The tensor without what negative widths cut off, in Keras axes."""
     key = tuple(
         slice(-before if before < 0 else None, after if after < 0 else None)
@@ -90,7 +92,7 @@ def cropped(node: Node, build: Builder, tensor: Any, widths: Sequence[Width]) ->
 
 
 @op("Crop")
-def crop(node: Node, build: Builder) -> Tensor:
+def crop(node: Node, build: KerasBuilder) -> Tensor:
     """Of opset 1: a border (left, top, right, bottom) cut off, or a part of a given size."""
     x = build.channels_last(build.tensor(node))
     left, top, right, bottom = node.attributes["border"]
@@ -106,7 +108,7 @@ def crop(node: Node, build: Builder) -> Tensor:
 
 
 @op("ImageScaler")
-def image_scaler(node: Node, build: Builder) -> Tensor:
+def image_scaler(node: Node, build: KerasBuilder) -> Tensor:
     """Of opset 1: scale·x + bias, a bias for each channel."""
     x = build.channels_last(build.tensor(node))
     bias = [float(value) for value in node.attributes["bias"]]
@@ -115,7 +117,7 @@ def image_scaler(node: Node, build: Builder) -> Tensor:
 
 
 @op("Affine")
-def affine(node: Node, build: Builder) -> Tensor:
+def affine(node: Node, build: KerasBuilder) -> Tensor:
     """Of opset 1: alpha·x + beta."""
     x = build.tensor(node, rows=True)
     layer = build.layer(

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import channels_last
 from ..registry import op
@@ -22,7 +22,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 
 @op("MaxPool")
-def max_pool(node: Node, build: Builder) -> Tensor:
+def max_pool(node: Node, build: KerasBuilder) -> Tensor:
     """The largest value of each window; what is around the input never is."""
     build.refuse_outputs(node, 1, "the places of the largest values")
     x = build.channels_last(build.tensor(node))
@@ -40,7 +40,7 @@ def max_pool(node: Node, build: Builder) -> Tensor:
 
 
 @op("AveragePool")
-def average_pool(node: Node, build: Builder) -> Tensor:
+def average_pool(node: Node, build: KerasBuilder) -> Tensor:
     """The mean of each window, without or with the padding counted."""
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
@@ -49,7 +49,7 @@ def average_pool(node: Node, build: Builder) -> Tensor:
 
 
 @op("LpPool")
-def lp_pool(node: Node, build: Builder) -> Tensor:
+def lp_pool(node: Node, build: KerasBuilder) -> Tensor:
     """The p-norm of each window: the mean of |x|^p, times the number of taps, to the 1/p."""
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
@@ -61,7 +61,7 @@ def lp_pool(node: Node, build: Builder) -> Tensor:
 
 
 @op("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(node: Node, build: Builder) -> Tensor:
+def global_pool(node: Node, build: KerasBuilder) -> Tensor:
     """The mean or the largest value of each channel; the axes stay, with size 1."""
     x = build.channels_last(build.tensor(node))
     kind = "Average" if node.op == "GlobalAveragePool" else "Max"
@@ -72,7 +72,7 @@ def global_pool(node: Node, build: Builder) -> Tensor:
 
 
 @op("GlobalLpPool")
-def global_lp_pool(node: Node, build: Builder) -> Tensor:
+def global_lp_pool(node: Node, build: KerasBuilder) -> Tensor:
     """The p-norm of each channel."""
     x = build.channels_last(build.tensor(node))
     p = node.get("p", 2)
@@ -81,21 +81,21 @@ def global_lp_pool(node: Node, build: Builder) -> Tensor:
     return build.result(node, _root(node, build, total, p), x.order)
 
 
-def _power(node: Node, build: Builder, x: Any, p: int) -> Any:
+def _power(node: Node, build: KerasBuilder, x: Any, p: int) -> Any:
     if p == 2:
         return build.apply(node, "square", x)
     absolute = build.apply(node, "absolute", x)
     return absolute if p == 1 else build.apply(node, "power", absolute, float(p))
 
 
-def _root(node: Node, build: Builder, x: Any, p: int) -> Any:
+def _root(node: Node, build: KerasBuilder, x: Any, p: int) -> Any:
     if p == 1:
         return x
     return build.apply(node, "sqrt", x) if p == 2 else build.apply(node, "power", x, 1 / p)
 
 
 def _pool(
-    node: Node, build: Builder, kind: str, x: Any, windows: Sequence[Window], padding: str
+    node: Node, build: KerasBuilder, kind: str, x: Any, windows: Sequence[Window], padding: str
 ) -> Any:
     return build.layer(
         node,
@@ -106,7 +106,7 @@ def _pool(
     )(x)
 
 
-def _pad_for_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window]) -> Any:
+def _pad_for_max(node: Node, build: KerasBuilder, x: Tensor, windows: Sequence[Window]) -> Any:
     """Padding that never is the largest value.
 
     Zeros are not where nothing is negative. Else the edge is mirrored where every window that
@@ -122,7 +122,7 @@ def _pad_for_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window
     return build.apply(node, "pad", x.keras, pairs, constant_values=_LOWEST)
 
 
-def _dilated_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window]) -> Any:
+def _dilated_max(node: Node, build: KerasBuilder, x: Tensor, windows: Sequence[Window]) -> Any:
     """The maximum over the taps, each a strided view of the whole input."""
     if any(w.is_free for w in windows):
         raise refuse(node, "it is dilated and its input's size is free", _FIX)
@@ -133,7 +133,9 @@ def _dilated_max(node: Node, build: Builder, x: Tensor, windows: Sequence[Window
     return _over_taps(node, build, y, windows, "Maximum")
 
 
-def _over_taps(node: Node, build: Builder, x: Any, windows: Sequence[Window], kind: str) -> Any:
+def _over_taps(
+    node: Node, build: KerasBuilder, x: Any, windows: Sequence[Window], kind: str
+) -> Any:
     """A padded input's taps, each a strided view of the whole, put together by a merging layer."""
     best = None
     for taps in itertools.product(*(range(w.kernel) for w in windows)):
@@ -150,7 +152,7 @@ def _over_taps(node: Node, build: Builder, x: Any, windows: Sequence[Window], ki
 
 def _average(
     node: Node,
-    build: Builder,
+    build: KerasBuilder,
     x: Tensor,
     windows: Sequence[Window],
     counts_pads: bool,
@@ -203,7 +205,7 @@ def _share(window: Window, counts_pads: bool) -> Array:
     return share
 
 
-def _mean(node: Node, build: Builder, x: Any, windows: Sequence[Window], dilated: bool) -> Any:
+def _mean(node: Node, build: KerasBuilder, x: Any, windows: Sequence[Window], dilated: bool) -> Any:
     """The mean over all taps of a padded input."""
     if not dilated:
         return _pool(node, build, "AveragePooling", x, windows, "valid")

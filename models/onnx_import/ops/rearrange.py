@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import identity
 from ..registry import op
@@ -12,7 +12,7 @@ from ..values import Sizes, Tensor
 
 
 @op("Expand")
-def expand(node: Node, build: Builder) -> Tensor:
+def expand(node: Node, build: KerasBuilder) -> Tensor:
     """Repeats axes of size 1, and adds axes in front."""
     x = build.tensor(node)
     shapes = build.output_shapes(node)
@@ -26,12 +26,12 @@ def expand(node: Node, build: Builder) -> Tensor:
 
 
 @op("Tile")
-def tile(node: Node, build: Builder) -> Tensor:
+def tile(node: Node, build: KerasBuilder) -> Tensor:
     """Repeats along every axis."""
     return _repeated(node, build, build.tensor(node), build.output_shapes(node))
 
 
-def _repeated(node: Node, build: Builder, x: Tensor, shapes: tuple[Sizes, ...]) -> Tensor:
+def _repeated(node: Node, build: KerasBuilder, x: Tensor, shapes: tuple[Sizes, ...]) -> Tensor:
     counts = []
     for axis in x.order:
         times = {
@@ -52,7 +52,7 @@ def _repeated(node: Node, build: Builder, x: Tensor, shapes: tuple[Sizes, ...]) 
 
 
 @op("DepthToSpace")
-def depth_to_space(node: Node, build: Builder) -> Tensor:
+def depth_to_space(node: Node, build: KerasBuilder) -> Tensor:
     """Channels become blocks of pixels; in the mode CRD each channel's block stands together."""
     x = build.channels_last(build.tensor(node))
     block = node.attributes["blocksize"]
@@ -70,7 +70,7 @@ def depth_to_space(node: Node, build: Builder) -> Tensor:
 
 
 @op("SpaceToDepth")
-def space_to_depth(node: Node, build: Builder) -> Tensor:
+def space_to_depth(node: Node, build: KerasBuilder) -> Tensor:
     """Blocks of pixels become channels."""
     x = build.channels_last(build.tensor(node))
     block = node.attributes["blocksize"]
@@ -85,7 +85,7 @@ def space_to_depth(node: Node, build: Builder) -> Tensor:
 
 
 @op("Trilu")
-def triangle(node: Node, build: Builder) -> Tensor:
+def triangle(node: Node, build: KerasBuilder) -> Tensor:
     """The upper or lower triangle of the last two axes."""
     x = build.onnx_order(build.tensor(node))
     diagonal = int(build.constant(node, 1, np.zeros(())).ravel()[0])
@@ -98,7 +98,7 @@ def triangle(node: Node, build: Builder) -> Tensor:
 
 
 @op("Einsum")
-def einsum(node: Node, build: Builder) -> Tensor:
+def einsum(node: Node, build: KerasBuilder) -> Tensor:
     """A sum of products, its letters in the order in which the operands are stored."""
     equation = node.attributes["equation"].replace(" ", "")
     terms, _, output = equation.partition("->")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import after_squeeze, channels_last
 from ..registry import op
@@ -33,7 +33,7 @@ _POOLS = {"ReduceMean": "GlobalAveragePooling2D", "ReduceMax": "GlobalMaxPooling
 
 
 @op(*_REDUCE)
-def reduction(node: Node, build: Builder) -> Tensor:
+def reduction(node: Node, build: KerasBuilder) -> Tensor:
     """Over axes that are an attribute or an input; over all where there are none."""
     x = build.tensor(node)
     given = build.setting(node, "axes", 1)
@@ -65,7 +65,7 @@ def reduction(node: Node, build: Builder) -> Tensor:
 
 
 @op("ArgMax", "ArgMin")
-def extremum(node: Node, build: Builder) -> Tensor:
+def extremum(node: Node, build: KerasBuilder) -> Tensor:
     """The position of the largest or smallest value: the first of several, or the last."""
     x = build.tensor(node)
     axis = node.get("axis", 0) % x.rank
@@ -85,7 +85,7 @@ def extremum(node: Node, build: Builder) -> Tensor:
     return build.result(node, result, reduced(x.order, [axis], keep))
 
 
-def hits_of(node: Node, build: Builder, tensor: Any, find: str, axis: int) -> Any:
+def hits_of(node: Node, build: KerasBuilder, tensor: Any, find: str, axis: int) -> Any:
     """1 where the largest ("max") or smallest value of an axis is, else 0: for an argmax.
 
     Keras' own argmax of floats puts −0 below 0, with operations that TFLite lacks.
@@ -95,7 +95,7 @@ def hits_of(node: Node, build: Builder, tensor: Any, find: str, axis: int) -> An
 
 
 @op("TopK")
-def top(node: Node, build: Builder) -> Sequence[Tensor]:
+def top(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     """The largest or smallest values along an axis, and where they are."""
     x = build.tensor(node)
     axis = node.get("axis", -1) % x.rank
@@ -113,7 +113,7 @@ def top(node: Node, build: Builder) -> Sequence[Tensor]:
 
 
 @op("CumSum")
-def cumulative_sum(node: Node, build: Builder) -> Tensor:
+def cumulative_sum(node: Node, build: KerasBuilder) -> Tensor:
     """Running sums along an axis, in either direction, with or without each element itself."""
     x = build.tensor(node)
     axis = x.axis(int(build.constant(node, 1).ravel()[0]))

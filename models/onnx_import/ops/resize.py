@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..interpolation import Sampling, matrix, nearest, positions
 from ..registry import op
@@ -16,7 +16,7 @@ _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
 
 
 @op("Resize", "Upsample")
-def resize(node: Node, build: Builder) -> Tensor:
+def resize(node: Node, build: KerasBuilder) -> Tensor:
     """By factors or to sizes."""
     x = build.tensor(node)
     sampling = _sampling(node)
@@ -77,7 +77,7 @@ def _sampling(node: Node) -> Sampling:
     )
 
 
-def _scales(node: Node, build: Builder, x: Tensor) -> list[float]:
+def _scales(node: Node, build: KerasBuilder, x: Tensor) -> list[float]:
     """The factor for each ONNX axis."""
     axes = [axis % x.rank for axis in node.get("axes", range(x.rank))]
     scales = [1.0] * x.rank
@@ -105,7 +105,7 @@ def _probes(x: Tensor, targets: Any) -> list[tuple[Any, Any]]:
     return list(zip(x.shapes, targets, strict=True))
 
 
-def _regions(node: Node, build: Builder, rank: int) -> list[tuple[float, float]]:
+def _regions(node: Node, build: KerasBuilder, rank: int) -> list[tuple[float, float]]:
     """The part of each axis that is read, in 0 … 1."""
     regions = [(0.0, 1.0)] * rank
     if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
@@ -118,7 +118,7 @@ def _regions(node: Node, build: Builder, rank: int) -> list[tuple[float, float]]
 
 def _by_layer(
     node: Node,
-    build: Builder,
+    build: KerasBuilder,
     x: Tensor,
     sampling: Sampling,
     scales: list[float],
@@ -182,7 +182,7 @@ def _repeats(x: Tensor, sampling: Sampling, scales: list[float], axes: list[int]
 
 def _along(
     node: Node,
-    build: Builder,
+    build: KerasBuilder,
     tensor: Any,
     order: Order,
     axis: int,

@@ -8,7 +8,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..builder import Builder, refuse
+from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import after_squeeze, identity
 from ..registry import op
@@ -18,7 +18,7 @@ _FAR = 2**31 - 1
 
 
 @op("Concat")
-def concat(node: Node, build: Builder) -> Tensor:
+def concat(node: Node, build: KerasBuilder) -> Tensor:
     """Tensors and constants one after the other, all stored as the largest tensor is."""
     values = [build.value(node, index) for index in range(len(node.inputs))]
     tensors = [value for value in values if isinstance(value, Tensor)]
@@ -38,7 +38,7 @@ def concat(node: Node, build: Builder) -> Tensor:
 
 
 @op("Split")
-def split(node: Node, build: Builder) -> Sequence[Tensor]:
+def split(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     """Parts of given sizes, or of one size with a smaller one at the end."""
     x = build.tensor(node)
     axis = node.get("axis", 0) % x.rank
@@ -58,7 +58,7 @@ def split(node: Node, build: Builder) -> Sequence[Tensor]:
 
 
 @op("Slice")
-def cut(node: Node, build: Builder) -> Tensor:
+def cut(node: Node, build: KerasBuilder) -> Tensor:
     """Ranges along some axes, attributes of the node or inputs."""
     x = build.tensor(node)
     starts, ends = _bounds(node, build, "starts", 1), _bounds(node, build, "ends", 2)
@@ -81,7 +81,7 @@ def cut(node: Node, build: Builder) -> Tensor:
     return build.result(node, build.apply(node, "get_item", x.keras, tuple(key)), x.order)
 
 
-def _bounds(node: Node, build: Builder, name: str, index: int) -> Sequence[Array]:
+def _bounds(node: Node, build: KerasBuilder, name: str, index: int) -> Sequence[Array]:
     """Starts or ends, once per probe: they may depend on the sizes of the inputs."""
     if name in node.attributes:
         return [np.asarray(node.attributes[name])]
@@ -141,7 +141,7 @@ def _common(bounds: Sequence[int], sizes: Sequence[int]) -> int | None:
 
 
 @op("Gather")
-def gather(node: Node, build: Builder) -> Tensor:
+def gather(node: Node, build: KerasBuilder) -> Tensor:
     """What stands at some positions of an axis; a single position drops the axis."""
     if not build.is_constant(node, 1):
         return _lookup(node, build)
@@ -169,7 +169,7 @@ def gather(node: Node, build: Builder) -> Tensor:
     return build.result(node, tensor, order)
 
 
-def _lookup(node: Node, build: Builder) -> Tensor:
+def _lookup(node: Node, build: KerasBuilder) -> Tensor:
     """Positions that are computed: a table looked up, or an activation."""
     indices = build.onnx_order(build.tensor(node, 1))
     where = indices.keras
@@ -188,7 +188,7 @@ def _lookup(node: Node, build: Builder) -> Tensor:
 
 
 @op("GatherElements")
-def gather_elements(node: Node, build: Builder) -> Tensor:
+def gather_elements(node: Node, build: KerasBuilder) -> Tensor:
     """For each output element its own position along one axis."""
     x = build.tensor(node)
     axis = node.get("axis", 0) % x.rank
@@ -209,7 +209,7 @@ def gather_elements(node: Node, build: Builder) -> Tensor:
 
 
 @op("GatherND")
-def gather_nd(node: Node, build: Builder) -> Tensor:
+def gather_nd(node: Node, build: KerasBuilder) -> Tensor:
     """Slices at constant positions of the first axes."""
     x = build.onnx_order(build.tensor(node))
     where = build.constant(node, 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dsconvert.base.predictor import Array
 
 from .. import layout
-from ..builder import Builder, refuse, stored_shapes
+from ..builder import KerasBuilder, refuse, stored_shapes
 from ..graph import Node
 from ..layout import Segment, after_transpose, segments
 from ..registry import op
@@ -19,14 +19,14 @@ _INFERENCE = "Export the model for inference: model.eval() before torch.onnx.exp
 
 
 @op("Identity")
-def identity(node: Node, build: Builder) -> Tensor:
+def identity(node: Node, build: KerasBuilder) -> Tensor:
     """Nothing."""
     x = build.tensor(node, rows=True)
     return build.result(node, x.keras, x.order, rows=x.rows)
 
 
 @op("Dropout")
-def dropout(node: Node, build: Builder) -> Tensor:
+def dropout(node: Node, build: KerasBuilder) -> Tensor:
     """Nothing in inference; a Dropout layer of the same rate for who trains on."""
     build.refuse_outputs(node, 1, "the mask of what was dropped")
     if node.has(2) and build.constant(node, 2).any():
@@ -41,7 +41,7 @@ def dropout(node: Node, build: Builder) -> Tensor:
 
 
 @op("Transpose")
-def transpose(node: Node, build: Builder) -> Tensor:
+def transpose(node: Node, build: KerasBuilder) -> Tensor:
     """Relabels the axes; whoever needs them in another order moves them."""
     x = build.tensor(node)
     perm = node.get("perm", tuple(reversed(range(x.rank))))
@@ -49,7 +49,7 @@ def transpose(node: Node, build: Builder) -> Tensor:
 
 
 @op("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(node: Node, build: Builder) -> Tensor:
+def reshape(node: Node, build: KerasBuilder) -> Tensor:
     """Splits and merges axes as they are stored, where that is the same as in ONNX' order.
 
     Where it is not, and all that reads the result are dense layers, those take the elements as
@@ -127,7 +127,7 @@ def stored_order(before: Order, pieces: Sequence[Segment], after: Sequence[Sizes
     return tuple(order)
 
 
-def _only_dense(build: Builder, name: str) -> bool:
+def _only_dense(build: KerasBuilder, name: str) -> bool:
     """Whether all that reads a value are dense layers, at most behind what keeps places."""
     if name in build.graph.outputs:
         return False

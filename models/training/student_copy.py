@@ -65,21 +65,21 @@ def bare(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def kept_layers(trainee: Any, teacher: Any) -> list[Any]:
+def kept_layers(student_copy: Any, teacher: Any) -> list[Any]:
     """The trainable layers that the teacher has too: same name, same weight shapes.
 
     Empty where they are all there are, since freezing them would leave nothing to train.
     """
     known = {layer.name: _weight_shapes(layer) for layer in leaf_layers(teacher)}
-    layers = [layer for layer in leaf_layers(trainee) if layer.trainable_weights]
+    layers = [layer for layer in leaf_layers(student_copy) if layer.trainable_weights]
     kept = [layer for layer in layers if known.get(layer.name) == _weight_shapes(layer)]
     return kept if len(kept) < len(layers) else []
 
 
-def seed_random_layers(trainee: Any, seed: int) -> None:
+def seed_random_layers(student_copy: Any, seed: int) -> None:
     """Give dropout and its like a known state: layers made without a seed start at random."""
-    weights = {id(variable) for variable in trainee.weights}
-    states = [variable for variable in trainee.variables if id(variable) not in weights]
+    weights = {id(variable) for variable in student_copy.weights}
+    states = [variable for variable in student_copy.variables if id(variable) not in weights]
     for number, state in enumerate(states):
         state.assign([seed, number])
 
