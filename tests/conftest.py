@@ -31,6 +31,11 @@ FOREIGN = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Take from pytest-randomly the order alone: its seed is another one each time."""
+    config.option.randomly_reset_seed = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Seed the global generators: whatever ran before, a test and its fixtures draw the same."""

@@ -224,6 +224,25 @@ def test_versions_that_are_too_old_or_too_new(monkeypatch: pytest.MonkeyPatch) -
     found = checks()
     assert found[doctor.EXTRAS["keras"]].status == "ok"
     assert "keras 3.99.0 (3.15)" in found["versions"].found
+    assert found["versions"].status == "ok"
+    with_versions(monkeypatch, numpy="3.0.0")
+    assert checks()["versions"].status == "doubtful"
+
+
+def test_only_what_is_asked_for_on_this_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        "numpy>=1; python_version >= '3'",
+        "tensorflow-cpu>=2; sys_platform != 'plan9' and extra == 'keras'",
+        "tensorflow>=2; sys_platform == 'plan9' and extra == 'keras'",
+        "dsconvert[keras]; extra == 'all'",
+        "absent>=1; sys_platform == 'plan9'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: asked if name == "dsconvert" else [])
+    found = checks()
+    assert found["dsconvert itself"].found == f"numpy {metadata.version('numpy')}"
+    for extra in ("keras", "all"):
+        assert found[doctor.EXTRAS[extra]].found.startswith("tensorflow")
+        assert found[doctor.EXTRAS[extra]].status == "ok"
 
 
 def test_packages_that_share_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
