@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from dsconvert.base.child_process import run_python
 from dsconvert.base.predictor import Array
 
 from ..runner.machine import peak_bytes, resident_bytes
@@ -41,11 +41,9 @@ def measure_isolated(path: Path, inputs: Sequence[Array], threads: int) -> Start
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder, "inputs.npz")
         np.savez(arrays, *inputs)
-        command = [sys.executable, "-m", __name__, str(path), str(arrays), str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        return f"exit code {done.returncode}: {lines[-1] if lines else 'no message'}"
+        done = run_python(["-m", __name__, str(path), str(arrays), str(threads)])
+    if done.failure:
+        return done.failure
     return msgspec.json.decode(done.stdout, type=Startup)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,13 +89,10 @@ def _by_litert(case: Case, threads: int, runs: int, most: float) -> list[Operato
         names = json.dumps([info.name for info in case.input_infos])
         given = {f"input{i}": array for i, array in enumerate(stored)}
         np.savez(arrays, names=names, **given)  # type: ignore[arg-type]
-        module = litert_profiler.__name__
-        command = [sys.executable, "-m", module, str(model), str(arrays), str(threads), str(runs)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=most)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        why = f": {lines[-1]}" if lines and done.returncode > 0 else ""
-        raise ValueError(f"LiteRT's profiler ended with exit code {done.returncode}{why}")
+        arguments = [str(model), str(arrays), str(threads), str(runs)]
+        done = run_python(["-m", litert_profiler.__name__, *arguments], timeout=most)
+    if done.failure:
+        raise ValueError(f"LiteRT's profiler: {done.failure}")
     said = json.loads(done.stdout)
     if "unavailable" in said:
         raise ValueError(said["unavailable"])

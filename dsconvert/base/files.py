@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
+
+_NO_ROOM = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+)
+"""What the system says of a file that cannot be written or finished."""
 
 
 def sha256(path: Path) -> str:
@@ -56,9 +69,52 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         temporary = folder / path.name
         yield temporary
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _place(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"cannot write {path}: {error.strerror}.",
+            "Free some space, or name a file elsewhere with -o.",
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a file its name unless something took that name meanwhile.
+
+    Raises:
+        InputError: If something did; the file is kept beside it.
+    """
+    if _linked(temporary, path):
+        return
+    for number in range(2, 1000):
+        beside = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if _linked(temporary, beside):
+            raise InputError(
+                f"{path} exists already: something wrote it meanwhile. This result is {beside}.",
+                f"Compare the two; then: mv {beside} {path}",
+            )
+    raise InputError(f"{path} exists already.", "Name another file.")
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a file a second name; False if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: take the name, then replace it
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            return False
+        temporary.replace(path)
+    return True
 
 
 def _unwritable(path: Path, cause: str) -> InputError:

@@ -13,6 +13,8 @@ from dsconvert.base.predictor import Array, Shape
 
 from .sources import Raw, Request
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's decoders for these suffixes; others (EPS) would start programs on the data."""
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -92,7 +94,7 @@ def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) ->
     images, damaged = [], []
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 pixels = image.convert(mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             damaged.append(f"{file} ({error})")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
+import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +14,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
+
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise over files whose headers lie."""
+
+_HEADERS = {1: np.lib.format.read_array_header_1_0}
+"""How a header is read, by its version; later ones are read as that of version 2."""
 
 Split = Literal["train", "test"]
 
@@ -57,6 +84,8 @@ def read_archive(path: Path, request: Request) -> Raw:
     Raises:
         InputError: If it is damaged or lacks an array.
     """
+    with _readable(path):
+        _check_archive(path)
     with _readable(path), np.load(path, allow_pickle=False) as file:
         found = []
         for candidates in _input_keys(request):
@@ -75,6 +104,36 @@ def read_archive(path: Path, request: Request) -> Raw:
         labels = None if label_key is None else numeric(file[label_key], f"{label_key} of {path}")
     index = request.draw(len(inputs[0]))
     return Raw(tuple(array[index] for array in inputs), None if labels is None else labels[index])
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an .npz file whose headers promise more than its members or this machine hold.
+
+    Raises:
+        InputError: Before memory is taken.
+    """
+    free = psutil.virtual_memory().available
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                continue
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = _HEADERS.get(version[0], np.lib.format.read_array_header_2_0)
+                shape, _, dtype = read(member)
+            name, size = info.filename.removesuffix(".npy"), math.prod(shape) * dtype.itemsize
+            if min(shape, default=0) < 0 or (size > info.file_size and not dtype.hasobject):
+                raise InputError(
+                    f"{path}: the header of {name} says {shape} of {dtype}, {size:,} bytes; "
+                    f"{info.file_size:,} are there.",
+                    "Copy it again, or write it again with numpy.savez.",
+                )
+            if size > free:
+                raise InputError(
+                    f"{path}: {name} is {shape} of {dtype}, {size / 2**30:.1f} GiB; "
+                    f"{free / 2**30:.1f} GiB of memory are free.",
+                    "Store it as .npy, of which only the samples needed are read.",
+                )
 
 
 def read_array(path: Path, request: Request) -> Raw:
@@ -112,9 +171,16 @@ def numeric(values: Any, what: str) -> Array:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
-        yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as a NumPy file: {error}") from error
+        with np.errstate(over="raise"):  # sizes in a header may overflow
+            yield
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path} cannot be read as a NumPy file: {reason}",
+            "Copy it again, or write it again with numpy.save or numpy.savez.",
+        ) from error
 
 
 def _input_keys(request: Request) -> list[tuple[str, ...]]:

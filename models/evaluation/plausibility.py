@@ -49,6 +49,8 @@ def suspicions(data: Data, model: Any = None, folder: Path | None = None) -> lis
 
 
 def _fault(array: Array) -> str | None:
+    if array.size == 0:
+        return f"has no values: its shape is {array.shape}"
     if not np.isfinite(array).all():
         return "has values that are not finite"
     if array.min() == array.max():

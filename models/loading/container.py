@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
 
+from .h5_files import check_h5
 from .tree import Config, is_object
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SUFFIXES = {"h5": (".h5", ".hdf5"), "keras": (".keras",)}
+_TEXTS = ("config.json", "metadata.json")
+_MOST_TEXT = 64 << 20
+"""Bytes of a configuration; those of networks of a thousand layers take about one MiB."""
+_ALWAYS_ALLOWED = 100 << 20
+_MOST_RATIO = 50
+"""Weights hardly compress; those of a pruned network do, tenfold and more."""
+UNREADABLE_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    UnicodeDecodeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""What zipfile raises over a damaged or encrypted archive."""
 _SAVE_AGAIN = "Load the model where it was made and save it: model.save('model.keras')."
 
 
@@ -107,12 +126,13 @@ def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
 
 def _open_h5(path: Path) -> Source:
     h5py = require("h5py", "keras", "to read .h5 files")
+    check_h5(path)
     try:
         with h5py.File(path, "r") as file:
             attributes = {key: _text(value) for key, value in file.attrs.items()}
             groups = set(file)
-    except OSError as error:
-        raise InputError(*_broken(path, "HDF5 file", error)) from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(*broken(path, "HDF5 file", error)) from error
     if "model_config" not in attributes:
         weights = "layer_names" in attributes or groups & {
             "layers",
@@ -139,13 +159,11 @@ def _open_h5(path: Path) -> Source:
 def _open_keras(path: Path) -> Source:
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken:
-                raise zipfile.BadZipFile(f"{broken} is damaged")
             names = archive.namelist()
-            texts = {n: archive.read(n).decode() for n in names if n.endswith(".json")}
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
-        raise InputError(*_broken(path, "zip archive", error)) from error
+            _check_sizes(path, archive)
+            texts = {n: archive.read(n).decode() for n in _TEXTS if n in names}
+    except UNREADABLE_ZIP as error:
+        raise InputError(*broken(path, "zip archive", error)) from error
     if "config.json" not in texts:
         found = ", ".join(names[:4]) or "nothing"
         raise InputError(
@@ -159,11 +177,33 @@ def _open_keras(path: Path) -> Source:
     return Source(path, "keras", _parse(path, texts["config.json"]), version, "")
 
 
+def is_part(name: str) -> bool:
+    """Tell whether Keras reads a member of a .keras archive; all others are ignored."""
+    return name in _TEXTS or name.startswith(("model.weights", "assets/"))
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose members unpack to far more than it holds.
+
+    Raises:
+        InputError: If the configuration or all parts together are beyond what a model needs.
+    """
+    parts = [info for info in archive.infolist() if is_part(info.filename)]
+    total = sum(info.file_size for info in parts)
+    packed = sum(info.compress_size for info in parts)
+    largest = max((info.file_size for info in parts if info.filename in _TEXTS), default=0)
+    if largest > _MOST_TEXT or total > max(_ALWAYS_ALLOWED, _MOST_RATIO * packed):
+        raise InputError(
+            f"{path} unpacks to {total:,} bytes from {packed:,}: this is no model.",
+            "Copy or download it again.",
+        )
+
+
 def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(*_broken(path, "model configuration", error)) from error
+        raise InputError(*broken(path, "model configuration", error)) from error
 
 
 def _parse(path: Path, text: str) -> Config:
@@ -177,8 +217,9 @@ def _parse(path: Path, text: str) -> Config:
     return config
 
 
-def _broken(path: Path, what: str, error: Exception) -> tuple[str, str]:
-    reason = str(error).splitlines()[0]
+def broken(path: Path, what: str, error: Exception) -> tuple[str, str]:
+    """Return message and hint for a file of which a part cannot be read."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return (
         f"{path} is damaged or cut short: its {what} cannot be read ({reason}).",
         "Copy or download it again.",

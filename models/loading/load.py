@@ -17,8 +17,9 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import sha256
 
 from . import weights
-from .container import Source, open_source
+from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
 from .custom import check_names
+from .h5_files import check_h5
 from .lambdas import allow_lambdas
 from .modules import modern
 from .repairs import repair
@@ -73,7 +74,7 @@ def load(
             _refuse_changed_meaning(path, config)
         refuse_tf_operations(path, config)
         config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: its model configuration is not one that any Keras writes "
             f"({type(error).__name__}: {error}).",
@@ -101,6 +102,8 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
             model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
         else:
             model = _load_archive(source.path, config, custom, trust)
+    except InputError:
+        raise
     except Exception as error:  # whatever Keras raises over a file that it does not understand
         reason = str(error).split("Exception encountered: ")[-1].strip().splitlines()
         raise InputError(
@@ -126,16 +129,28 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
 
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
         copy = Path(folder) / "model.keras"
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-            for name in old.namelist():
-                if name == "config.json":
-                    new.writestr(name, json.dumps(config))
-                else:
+        try:
+            with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+                for name in filter(is_part, old.namelist()):
+                    if name == "config.json":
+                        new.writestr(name, json.dumps(config))
+                        continue
                     with old.open(name) as reader, new.open(name, "w", force_zip64=True) as writer:
                         copyfileobj(reader, writer)
+            _check_weights(path, copy, Path(folder))
+        except UNREADABLE_ZIP as error:
+            raise InputError(*broken(path, "zip archive", error)) from error
         return keras.saving.load_model(
             copy, custom_objects=custom, compile=False, safe_mode=not trust
         )
+
+
+def _check_weights(path: Path, copy: Path, folder: Path) -> None:
+    """Let a child process read the weights of an archive first: libhdf5 may crash on them."""
+    with zipfile.ZipFile(copy) as archive:
+        for name in archive.namelist():
+            if name.endswith(".h5"):
+                check_h5(Path(archive.extract(name, folder)), told=path)
 
 
 def _refuse_changed_meaning(path: Path, model: Config) -> None:

@@ -6,6 +6,7 @@ goes by their names.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import keras
 
 Array = np.ndarray[Any, Any]
+_UNREADABLE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py and numpy raise over a file that a child process could read, yet is no Keras file."""
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose")
 
 
@@ -36,28 +39,11 @@ def restore(model: keras.Model, source: Source) -> str | None:
     owners = {
         id(v): layer for layer in leaves if not hasattr(layer, "layers") for v in layer.weights
     }
-    mirrored = 0
     try:
         with h5py.File(source.path, "r") as file:
-            saved = _saved(file["model_weights"])
-    except (OSError, KeyError) as error:
+            mirrored = _assign_all(model, source, _saved(file["model_weights"]), owners)
+    except _UNREADABLE as error:
         raise _mismatch(source, f"they cannot be read ({error})") from error
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    if saved.keys() != layers.keys():
-        names = ", ".join(sorted(saved.keys() ^ layers.keys()))
-        raise _mismatch(source, f"only one of the two has weights for: {names}")
-    for name, layer in layers.items():
-        for variable, value in _matched(source, layer, saved[name]):
-            owner = owners.get(id(variable), layer)
-            if source.keras_version.startswith("1"):
-                value = _from_keras1(owner, value)
-            if source.backend == "theano" and _is_kernel(owner, value):
-                value, mirrored = _mirrored(value), mirrored + 1
-            if tuple(variable.shape) != value.shape:
-                raise _mismatch(
-                    source, f"{variable.path} is {tuple(variable.shape)}, in the file {value.shape}"
-                )
-            variable.assign(value)
     for leaf in leaves:
         if hasattr(leaf, "finalize_state") and leaf.weights:
             leaf.finalize_state()
@@ -65,13 +51,43 @@ def restore(model: keras.Model, source: Source) -> str | None:
     return f"mirrored {kernels}, which Theano stores the other way" if mirrored else None
 
 
-def _saved(group: h5py.Group) -> dict[str, list[tuple[str, Array]]]:
-    """Each layer's weights, in the order of the file."""
+def _assign_all(
+    model: keras.Model,
+    source: Source,
+    saved: dict[str, list[tuple[str, h5py.Dataset]]],
+    owners: dict[int, keras.Layer],
+) -> int:
+    """Set every weight; shapes are compared before values are read.
+
+    Returns:
+        How many kernels were mirrored.
+    """
+    mirrored = 0
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    if saved.keys() != layers.keys():
+        names = ", ".join(sorted(saved.keys() ^ layers.keys()))
+        raise _mismatch(source, f"only one of the two has weights for: {names}")
+    for name, layer in layers.items():
+        for variable, dataset in _matched(source, layer, saved[name]):
+            owner = owners.get(id(variable), layer)
+            if dataset.size != math.prod(variable.shape):
+                raise _misshapen(source, variable, dataset.shape)
+            value = np.asarray(dataset)
+            if source.keras_version.startswith("1"):
+                value = _from_keras1(owner, value)
+            if source.backend == "theano" and _is_kernel(owner, value):
+                value, mirrored = _mirrored(value), mirrored + 1
+            if tuple(variable.shape) != value.shape:
+                raise _misshapen(source, variable, value.shape)
+            variable.assign(value)
+    return mirrored
+
+
+def _saved(group: h5py.Group) -> dict[str, list[tuple[str, h5py.Dataset]]]:
+    """List each layer's weights, not read yet, in the order of the file."""
     saved = {}
     for layer in _names(group, "layer_names"):
-        weights = [
-            (name, np.asarray(group[layer][name])) for name in _names(group[layer], "weight_names")
-        ]
+        weights = [(name, group[layer][name]) for name in _names(group[layer], "weight_names")]
         if weights:
             saved[layer] = weights
     return saved
@@ -88,8 +104,8 @@ def _names(group: h5py.Group, key: str) -> list[str]:
 
 
 def _matched(
-    source: Source, layer: keras.Layer, saved: list[tuple[str, Array]]
-) -> list[tuple[Any, Array]]:
+    source: Source, layer: keras.Layer, saved: list[tuple[str, h5py.Dataset]]
+) -> list[tuple[Any, h5py.Dataset]]:
     """Each variable of a layer with its value, by name where the names agree, else by order."""
     variables = layer.trainable_weights + layer.non_trainable_weights  # the order of the file
     if len(variables) != len(saved):
@@ -126,6 +142,10 @@ def _from_keras1(layer: keras.Layer, value: Array) -> Array:
 def _mirrored(kernel: Array) -> Array:
     """The kernel turned around in all its window axes, which come first."""
     return np.flip(kernel, axis=tuple(range(kernel.ndim - 2)))
+
+
+def _misshapen(source: Source, variable: Any, found: tuple[int, ...]) -> InputError:
+    return _mismatch(source, f"{variable.path} is {tuple(variable.shape)}, in the file {found}")
 
 
 def _mismatch(source: Source, what: str) -> InputError:

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -53,6 +54,45 @@ class TestReplacing:
 
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_what_somebody_wrote_meanwhile_is_kept(self, tmp_path):
+        path = tmp_path / "model.keras"
+
+        def save():
+            with replacing(path, overwrite=False) as temporary:
+                temporary.write_text("mine")
+                path.write_text("theirs")
+
+        with pytest.raises(InputError, match="exists already"):
+            save()
+
+        assert path.read_text() == "theirs"
+        assert (tmp_path / "model-2.keras").read_text() == "mine"
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_a_file_system_without_hard_links(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr("os.link", refuse)
+        path = tmp_path / "model.keras"
+        with replacing(path, overwrite=False) as temporary:
+            temporary.write_text("new")
+
+        assert path.read_text() == "new"
+
+    @pytest.mark.parametrize("number", [28, 27])
+    def test_a_full_disk_is_bad_input_with_the_cause(self, tmp_path, number):
+        path = tmp_path / "model.keras"
+
+        def save():
+            with replacing(path, overwrite=True):
+                raise OSError(number, os.strerror(number))
+
+        with pytest.raises(InputError, match=os.strerror(number)):
+            save()
+
+        assert list(tmp_path.iterdir()) == []
 
     def test_overwrites_only_when_asked(self, tmp_path):
         path = tmp_path / "model.keras"

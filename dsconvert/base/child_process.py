@@ -1,0 +1,92 @@
+"""Python in a process of its own, for native code that may crash or take all memory.
+
+A parser written in C can end its process on a damaged file. In a child that is a result: the parent
+learns of the signal and goes on. A child never imports modules from the user's current folder.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a child process.
+
+    Attributes:
+        returncode: Its exit code; negative for a signal, as in `subprocess`.
+        stdout: Its output.
+        stderr: Its messages.
+        timed_out: Whether it was ended since it took too long.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+
+    @property
+    def failure(self) -> str:
+        """The cause of a failure in a phrase; empty if the child succeeded.
+
+        >>> Finished(-11, "", "").failure
+        'it brought its process down (SIGSEGV)'
+        """
+        if self.timed_out:
+            return "it did not end in time"
+        if self.returncode == 0:
+            return ""
+        if self.returncode < 0:
+            return f"it brought its process down ({_signal_name(-self.returncode)})"
+        lines = self.stderr.strip().splitlines()
+        return f"exit code {self.returncode}: {lines[-1] if lines else 'no message'}"
+
+
+def run_python(
+    arguments: Sequence[str], *, timeout: float | None = None, memory: int | None = None
+) -> Finished:
+    """Run Python in a child process that does not look into the current folder for modules.
+
+    Args:
+        arguments: As on Python's command line: a script and its arguments, or ``-m`` and a module.
+        timeout: Seconds after which the child is ended; None waits.
+        memory: Bytes of address space that the child may take; None for no limit. Not on Windows.
+    """
+    command = [sys.executable, "-P", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            preexec_fn=None if memory is None or sys.platform == "win32" else _limiter(memory),
+        )
+    except subprocess.TimeoutExpired:
+        return Finished(1, "", "", timed_out=True)
+    return Finished(
+        done.returncode,
+        done.stdout.decode("utf-8", "replace"),
+        done.stderr.decode("utf-8", "replace"),
+    )
+
+
+class _limiter:  # noqa: N801 - a function with a value
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+
+    def __call__(self) -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

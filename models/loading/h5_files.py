@@ -1,0 +1,39 @@
+"""HDF5 files of unknown origin, opened once a child process has read all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dsconvert.base.child_process import run_python
+from dsconvert.base.errors import InputError
+
+_PROBE = Path(__file__).with_name("h5_probe.py")
+_SECONDS = 300
+_MEMORY = 6 << 30
+"""Address space of the child: libraries, and pieces of 16 MiB."""
+
+
+def check_h5(path: Path, told: Path | None = None) -> None:
+    """Refuse an HDF5 file that is damaged, refers to other files, or is larger than it stores.
+
+    Args:
+        path: The file.
+        told: The file that messages name, where the other one is a part of it.
+
+    Raises:
+        InputError: With the cause. A crash of the HDF5 library is one.
+    """
+    name = told or path
+    done = run_python([str(_PROBE), str(path)], timeout=_SECONDS, memory=_MEMORY)
+    problem = done.failure
+    if not problem:
+        problem = json.loads(done.stdout)["problem"]
+        if not problem:
+            return
+    elif done.returncode < 0:
+        problem = f"the HDF5 library crashed on it: {problem}"
+    raise InputError(
+        f"{name} is damaged, or not a plain model file: {problem}.",
+        "Copy or download it again, or save the model again where it was made.",
+    )

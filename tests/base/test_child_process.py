@@ -1,0 +1,45 @@
+"""Python in a process of its own: results, crashes, limits, and what it does not import."""
+
+import sys
+
+import pytest
+
+from dsconvert.base.child_process import Finished, run_python
+
+
+def test_output_and_success():
+    done = run_python(["-c", "print('said')"])
+
+    assert (done.stdout, done.failure) == ("said\n", "")
+
+
+def test_a_crash_is_a_result():
+    done = run_python(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
+
+    assert done.returncode == -11
+    assert "SIGSEGV" in done.failure
+
+
+def test_an_exception_is_named():
+    assert "ValueError: why" in run_python(["-c", "raise ValueError('why')"]).failure
+
+
+def test_it_does_not_go_on_for_ever():
+    assert run_python(["-c", "import time; time.sleep(60)"], timeout=0.5).timed_out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of memory there")
+def test_memory_is_bounded():
+    assert "MemoryError" in run_python(["-c", "bytearray(4 << 30)"], memory=2 << 30).failure
+
+
+def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('planted')")
+
+    assert run_python(["-c", "import colorsys"]).failure == ""
+    assert run_python(["-m", "colorsys"]).failure == ""
+
+
+def test_an_unknown_signal_has_a_number():
+    assert "signal 99" in Finished(-99, "", "").failure
