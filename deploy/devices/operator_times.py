@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsconvert.base.child_process import run_python
+
 from ..runner import litert_profiler
 from ..runner.operators import OperatorMedian, parse_ort_profile
 from ..runtimes.onnxruntime import OnnxRuntime
