@@ -71,7 +71,7 @@ def show(console: Console, result: PlanResult) -> None:
         ]
     )
     # A command that is copied must stay on its line.
-    console.print(f"{result.output}: {command}", soft_wrap=True, markup=False)
+    console.print(f"{result.output}: {command}", soft_wrap=True)
 
 
 def _cost(before: Figure | None, after: Figure | None) -> str:

@@ -57,7 +57,7 @@ def show(console: Console, result: RewriteResult) -> None:
     if report.refitted:
         console.print(f"also refitted: {', '.join(report.refitted)}")
     for remark in report.notes:
-        console.print(f"note: {remark}", soft_wrap=True, markup=False)
+        console.print(f"note: {remark}", soft_wrap=True)
     macs = "MACs unknown (free image size)"
     if report.macs_before:
         macs = (

@@ -78,12 +78,23 @@ def _print(
 
         out.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
         return
+    to_people = console(out)
+    if to_people.is_terminal:
+        to_people.soft_wrap = True
+    else:
+        to_people.width = 200
+    show(to_people, result)
+
+
+def console(out: TextIO) -> Console:
+    """Make the printer that each command uses: names, paths and messages come out as they are.
+
+    Rich would take ``[ssh]`` in a string for a style and ``:1:`` for an emoji. Styles of our own
+    are `rich.text.Text` objects.
+    """
     from rich.console import Console
 
-    console = Console(file=out, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(file=out, highlight=False, width=200)
-    show(console, result)
+    return Console(file=out, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -144,7 +155,6 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
             click.echo(f"{label} …", err=True)
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -155,12 +165,12 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
