@@ -1,0 +1,18 @@
+"""Outputs compared with a reference's, each group of channels at its own scale."""
+
+from .findings import Finding, Tolerance, failures, find, find_all, warnings
+from .measure import GroupFidelity, OutputComparison, OutputMeasure, measure, measure_all
+
+__all__ = [
+    "Finding",
+    "GroupFidelity",
+    "OutputComparison",
+    "OutputMeasure",
+    "Tolerance",
+    "failures",
+    "find",
+    "find_all",
+    "measure",
+    "measure_all",
+    "warnings",
+]

@@ -1,0 +1,103 @@
+"""Which classes two outputs name, counted batch by batch."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from ..predictor import Array
+from .channel_groups import Ranges, as_ranges
+
+_STEP = 256
+"""Steps of an 8-bit probability."""
+_LOW, _SUM = -1e-3, 2e-2
+"""A distribution has no value below the one and a sum that is 1 but for the other."""
+
+
+class ClassFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scores of classes compared with the reference's.
+
+    Attributes:
+        distribution: Whether the reference's are probabilities that sum to one.
+        agreement: Share of samples and positions with the same arg max.
+        reference_classes: How many classes the reference names at least once.
+        lost: Classes that the reference names and the other output never.
+        lost_count: How often the reference names the commonest of them.
+        lost_margin: There, the mean of its probability less that of the second, the largest of all
+            these classes.
+        noise: The root of the mean squared error of all probabilities.
+        total: The mean of Σ p of the other output.
+        expected_total: The same of the reference, once rounded to 1/256, which takes small ones
+            away.
+    """
+
+    distribution: bool
+    agreement: float
+    reference_classes: int
+    lost: Ranges
+    lost_count: int
+    lost_margin: float
+    noise: float
+    total: float
+    expected_total: float
+
+
+class ClassCounts:
+    """Counts arg maxima over the last axis of a reference and another output.
+
+    Scores of classes are (n, classes) of any kind, and class distributions of more axes.
+
+    Args:
+        classes: How many there are.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.reference = np.zeros(classes, np.int64)
+        self.other = np.zeros(classes, np.int64)
+        self.margin = np.zeros(classes)
+        self.same = 0
+        self.rows = 0
+        self.squares = self.total = self.expected = 0.0
+        self.scores = self.distribution = classes >= 2
+
+    def add(self, reference: Array, other: Array) -> None:
+        """Add a batch of both, (n, ..., classes); nothing more once one is no score of classes."""
+        if not self.scores or not reference.size:
+            return
+        r = np.asarray(reference.reshape(-1, reference.shape[-1]), np.float64)
+        sums = r.sum(axis=1)
+        self.distribution &= bool(np.all(r >= _LOW) and np.all(np.abs(sums - 1) <= _SUM))
+        self.scores = self.distribution or reference.ndim == 2
+        if not self.scores:
+            return
+        y = np.asarray(other.reshape(r.shape), np.float64)
+        y = np.where(np.isfinite(y), y, 0.0)
+        named, ours = r.argmax(axis=1), y.argmax(axis=1)
+        size = len(self.reference)
+        self.reference += np.bincount(named, minlength=size)
+        self.other += np.bincount(ours, minlength=size)
+        two = np.partition(r, -2, axis=1)[:, -2:]
+        self.margin += np.bincount(named, weights=two[:, 1] - two[:, 0], minlength=size)
+        self.same += int((named == ours).sum())
+        self.rows += len(r)
+        self.squares += float(((r - y) ** 2).sum())
+        self.total += float(y.sum())
+        self.expected += float((np.rint(r * _STEP) / _STEP).sum())
+
+    def result(self) -> ClassFidelity | None:
+        """What was counted; None if the reference holds no scores of classes."""
+        if not self.scores or not self.rows:
+            return None
+        lost = (self.reference > 0) & (self.other == 0)
+        margin = self.margin / np.maximum(self.reference, 1)
+        return ClassFidelity(
+            distribution=self.distribution,
+            agreement=self.same / self.rows,
+            reference_classes=int((self.reference > 0).sum()),
+            lost=as_ranges(np.flatnonzero(lost)),
+            lost_count=int(self.reference[lost].max(initial=0)),
+            lost_margin=float(margin[lost].max(initial=0.0)),
+            noise=float(np.sqrt(self.squares / (self.rows * len(self.reference)))),
+            total=self.total / self.rows,
+            expected_total=self.expected / self.rows,
+        )
