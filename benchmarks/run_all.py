@@ -29,6 +29,7 @@ WITH_DATA = (
     "quantize",
     "profiler",
     "npu",
+    "verification",
 )
 """Scripts that read --models and --data."""
 ALONE = ("blocks", "scale", "onnx_scale")

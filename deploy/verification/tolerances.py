@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from dsconvert.base.fidelity import OutputFidelity
+from dsconvert.base.output_fidelity import Tolerance
+from dsconvert.formats.quantization import Quantization
 
 from ..runtimes.precision import Precision
 
@@ -29,6 +31,8 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     excused: float | None = None
 
 
+_INT8 = Tolerance(min_sqnr_db=10.0, floor=3 / 255, excused=0.9, half_step=1 / 512)
+
 DEFAULTS: dict[Precision, Thresholds] = {
     # A relative error of 1e-3: the same arithmetic in another order stays far below.
     "float32": Thresholds(min_sqnr_db=60.0),
@@ -38,6 +42,22 @@ DEFAULTS: dict[Precision, Thresholds] = {
     "int8": Thresholds(min_sqnr_db=10.0, excused=0.9),
 }
 """Those of `verify`, in dB."""
+
+
+OUTPUT_TOLERANCES: dict[Quantization, Tolerance] = {
+    # The same arithmetic in another order: 120 dB were seen, 1e-6 of the largest value.
+    "none": Tolerance(min_sqnr_db=60.0, floor=1e-5, defect=0.01),
+    # Weights rounded by up to 2⁻¹¹, and room for outputs that nearly cancel: 40 dB were seen.
+    "float16": Tolerance(min_sqnr_db=26.0, floor=2**-9, defect=0.02),
+    # Sound files reach 15 dB and more, broken ones fall below 5. Three steps of an output that
+    # hardly changes are no error of the file's, nor is half a step of a probability.
+    "dynamic": _INT8,
+    "int8": _INT8,
+    "int8-float-io": _INT8,
+    # Only the weights are rounded coarsely: sound files reach 26 dB and more.
+    "int16x8": Tolerance(min_sqnr_db=20.0, floor=1 / 255, half_step=2**-16),
+}
+"""How far each group of an output's channels may be from the reference's."""
 
 
 def failures(outputs: Sequence[OutputFidelity], limits: Thresholds) -> tuple[str, ...]:

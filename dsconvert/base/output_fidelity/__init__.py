@@ -1,6 +1,7 @@
 """Outputs compared with a reference's, each group of channels at its own scale."""
 
-from .findings import Finding, Tolerance, failures, find, find_all, warnings
+from .finding import Finding, Tolerance
+from .findings import failures, find, find_all, warnings
 from .measure import GroupFidelity, OutputComparison, OutputMeasure, measure, measure_all
 
 __all__ = [

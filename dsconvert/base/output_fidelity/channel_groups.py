@@ -16,20 +16,27 @@ from .channel_sums import Float
 
 GAP = 4.0
 """Between the largest values of two channels that follow each other in size: two bits of eight."""
-_SPREAD, _SPREAD_OF_MANY = 0.4, 2.0
-"""How much more the logarithms of sizes must vary along axis 1 than along the last one for axis 1 to
-hold the channels: where it is the shorter axis, and where it is the longer."""
+GAP_OF_FEW = 100.0
+"""The same where a channel has few values, whose largest says little of its scale."""
+FEW = 8
+"""Values of a channel below which they are few."""
+_SPREAD, _SPREAD_OF_MANY = 0.4, 1.0
+"""How much more the logarithms of sizes must vary along axis 1 than along the last one where axis 1
+holds the channels: where it is the shorter axis, and where it is the longer."""
+_LONGER = 4
+"""How much longer than the last an axis may be that holds the channels: positions are many."""
 _LOOKED_AT = 1 << 20
 
 Ranges = tuple[tuple[int, int], ...]
 """Channels as first and last of each run: ((0, 3), (7, 7)) is 0, 1, 2, 3, 7."""
 
 
-def groups(peak: Float) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+def groups(peak: Float, gap: float = GAP) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
     """Put channels together whose largest values lie close together.
 
     Args:
         peak: max |r| of each channel, (C,).
+        gap: How much smaller the next channel's is where another group begins.
 
     Returns:
         The channels of each group in ascending order, the group of the largest values first.
@@ -44,7 +51,7 @@ def groups(peak: Float) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
     if not len(order):
         return []
     sizes = peak[order]
-    cuts = np.flatnonzero(sizes[:-1] > GAP * sizes[1:]) + 1
+    cuts = np.flatnonzero(sizes[:-1] > gap * sizes[1:]) + 1
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
@@ -103,8 +110,9 @@ def channel_axis(reference: Array) -> int:
             return 1 if sizes[1] == sizes[2] else last
         return 1 if sizes[0] < min(sizes[1:]) else last
     more = _spread(reference, 1) - _spread(reference, last)
-    fewer = sizes[0] < sizes[-1]
-    return 1 if more > (_SPREAD if fewer else _SPREAD_OF_MANY) else last
+    if sizes[0] > _LONGER * sizes[-1]:
+        return last
+    return 1 if more > (_SPREAD if sizes[0] < sizes[-1] else _SPREAD_OF_MANY) else last
 
 
 def channels_last(array: Array, axis: int) -> Array:

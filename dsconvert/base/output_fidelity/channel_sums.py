@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..predictor import Array
 
 Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _AT_ONCE = 1 << 20
 """Values that are turned to float64 at once."""
@@ -157,8 +156,8 @@ class ChannelSums:
         return np.where(np.isfinite(found), found, 0.0)
 
     @property
-    def _about(self) -> Any:
-        return 0.0 if self._pivot is None else self._pivot
+    def _about(self) -> Float:
+        return np.zeros_like(self.count) if self._pivot is None else self._pivot
 
     def _mean(self, total: Float) -> Float:
         return total / np.maximum(self.count, 1.0)

@@ -23,9 +23,8 @@ class ClassFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         reference_classes: How many classes the reference names at least once.
         lost: Classes that the reference names and the other output never.
         lost_count: How often the reference names the commonest of them.
-        lost_margin: There, the mean of its probability less that of the second, the largest of all
-            these classes.
-        noise: The root of the mean squared error of all probabilities.
+        lost_kept: What the other output gives the lost classes where the reference names them, over
+            what the reference gives: near 1 for a narrow decision, near 0 for a dead class.
         total: The mean of Σ p of the other output.
         expected_total: The same of the reference, once rounded to 1/256, which takes small ones
             away.
@@ -36,8 +35,7 @@ class ClassFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reference_classes: int
     lost: Ranges
     lost_count: int
-    lost_margin: float
-    noise: float
+    lost_kept: float
     total: float
     expected_total: float
 
@@ -54,10 +52,10 @@ class ClassCounts:
     def __init__(self, classes: int) -> None:
         self.reference = np.zeros(classes, np.int64)
         self.other = np.zeros(classes, np.int64)
-        self.margin = np.zeros(classes)
+        self.given = np.zeros((2, classes))
         self.same = 0
         self.rows = 0
-        self.squares = self.total = self.expected = 0.0
+        self.total = self.expected = 0.0
         self.scores = self.distribution = classes >= 2
 
     def add(self, reference: Array, other: Array) -> None:
@@ -76,11 +74,11 @@ class ClassCounts:
         size = len(self.reference)
         self.reference += np.bincount(named, minlength=size)
         self.other += np.bincount(ours, minlength=size)
-        two = np.partition(r, -2, axis=1)[:, -2:]
-        self.margin += np.bincount(named, weights=two[:, 1] - two[:, 0], minlength=size)
+        for side, values in enumerate((r, y)):
+            best = np.take_along_axis(values, named[:, None], axis=1)[:, 0]
+            self.given[side] += np.bincount(named, weights=best, minlength=size)
         self.same += int((named == ours).sum())
         self.rows += len(r)
-        self.squares += float(((r - y) ** 2).sum())
         self.total += float(y.sum())
         self.expected += float((np.rint(r * _STEP) / _STEP).sum())
 
@@ -89,15 +87,14 @@ class ClassCounts:
         if not self.scores or not self.rows:
             return None
         lost = (self.reference > 0) & (self.other == 0)
-        margin = self.margin / np.maximum(self.reference, 1)
+        given, kept = self.given[:, lost].sum(axis=1)
         return ClassFidelity(
             distribution=self.distribution,
             agreement=self.same / self.rows,
             reference_classes=int((self.reference > 0).sum()),
             lost=as_ranges(np.flatnonzero(lost)),
             lost_count=int(self.reference[lost].max(initial=0)),
-            lost_margin=float(margin[lost].max(initial=0.0)),
-            noise=float(np.sqrt(self.squares / (self.rows * len(self.reference)))),
+            lost_kept=float(kept / given) if given > 0 else 1.0,
             total=self.total / self.rows,
             expected_total=self.expected / self.rows,
         )

@@ -16,10 +16,19 @@ import numpy as np
 
 from ..predictor import Array
 from . import defects
-from .channel_groups import Ranges, as_ranges, channel_axis, channels_last, groups
-from .channel_sums import ChannelSums, Float
+from .channel_groups import (
+    FEW,
+    GAP,
+    GAP_OF_FEW,
+    Ranges,
+    as_ranges,
+    channel_axis,
+    channels_last,
+    groups,
+)
+from .channel_sums import ChannelSums, Mask
 from .class_counts import ClassCounts, ClassFidelity
-from .defects import Channels, Defect
+from .defect import Channels, Defect
 
 _STILL = 1e-6
 """Standard deviation over mean up to which a channel is called constant."""
@@ -160,7 +169,10 @@ class OutputComparison:
         still = (sums.count > 1) & (sums.var_r <= _STILL**2 * sums.power)
         peak = np.where(still, 0.0, sums.peak)
         # Probabilities that sum to one are of one scale, rare classes included.
-        grouped = _all(peak) if found is not None and found.distribution else groups(peak)
+        if found is not None and found.distribution:
+            grouped = groups(peak, math.inf)
+        else:
+            grouped = groups(peak, GAP if sums.count.max() >= FEW else GAP_OF_FEW)
         return OutputMeasure(
             name=self.name,
             axis=self.axis,
@@ -205,12 +217,6 @@ def measure_all(
     )
 
 
-def _all(peak: Float) -> list[Channels]:
-    """All channels that are not zero as one group."""
-    channels = np.flatnonzero(peak)
-    return [channels] if len(channels) else []
-
-
 def _decibels(signal: float, noise: float) -> float | None:
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
 
@@ -233,7 +239,7 @@ def _group(sums: ChannelSums, channels: Channels) -> GroupFidelity:
     )
 
 
-def _constant(sums: ChannelSums, still: Float) -> ConstantChannels | None:
+def _constant(sums: ChannelSums, still: Mask) -> ConstantChannels | None:
     channels = np.flatnonzero(still)
     if not len(channels):
         return None

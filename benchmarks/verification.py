@@ -1,0 +1,137 @@
+"""What verification refuses and what it lets pass.
+
+"planted": known defects, one at a time, in the int8 files of six small networks. "real": the files
+of real models in every quantization, which are sound, as far as anybody knows.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESNET8, VGG6, arguments, images, machine, table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+SAMPLES = 40
+REAL = {
+    "resnet8": (RESNET8, (32, 32, 3), 1.0),
+    "vgg6": (VGG6, (32, 32, 3), 1.0),
+    "nncf_lenet": ("keras/nncf_lenet.h5", (28, 28, 1), 1 / 255),
+    "dncnn": ("keras/dncnn_sigma25.keras", (64, 64, 1), 1 / 255),
+    "ultraface": ("onnx/ultraface_rfb_320.onnx", (3, 240, 320), 1 / 255),
+    "yunet": ("onnx/yunet_n_dynamic.onnx", (3, 160, 160), 1.0),
+}
+
+
+def main() -> None:
+    chosen = arguments(__doc__, "planted", "real")
+    print(f"Machine: {machine()}")
+    parts = chosen.only.split(",")
+    if "planted" in parts:
+        columns = ["network", "sound files", "passed", "planted defects", "refused", "not refused"]
+        table("Planted defects", columns, planted())
+    if "real" in parts:
+        columns = ["model", "file", "quantization", "worst group", "verdict"]
+        table("Files of real models", columns, real(chosen.models, chosen.data))
+
+
+def planted() -> Iterator[list[Any]]:
+    import planted_defects
+    import small_networks
+
+    totals = np.zeros(4, int)
+    kinds: set[str] = set()
+    for name in small_networks.NAMES:
+        network = small_networks.network(name)
+        references = small_networks.run(network.model, network.inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            passed = 0
+            for quantize in QUANTIZATIONS:
+                path = network.write(Path(folder), "float32" if quantize == "none" else quantize)
+                outputs = small_networks.run(path, network.inputs)
+                passed += not refusals(network.outputs, references, outputs, quantize)
+            found = list(planted_defects.plant(network, path))
+        missed = [
+            one.defect
+            for one in found
+            if not refusals(network.outputs, references, one.outputs, "int8")
+        ]
+        kinds |= {one.defect for one in found}
+        counts = [len(QUANTIZATIONS), passed, len(found), len(found) - len(missed)]
+        totals += counts
+        yield [name, *counts, ", ".join(missed)]
+    yield [f"all, {len(kinds)} kinds of defects", *totals, ""]
+
+
+def real(models: Path, data: Path) -> Iterator[list[Any]]:
+    from dsconvert.base.errors import GateFailed, InputError
+    from dsconvert.base.output_fidelity import measure_all
+    from dsconvert.deploy import export, open_runtime
+    from dsconvert.models import KerasPredictor, load
+
+    for name, (file, shape, scale) in REAL.items():
+        path = models / file
+        inputs = pictures(data, shape) * np.float32(scale)
+        calibration, samples = inputs[SAMPLES:], inputs[:SAMPLES]
+        stored = path.suffix == ".onnx"
+        model: Any = path if stored else load(path).model
+        reference = open_runtime(path) if stored else KerasPredictor(model)
+        references = reference.predict([samples])
+        for kind in ("onnx",) if stored else ("tflite", "onnx"):
+            for quantize in QUANTIZATIONS:
+                if stored and quantize == "none":
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    made = Path(folder) / f"{name}.{kind}"
+                    given = [calibration] if quantize == "int8" else None
+                    try:
+                        export(
+                            model,
+                            made,
+                            quantize=quantize,
+                            calibration=given,
+                            verification=[samples],
+                            gate=False,
+                        )
+                        outputs = open_runtime(made).predict([samples])
+                    except (GateFailed, InputError) as error:
+                        yield [name, kind, quantize, "", str(error)]
+                        continue
+                measures = measure_all(reference.output_names, references, outputs)
+                worst = [one.worst for one in measures if one.worst is not None]
+                least = min((group.sqnr_db or 0.0 for group in worst), default=np.inf)
+                refused = refusals(reference.output_names, references, outputs, quantize)
+                yield [name, kind, quantize, f"{least:.1f} dB", "; ".join(refused) or "passed"]
+
+
+def refusals(names: Any, references: Any, outputs: Any, quantize: Any) -> tuple[str, ...]:
+    from dsconvert.base.output_fidelity import failures, find_all, measure_all
+    from dsconvert.deploy.verification.tolerances import OUTPUT_TOLERANCES
+
+    return failures(find_all(measure_all(names, references, outputs), OUTPUT_TOLERANCES[quantize]))
+
+
+def pictures(data: Path, shape: tuple[int, ...]) -> Any:
+    """Photographs of a model's size, (160, ...), 0 … 255, or as many as 40 for large ones."""
+    from PIL import Image
+
+    first = shape[0] in (1, 3)
+    height, width = shape[1:] if first else shape[:2]
+    channels = shape[0] if first else shape[2]
+    made = []
+    for picture in images(data, 80 if height >= 160 else 200).astype(np.uint8):
+        image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+        array = np.asarray(image if channels == 3 else image.convert("L"), np.float32)
+        array = array.reshape(height, width, channels)
+        made.append(array.transpose(2, 0, 1) if first else array)
+    return np.ascontiguousarray(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The record of something that is wrong with an output, and how much may be."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .channel_groups import Ranges, named
+from .defect import Code
+from .measure import OutputMeasure
+
+FindingCode = (
+    Code
+    | Literal[
+        "not-finite",
+        "group-below",
+        "class-lost",
+        "sum",
+        "not-constant",
+        "reference-constant",
+        "reference-near-zero",
+        "weak-channels",
+    ]
+)
+Severity = Literal["failure", "warning"]
+
+POSITIONS = 16
+"""Values of a channel in each sample from which its noise averages out."""
+SAMPLES = 4
+"""Samples from which what their errors look like refuses a file; of fewer it is only told."""
+
+
+class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far an output may be from the reference's.
+
+    Attributes:
+        min_sqnr_db: Least SQNR of every group of channels, in dB, and of what changes in them:
+            a denoiser's picture has a mean that no error touches.
+        floor: Error, over the largest value of its group, up to which that second SQNR is not
+            asked for: where an output hardly changes, a step of its integers is more.
+        excused: The top-1 agreement, over more than one class, that excuses a class output below.
+        half_step: Error that a probability may always have: half a step of an 8-bit one; 0 for
+            files of floats.
+        defect: Error, over the standard deviation, from which a recognised defect counts.
+    """
+
+    min_sqnr_db: float
+    floor: float
+    excused: float | None = None
+    half_step: float = 0.0
+    defect: float = 0.05
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that is wrong or doubtful with an output.
+
+    Attributes:
+        code: What.
+        severity: "failure" refuses the file, "warning" tells its user.
+        output: The output's name.
+        channels: Which channels; empty for the whole output.
+        figures: The numbers, by name.
+        text: All of it in words.
+    """
+
+    code: FindingCode
+    severity: Severity
+    output: str
+    channels: Ranges
+    figures: dict[str, float]
+    text: str
+
+
+def finding(
+    measure: OutputMeasure,
+    code: FindingCode,
+    severity: Severity,
+    channels: Ranges,
+    figures: dict[str, float],
+    told: str,
+) -> Finding:
+    """Make a finding whose text begins with the output and its channels."""
+    whole = not channels or channels == ((0, measure.channels - 1),)
+    where = measure.name if whole else f"{measure.name} {named(channels)}"
+    return Finding(
+        code=code,
+        severity=severity,
+        output=measure.name,
+        channels=channels,
+        figures=figures,
+        text=f"{where}: {told}",
+    )
+
+
+def width(channels: Ranges) -> int:
+    """How many channels there are."""
+    return sum(last - first + 1 for first, last in channels)

@@ -1,0 +1,356 @@
+"""Outputs judged per group of channels: what is measured, what is refused, what is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsconvert.base.output_fidelity import OutputComparison, Tolerance, find, measure
+from dsconvert.base.output_fidelity.channel_groups import (
+    as_ranges,
+    channel_axis,
+    groups,
+    named,
+)
+from dsconvert.base.output_fidelity.channel_sums import ChannelSums
+
+INT8 = Tolerance(min_sqnr_db=10, floor=3 / 255, excused=0.9, half_step=1 / 512)
+FLOAT = Tolerance(min_sqnr_db=60, floor=1e-5, defect=0.01)
+
+
+def codes(reference, other, tolerance=INT8, severity="failure", **options) -> set[str]:
+    found = find(measure("y", reference, other, **options), tolerance)
+    return {one.code for one in found if one.severity == severity}
+
+
+def detector(samples=40, seed=0) -> np.ndarray:
+    """Boxes in pixels and sparse scores, (n, 64, 84)."""
+    rng = np.random.default_rng(seed)
+    boxes = rng.uniform(0, 640, (samples, 64, 4))
+    scores = 1 / (1 + np.exp(-rng.normal(-3, 2, (samples, 64, 80))))
+    return np.concatenate([boxes, scores], axis=2)
+
+
+def in_steps(values, scale=None) -> np.ndarray:
+    """What 8 bits leave of values, one scale for all."""
+    scale = scale or np.ptp(np.append(values, 0)) / 255
+    return np.round(values / scale) * scale
+
+
+class TestGroups:
+    def test_by_gaps_between_the_largest_values(self):
+        found = groups(np.array([0.5, 640.0, 0.0, 300.0, 1.9]))
+
+        assert [list(group) for group in found] == [[1, 3], [0, 4]]
+        assert groups(np.zeros(3)) == []
+
+    def test_a_continuum_is_one_group(self):
+        assert len(groups(np.geomspace(1e-3, 1, 64))) == 1
+
+    def test_ranges(self):
+        assert as_ranges([0, 1, 2, 7, 9, 10]) == ((0, 2), (7, 7), (9, 10))
+        assert named(((0, 2), (7, 7))) == "channels 0–2, 7"
+        assert named(((7, 7),)) == "channel 7"
+        assert named(tuple((i, i) for i in range(0, 20, 2))).endswith("6, …")
+
+    @pytest.mark.parametrize(
+        ("shape", "axis"),
+        [
+            ((5,), 0),
+            ((5, 7), 1),
+            ((1, 10), 1),
+            ((2, 3, 16, 16), 1),
+            ((2, 16, 16, 3), 3),
+            ((2, 240, 320, 2), 3),
+            ((2, 21, 240, 320), 1),
+            ((2, 400, 1), 2),
+            ((2, 1, 400), 1),
+            ((2, 100, 4), 2),
+        ],
+    )
+    def test_axis_by_sizes(self, shape, axis):
+        assert channel_axis(np.random.default_rng(0).random(shape)) == axis
+
+    def test_axis_by_values(self):
+        detections = detector(8)
+
+        assert channel_axis(detections) == 2  # 64 cells are fewer than 84 channels
+        assert channel_axis(detections.swapaxes(1, 2)) == 1
+        assert channel_axis(np.tile(detections, (1, 4, 1)).swapaxes(1, 2)) == 1
+
+
+class TestSums:
+    def test_by_definition(self):
+        rng = np.random.default_rng(0)
+        r = 1e4 + rng.random((30, 5, 3))
+        y = r + rng.normal(0, 0.1, r.shape)
+        sums = ChannelSums(3)
+        for part in (slice(0, 7), slice(7, 8), slice(8, 30)):
+            sums.add(r[part], y[part])
+        flat_r, flat_y = r.reshape(-1, 3), y.reshape(-1, 3)
+
+        np.testing.assert_allclose(sums.mean_r, flat_r.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(sums.var_r, flat_r.var(0), rtol=1e-9)
+        np.testing.assert_allclose(sums.var_y, flat_y.var(0), rtol=1e-9)
+        np.testing.assert_allclose(sums.noise, ((flat_r - flat_y) ** 2).mean(0), rtol=1e-9)
+        np.testing.assert_allclose(sums.shift, (flat_y - flat_r).mean(0), rtol=1e-9, atol=1e-12)
+        covariance = ((flat_r - flat_r.mean(0)) * (flat_y - flat_y.mean(0))).mean(0)
+        np.testing.assert_allclose(sums.covariance, covariance, rtol=1e-9)
+        assert sums.samples == 30
+        assert (sums.high_r == flat_r.max(0)).all()
+        assert (sums.low_y == flat_y.min(0)).all()
+
+    def test_what_is_not_finite_in_both_is_left_out(self):
+        r = np.array([[1.0, -np.inf], [2.0, -np.inf], [3.0, 4.0]])
+        y = r.copy()
+        y[0, 0] = np.nan
+        sums = ChannelSums(2)
+        sums.add(r, y)
+
+        assert list(sums.not_finite) == [1, 0]
+        assert list(sums.count) == [2, 1]
+        assert list(sums.peak) == [3, 4]
+
+    def test_memory_is_bounded(self):
+        sums = ChannelSums(8)
+        batch = np.ones((64, 1024, 8), np.float32)
+        for _ in range(8):
+            sums.add(batch, batch)
+
+        assert sums.kept[0].size <= 1 << 19
+        assert sums.count[0] == 8 * 64 * 1024
+
+    def test_shapes_must_agree(self):
+        with pytest.raises(ValueError, match="shape"):
+            measure("y", np.ones((2, 3)), np.ones((2, 4)))
+        with pytest.raises(ValueError, match="no samples"):
+            measure("y", np.ones((0, 3)), np.ones((0, 3)))
+
+
+class TestMeasure:
+    def test_each_group_at_its_own_scale(self):
+        r = detector()
+        y = r + np.concatenate([np.full(4, 3.2), np.full(80, 0.05)]) * np.sign(
+            np.random.default_rng(1).normal(size=r.shape)
+        )
+        boxes, scores = measure("y", r, y).groups
+
+        assert (boxes.channels, scores.channels) == (((0, 3),), ((4, 83),))
+        assert boxes.noise == pytest.approx(3.2)
+        assert scores.noise == pytest.approx(0.05)
+        power = (r[..., 4:] ** 2).mean()
+        assert scores.sqnr_db == pytest.approx(10 * np.log10(power / 0.05**2))
+        spread = r[..., 4:].reshape(-1, 80).var(axis=0).mean()
+        assert scores.variation_db == pytest.approx(10 * np.log10(spread / 0.05**2))
+        assert (boxes.probabilities, scores.probabilities) == (False, True)
+
+    def test_worst_group(self):
+        r = detector()
+        y = r * np.append(np.ones(4), np.full(80, 0.9))
+
+        assert measure("y", r, y).worst.channels == ((4, 83),)
+        assert measure("y", r, r).worst is None
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 39))
+    def test_batches_make_no_difference(self, seed, cut):
+        r = detector(seed=seed % 7)[:, :9]
+        y = r + np.random.default_rng(seed).normal(0, 0.01, r.shape)
+        comparison = OutputComparison("y")
+        comparison.add(r[:cut], y[:cut])
+        comparison.add(r[cut:], y[cut:])
+        whole, parts = measure("y", r, y), comparison.result()
+
+        assert [g.channels for g in parts.groups] == [g.channels for g in whole.groups]
+        for ours, theirs in zip(parts.groups, whole.groups, strict=True):
+            assert ours.sqnr_db == pytest.approx(theirs.sqnr_db, rel=1e-9)
+
+    def test_channels_in_front(self):
+        r = detector()
+        y = r * np.append(np.ones(4), np.zeros(80))
+
+        assert measure("y", r.swapaxes(1, 2), y.swapaxes(1, 2)).worst.channels == ((4, 83),)
+        assert measure("y", r.swapaxes(1, 2), y.swapaxes(1, 2), axis=1).positions == 64
+
+
+SHAPES = [(40,), (40, 1), (40, 10), (40, 64), (24, 64, 20), (8, 16, 16, 3), (6, 3, 16, 16), (1, 9)]
+
+
+class TestSound:
+    """What rounding and noise do is no defect."""
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    @given(seed=st.integers(0, 2**32 - 1))
+    def test_eight_bits(self, shape, seed):
+        rng = np.random.default_rng(seed)
+        r = rng.normal(size=shape) * rng.uniform(0.2, 1, shape[-1:] if len(shape) > 1 else ())
+        y = in_steps(r + rng.normal(0, 0.03, shape))
+
+        assert codes(r, y) == set()
+
+    @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 200))
+    def test_softmax_of_noisy_logits(self, seed, classes):
+        """Classes that are rarely predicted on few images do not count."""
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(0, 3, (32, classes)) + rng.normal(0, 1, classes)
+        r, y = (
+            np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+            for z in (logits, logits + rng.normal(0, 0.2, logits.shape))
+        )
+
+        assert codes(r, in_steps(y, 1 / 256)) == set()
+
+    @given(seed=st.integers(0, 2**32 - 1))
+    def test_detector_with_scales_of_its_own(self, seed):
+        r = detector(16, seed)
+        y = np.concatenate([in_steps(r[..., :4]), in_steps(r[..., 4:])], axis=2)
+
+        assert codes(r, y) == set()
+        assert codes(r, in_steps(r)) >= {"group-below"}  # one scale for both
+
+    def test_equal_outputs(self):
+        for shape in SHAPES:
+            r = np.random.default_rng(0).normal(size=shape)
+            assert codes(r, r, FLOAT) == set()
+            assert codes(r, r.astype(np.float32), FLOAT) == set()
+
+    def test_small_channels_of_many_features(self):
+        rng = np.random.default_rng(0)
+        r = np.maximum(rng.normal(size=(40, 64)), 0) * 5
+        r[:, 7] /= 1000
+        y = in_steps(r)
+
+        assert not y[:, 7].any()
+        assert codes(r, y) == set()
+        assert codes(r, y, severity="warning") == {"reference-near-zero"}
+        r[:, 7] *= 50  # 5 % of the largest: a step of the integers is a tenth of it
+        dead = r.copy()
+        dead[:, 7] = 0
+        assert codes(r, in_steps(r)) == set()
+        assert "group-below" in codes(r, dead)
+
+
+class TestWarnings:
+    def test_scores_that_never_fire(self):
+        rng = np.random.default_rng(0)
+        boxes = rng.uniform(0, 640, (20, 64, 4))
+        quiet = np.concatenate([boxes, rng.uniform(0, 0.01, (20, 64, 1))], axis=2)
+        dead = np.concatenate([boxes, np.zeros((20, 64, 1))], axis=2)
+
+        assert codes(quiet, dead) == set()
+        (told,) = find(measure("y", quiet, dead), INT8)
+        assert (told.code, told.severity, told.channels) == (
+            "reference-near-zero",
+            "warning",
+            ((4, 4),),
+        )
+        wild = np.concatenate([boxes, np.full((20, 64, 1), 0.4)], axis=2)
+        assert "group-below" in codes(quiet, wild)
+        assert "group-below" in codes(quiet, dead, FLOAT)  # floats have no steps
+
+    def test_constant_reference(self):
+        r = np.concatenate([np.full((20, 1), 3.0), np.random.default_rng(0).random((20, 1))], 1)
+
+        assert codes(r, r) == set()
+        assert codes(r, r, severity="warning") == {"reference-constant"}
+        assert codes(r, r * [2, 1]) == {"not-constant"}
+
+    def test_all_zero_reference(self):
+        r = np.zeros((20, 3))
+
+        assert codes(r, r) == set()
+        assert codes(r, r + 1) == {"not-constant"}
+
+    def test_few_samples_are_told_softly(self):
+        r = np.linspace(0.4, 0.6, 256).reshape(1, 16, 16, 1)
+
+        assert codes(r, r + 0.08) == set()
+        assert codes(r, r + 0.08, severity="warning") == {"group-below", "offset"}
+
+
+def softmax(z):
+    powers = np.exp(z - z.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+class TestRefused:
+    """Each defect, in outputs that are equal otherwise."""
+
+    SCORES = softmax(np.random.default_rng(0).normal(0, 4, (60, 10)))
+    IMAGES = np.random.default_rng(1).random((20, 3, 12, 12)).cumsum(axis=3) / 12
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_one_value_that_is_not_finite(self, bad):
+        y = self.SCORES.copy()
+        y[3, 4] = bad
+        (told,) = find(measure("y", self.SCORES, y), INT8)
+
+        assert (told.code, told.channels, told.figures) == ("not-finite", ((4, 4),), {"values": 1})
+
+    def test_dead_class(self):
+        y = self.SCORES.copy()
+        y[:, 3] = 0
+        y /= y.sum(axis=1, keepdims=True)
+
+        assert codes(self.SCORES, y) >= {"class-lost", "constant"}
+
+    def test_a_class_predicted_once_is_only_told(self):
+        logits = np.random.default_rng(2).normal(0, 4, (60, 9))
+        r = softmax(np.concatenate([logits, np.full((60, 1), -9.0)], axis=1))
+        r[0] = np.append(np.full(9, 0.05), 0.55)
+        y = r.copy()
+        y[0] = np.append(np.full(8, 0.05), [0.32, 0.28])
+
+        assert codes(r, y) == set()
+        assert codes(r, y, severity="warning") == {"class-lost"}
+
+    @pytest.mark.parametrize(
+        "change", [lambda p: p * 23, lambda p: p - 8 / 256, lambda p: np.log(p + 1e-3)]
+    )
+    def test_probabilities_of_another_sum(self, change):
+        assert "sum" in codes(self.SCORES, change(self.SCORES))
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            (lambda x: x[:, [1, 0, 2]], "swapped"),
+            (lambda x: x[:, ::-1], "swapped"),
+            (lambda x: np.roll(x, 1, axis=2), "moved"),
+            (lambda x: np.roll(x, -1, axis=3), "moved"),
+            (lambda x: x[..., ::-1], "moved"),
+            (lambda x: x.swapaxes(2, 3), "moved"),
+            (lambda x: np.roll(x, 3, axis=0), "samples-mixed"),
+            (lambda x: np.repeat(x[:1], len(x), axis=0), "same-for-all-samples"),
+            (lambda x: 1 - x, "inverted"),
+            (lambda x: x * 1.3, "scale"),
+            (lambda x: x + 8 / 255, "offset"),
+            (lambda x: np.minimum(x, 0.6 * x.max()), "saturated"),
+            (lambda x: x * np.array([1, 0, 1])[:, None, None], "constant"),
+        ],
+    )
+    def test_images(self, change, code):
+        assert codes(self.IMAGES, self.IMAGES) == set()
+        assert code in codes(self.IMAGES, change(self.IMAGES))
+
+    def test_one_channel_of_boxes(self):
+        r = detector()
+        y = r.copy()
+        y[..., 1] += 80
+
+        (told,) = [one for one in find(measure("y", r, y), INT8) if one.code == "offset"]
+        assert told.channels == ((1, 1),)
+
+    def test_cells_of_a_flat_grid(self):
+        r = detector()
+
+        assert "moved" in codes(r, np.roll(r, 1, axis=1))
+        assert "moved" in codes(r, np.roll(r, 8, axis=1))  # one row of 8×8 cells
+
+    def test_the_text_names_channels_and_figures(self):
+        r = detector()
+        y = r * np.append(np.ones(4), np.zeros(80))
+        told = find(measure("detections", r, y), INT8)[0]
+
+        assert told.text.startswith("detections channels 4–83: SQNR 0.0 dB; at least 10 dB")
+        assert told.figures["sqnr_db"] == 0
