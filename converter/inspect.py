@@ -16,8 +16,8 @@ from .calibration import as_inputs
 from .core.fitting.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
 from .core.fitting.factorize import weight_errors
 from .core.fitting.fit import FitOptions
+from .core.fitting.linear_block import best_fit
 from .core.fitting.moments import Statistics
-from .core.fitting.order_choice import best_fit
 from .core.network.fit_state import FitSettings
 from .core.network.layer_statistics import observe_network
 from .core.planning.policy import Policy, make_plan

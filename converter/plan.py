@@ -17,16 +17,15 @@ from dsconvert.base.progress import Progress, silent
 
 from .backends.backend import Convolution, backend_for
 from .calibration import as_inputs, split
-from .core.fitting.cost import conv_macs, conv_params, pair_macs, pair_params
-from .core.fitting.fit import pointwise_first_work
-from .core.fitting.order_choice import AFFORDABLE_WORK
+from .core.fitting.cost import conv_macs, conv_params
+from .core.fitting.styles import all_styles, block_style
 from .core.network.fit_state import FitSettings
 from .core.network.sensitivity import Effects, input_sizes, measure_effects
 from .core.planning.cost_model import Activation, Block, BlockCosts, CostModel, block_of
 from .core.planning.effect_cache import EffectCache
 from .core.planning.policy import Policy, make_plan
 from .core.planning.search_space import Candidate, LayerCandidates, SearchSpace
-from .core.types import ORDERS, Choice, ConvSpec, Effect, Figure, Order, Reason, Size, Totals
+from .core.types import Choice, ConvSpec, Effect, Figure, Reason, Size, Totals
 
 MOST_PAIRS = 4
 _METHOD = "effects/1"
@@ -158,9 +157,7 @@ class _Row:
             self.spec = msgspec.structs.replace(self.spec, input_sizes=tuple(sizes))
             self.choices = dict.fromkeys(_choices(self.spec, most))
             if not self.choices:
-                self.reason = Reason(
-                    code="no-saving", text="no number of pairs has fewer MACs or parameters"
-                )
+                self.reason = Reason(code="no-saving", text="no block has fewer MACs or parameters")
 
     @property
     def blocks(self) -> list[Block]:
@@ -180,7 +177,7 @@ class _Row:
         self.choices = {
             choice: figure
             for plain in self.choices
-            for choice, figure in [_cheapest(figures, (plain, _multiplied(plain)))]
+            for choice, figure in [_cheapest(figures, _lowerings([plain]))]
             if figure is not None and figure.faster
         }
         if not self.choices and self.cost is not None:
@@ -201,18 +198,22 @@ class _Row:
             params=conv_params(spec) + self.absorbed,
             cost=self.cost,
             candidates=tuple(
-                Candidate(
-                    choice=choice,
-                    effect=effects[self.name, _plain(choice)],
-                    macs=pair_macs(spec, _order(choice), choice.pairs),
-                    params=pair_params(
-                        spec, _order(choice), choice.pairs, bias=spec.use_bias or self.new_bias
-                    ),
-                    cost=figure,
-                )
+                self._candidate(spec, choice, figure, effects)
                 for choice, figure in self.choices.items()
                 if self._usable(effects, choice)
             ),
+        )
+
+    def _candidate(
+        self, spec: ConvSpec, choice: Choice, figure: Figure | None, effects: Effects
+    ) -> Candidate:
+        style = block_style(choice.block)
+        return Candidate(
+            choice=choice,
+            effect=effects[self.name, _plain(choice)],
+            macs=style.macs(spec, choice),
+            params=style.params(spec, choice, bias=spec.use_bias or self.new_bias),
+            cost=figure,
         )
 
     def _usable(self, effects: Effects, choice: Choice) -> bool:
@@ -221,18 +222,8 @@ class _Row:
 
 
 def _choices(spec: ConvSpec, most: int) -> list[Choice]:
-    """The numbers of pairs and the orders that save anything and can be fitted in good time."""
-    shape = (*spec.kernel_size, spec.in_channels, spec.out_channels)
-    macs, params = conv_macs(spec) or 0, conv_params(spec)
-    found = []
-    for order in ORDERS:
-        for pairs in range(1, min(most, spec.full_rank(order)) + 1):
-            saves = (pair_macs(spec, order, pairs) or 0) < macs
-            saves |= pair_params(spec, order, pairs, bias=spec.use_bias) < params
-            slow = order == ORDERS[1] and pointwise_first_work(shape, pairs) > AFFORDABLE_WORK
-            if saves and not slow:
-                found.append(Choice(pairs=pairs, order=order))
-    return found
+    """What each block style has to offer that saves anything and can be fitted in good time."""
+    return [choice for style in all_styles() for choice in style.candidates(spec, most)]
 
 
 def _add_costs(rows: Sequence[_Row], costs: CostModel) -> None:
@@ -248,24 +239,12 @@ def _add_costs(rows: Sequence[_Row], costs: CostModel) -> None:
 
 
 def _lowerings(choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Each choice as a sum of pairs and, where there are several, as one with a multiplier."""
-    return tuple(dict.fromkeys(way for c in choices for way in (c, _multiplied(c))))
-
-
-def _multiplied(choice: Choice) -> Choice:
-    """The same pairs as one depthwise convolution with a depth multiplier, where that is one."""
-    if choice.pairs == 1 or choice.order != "depthwise-first":
-        return choice
-    return msgspec.structs.replace(choice, lowering="multiplier")
+    """Every way to write each choice down."""
+    return tuple(way for c in choices for way in block_style(c.block).lowerings(c))
 
 
 def _plain(choice: Choice) -> Choice:
     return msgspec.structs.replace(choice, lowering="sum")
-
-
-def _order(choice: Choice) -> Order:
-    assert choice.order != "auto", "a plan names its orders"
-    return choice.order
 
 
 def _cheapest(
@@ -294,8 +273,9 @@ def _no_gain(original: Figure, best: Choice, figure: Figure | None, unit: str) -
         return Reason(code="no-gain", text="the target runs none of its choices")
     return Reason(
         code="no-gain",
-        text=f"nothing is faster: {best.pairs} × {best.order} takes {figure.value:.3g} {unit} "
-        f"against {original.value:.3g} ({figure.ratio_low:.2f} to {figure.ratio_high:.2f} of it)",
+        text=f"nothing is faster: {block_style(best.block).text(best)} takes "
+        f"{figure.value:.3g} {unit} against {original.value:.3g} "
+        f"({figure.ratio_low:.2f} to {figure.ratio_high:.2f} of it)",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ from dsconvert.base.progress import Progress, silent
 from .backends.backend import Convolution, backend_for
 from .calibration import as_inputs, split
 from .check_rebuilt import check_rebuilt
-from .core.fitting.factorize import random_pairs
-from .core.fitting.mobilenet_block import fresh_block
-from .core.fitting.order_choice import best_of_weights
+from .core.fitting.styles import DEFAULT, block_style
 from .core.network.fit_network import fit_network
 from .core.network.fit_state import FitRun, FitSettings, FitStrategy
 from .core.planning.policy import Policy, make_plan, replay_plan, with_block_style
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.stages import Stages
-from .core.types import ORDERS, BlockStyle, Choice, Method, OrderChoice, Plan
+from .core.types import Choice, Method, OrderChoice, Plan
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def rewrite(
     method: Method | None = None,
     pairs: int = 1,
     order: OrderChoice = "auto",
-    block: BlockStyle | None = None,
+    block: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     plan: Plan | None = None,
@@ -75,9 +73,10 @@ def rewrite(
             tutorials do, for comparison.
         pairs: T, the number of pairs that are summed for each convolution.
         order: "depthwise-first", "pointwise-first", or "auto": the lower error at equal cost.
-        block: What stands between the two kernels of a pair: nothing ("linear", the default), or a
-            BatchNorm and a ReLU ("mobilenet", depthwise first), which needs calibration images and
-            fine-tuning. With a plan it says so of every layer; without it the plan does.
+        block: The block style: "linear" (the default) has nothing between the two kernels of a
+            pair, "mobilenet", depthwise first, a BatchNorm and a ReLU, which needs calibration
+            images and fine-tuning. With a plan it says so of every layer; without it the plan
+            does.
         include: Glob patterns of the layers to rewrite; empty means all.
         exclude: Glob patterns of the layers to leave alone.
         plan: What to do with each layer, instead of ``pairs`` … ``exclude``.
@@ -103,7 +102,7 @@ def rewrite(
         policy = Policy(
             pairs=pairs,
             order=order,
-            block=block or "linear",
+            block=block or DEFAULT,
             include=tuple(include),
             exclude=tuple(exclude),
         )
@@ -112,12 +111,6 @@ def rewrite(
         if block is not None:
             plan, remarks = with_block_style(plan, block)
         plan = replay_plan(plan, convolutions)
-    styled = [name for name, choice in plan.chosen.items() if choice.block == "mobilenet"]
-    if styled and method == "svd":
-        raise InputError(
-            "a MobileNet block needs calibration images: its BatchNorm holds their statistics.",
-            "Add --calibration FILE.npz, or use --method random or --block linear.",
-        )
     images = as_inputs(calibration, source.input_shapes) if method == "data" else None
     if images is None or not plan.chosen:
         data, shared = None, False
@@ -157,18 +150,24 @@ def rewrite(
             if data
         ),
         refitted=tuple(best.refitted),
-        notes=(*remarks, *notes, *([_untrained(styled)] if styled else [])),
+        notes=(*remarks, *notes, *_untrained(plan.chosen)),
     )
     return Rewritten(rebuilt.model, plan, report)
 
 
-def _untrained(names: Sequence[str]) -> str:
-    """What to know of MobileNet blocks."""
-    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return (
-        f"MobileNet blocks need fine-tuning: {told} {'have' if len(names) > 1 else 'has'} a ReLU "
-        "inside that the trained network had not"
-    )
+def _untrained(chosen: Mapping[str, Choice]) -> list[str]:
+    """What to know of blocks that must be fine-tuned."""
+    names: dict[str, list[str]] = {}
+    for name, choice in chosen.items():
+        if block_style(choice.block).untrained:
+            names.setdefault(choice.block, []).append(name)
+    notes = []
+    for block, layers in names.items():
+        style = block_style(block)
+        told = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        have = "have" if len(layers) > 1 else "has"
+        notes.append(f"{style.title}s need fine-tuning: {told} {have} {style.untrained}")
+    return notes
 
 
 def _strategies(stages: Stages) -> list[FitStrategy]:
@@ -194,12 +193,10 @@ def _factorize(
         choice, spec = chosen[convolution.name], convolution.spec
         assert spec is not None, "only what has a geometry is chosen"
         kernel, bias = convolution.weights()
-        if method == "random":
-            order = ORDERS[0] if choice.order == "auto" else choice.order
-            factors = random_pairs(kernel, bias, order, choice.pairs, rng)
-        else:
-            factors = best_of_weights(kernel, bias, spec, choice)
-        if choice.block == "mobilenet":
-            factors = fresh_block(factors)
-        fit_run.factors[convolution.name] = replace(factors, lowering=choice.lowering)
+        style = block_style(choice.block)
+        fit_run.factors[convolution.name] = (
+            style.random(kernel, bias, choice, rng)
+            if method == "random"
+            else style.from_weights(kernel, bias, spec, choice)
+        )
     return fit_run

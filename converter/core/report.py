@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from .fitting.cost import conv_macs, conv_params, pair_macs, pair_params
-from .types import BlockStyle, Factorization, LayerPlan, Method, Order, Plan, Reason
+from .fitting.cost import conv_macs, conv_params
+from .fitting.styles import block_style
+from .types import Choice, Factorization, LayerPlan, Method, Order, Plan, Reason
 
 
 class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,13 +19,14 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         name: The layer's name.
         order: Which operation comes first; None if it was left alone.
         pairs: T; None if it was left alone.
-        block: What stands between the two kernels; None if it was left alone.
+        block: The block style; None if it was left alone.
+        channels: R, the channels inside; None where the style has no such width.
         reason: Why it was left alone.
         macs_before: Per image, over all calls; None where the model leaves the size free.
         macs_after: The same for what stands there now.
         params_before: Weights and biases.
         params_after: The same for what stands there now.
-        weight_error: ‖W − Ŵ‖ / ‖W‖; None for a MobileNet block, which stands for no kernel.
+        weight_error: ‖W − Ŵ‖ / ‖W‖; None for a block that stands for no kernel.
         data_error: ‖y − ŷ‖ / ‖y − E y‖ on calibration patches.
         notes: What a reader should know about the fit.
     """
@@ -32,7 +34,8 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str
     order: Order | None = None
     pairs: int | None = None
-    block: BlockStyle | None = None
+    block: str | None = None
+    channels: int | None = None
     reason: Reason | None = None
     macs_before: int | None = None
     macs_after: int | None = None
@@ -41,6 +44,19 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weight_error: float | None = None
     data_error: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the layer became, e.g. "2 × depthwise-first"; empty if it was left alone."""
+        if self.block is None or self.pairs is None:
+            return ""
+        choice = Choice(
+            pairs=self.pairs,
+            order=self.order or "auto",
+            block=self.block,
+            channels=msgspec.UNSET if self.channels is None else self.channels,
+        )
+        return block_style(self.block).text(choice)
 
 
 class Trial(
@@ -100,6 +116,12 @@ class RewriteReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Names of the convolutions that became pairs."""
         return tuple(layer.name for layer in self.layers if layer.pairs is not None)
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Which blocks must be fine-tuned, e.g. "MobileNet blocks"; one name per block style."""
+        styles = dict.fromkeys(layer.block for layer in self.layers if layer.block is not None)
+        return tuple(f"{style.title}s" for style in map(block_style, styles) if style.untrained)
+
 
 def layer_reports(plan: Plan, factors: Mapping[str, Factorization]) -> tuple[LayerReport, ...]:
     """One report per layer of the plan."""
@@ -120,18 +142,19 @@ def _layer_report(layer: LayerPlan, factors: Factorization | None) -> LayerRepor
             params_before=params,
             params_after=params,
         )
-    order, pairs = factors.order, factors.pairs
-    block: BlockStyle = "linear" if factors.between is None else "mobilenet"
+    choice = factors.choice
+    style = block_style(choice.block)
     return LayerReport(
         name=layer.name,
-        order=order,
-        pairs=pairs,
-        block=block,
+        order=None if choice.order == "auto" else choice.order,
+        pairs=choice.pairs,
+        block=choice.block,
+        channels=None if choice.channels is msgspec.UNSET else choice.channels,
         macs_before=macs,
-        macs_after=pair_macs(spec, order, pairs),
+        macs_after=style.macs(spec, choice),
         params_before=params,
-        params_after=pair_params(spec, order, pairs, bias=factors.bias is not None, block=block),
-        weight_error=factors.weight_error if factors.between is None else None,
+        params_after=style.params(spec, choice, bias=factors.bias is not None),
+        weight_error=factors.weight_error if factors.linear else None,
         data_error=factors.data_error,
         notes=factors.notes,
     )

@@ -72,17 +72,17 @@ class Weights:
     """What a site gets instead of its trained weights.
 
     Attributes:
-        kernel: (kh, kw, C, N): for a rewritten convolution, the kernel its pairs stand for.
+        kernel: (kh, kw, C, N): for a rewritten convolution, the kernel its block stands for.
         bias: (N,) or None.
         norm: The following BatchNorm's new statistics, or None to leave them.
-        pairs: MobileNet blocks, for which no kernel can stand: they are what is computed, and
-            ``kernel`` is not. None where the kernel says it all.
+        block: A block for which no kernel can stand: it is what is computed, and ``kernel`` is
+            not. None where the kernel says it all.
     """
 
     kernel: Float
     bias: Float | None
     norm: Norm | None = None
-    pairs: Factorization | None = None
+    block: Factorization | None = None
 
 
 class Stages(Protocol):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -18,7 +19,6 @@ Padding = Literal["same", "same-lower", "valid"] | tuple[Size, Size]
 Order = Literal["depthwise-first", "pointwise-first"]
 OrderChoice = Literal["depthwise-first", "pointwise-first", "auto"]
 Lowering = Literal["sum", "multiplier"]
-BlockStyle = Literal["linear", "mobilenet"]
 Method = Literal["data", "svd", "random"]
 
 ORDERS: tuple[Order, ...] = ("depthwise-first", "pointwise-first")
@@ -86,14 +86,17 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         order: Which of the two comes first; "auto" takes the lower error at equal cost.
         lowering: How T > 1 pairs are written down: as T branches that are summed, or, depthwise
             first only, as one depthwise convolution with depth_multiplier T and one pointwise.
-        block: What stands between the two: nothing ("linear", as in SeparableConv2D), or, depthwise
-            first only, a BatchNorm and a ReLU ("mobilenet").
+        block: The name of a block style: "linear" has nothing between the two, as SeparableConv2D;
+            see `fitting.styles`.
+        channels: R, the channels inside a block whose width is free; unset where the style has
+            none.
     """
 
-    pairs: int
+    pairs: int = 1
     order: OrderChoice = "auto"
     lowering: Lowering = "sum"
-    block: BlockStyle = "linear"
+    block: str = "linear"
+    channels: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -210,14 +213,40 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 @dataclass(frozen=True)
-class NormActivation:
-    """The BatchNorm and the ReLU inside MobileNet blocks: z → relu((z − μ)/√(σ² + ε)·γ + β).
+class Depthwise:
+    """A depthwise convolution with the strides, dilation and padding of what it stands for.
 
     Attributes:
-        mean: μ of each depthwise output, (T, C).
-        variance: σ², (T, C).
-        gamma: γ, (T, C).
-        beta: β, (T, C).
+        kernel: (kh, kw, G, m): G channels, each with m outputs, which follow each other.
+        ending: What its name ends with.
+    """
+
+    kernel: Float
+    ending: str = "dw"
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A 1×1 convolution.
+
+    Attributes:
+        kernel: (C, N).
+        ending: What its name ends with.
+    """
+
+    kernel: Float
+    ending: str = "pw"
+
+
+@dataclass(frozen=True)
+class NormActivation:
+    """A BatchNorm and a ReLU: z → relu((z − μ)/√(σ² + ε)·γ + β).
+
+    Attributes:
+        mean: μ of each channel: (T, C) for T pairs, (G,) as a layer of a branch.
+        variance: σ², of the same shape.
+        gamma: γ, of the same shape.
+        beta: β, of the same shape.
         epsilon: ε.
     """
 
@@ -228,51 +257,53 @@ class NormActivation:
     epsilon: float = 1e-3
 
     def each(self, change: Callable[[Float], Float]) -> NormActivation:
-        """The same with every array changed so."""
+        """Apply a function to every array."""
         mean, variance, gamma, beta = map(change, (self.mean, self.variance, self.gamma, self.beta))
         return NormActivation(mean, variance, gamma, beta, self.epsilon)
 
 
-@dataclass(frozen=True)
-class Factorization:
-    """T pairs that stand for one kernel W (kh, kw, C, N).
+BlockLayer = Depthwise | Pointwise | NormActivation
+Branch = tuple[BlockLayer, ...]
+"""Stock layers, one after the other; the last one is a convolution."""
 
-    depthwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, c] · pointwise[t, c, n]
-    pointwise-first:  W[a, b, c, n] ≈ Σ_t depthwise[t, a, b, n] · pointwise[t, c, n]
 
-    With something between the two, which are then depthwise first, they stand for no kernel.
+@dataclass(frozen=True, kw_only=True)
+class Factorization(ABC):
+    """The weights of a block that stands for one convolution W (kh, kw, C, N).
 
     Attributes:
-        order: Which of the two comes first.
-        depthwise: (T, kh, kw, C) or, pointwise first, (T, kh, kw, N).
-        pointwise: (T, C, N).
         bias: (N,), of the last operation; None leaves the convolution's own bias as it is.
         weight_error: ‖W − Ŵ‖ / ‖W‖ (Frobenius).
         data_error: ‖y − ŷ‖ / ‖y − E y‖ on the patches it was fitted to; None without data.
         notes: What a reader of the report should know about the fit.
-        lowering: How T > 1 of them are written down; see `Choice`.
-        between: What makes MobileNet blocks of them; None for pairs with nothing in between.
     """
 
-    order: Order
-    depthwise: Float
-    pointwise: Float
     bias: Float | None
     weight_error: float
     data_error: float | None = None
     notes: tuple[str, ...] = ()
-    lowering: Lowering = "sum"
-    between: NormActivation | None = None
 
     @property
-    def pairs(self) -> int:
-        """T."""
-        return int(self.depthwise.shape[0])
+    @abstractmethod
+    def choice(self) -> Choice:
+        """What this is, with nothing left open."""
 
+    @property
+    def linear(self) -> bool:
+        """Whether `kernel` says all that it computes, besides the bias."""
+        return True
+
+    @abstractmethod
     def kernel(self) -> Float:
-        """The kernel these pairs stand for, (kh, kw, C, N); what is between them is left out."""
-        sides = "tabc,tcn->abcn" if self.order == "depthwise-first" else "tabn,tcn->abcn"
-        return np.asarray(np.einsum(sides, self.depthwise, self.pointwise, optimize=True))
+        """The kernel that it stands for, (kh, kw, C, N); norms and activations are left out."""
+
+    @abstractmethod
+    def scaled(self, gain: Float) -> Self:
+        """The same with each output, before the bias, multiplied by its gain (N,)."""
+
+    @abstractmethod
+    def branches(self) -> list[Branch]:
+        """The layers that are written down: of each branch, whose outputs are summed."""
 
 
 def error_between(kernel: Array, approximation: Array) -> float:

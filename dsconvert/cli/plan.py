@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsconvert.base.messages import note
+from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.workflows.results import AccuracySearch, NetworkTimes, PlanResult
 
 from . import formatting, options, plan_options, terminal
@@ -41,7 +42,7 @@ def show(console: Console, result: PlanResult) -> None:
         lowered = " (depth_multiplier)" if choice.lowering == "multiplier" else ""
         table.add_row(
             layer.name,
-            f"{choice.pairs} × {choice.order}{lowered}",
+            f"{block_style(choice.block).text(choice)}{lowered}",
             f"{effect.output_error:.3g}" if effect else "",
             formatting.percent(effect.data_error) if effect else "",
             cost,

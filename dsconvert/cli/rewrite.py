@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsconvert.base.messages import note
+from dsconvert.converter.core.fitting.styles import DEFAULT, STYLES
 from dsconvert.workflows import data_for, model_files
 from dsconvert.workflows.results import RewriteResult
 
@@ -36,7 +37,7 @@ def show(console: Console, result: RewriteResult) -> None:
         notes = f" ({'; '.join(row.notes)})" if row.notes else ""
         table.add_row(
             row.name,
-            f"{row.pairs} × {'MobileNet' if row.block == 'mobilenet' else row.order}{notes}",
+            f"{row.text}{notes}",
             f"{formatting.short(row.macs_before)} → {formatting.short(row.macs_after)}",
             f"{row.params_before:,} → {row.params_after:,}",
             formatting.percent(row.weight_error),
@@ -100,9 +101,9 @@ def show(console: Console, result: RewriteResult) -> None:
 )
 @click.option(
     "--block",
-    type=click.Choice(["linear", "mobilenet"]),
-    help="What stands between the two: linear: nothing, as in SeparableConv2D (the default, unless "
-    "--plan says otherwise); mobilenet: BatchNorm and ReLU, to be fine-tuned.",
+    type=click.Choice(list(STYLES)),
+    help=f"The block style. {'; '.join(f'{name}: {one.summary}' for name, one in STYLES.items())}. "
+    f"By default {DEFAULT}, unless --plan says otherwise.",
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
@@ -187,7 +188,7 @@ def rewrite(
         )
     report = result.report
     prepared = prepared if data is None else data.preprocessing
-    if any(layer.block == "mobilenet" for layer in report.layers):
+    if report.untrained:
         report, told = _with_next_command(report, model, output, prepared)
         note(told)
     return RewriteResult(
@@ -204,14 +205,14 @@ def rewrite(
 def _with_next_command(
     report: RewriteReport, model: Path, output: Path, prepared: Preprocessing
 ) -> tuple[RewriteReport, str]:
-    """The report of MobileNet blocks with the command that trains them, and that command's note."""
+    """The report of untrained blocks with the command that trains them, and that command's note."""
     import msgspec
 
     words = options.preprocessing_words(prepared)
     command = shlex.join(
         ["dsconvert", "finetune", str(output), "--teacher", str(model), "--data", "DATA", *words]
     )
-    told = f"MobileNet blocks need fine-tuning; next: {command}"
+    told = f"{' and '.join(report.untrained)} need fine-tuning; next: {command}"
     return msgspec.structs.replace(report, notes=(*report.notes, f"next: {command}")), told
 
 

@@ -35,7 +35,8 @@ from dsconvert.converter.core.fitting.mobilenet_block import (
     through,
 )
 from dsconvert.converter.core.fitting.moments import Moments
-from dsconvert.converter.core.types import ORDERS, Choice, Factorization, Plan
+from dsconvert.converter.core.fitting.pairs import Pairs
+from dsconvert.converter.core.types import ORDERS, Choice, Plan
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -48,20 +49,20 @@ DW, PW = ORDERS
 MOBILENET = Choice(pairs=1, block="mobilenet")
 
 
-def pairs_of(T: int, C: int = 4, N: int = 5, seed: int = 0) -> Factorization:
+def pairs_of(T: int, C: int = 4, N: int = 5, seed: int = 0) -> Pairs:
     """Fitted pairs as they come from a random kernel, with a bias."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(size=(3, 3, C, N))
     return from_weights(kernel, rng.normal(size=N), DW, T)
 
 
-def linear(pairs: Factorization, inner: np.ndarray) -> np.ndarray:
+def linear(pairs: Pairs, inner: np.ndarray) -> np.ndarray:
     """What pairs make of their depthwise outputs (P, T·C)."""
     T, C, N = pairs.pointwise.shape
     return inner @ pairs.pointwise.reshape(T * C, N) + pairs.bias
 
 
-def block(pairs: Factorization, inner: np.ndarray) -> np.ndarray:
+def block(pairs: Pairs, inner: np.ndarray) -> np.ndarray:
     return linear(pairs, through(pairs.between, inner))
 
 
@@ -139,7 +140,7 @@ class TestStart:
         mean, variance = inner.mean(0)[None], inner.var(0)[None]
         return Sample(inner, target.astype(np.float32), held_out), pairs, mean, variance
 
-    def error(self, pairs: Factorization, sample: Sample) -> float:
+    def error(self, pairs: Pairs, sample: Sample) -> float:
         """‖y − ŷ‖ / ‖y − E y‖ on the held-out patches."""
         sign = np.sign((pairs.depthwise * pairs_of(1).depthwise).sum((1, 2))).astype(np.float32)
         inner, target = sample.inner[sample.held_out], sample.target[sample.held_out]
@@ -408,7 +409,7 @@ class TestRefusals:
         with pytest.raises(InputError, match="a MobileNet block is depthwise first"):
             rewrite(digits_cnn, calibration=calibration, block="mobilenet", order=PW)
         plan = plan_of(["last"], Choice(pairs=1, order=PW, block="mobilenet"))
-        with pytest.raises(InputError, match="the plan makes 'last' a MobileNet block that is"):
+        with pytest.raises(InputError, match="the plan's choice for 'last': a MobileNet block"):
             rewrite(digits_cnn, plan=plan, calibration=calibration)
 
     @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from dsconvert.converter.core.fitting.factorize import (
     random_pairs,
     weight_errors,
 )
-from dsconvert.converter.core.types import ORDERS, ConvSpec, Factorization, error_between
+from dsconvert.converter.core.fitting.pairs import Pairs
+from dsconvert.converter.core.types import ORDERS, ConvSpec, error_between
 
 pytestmark = pytest.mark.parametrize("order", ORDERS)
 
@@ -97,7 +98,9 @@ def test_kernel_is_the_sum_of_the_products(order):
     rng = np.random.default_rng(0)
     depthwise = rng.normal(size=(2, 3, 2, 5 if order == "depthwise-first" else 4))
     pointwise = rng.normal(size=(2, 5, 4))
-    kernel = Factorization(order, depthwise, pointwise, None, 0.0).kernel()
+    kernel = Pairs(
+        order=order, depthwise=depthwise, pointwise=pointwise, bias=None, weight_error=0.0
+    ).kernel()
 
     for (a, b, c, n), value in np.ndenumerate(kernel):
         channel = c if order == "depthwise-first" else n

@@ -21,7 +21,7 @@ from numpy_network import (
 
 from dsconvert.base.errors import InputError
 from dsconvert.converter.core.fitting.fit import FitOptions, fit
-from dsconvert.converter.core.fitting.order_choice import best_fit
+from dsconvert.converter.core.fitting.linear_block import best_fit
 from dsconvert.converter.core.network.fit_state import FitSettings, FitStrategy
 from dsconvert.converter.core.network.layer_statistics import observe_network
 from dsconvert.converter.core.network.patch_stream import channel_blocks, moment_bytes

@@ -168,7 +168,7 @@ class TestPlan:
         [
             ("block9", 1, "rewrites 'block9'; the model has: stem, block1/conv"),
             ("block1/one", 1, "'block1/one', which cannot be: 1×1"),
-            ("block1/conv", 0, "'block1/conv' 0 pairs; at least 1"),
+            ("block1/conv", 0, "'block1/conv': pairs must be at least 1, got 0"),
         ],
     )
     def test_plan_of_another_model_is_refused(self, name, pairs, message):

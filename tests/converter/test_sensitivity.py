@@ -21,7 +21,7 @@ from numpy_network import (
 )
 
 from dsconvert.base import fidelity
-from dsconvert.converter.core.fitting.order_choice import best_fit
+from dsconvert.converter.core.fitting.linear_block import best_fit
 from dsconvert.converter.core.network import stage_runner
 from dsconvert.converter.core.network.activation_store import Store
 from dsconvert.converter.core.network.fit_network import place_bias

@@ -1,4 +1,4 @@
-"""A new Keras model in which chosen convolutions are pairs. Deciding happens elsewhere."""
+"""A new Keras model in which chosen convolutions are blocks. Deciding happens elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dsconvert.base.errors import InputError
 from ...core.stages import Weights
 from ...core.types import Factorization
 from .copying import copy_layer
+from .emit import emit_block
 from .graph import flatten, graph_of, keras_module, nodes_in_order
-from .pairs import pair_block
 from .stages import norm_changes
 
 
@@ -25,7 +25,7 @@ def rebuild(
 
     Args:
         model: A functional or Sequential model.
-        factors: The pairs of each convolution, by `FlatGraph.name_of`.
+        factors: The block of each convolution, by `FlatGraph.name_of`.
         refitted: New weights of layers that keep their form, and of the norms that follow.
         norms: The BatchNormalization layer of the given model that follows each named layer.
 
@@ -102,7 +102,7 @@ class _Rebuild:
                     f"{operation.name}: dropped kernel_constraint {kind}: "
                     "a bound on the kernel is none on its factors"
                 )
-            return pair_block(operation, factors, self.taken, keeps_name=is_output)
+            return emit_block(operation, factors, self.taken, keeps_name=is_output)
         return self._clone(operation)
 
     def _clone(self, operation: Any) -> Callable[..., Any]:

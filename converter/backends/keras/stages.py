@@ -14,8 +14,8 @@ from dsconvert.base.predictor import Array
 from ...core.network.partition import Wires, depth_first, live_at
 from ...core.stages import Norm, Site, Weights
 from ...core.types import ConvSpec, Factorization, as_float
+from .emit import emit_block
 from .graph import FlatGraph, Step, keras_module
-from .pairs import pair_block
 from .read import conv_spec, is_pointwise
 
 HEAD_FEATURES = 4096
@@ -52,7 +52,7 @@ class KerasStages:
         wires = _wires(self.steps)
         self._live = [live_at(cut, *wires, graph.inputs, graph.outputs) for cut in self._cuts[1:]]
         self._blocks: dict[int, Callable[..., Any]] = {}
-        """MobileNet blocks in the place of layers, by the step."""
+        """Blocks in the place of layers, by the step."""
         self._check_batch_axes()
 
     @property
@@ -103,17 +103,17 @@ class KerasStages:
         changes = [] if weights is None else self._changes(stage, weights)
         before = [(variable, variable.numpy()) for variable, _ in changes]
         layer = self.steps[self._cuts[stage]].operation
-        pairs = None if weights is None else weights.pairs
+        block = None if weights is None else weights.block
         lends_bias = weights is not None and weights.bias is not None and not layer.use_bias
-        lends_bias = lends_bias and pairs is None
+        lends_bias = lends_bias and block is None
         try:
             for variable, value in changes:
                 variable.assign(value)
-            if weights is not None and lends_bias:  # its pairs will have one: see `apply`
+            if weights is not None and lends_bias:  # its block will have one: see `apply`
                 layer.use_bias = True
                 layer.bias = keras_module().ops.cast(weights.bias, layer.compute_dtype)
-            if pairs is not None:
-                self._blocks[self._cuts[stage]] = self._block(self._cuts[stage], pairs)
+            if block is not None:
+                self._blocks[self._cuts[stage]] = self._block(self._cuts[stage], block)
             yield
         finally:
             self._blocks.clear()
@@ -122,11 +122,11 @@ class KerasStages:
             if lends_bias:
                 layer.use_bias, layer.bias = False, None
 
-    def _block(self, index: int, pairs: Factorization) -> Callable[..., Any]:
-        """The MobileNet blocks that will stand in a layer's place, built and with their weights."""
+    def _block(self, index: int, factors: Factorization) -> Callable[..., Any]:
+        """The block that will stand in a layer's place, built and with its weights."""
         keras = keras_module()
         step = self.steps[index]
-        block = pair_block(step.operation, pairs, set(), keeps_name=False)
+        block = emit_block(step.operation, factors, set(), keeps_name=False)
         read = self.graph.symbolic[next(iter(step.reads.values()))]
         block(keras.Input(batch_shape=read.shape, dtype=read.dtype))
         return block
@@ -136,7 +136,7 @@ class KerasStages:
         step = self.steps[self._cuts[stage]]
         layer = step.operation
         changes: list[tuple[Any, Array]] = []
-        if weights.pairs is None:
+        if weights.block is None:
             changes.append((layer.kernel, weights.kernel.reshape(layer.kernel.shape)))
             if weights.bias is not None and layer.use_bias:
                 changes.append((layer.bias, weights.bias))

@@ -16,7 +16,7 @@ from ...core.stages import Weights
 from ...core.types import Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import head_at
-from .pairs import pair_nodes, scaled
+from .emit import block_nodes
 from .read import OnnxConvolution, main_convolutions
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def rebuild(
 
     Everything else stays: inputs, outputs, names, opsets, IR version, metadata, other domains.
     A BatchNormalization that belongs to a rewritten Conv alone, or a Mul and an Add in its place,
-    goes into its pairs.
+    goes into its block.
 
     Args:
         graph: The model.
-        factors: The pairs of each convolution, by name.
+        factors: The block of each convolution, by name.
         weights: New weights by name, of these and of layers that keep their form.
     """
     return _Rebuild(graph, factors, weights).run()
@@ -52,7 +52,7 @@ class _Rebuild:
         self.taken = set(_all_names(graph.model.graph))
         self.added: list[TensorProto] = []
         self.absorbed: set[str] = set()
-        """First outputs of nodes that went into pairs."""
+        """First outputs of nodes that went into blocks."""
         self.biases: dict[str, str] = {}
         """The new bias of each Add that belongs to a refitted MatMul, by the Add's output."""
 
@@ -67,7 +67,7 @@ class _Rebuild:
         """What stands in a node's place: itself, unless it has got new weights."""
         name, convolution = self.graph.names[key(node)], self.convolutions.get(key(node))
         if convolution is not None and name in self.factors:
-            return self._pairs(convolution)
+            return self._block(convolution)
         if name in self.weights:
             weights = self.weights[name]
             return [
@@ -78,19 +78,19 @@ class _Rebuild:
             return [with_inputs(node, [matmul, self.biases[key(node)]])]
         return [node]
 
-    def _pairs(self, convolution: OnnxConvolution) -> list[NodeProto]:
+    def _block(self, convolution: OnnxConvolution) -> list[NodeProto]:
         node, name = convolution.node, convolution.name
         factors = self.factors[name]
         bias, output = factors.bias, key(node)
-        channels = factors.pointwise.shape[2]
-        tail = tail_after(self.graph, node, channels)
+        assert convolution.spec is not None, "only what has a geometry becomes a block"
+        tail = tail_after(self.graph, node, convolution.spec.out_channels)
         if tail is not None:
             weights = self.weights.get(name)
             norm = weights.norm if weights is not None and weights.norm is not None else tail.norm
             bias = ((0.0 if bias is None else bias) - norm.mean) * norm.gain + tail.offset
-            factors, output = scaled(factors, norm.gain), tail.output
+            factors, output = factors.scaled(norm.gain), tail.output
             self.absorbed.update(map(key, tail.nodes))
-        nodes, weights_of_nodes = pair_nodes(
+        nodes, weights_of_nodes = block_nodes(
             node,
             name,
             output,

@@ -18,7 +18,7 @@ from ...core.stages import Role, Site, Weights
 from ...core.types import ConvSpec, Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import Head, head_at
-from .pairs import pair_nodes, scaled
+from .emit import block_nodes
 from .read import OnnxConvolution, conv_weights, main_convolutions
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ class OnnxStages:
         if self._cuts[stage] == self._cuts[stage + 1]:
             return {}
         weights = self._current.get(stage)
-        pairs = None if weights is None else weights.pairs
-        if self._part is None or self._part[0] != stage or self._part[1] is not pairs:
+        block = None if weights is None else weights.block
+        if self._part is None or self._part[0] != stage or self._part[1] is not block:
             self._part = None  # free the last one first
-            self._part = stage, pairs, self._make_part(stage)
+            self._part = stage, block, self._make_part(stage)
         feeds = {self._names[value]: self._out(value, array) for value, array in values.items()}
         made = self._part[2].run(feeds | self._site_feeds(stage))
         return {self._number[name]: self._back(name, array) for name, array in made.items()}
@@ -116,7 +116,7 @@ class OnnxStages:
         given = {name: self._types[name] for name in self._names if name in read - made}
         wanted = [self._names[v] for v in self._live[stage] if self._names[v] in made]
         site, weights = self.sites[stage], self._current.get(stage)
-        if site is not None and weights is not None and weights.pairs is not None:
+        if site is not None and weights is not None and weights.block is not None:
             blocks, stored = self._blocks(nodes[0], site, weights)
             return Part(self.graph, blocks + nodes[1:], given, wanted, self._folded | stored)
         if site is not None:
@@ -126,18 +126,18 @@ class OnnxStages:
     def _blocks(
         self, node: NodeProto, site: Site, weights: Weights
     ) -> tuple[list[NodeProto], dict[str, Array]]:
-        """The MobileNet blocks in a Conv's place, and their weights by name."""
+        """The nodes in a Conv's place, and their weights by name."""
         from onnx import helper, numpy_helper
 
-        assert weights.pairs is not None, "there are blocks"
-        pairs, (_, bias) = weights.pairs, self._before_tail(site, weights)
+        assert weights.block is not None, "there is one"
+        block, (_, bias) = weights.block, self._before_tail(site, weights)
         if weights.norm is not None and site.norm is not None:
-            pairs = scaled(pairs, np.sqrt(site.norm.variance / weights.norm.variance))
+            block = block.scaled(np.sqrt(site.norm.variance / weights.norm.variance))
         kernel = self.graph.constant(node.input[1])
         assert kernel is not None, "only constant weights make a site"
         kind = helper.np_dtype_to_tensor_dtype(kernel.dtype)
         opset = self.graph.opset
-        made, stored = pair_nodes(node, "dsconvert", key(node), pairs, bias, kind, opset, str)
+        made, stored = block_nodes(node, "dsconvert", key(node), block, bias, kind, opset, str)
         return made, {tensor.name: numpy_helper.to_array(tensor) for tensor in stored}
 
     def _open(self, nodes: list[NodeProto], start: int, given: dict[str, np.dtype[Any]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..types import ORDERS, BlockStyle, ConvSpec, Order, Size
+from ..types import ORDERS, ConvSpec, Order, Size
 from .patches import output_size
 
 
@@ -54,17 +54,11 @@ def pair_macs(spec: ConvSpec, order: Order, pairs: int) -> int | None:
     return total
 
 
-def pair_params(
-    spec: ConvSpec, order: Order, pairs: int, *, bias: bool, block: BlockStyle = "linear"
-) -> int:
-    """Weights of ``pairs`` pairs, and the one bias of the last operation.
-
-    A BatchNorm between the two has four numbers per channel, which runtimes fold into two.
-    """
+def pair_params(spec: ConvSpec, order: Order, pairs: int, *, bias: bool) -> int:
+    """Weights of ``pairs`` pairs, and the one bias of the last operation."""
     C, N = spec.in_channels, spec.out_channels
     depthwise = C if order == "depthwise-first" else N
-    between = 4 * C if block == "mobilenet" else 0
-    return pairs * (spec.taps * depthwise + C * N + between) + N * bias
+    return pairs * (spec.taps * depthwise + C * N) + N * bias
 
 
 _NOMINAL: Size = (224, 224)

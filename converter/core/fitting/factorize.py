@@ -18,7 +18,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..types import Factorization, Float, Order, as_float, error_between
+from ..types import Float, Order, as_float, error_between
+from .pairs import Pairs
 
 
 def by_channel(kernel: Array, order: Order) -> Float:
@@ -35,8 +36,8 @@ def pack(
     kernel: Array,
     bias: Array | None,
     weight_error: float | None = None,
-) -> Factorization:
-    """Factors by channel, taps (T, G, k²) and mixers (T, G, M), as a `Factorization`.
+) -> Pairs:
+    """Factors by channel, taps (T, G, k²) and mixers (T, G, M), as `Pairs`.
 
     The weight error is computed unless it is known.
     """
@@ -44,7 +45,7 @@ def pack(
     T, G, _ = taps.shape
     pointwise = mixers if order == "depthwise-first" else mixers.transpose(0, 2, 1)
     depthwise = np.ascontiguousarray(taps.transpose(0, 2, 1)).reshape(T, kh, kw, G)
-    factors = Factorization(
+    factors = Pairs(
         order=order,
         depthwise=depthwise,
         pointwise=np.ascontiguousarray(pointwise),
@@ -66,7 +67,7 @@ def leading_subspace(gram: Float, rank: int) -> tuple[Float, Float]:
     return vectors[:, :, ::-1][:, :, :rank], np.maximum(values[:, ::-1], 0.0)
 
 
-def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) -> Factorization:
+def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) -> Pairs:
     """The best ``pairs`` pairs for a kernel, judged by the weights.
 
     Args:
@@ -99,7 +100,7 @@ def weight_errors(kernel: Array, order: Order) -> Float:
 
 def random_pairs(
     kernel: Array, bias: Array | None, order: Order, pairs: int, rng: np.random.Generator
-) -> Factorization:
+) -> Pairs:
     """Fresh pairs, as Keras initialises them: the tutorials' baseline, to compare with.
 
     Glorot uniform with Keras' fans (a depthwise kernel is (kh, kw, G, 1)) and a zero bias.

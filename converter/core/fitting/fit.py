@@ -20,9 +20,10 @@ import scipy.linalg
 from dsconvert.base.predictor import Array
 
 from ..stages import Weights
-from ..types import Factorization, Float, Order, as_float, error_between
+from ..types import Float, Order, as_float, error_between
 from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
+from .pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def fit(
     output_weight: Float | None = None,
     options: FitOptions | None = None,
     trace: Callable[[float], None] | None = None,
-) -> Factorization:
+) -> Pairs:
     """Fit ``pairs`` pairs to the moments.
 
     Args:

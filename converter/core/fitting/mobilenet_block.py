@@ -17,38 +17,30 @@ k standard deviations. So the smallest k is taken that costs next to nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
-from ..types import Factorization, Float, NormActivation, as_float
-from .fit import refit
+from ..types import Choice, ConvSpec, Factorization, Float, NormActivation, as_float
+from .block_style import BlockStyle, Fitted, Sample, SiteData
+from .cost import pair_params
+from .factorize import random_pairs
+from .fit import FitOptions, refit
+from .linear_block import LinearBlock, fit_pairs
 from .moments import Moments, Statistics
+from .pairs import Pairs
 
 WORTH = 0.1
 """By what share a larger shift must lower ‖y − ŷ‖ on unseen patches to be worth it."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Patches as their depthwise outputs.
-
-    Attributes:
-        inner: z, (P, T·C), pair by pair.
-        target: The outputs to aim at, (P, N).
-        held_out: Which patches no fit may see, (P,).
-    """
-
-    inner: Array
-    target: Array
-    held_out: NDArray[np.bool_]
-
-
 def inner_moments(
-    factors: Factorization, stats: Sequence[Statistics], blocks: Sequence[slice]
+    factors: Pairs, stats: Sequence[Statistics], blocks: Sequence[slice]
 ) -> tuple[Float, Float]:
     """Mean and variance of every depthwise output, each (T, C), from the moments of the patches.
 
@@ -68,7 +60,7 @@ def inner_moments(
     return mean, np.maximum(variance, 0.0)
 
 
-def shifted(factors: Factorization, mean: Float, variance: Float, shift: float) -> Factorization:
+def shifted(factors: Pairs, mean: Float, variance: Float, shift: float) -> Pairs:
     """The blocks that are these pairs wherever their ReLU lets through what comes.
 
     Args:
@@ -89,7 +81,7 @@ def shifted(factors: Factorization, mean: Float, variance: Float, shift: float) 
     )
 
 
-def fresh_block(factors: Factorization) -> Factorization:
+def fresh_block(factors: Pairs) -> Pairs:
     """Pairs with an untrained BatchNorm and a ReLU in between, as Keras initialises it."""
     zero, one = np.zeros(factors.pointwise.shape[:2]), np.ones(factors.pointwise.shape[:2])
     return replace(factors, between=NormActivation(mean=zero, variance=one, gamma=one, beta=zero))
@@ -104,7 +96,7 @@ def through(between: NormActivation, inner: Array) -> Array:
 
 
 def fit_block(
-    start: Factorization,
+    start: Pairs,
     mean: Float,
     variance: Float,
     sample: Sample,
@@ -112,7 +104,7 @@ def fit_block(
     shifts: Sequence[float],
     ridge: float,
     output_weight: Float | None = None,
-) -> tuple[Factorization, Statistics]:
+) -> tuple[Pairs, Statistics]:
     """Turn fitted pairs into MobileNet blocks.
 
     The sign of a channel is free as long as nothing is between the kernels. Here the longer tail
@@ -152,8 +144,8 @@ def fit_block(
 
 
 def _fit_shift(
-    block: Factorization, sample: Sample, ridge: float, weight: Float | float
-) -> tuple[float, Factorization, Statistics]:
+    block: Pairs, sample: Sample, ridge: float, weight: Float | float
+) -> tuple[float, Pairs, Statistics]:
     """The best pointwise kernels behind a ReLU: their held-out error, the block, the moments."""
     assert block.between is not None, "a block has something between its kernels"
     T, C, N = block.pointwise.shape
@@ -171,3 +163,95 @@ def _moments(inputs: Array, targets: Array, rows: NDArray[np.bool_]) -> Statisti
     moments = Moments(inputs.shape[1], targets.shape[1])
     moments.update(inputs[rows], targets[rows])
     return moments.statistics()
+
+
+class MobileNetBlock(LinearBlock):
+    """The block style "mobilenet": see `block_style.BlockStyle`."""
+
+    name = "mobilenet"
+    title = "MobileNet block"
+    untrained = "a ReLU inside that the trained network had not"
+
+    def check(self, choice: Choice) -> None:
+        """Refuse pointwise first, besides what no pairs can be.
+
+        Raises:
+            InputError: If so: a ReLU after the pointwise would be another network.
+        """
+        super().check(choice)
+        if choice.order == "pointwise-first":
+            raise InputError(
+                "a MobileNet block is depthwise first: its BatchNorm and ReLU stand behind the "
+                "depthwise kernel.",
+                "Make the order depthwise-first, or leave it at auto, or use the block linear.",
+            )
+
+    def settled(self, choice: Choice, spec: ConvSpec | None) -> Choice:
+        """Turn the pairs depthwise first."""
+        return msgspec.structs.replace(super().settled(choice, spec), order="depthwise-first")
+
+    def written(self, choice: Choice) -> Choice:
+        """Its order is never open."""
+        self.check(choice)
+        return super().written(self.settled(choice, None))
+
+    def candidates(self, spec: ConvSpec, most: int) -> list[Choice]:
+        """None: what it is worth shows only after training, which a plan does not do."""
+        return []
+
+    def text(self, choice: Choice) -> str:
+        """T: "2 × MobileNet"."""
+        return f"{choice.pairs} × MobileNet"
+
+    def params(self, spec: ConvSpec, choice: Choice, *, bias: bool) -> int:
+        """The pairs, and four numbers per channel of the BatchNorm, of which runtimes fold two."""
+        pairs = pair_params(spec, "depthwise-first", choice.pairs, bias=bias)
+        return pairs + 4 * choice.pairs * spec.in_channels
+
+    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
+        """Fit pairs, and their pointwise kernels once more to what the ReLU lets through."""
+        pairs = fit_pairs(data, self.settled(choice, data.site.spec), options)
+        mean, variance = inner_moments(pairs, data.stats, data.blocks)
+        if data.sample is None:
+            note = "a shared layer: its pointwise kernel was not fitted to the ReLU"
+            start = shifted(pairs, mean, variance, max(options.shifts))
+            start = replace(start, notes=(*pairs.notes, note))
+            return Fitted(start, _mixer(start), None)
+        fitted, read = fit_block(
+            pairs,
+            mean,
+            variance,
+            data.sample(pairs.depthwise),
+            shifts=options.shifts,
+            ridge=options.ridge,
+            output_weight=data.output_weight,
+        )
+        return Fitted(fitted, _mixer(fitted), read)
+
+    def from_weights(
+        self, kernel: Array, bias: Array | None, spec: ConvSpec, choice: Choice
+    ) -> Factorization:
+        """Refuse.
+
+        Raises:
+            InputError: Always: weights say nothing of the statistics inside.
+        """
+        raise InputError(
+            "a MobileNet block needs calibration images: its BatchNorm holds their statistics.",
+            "Add --calibration FILE.npz, or use --method random or --block linear.",
+        )
+
+    def random(
+        self, kernel: Array, bias: Array | None, choice: Choice, rng: np.random.Generator
+    ) -> Factorization:
+        """Draw fresh pairs with an untrained BatchNorm and a ReLU in between."""
+        pairs = random_pairs(kernel, bias, "depthwise-first", choice.pairs, rng)
+        return fresh_block(replace(pairs, lowering=choice.lowering))
+
+
+STYLE: BlockStyle = MobileNetBlock()
+
+
+def _mixer(pairs: Pairs) -> Float:
+    """The pointwise kernels as they multiply the depthwise outputs: (T·C, N)."""
+    return pairs.pointwise.reshape(-1, pairs.pointwise.shape[2])

@@ -20,9 +20,8 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
 from ..fitting.fit import refit
-from ..fitting.mobilenet_block import fit_block, inner_moments, shifted
 from ..fitting.moments import Moments, Statistics
-from ..fitting.order_choice import best_fit, block_fit
+from ..fitting.styles import block_style
 from ..stages import Norm, Site, Stages, Weights
 from ..types import Choice, Factorization, Float
 from .activation_store import Store
@@ -131,50 +130,22 @@ class _Fitting(StageRunner):
                 self._refit_head(index, fit_run, site, stats)
 
     def _fit_convolution(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
-        """Lanes that share moments share the fit."""
+        """Fit once for all runs that share the moments."""
         alike: dict[int, tuple[list[Moments], list[FitRun]]] = {}
         for fit_run in fit_runs:
             moments = fit_run.moments.pop(site.name)
             alike.setdefault(id(moments), (moments, []))[1].append(fit_run)
         for moments, group in alike.values():
-            stats = [part.statistics() for part in moments]
-            factors = self._best_fit(site, stats)
-            read = stats[0] if len(stats) == 1 else None
-            flat = _flat(factors.kernel())
-            if self.choices[site.name].block == "mobilenet":
-                factors, read = self._with_relu(site, group[0], factors, stats)
-                flat = factors.pointwise.reshape(-1, factors.pointwise.shape[2])
+            choice = self.choices[site.name]
+            data = self.site_data(site, group[0], moments)
+            fitted = block_style(choice.block).fit(data, choice, self.settings.fit)
             for fit_run in group:
                 norm = site.norm
-                if norm is not None and fit_run.strategy.match_variance and read is not None:
-                    norm = _matched(norm, flat, read)
-                self._rewrite(fit_run, site, factors, norm)
-
-    def _with_relu(
-        self, site: Site, fit_run: FitRun, factors: Factorization, stats: Sequence[Statistics]
-    ) -> tuple[Factorization, Statistics | None]:
-        """MobileNet blocks that start from pairs, and the moments of what their pointwise reads."""
-        options = self.settings.fit
-        mean, variance = inner_moments(factors, stats, self.blocks(site))
-        if site.calls > 1:  # the patches of its earlier calls are gone
-            note = "a shared layer: its pointwise kernel was not fitted to the ReLU"
-            start = shifted(factors, mean, variance, max(options.shifts))
-            return replace(start, notes=(*factors.notes, note)), None
-        return fit_block(
-            factors,
-            mean,
-            variance,
-            self.sample(site, fit_run, factors.depthwise),
-            shifts=options.shifts,
-            ridge=options.ridge,
-            output_weight=None if site.norm is None else site.norm.gain**2,
-        )
-
-    def _best_fit(self, site: Site, stats: Sequence[Statistics]) -> Factorization:
-        choice, options = self.choices[site.name], self.settings.fit
-        if len(stats) == 1:
-            return best_fit(stats[0], site, choice, options)
-        return block_fit(stats, self.blocks(site), site, choice, options)
+                if norm is not None and fit_run.strategy.match_variance and fitted.read is not None:
+                    norm = _matched(norm, fitted.mixer, fitted.read)
+                weights = placed(site, fitted.factors, norm)
+                fit_run.factors[site.name] = replace(fitted.factors, bias=weights.bias)
+                fit_run.weights[site.name] = weights
 
     def _wanted(self, fit_run: FitRun, site: Site) -> bool:
         if site.role == "conv":
@@ -184,15 +155,6 @@ class _Fitting(StageRunner):
         if len(self.blocks(site)) > 1:
             return False  # too wide to be solved for as a whole
         return self.settings.refit_head if site.role == "head" else fit_run.strategy.shortcuts
-
-    def _rewrite(
-        self, fit_run: FitRun, site: Site, factors: Factorization, norm: Norm | None
-    ) -> None:
-        bias, norm = place_bias(site, factors.bias, norm)
-        factors = replace(factors, bias=bias, lowering=self.choices[site.name].lowering)
-        fit_run.factors[site.name] = factors
-        pairs = None if factors.between is None else factors
-        fit_run.weights[site.name] = Weights(factors.kernel(), bias, norm, pairs)
 
     def _refit_head(self, index: int, fit_run: FitRun, site: Site, stats: Statistics) -> None:
         """Keep the refitted last layer only if the held-out images say so."""
@@ -230,9 +192,11 @@ def place_bias(
     return bias, norm if norm is not site.norm else None
 
 
-def _flat(kernel: Float) -> Float:
-    """A kernel (kh, kw, C, N) as it multiplies patches: (D, N), channel by channel."""
-    return kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+def placed(site: Site, factors: Factorization, norm: Norm | None) -> Weights:
+    """What a site computes with once it is a block; see `place_bias`."""
+    bias, norm = place_bias(site, factors.bias, norm)
+    block = None if factors.linear else replace(factors, bias=bias)
+    return Weights(factors.kernel(), bias, norm, block)
 
 
 def _matched(norm: Norm, flat: Float, stats: Statistics) -> Norm:

@@ -14,10 +14,10 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
 from ..fitting.fit import FitOptions
-from ..fitting.order_choice import best_fit, block_fit
+from ..fitting.styles import block_style
 from ..stages import Site, Stages, Weights
 from ..types import Choice, Effect, Size
-from .fit_network import place_bias
+from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
 
@@ -52,8 +52,9 @@ def measure_effects(
         progress: Told of each stage.
 
     Returns:
-        The effect of each (name, choice), those known included. Pointwise first there is none for a
-        layer so wide that its moments do not fit into the memory at once.
+        The effect of each (name, choice), those known included. What mixes all channels at once, as
+        pointwise first does, has none in a layer so wide that its moments do not fit into the
+        memory together.
     """
     effects: Effects = dict(known or {})
     wanted = {
@@ -113,18 +114,15 @@ class _Trial:
         runner.gather(site, [fit_run])
         if site.call + 1 < site.calls:
             return  # a shared layer is judged by its last call
-        stats = [part.statistics() for part in fit_run.moments.pop(site.name)]
+        data = runner.site_data(site, fit_run, fit_run.moments.pop(site.name))
         if self.expected is None:
             self.expected = self._outputs(index, None)
         for choice in choices:
-            if len(stats) == 1:
-                factors = best_fit(stats[0], site, choice, QUICK)
-            elif choice.order == "pointwise-first":
-                continue  # it mixes all channels at once, so they cannot be fitted block by block
-            else:
-                factors = block_fit(stats, runner.blocks(site), site, choice, QUICK)
-            bias, norm = place_bias(site, factors.bias, site.norm)
-            outputs = self._outputs(index, Weights(factors.kernel(), bias, norm))
+            style = block_style(choice.block)
+            if len(data.stats) > 1 and not style.fits_in_parts(choice):
+                continue
+            factors = style.fit(data, choice, QUICK).factors
+            outputs = self._outputs(index, placed(site, factors, site.norm))
             yield (
                 choice,
                 Effect(

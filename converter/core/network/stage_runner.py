@@ -10,7 +10,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from ..fitting.mobilenet_block import Sample
+from ..fitting.block_style import Sample, SiteData
+from ..fitting.moments import Moments
 from ..stages import Site, Stages, Weights
 from ..types import Float
 from .activation_store import Store
@@ -102,6 +103,19 @@ class StageRunner:
     def gather(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
         """Stream the patches of a site into the moments of these fit runs."""
         gather_moments(site, self.clean, fit_runs, **self._looking_at(site))
+
+    def site_data(self, site: Site, fit_run: FitRun, moments: Sequence[Moments]) -> SiteData:
+        """What a block may be fitted to: the moments gathered, and single patches of a run."""
+
+        def sample(taps: Float) -> Sample:
+            return self.sample(site, fit_run, taps)
+
+        return SiteData(
+            site=site,
+            stats=[part.statistics() for part in moments],
+            blocks=self.blocks(site),
+            sample=sample if site.calls == 1 else None,
+        )
 
     def sample(self, site: Site, fit_run: FitRun, taps: Float) -> Sample:
         """Apply depthwise kernels (T, kh, kw, C) to a run's patches; give the targets too."""

@@ -10,7 +10,8 @@ import msgspec
 
 from dsconvert.base.errors import InputError
 
-from ..types import BlockStyle, Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
+from ..fitting.styles import DEFAULT, block_style
+from ..types import Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
 
 
 class ConvolutionFacts(Protocol):
@@ -39,16 +40,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         pairs: T, at least 1.
         order: Which operation comes first; "auto" takes the lower error at equal cost.
-        block: What stands between the two kernels; see `Choice`.
+        block: The block style; see `Choice`.
         include: Glob patterns of names to rewrite; empty means all.
         exclude: Glob patterns of names to leave alone.
     """
 
     pairs: int = 1
     order: OrderChoice = "auto"
-    block: BlockStyle = "linear"
+    block: str = DEFAULT
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> Choice:
+        """What every convolution is to become."""
+        return Choice(pairs=self.pairs, order=self.order, block=self.block)
 
 
 def make_plan(
@@ -57,17 +63,10 @@ def make_plan(
     """Apply a policy to every convolution.
 
     Raises:
-        InputError: If T is below 1, a pattern matches nothing, or a MobileNet block is to be
-            pointwise first.
+        InputError: If the block style is unknown or refuses the choice, as less than one pair, or
+            a pattern matches nothing.
     """
-    if policy.pairs < 1:
-        raise InputError(f"pairs must be at least 1, got {policy.pairs}.", "Try: --pairs 1")
-    if policy.block == "mobilenet" and policy.order == "pointwise-first":
-        raise InputError(
-            "a MobileNet block is depthwise first: its BatchNorm and ReLU stand behind the "
-            "depthwise kernel.",
-            "Leave --order at auto, or use --block linear.",
-        )
+    block_style(policy.block).check(policy.choice)
     names = [candidate.name for candidate in candidates]
     for pattern in (*policy.include, *policy.exclude):
         if not _matches_any(names, pattern):
@@ -84,7 +83,7 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
 
     Raises:
         InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
-            asks for less than one pair.
+            a block style refuses the choice, as less than one pair.
     """
     known = {candidate.name: candidate for candidate in candidates}
     for name, choice in plan.chosen.items():
@@ -99,42 +98,44 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
                 f"the plan rewrites {name!r}, which cannot be: {reason.text}.",
                 "Take its choice out of the plan.",
             )
-        if choice.pairs < 1:
+        try:
+            block_style(choice.block).check(choice)
+        except InputError as error:
             raise InputError(
-                f"the plan gives {name!r} {choice.pairs} pairs; at least 1 is needed.",
-                "Take its choice out of the plan to leave it alone.",
-            )
-        if choice.block == "mobilenet" and choice.order == "pointwise-first":
-            raise InputError(
-                f"the plan makes {name!r} a MobileNet block that is pointwise first; its BatchNorm "
-                "and ReLU stand behind the depthwise kernel.",
-                'Make its order "depthwise-first", or its block "linear".',
-            )
+                f"the plan's choice for {name!r}: {error.message}",
+                "Change the choice, or take it out of the plan to leave the layer alone.",
+            ) from error
     given = {layer.name: layer for layer in plan.layers}
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
     return msgspec.structs.replace(plan, layers=layers)
 
 
-def with_block_style(plan: Plan, block: BlockStyle) -> tuple[Plan, tuple[str, ...]]:
-    """The plan with every choice of one block style, and what else had to change for that.
+def with_block_style(plan: Plan, block: str) -> tuple[Plan, tuple[str, ...]]:
+    """Give every choice of a plan one block style.
 
-    A MobileNet block becomes depthwise first.
+    Returns:
+        The plan, and a sentence about the layers whose order had to change for that.
+
+    Raises:
+        InputError: If there is no such style.
     """
-    turned = []
+    style = block_style(block)
+    turned: dict[str, list[str]] = {}
 
     def change(layer: LayerPlan) -> LayerPlan:
         if layer.choice is None:
             return layer
-        order = layer.choice.order
-        if block == "mobilenet" and order == "pointwise-first":
-            turned.append(layer.name)
-            order = "depthwise-first"
-        choice = msgspec.structs.replace(layer.choice, block=block, order=order)
+        before = layer.choice.order
+        choice = style.settled(msgspec.structs.replace(layer.choice, block=block), layer.spec)
+        if "auto" not in (before, choice.order) and choice.order != before:
+            turned.setdefault(f"{before}, but a {style.title} is {choice.order}", []).append(
+                layer.name
+            )
         return msgspec.structs.replace(layer, choice=choice)
 
     changed = msgspec.structs.replace(plan, layers=tuple(map(change, plan.layers)))
-    told = f"planned pointwise-first, but a MobileNet block is depthwise first: {', '.join(turned)}"
-    return changed, (told,) if turned else ()
+    notes = tuple(f"planned {what}: {', '.join(names)}" for what, names in turned.items())
+    return changed, notes
 
 
 def _matches_any(names: Iterable[str], pattern: str) -> bool:
@@ -145,8 +146,7 @@ def _plan_one(candidate: ConvolutionFacts, policy: Policy) -> LayerPlan:
     reason = candidate.reason or _unwanted(candidate, policy)
     if reason is not None:
         return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
-    order = "depthwise-first" if policy.block == "mobilenet" else policy.order
-    choice = Choice(pairs=policy.pairs, order=order, block=policy.block)
+    choice = block_style(policy.block).settled(policy.choice, candidate.spec)
     return LayerPlan(name=candidate.name, spec=candidate.spec, choice=choice)
 
 

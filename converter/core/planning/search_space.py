@@ -11,6 +11,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.units import short
 
+from ..fitting.styles import block_style
 from ..types import Choice, ConvSpec, Effect, Figure, LayerPlan, Plan, Reason, Totals
 from .integer_program import (
     Infeasible,
@@ -354,9 +355,10 @@ def _layer_plan(layer: LayerCandidates, pick: Candidate | None) -> LayerPlan:
     reason = layer.reason
     if reason is None:
         mildest = min(layer.candidates, key=lambda candidate: candidate.effect.output_error)
+        text = block_style(mildest.choice.block).text(mildest.choice)
         reason = Reason(
             code="kept",
-            text=f"kept by the plan: its mildest choice, {mildest.choice.pairs} × "
-            f"{mildest.choice.order}, would add {mildest.effect.output_error:.3g} of output error",
+            text=f"kept by the plan: its mildest choice, {text}, would add "
+            f"{mildest.effect.output_error:.3g} of output error",
         )
     return LayerPlan(name=layer.name, spec=layer.spec, reason=reason, cost_before=layer.cost)
