@@ -8,6 +8,7 @@ from onnx_native import Net, images, outputs, relative
 
 from dsconvert.base.errors import InputError
 from dsconvert.converter.backends.onnx.stages import OnnxStages
+from dsconvert.converter.check_rebuilt import check_rebuilt
 from dsconvert.converter.core.stages import Norm, Weights
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.formats.onnx.graph import OnnxGraph
@@ -333,9 +334,9 @@ class TestWalk:
     def test_the_rewritten_model_computes_what_was_fitted(self, case, monkeypatch):
         model, inputs, roles = case
         seen = []
-        check = rewrite.check_rebuilt
         monkeypatch.setattr(
-            rewrite, "check_rebuilt", lambda *them: seen.append(them) or check(*them)
+            "dsconvert.converter.rewrite.check_rebuilt",
+            lambda *them: seen.append(them) or check_rebuilt(*them),
         )
         before = model.SerializeToString()
         # More images than the heads have features, so that there is something to gain.
