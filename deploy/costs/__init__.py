@@ -2,7 +2,7 @@
 
 from ..devices.vela import NpuEstimate, estimate
 from .measured_costs import MeasuredCosts, measured_costs
-from .target import Target
+from .target import Target, target_for
 
 __all__ = [
     "MeasuredCosts",
@@ -10,4 +10,5 @@ __all__ = [
     "Target",
     "estimate",
     "measured_costs",
+    "target_for",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from dsconvert.base.errors import require
@@ -13,15 +12,12 @@ from dsconvert.base.progress import Progress, silent
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice
 
-from ..devices.open_device import open_device
+from ..devices.registry import open_device
 from ..devices.vela import vela_version
-from ..runner.machine import cpu_name
-from ..runtimes.litert import LiteRT
-from ..runtimes.onnxruntime import OnnxRuntime
+from ..runtimes.registry import find_runtime
 from .block_variants import plain
 from .cache import Cache
-from .measuring import SECONDS, measure
-from .on_device import described, measure_away, usable
+from .on_device import SECONDS, described, measure_blocks, usable
 from .target import Target
 from .vela import estimate_block
 
@@ -30,7 +26,7 @@ Measure = Callable[[Block, Sequence[Choice]], BlockCosts]
 MeasureMany = Callable[[Sequence[tuple[Block, Sequence[Choice]]]], list[BlockCosts]]
 """Measures several blocks at once, each as `Measure` does."""
 _AT_ONCE = 8
-"""Blocks that are measured in one visit to a board: what an interruption may lose."""
+"""Blocks that are measured in one visit to a device: what an interruption may lose."""
 
 
 @dataclass(frozen=True)
@@ -135,34 +131,26 @@ def measured_costs(
             Cache(cache, {"vela": vela, "device": target.device}),
             progress,
         )
-    runtime = LiteRT if target.runtime == "litert" else OnnxRuntime
-    extra = "keras" if target.runtime == "litert" else "onnx"
-    require(runtime.module, extra, f"to measure blocks in {runtime.name}")
+    runtime = find_runtime(target.runtime)
+    if target.on_host:
+        require(runtime.module, runtime.extra, f"to measure blocks in {runtime.title}")
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
-    common = {
-        "runtime": runtime.name,
+    device = open_device(target.device)
+    info = usable(device, target)
+    conditions = {
+        "runtime": runtime.title,
         "threads": str(target.threads),
         "precision": target.precision,
         "device": target.device,
+        **described(info, target),
     }
-    words = f"{runtime.name} {target.precision}, {threads}"
-    if target.on_host:
-        conditions = {**common, "version": version(runtime.package), "cpu": cpu_name()}
-        return MeasuredCosts(
-            "ms",
-            f"{words}, {conditions['cpu']}",
-            partial(measure, target=target, seconds=seconds),
-            Cache(cache, conditions),
-            progress,
-        )
-    device = open_device(target.device)
-    info = usable(device, target)
-    many = partial(measure_away, device=device, target=target, seconds=seconds)
+    where = info.cpu if target.on_host else f"{info.cpu} ({info.name})"
+    many = partial(measure_blocks, device=device, target=target, seconds=seconds)
     return MeasuredCosts(
         "ms",
-        f"{words}, {info.cpu} ({info.name})",
+        f"{runtime.title} {target.precision}, {threads}, {where}",
         lambda block, choices: many([(block, choices)])[0],
-        Cache(cache, {**common, **described(info, target)}),
+        Cache(cache, conditions),
         progress,
         many,
     )

@@ -1,28 +1,37 @@
-"""The time of blocks' forms on a board or phone: many small files in one visit."""
+"""The time of blocks' forms on this machine, a board or a phone: many small files in one visit."""
 
 from __future__ import annotations
 
+import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from dsconvert.base.errors import InputError, MissingExtra
-from dsconvert.base.progress import silent
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
-from dsconvert.converter.core.types import Choice
+from dsconvert.converter.core.types import Choice, Figure
 
-from ..devices.board import BoardDevice
+from ..devices.benchmark_model import NAME as BENCHMARK_MODEL
+from ..devices.benchmark_model import RUNTIME as BENCHMARKED
 from ..devices.device import Case, Device, DeviceInfo, Job, Report, TimedFile
-from ..runtimes.registry import open_runtime
-from ..runtimes.runtime import first_line
+from ..profiling.latency import compare, summarize
+from ..profiling.records import Latency
+from ..runtimes.registry import ORT, find_runtime, reference_runtime
 from ..runtimes.samples import random_inputs
+from ..runtimes.session import first_line
 from ..verification.device_outputs import not_finite
-from .block_variants import form_of
-from .measuring import MAX_RUNS, RUNS, SECONDS, cannot, costs_of
+from .block_variants import describe, form_of
 from .onnx_block import onnx_block
+from .ort_block_core import inside
 from .target import Target
 from .tflite_block import tflite_block
 
+logger = logging.getLogger(__name__)
+
+SECONDS = 0.4
+"""Time that the timing of one block takes, if the fewest runs take no longer."""
+RUNS, MAX_RUNS = 30, 400
 _WARM_UPS = 5
 
 
@@ -40,8 +49,9 @@ def usable(device: Device, target: Target) -> DeviceInfo:
         )
     if _runtime_of(info, target) is None:
         raise InputError(
-            f"{info.name} does not run {'.tflite' if target.runtime == 'litert' else '.onnx'} "
-            f"files: it has {', '.join(info.runtimes) or 'no runtime'}.",
+            f"{info.name} does not run {target.suffix} files in "
+            f"{find_runtime(target.runtime).title}: "
+            f"it has {', '.join(info.runtimes) or 'no runtime'}.",
             f"Try: dsconvert profile FILE --device {info.name}, which says what to install there.",
         )
     return info
@@ -61,23 +71,23 @@ def described(info: DeviceInfo, target: Target) -> dict[str, str]:
 def _runtime_of(info: DeviceInfo, target: Target) -> str | None:
     """The version of what runs the target's files there."""
     found = info.runtimes.get(target.runtime)
-    if found is None and target.runtime == "litert":
-        return info.runtimes.get("benchmark_model")
+    if found is None and target.runtime == BENCHMARKED:
+        return info.runtimes.get(BENCHMARK_MODEL)
     return found
 
 
-def measure_away(
+def measure_blocks(
     asked: Sequence[tuple[Block, Sequence[Choice]]],
     device: Device,
     target: Target,
     *,
     seconds: float = SECONDS,
 ) -> list[BlockCosts]:
-    """Measure blocks and what may replace them: the forms of each take turns.
+    """Measure blocks and what may replace them, all in one visit; the forms of each take turns.
 
-    On a board all of them are sent in one visit. Float blocks of ONNX Runtime are measured with
-    the conversions of layout at their ends, if it makes any there: `onnx_inside` cuts them off the
-    graph that it has optimized for this machine, which another one may not run.
+    On another machine, blocks of ONNX Runtime are measured with the conversions of layout at their
+    ends: `inside` cuts them off the graph that it has optimized for this machine, which another one
+    may not run.
 
     Args:
         asked: Blocks, each with what may replace it.
@@ -86,10 +96,12 @@ def measure_away(
         seconds: Time for all forms of a block together, unless 30 invocations of each take longer.
 
     Returns:
-        As `measure`, for each.
+        Medians in milliseconds, for each block. A choice that the runtime cannot run gets None and
+        a line in the log.
 
     Raises:
         InputError: If the device fails, or cannot run a convolution itself.
+        MissingExtra: If the runtime, or what writes its files, is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
         jobs, forms = [], []
@@ -106,11 +118,64 @@ def measure_away(
                     min_seconds=seconds / len(there),
                 )
             )
-        reports = _reports(device, jobs)
+        reports = device.measure_all(jobs, startup=False, max_runs=MAX_RUNS)
     return [
         _costs(block, choices, cases, report)
         for (block, choices), cases, report in zip(asked, forms, reports, strict=True)
     ]
+
+
+def write(block: Block, choice: Choice | None, target: Target) -> bytes:
+    """One form of a block as the file that is measured."""
+    form = form_of(block, choice)
+    if target.suffix == ".tflite":
+        return tflite_block(form, target.precision)
+    file = onnx_block(form, target.precision)
+    return inside(file) if target.runtime == ORT.name and target.on_host else file
+
+
+def costs_of(samples: Sequence[Sequence[float] | None]) -> BlockCosts:
+    """The costs of a block from the milliseconds of its forms, which took turns.
+
+    Args:
+        samples: Those of the convolution itself, then of each choice; None for one that failed.
+    """
+    first, *others = samples
+    assert first is not None, "refused before"
+    original = summarize(first, 1)
+    return BlockCosts(
+        original=Figure(value=original.p50_ms),
+        choices=tuple(None if one is None else _figure(original, one) for one in others),
+    )
+
+
+def _figure(original: Latency, samples: Sequence[float]) -> Figure:
+    latency = summarize(samples, 1)
+    versus = compare("the convolution", original, latency, seed=0)
+    return Figure(
+        value=latency.p50_ms,
+        ratio_low=versus.low,
+        ratio_high=versus.high,
+        faster=versus.verdict == "faster",
+    )
+
+
+def cannot(block: Block, choice: Choice | None, why: str, error: Exception | None = None) -> None:
+    """Log that a choice has no cost.
+
+    Raises:
+        InputError: If it is the convolution itself that has none: there is nothing to compare with.
+    """
+    if choice is None:
+        raise InputError(f"the {describe(block)} has no cost on the target: {why}") from error
+    logger.warning(
+        "%s as %d %s pairs (%s) has no cost on the target: %s",
+        describe(block),
+        choice.pairs,
+        choice.order,
+        choice.lowering,
+        why,
+    )
 
 
 def _cases(
@@ -121,37 +186,25 @@ def _cases(
     cases: list[Case | None] = []
     for number, choice in enumerate([None, *choices]):
         try:
-            cases.append(_case(block, choice, target, folder / str(number)))
+            cases.append(_case(block, choice, target, folder / f"{number}{target.suffix}"))
         except MissingExtra:
             raise
         except Exception as error:  # the runtimes raise anything
-            cannot(block, choice, first_line(error), error)
+            cannot(block, choice, first_line(error).replace(f"{folder}{os.sep}", ""), error)
             cases.append(None)
     return cases
 
 
 def _case(block: Block, choice: Choice | None, target: Target, path: Path) -> Case:
-    form = form_of(block, choice)
-    if target.runtime == "litert":
-        path = path.with_suffix(".tflite")
-        path.write_bytes(tflite_block(form, target.precision))
-    else:
-        path = path.with_suffix(".onnx")
-        path.write_bytes(onnx_block(form, target.precision))
-    runtime = open_runtime(path)
+    path.write_bytes(write(block, choice, target))
+    session = reference_runtime(path, target.runtime).open(path, 1)
     return Case(
         path=path,
         runtime=target.runtime,
-        inputs=tuple(random_inputs(runtime.inputs, 1, seed=0)),
-        input_infos=runtime.inputs,
-        output_infos=runtime.outputs,
+        inputs=tuple(random_inputs(session.inputs, 1, seed=0)),
+        input_infos=session.inputs,
+        output_infos=session.outputs,
     )
-
-
-def _reports(device: Device, jobs: Sequence[Job]) -> list[Report]:
-    if isinstance(device, BoardDevice):
-        return device.measure_all(jobs, startup=False, max_runs=MAX_RUNS)
-    return [device.measure(job, silent) for job in jobs]
 
 
 def _costs(

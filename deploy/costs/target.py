@@ -8,19 +8,18 @@ import msgspec
 
 from dsconvert.base.errors import InputError
 
-from ..devices.accelerators import NPUS
-from ..devices.open_device import open_device
+from ..devices.records import HOST
+from ..devices.registry import Capabilities, find_device, open_device
+from ..runtimes.registry import RUNTIMES, default_runtime, find_runtime
 
-RuntimeName = Literal["litert", "ort"]
 Precision = Literal["float32", "int8"]
-HOST = "host"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a network shall run.
 
     Attributes:
-        runtime: "litert" or "ort" (ONNX Runtime).
+        runtime: The name of a runtime: "litert" or "ort" (ONNX Runtime).
         precision: "float32" or "int8" (static, a scale per output channel of the weights).
         threads: Of the runtime; an NPU has none.
         device: "host", this machine's CPU; a board or phone, "ssh:pi@board", "adb" or
@@ -31,45 +30,94 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         MissingExtra: If what reaches the device is not installed.
     """
 
-    runtime: RuntimeName = "litert"
+    runtime: str = "litert"
     precision: Precision = "float32"
     threads: int = 1
     device: str = HOST
 
     def __post_init__(self) -> None:
         """Check the values and that they go together."""
-        for name, value, allowed in (
-            ("runtime", self.runtime, get_args(RuntimeName)),
-            ("precision", self.precision, get_args(Precision)),
-        ):
-            if value not in allowed:
-                raise InputError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}.")
-        if self.device.startswith("ethos-u") and self.device not in NPUS:
-            known = ", ".join((HOST, *NPUS))
-            raise InputError(f"unknown device {self.device!r}; allowed: {known}.")
-        reached = self.device if self.on_host or self.estimated else open_device(self.device).name
-        if reached.startswith("adb") and self.runtime != "litert":
+        find_runtime(self.runtime)
+        if self.precision not in get_args(Precision):
+            allowed = ", ".join(get_args(Precision))
+            raise InputError(f"unknown precision {self.precision!r}; allowed: {allowed}.")
+        can = self.capabilities
+        if not can.unit:
             raise InputError(
-                f"{self.device} runs .tflite files only, got runtime {self.runtime}.",
-                "Choose the runtime litert.",
+                f"{self.device} has no times to plan by: only its memory is known.",
+                "Name a device that files run on, or an accelerator.",
             )
+        if self.runtime not in can.runtimes or self.precision not in can.precisions:
+            raise self._unfit(can)
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}.")
-        if self.estimated and (self.runtime, self.precision) != ("litert", "int8"):
-            raise InputError(
-                f"{self.device} runs int8 .tflite files only, "
-                f"got runtime {self.runtime} and precision {self.precision}.",
-                "Choose the runtime litert and the precision int8.",
-            )
-        if self.estimated and self.threads != 1:
+        if can.measured:
+            open_device(self.device)  # which checks its name, and reaches nothing
+        elif self.threads != 1:
             raise InputError(f"{self.device} has no threads to choose, got {self.threads}.")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What can be asked of the device.
+
+        Raises:
+            InputError: If there is no such device.
+        """
+        return find_device(self.device).capabilities
 
     @property
     def on_host(self) -> bool:
         """Whether it is measured on this machine."""
-        return self.device == HOST
+        return self.capabilities.this_machine
 
     @property
     def estimated(self) -> bool:
         """Whether its costs are estimated from the files; they are measured otherwise."""
-        return self.device in NPUS
+        return not self.capabilities.measured
+
+    @property
+    def suffix(self) -> str:
+        """Of the files that are written for it."""
+        return find_runtime(self.runtime).suffixes[0]
+
+    def _unfit(self, can: Capabilities) -> InputError:
+        """The refusal of a runtime or a precision that the device does not have."""
+        suffixes = dict.fromkeys(s for name in can.runtimes for s in RUNTIMES[name].suffixes)
+        precisions = [one for one in get_args(Precision) if one in can.precisions]
+        one = "" if len(precisions) > 1 else f"{precisions[0]} "
+        also = f" and precision {self.precision}" if one else ""
+        what = f" and the precision {precisions[0]}" if one else ""
+        return InputError(
+            f"{self.device} runs {one}{' and '.join(suffixes)} files only, "
+            f"got runtime {self.runtime}{also}.",
+            f"Choose the runtime {' or '.join(can.runtimes)}{what}.",
+        )
+
+
+def target_for(
+    suffix: str,
+    *,
+    runtime: str | None = None,
+    precision: Precision | None = None,
+    threads: int = 1,
+    device: str = HOST,
+) -> Target:
+    """The target of a model, with what is not given chosen for the device.
+
+    Args:
+        suffix: Of the file that the model becomes most directly: ".onnx" or ".tflite".
+        runtime: None for the first that the device has for such files, or its first.
+        precision: None for float32, or int8 where the device runs nothing else.
+        threads: As `Target`.
+        device: As `Target`.
+
+    Raises:
+        InputError: If there is no such target.
+    """
+    can = find_device(device).capabilities
+    if runtime is None:
+        usual = default_runtime(suffix, can.runtimes)
+        runtime = usual.name if usual else can.runtimes[0]
+    if precision is None:
+        precision = "float32" if "float32" in can.precisions else "int8"
+    return Target(runtime=runtime, precision=precision, threads=threads, device=device)

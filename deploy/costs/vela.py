@@ -13,7 +13,7 @@ from dsconvert.converter.core.types import Choice, Figure
 
 from ..devices.vela import estimate
 from .block_variants import form_of
-from .measuring import cannot
+from .on_device import cannot
 from .target import Target
 from .tflite_block import tflite_block
 

@@ -1,4 +1,4 @@
-"""Accelerators whose cost an estimator knows."""
+"""What is estimated from the files: accelerators and microcontrollers."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ NPUS = (
     *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
 )
 """Vela's names of the accelerators it estimates."""
+MCU = "mcu"
+"""Any microcontroller with TensorFlow Lite for Microcontrollers."""

@@ -6,18 +6,21 @@ A phone has no Python, so that the figures are those of the program `benchmark_m
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from dsconvert.base.cache_folder import cache_folder
 from dsconvert.base.errors import InputError
-from dsconvert.base.progress import Progress
+from dsconvert.base.progress import Progress, silent
 
+from ..runner.timing import MAX_RUNS
 from . import android
 from .adb_shell import AdbPhone, choose, inside
-from .benchmark_model import NAME
+from .benchmark_model import NAME, RUNTIME
 from .benchmark_turns import PROCESS_S, line_of, measure_in_turns, stop, version_of
 from .device import DeviceInfo, Job, MachineState, Report
 from .elf import architecture, architecture_of_abi
@@ -77,15 +80,38 @@ class AdbDevice:
         """
         return android.state(AdbPhone(choose(self._serial)), ())
 
-    def measure(self, job: Job, progress: Progress) -> Report:
-        """Measure .tflite files; see `Device.measure`.
+    def measure_all(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """Measure .tflite files; see `Device.measure_all`.
 
         Raises:
             InputError: If the phone cannot be used, a file is none for it, or there is no
                 `benchmark_model` that runs on it.
         """
+        del startup, max_runs  # each process loads its file, and ends by the clock
+        return [self._measure(job, progress) for job in jobs]
+
+    async def visit(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """Measure in a thread; see `Device.visit`."""
+        work = partial(self.measure_all, jobs, progress, startup=startup, max_runs=max_runs)
+        return await asyncio.to_thread(work)
+
+    def _measure(self, job: Job, progress: Progress) -> Report:
         for case in job.cases:
-            if case.runtime != "litert":
+            if case.runtime != RUNTIME:
                 raise InputError(
                     f"{case.path} cannot be profiled by adb: there is no ready-made program that "
                     "runs .onnx files on Android.",

@@ -22,6 +22,8 @@ from typing import NamedTuple
 from .device import OperatorTime
 
 NAME = "benchmark_model"
+RUNTIME = "litert"
+"""The runtime whose files it runs, with that runtime's kernels."""
 _LOG = re.compile(
     r"^(?:\d\d-\d\d )?(?:\d\d:\d\d:\d\d\.\d+ )?(?:[VDIWEF]/[\w.]+ *\( *\d+\): )?"
     r"(?P<level>(?:VERBOSE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL): )?(?:\[[\w./-]+:\d+\] )?"

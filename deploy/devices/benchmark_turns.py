@@ -23,7 +23,7 @@ from dsconvert.base.files import sha256
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Advance, Progress
 
-from ..runtimes.runtime import decode, encode
+from ..runtimes.session import decode, encode
 from .adb_shell import Said, TooSlow, inside
 from .benchmark_model import NAME, BenchmarkModelResult, InputFile, arguments, parse
 from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, TimedFile

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +17,18 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from dsconvert.base.errors import DsconvertError, InputError
+from dsconvert.base.errors import InputError
 from dsconvert.base.progress import Progress, silent
 
 from ..runner.__main__ import FULL, REFUSED, STOPPED
-from ..runner.engines import NAMES
+from ..runner.engines import RUNTIMES
 from ..runner.timing import MAX_RUNS
 from . import without_python
-from .device import DeviceInfo, Job, Report
+from .benchmark_model import RUNTIME as BENCHMARKED
+from .device import DeviceInfo, Job, MachineState, Report
 from .job_files import Wired, unwire, wire
 from .pack import TOO_OLD, packed_runner
+from .side_by_side import wait
 from .sync_link import Linked
 from .transport import Connect, Lost, PutFailed, Transport
 
@@ -43,7 +44,6 @@ _PYTHON = f"""{_HOME}for python in "${{1:-$HOME/{VENV[2:]}/bin/python3}}" "${{1:
 done
 exit 127"""
 _FOLDER = _HOME + 'mktemp -d "${1:-${TMPDIR:-/tmp}}/dsconvert.XXXXXXXXXX"'
-_PACKAGES = {"litert": "ai-edge-litert", "ort": "onnxruntime"}
 _CLEAN_UP_S = 15.0
 _RUN_S = 3600.0
 _MIB = 2**20
@@ -63,6 +63,9 @@ class BoardDevice:
         benchmark_binary: A program `benchmark_model` for it, to run .tflite files where there is
             no Python.
     """
+
+    _reads_our_files = False
+    """Whether models need not be sent."""
 
     def __init__(
         self,
@@ -103,9 +106,9 @@ class BoardDevice:
             without_python.check((), self._binary)
         return wait(ask())
 
-    def measure(self, job: Job, progress: Progress = silent) -> Report:
-        """Measure; see `Device.measure`."""
-        return self.measure_all([job], progress)[0]
+    def state(self) -> MachineState | None:
+        """Give None: it says how it is doing while it measures."""
+        return None
 
     def measure_all(
         self,
@@ -115,17 +118,7 @@ class BoardDevice:
         startup: bool = True,
         max_runs: int = MAX_RUNS,
     ) -> list[Report]:
-        """Measure several jobs in one visit; the files of each take turns.
-
-        Args:
-            jobs: Of the same settings but for ``min_seconds``.
-            progress: Told of two steps per file, of one without ``startup``.
-            startup: Whether to load each file in a process of its own first.
-            max_runs: Timed invocations of a file after which no round is begun for time's sake.
-
-        Raises:
-            InputError: As `Device.measure`.
-        """
+        """Measure; see `Device.measure_all`. Told of two steps per file, of one without startup."""
         return wait(self.visit(jobs, progress, startup=startup, max_runs=max_runs))
 
     async def visit(
@@ -136,13 +129,13 @@ class BoardDevice:
         startup: bool = True,
         max_runs: int = MAX_RUNS,
     ) -> list[Report]:
-        """As `measure_all`, beside other visits."""
+        """Measure; see `Device.visit`."""
         settings = [replace(job, cases=(), min_seconds=0.0) for job in jobs]
         if any(one != settings[0] for one in settings):
             raise ValueError("jobs of one visit have the same settings")
         if self._binary is not None:
             return await self._visit_by_binary(self._binary, jobs, progress)
-        wired = wire(jobs, startup=startup, max_runs=max_runs)
+        wired = wire(jobs, startup=startup, max_runs=max_runs, in_place=self._reads_our_files)
         async with self._connect() as link, self._at(link) as folder:
             python, info = await self._ready(link, folder)
             self._check_runtimes(jobs, info)
@@ -247,9 +240,10 @@ class BoardDevice:
         missing = [runtime for runtime in wanted if runtime not in info.runtimes]
         if not missing:
             return
-        packages = " ".join(["numpy", *(_PACKAGES[runtime] for runtime in missing)])
-        names = " and ".join(NAMES[runtime] for runtime in missing)
-        other = " Or --benchmark-binary PATH, for .tflite files." if "litert" in missing else ""
+        usual = [RUNTIMES[runtime].modules[0][1][0] for runtime in missing]
+        packages = " ".join(["numpy", *usual])
+        names = " and ".join(RUNTIMES[runtime].title for runtime in missing)
+        other = " Or --benchmark-binary PATH, for .tflite files." if BENCHMARKED in missing else ""
         raise InputError(
             f"{self.name} has no {names} that its Python finds, or no numpy.",
             f"On the board: python3 -m venv {VENV} && {VENV}/bin/pip install {packages}.{other}",
@@ -309,10 +303,10 @@ class BoardDevice:
                 "Make room, or name a folder with more of it as TMPDIR there.",
             )
         if done.code is None:
-            return "the runner was killed on the board: out of memory?"
+            return f"the runner was killed on {self.name}: out of memory?"
         if done.code == STOPPED:
-            return "the runner was stopped on the board"
-        return f"the runner failed on the board: {done.last_words}"
+            return f"the runner was stopped on {self.name}"
+        return f"the runner failed on {self.name}: {done.last_words}"
 
     async def _reports(
         self,
@@ -336,48 +330,3 @@ class BoardDevice:
                     if found is not None:
                         outputs[place] = found
         return unwire(jobs, wired, folder, said, outputs, info, ended)
-
-
-def wait(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, also where a loop is running already, as in notebooks.
-
-    Ctrl-C cancels the work, which cleans up before this raises KeyboardInterrupt.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
-
-
-def measure_on(
-    devices: Sequence[Any], job: Job, progress: Progress = silent
-) -> list[Report | DsconvertError]:
-    """Measure a job on several devices side by side.
-
-    Args:
-        devices: Any; boards do not wait for each other, others have a thread each.
-        job: What to measure, the same on all.
-        progress: Told of one step per device.
-
-    Returns:
-        In the order of the devices, what each found, or why it found nothing.
-    """
-
-    async def one(device: Any, advance: Any) -> Report | DsconvertError:
-        try:
-            if isinstance(device, BoardDevice):
-                return (await device.visit([job]))[0]
-            report: Report = await asyncio.to_thread(device.measure, job, silent)
-            return report
-        except DsconvertError as error:
-            return error
-        finally:
-            advance()
-
-    async def all_of_them() -> list[Report | DsconvertError]:
-        with progress("Measuring on devices", len(devices)) as advance:
-            return await asyncio.gather(*(one(device, advance) for device in devices))
-
-    return wait(all_of_them())

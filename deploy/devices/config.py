@@ -25,10 +25,10 @@ import msgspec
 
 from dsconvert.base.errors import InputError
 
-from .adb import AdbDevice
-from .device import Device
+from .accelerators import MCU
+from .records import HOST, Kind
 
-_OURS = ("host", "mcu", "adb", "ssh")
+_OURS = (HOST, MCU, "adb", "ssh")
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +58,16 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         user = f"{self.user}@" if self.user else ""
         return f"ssh:{user}{host}" + (f":{self.port}" if self.port else "")
 
+    @property
+    def kind(self) -> Kind:
+        """How it is reached."""
+        return "ssh"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its `Device` is made with."""
+        return _given(self.benchmark_binary, folder=self.folder, python=self.python)
+
 
 class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A phone reached by adb.
@@ -77,6 +87,16 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """What `--device` calls it without this file."""
         return f"adb:{self.serial}"
 
+    @property
+    def kind(self) -> Kind:
+        """How it is reached."""
+        return "adb"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its `Device` is made with."""
+        return _given(self.benchmark_binary, folder=self.folder)
+
 
 class NamedDevices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says.
@@ -90,9 +110,9 @@ class NamedDevices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     phones: dict[str, Phone] = {}
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All names in it."""
-        return (*self.boards, *self.phones)
+    def devices(self) -> dict[str, Board | Phone]:
+        """All of them, boards first."""
+        return {**self.boards, **self.phones}
 
 
 def config_path() -> Path:
@@ -135,40 +155,17 @@ def known(path: Path | None = None) -> NamedDevices:
     return found
 
 
-def open_known(
-    name: str, path: Path | None = None, *, benchmark_binary: Path | None = None
-) -> Device | None:
-    """The device that the file calls so; None if it does not.
-
-    Args:
-        name: The name.
-        path: The file, if not that of `config_path`.
-        benchmark_binary: Instead of the one that the file names.
-
-    Raises:
-        InputError: If the file cannot be used.
-        MissingExtra: If what reaches it is not installed.
-    """
-    found = known(path)
-    device = found.boards.get(name) or found.phones.get(name)
-    if device is None:
-        return None
-    options: dict[str, Any] = {"folder": device.folder, "benchmark_binary": benchmark_binary}
-    if benchmark_binary is None and device.benchmark_binary is not None:
-        options["benchmark_binary"] = Path(device.benchmark_binary).expanduser()
-    if isinstance(device, Board):
-        options["python"] = device.python
-    chosen = {option: value for option, value in options.items() if value is not None}
-    if isinstance(device, Phone):
-        return AdbDevice(device.name, **chosen)
-    from .ssh import SshDevice
-
-    return SshDevice(device.name, **chosen)
+def _given(benchmark_binary: str | None, **options: str | None) -> dict[str, Any]:
+    """The options that have a value."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if benchmark_binary is not None:
+        given["benchmark_binary"] = Path(benchmark_binary).expanduser()
+    return given
 
 
 def _check_names(path: Path, found: NamedDevices) -> None:
     """Names that mean something already, or that would be read as something else."""
-    for name in found.names:
+    for name in found.devices:
         if not name or name in _OURS or name.startswith("ethos-u") or ":" in name:
             raise InputError(f"{path}: {name!r} cannot be the name of a device.", "Use another.")
     both = set(found.boards) & set(found.phones)

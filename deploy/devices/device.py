@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dsconvert.base.predictor import Array
-from dsconvert.base.progress import Progress
+from dsconvert.base.progress import Progress, silent
 
+from ..runner.timing import MAX_RUNS
 from ..runtimes.tensor_info import TensorInfo
 from .records import DeviceInfo, MachineState, OperatorTime, Startup
 
@@ -37,7 +38,7 @@ class Case:
 
     Attributes:
         path: The file, on this machine.
-        runtime: "litert" or "ort".
+        runtime: The name of the runtime that runs it there.
         inputs: One real-valued array per input, of one invocation; `encode` with ``input_infos``
             makes of them what the file stores.
         input_infos: The file's inputs.
@@ -59,7 +60,7 @@ class Job:
         cases: The files; their invocations take turns.
         threads: Of the runtime.
         cpus: The cores to run on, by number; empty for all.
-        runs: TimedFile invocations per file, at least.
+        runs: Timed invocations per file, at least.
         warmup: Untimed invocations per file before.
         min_seconds: Time per file that the rounds last at least.
         seed: Of the order.
@@ -121,7 +122,11 @@ class Report:
 
 
 class Device(Protocol):
-    """Something that runs files."""
+    """Something that runs files: this machine, a board, a phone.
+
+    Attributes:
+        name: What `--device` calls it.
+    """
 
     @property
     def name(self) -> str:
@@ -136,10 +141,47 @@ class Device(Protocol):
         """
         ...
 
-    def measure(self, job: Job, progress: Progress) -> Report:
-        """Measure; a file that fails has a `TimedFile.failure`, the others have their figures.
+    def state(self) -> MachineState | None:
+        """Say how it is doing now; None if it tells that only while it measures.
 
         Raises:
-            InputError: If it cannot be reached, or lacks what the job needs, with what to do.
+            InputError: If it cannot be reached, with what to do.
         """
+        ...
+
+    def measure_all(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """Measure several jobs in one visit; the files of each take turns.
+
+        A file that fails has a `TimedFile.failure`; the others have their figures.
+
+        Args:
+            jobs: Of the same settings but for ``min_seconds``.
+            progress: Told of its steps.
+            startup: Whether to load each file in a process of its own first.
+            max_runs: Timed invocations of a file after which no round is begun for time's sake.
+
+        Returns:
+            One report per job, in their order.
+
+        Raises:
+            InputError: If it cannot be reached, or lacks what the jobs need, with what to do.
+        """
+        ...
+
+    async def visit(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress = silent,
+        *,
+        startup: bool = True,
+        max_runs: int = MAX_RUNS,
+    ) -> list[Report]:
+        """Do as `measure_all` does, beside visits to other devices."""
         ...

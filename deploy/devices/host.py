@@ -1,105 +1,87 @@
-"""This machine as a device."""
+"""This machine as a device: a board whose transport is a subprocess."""
 
 from __future__ import annotations
 
-import os
-import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from dsconvert.base.errors import InputError
-from dsconvert.base.progress import Progress
+from dsconvert.base.errors import InputError, require
 
 from ..runner import emulation, machine
-from ..runner.timing import time_in_rounds
-from ..runtimes.litert import LiteRT
-from ..runtimes.onnxruntime import OnnxRuntime
-from ..runtimes.registry import open_runtime
-from ..runtimes.runtime import Prepared, Runtime, first_line
-from .device import Case, Job, Report, TimedFile
-from .isolated import measure_isolated
-from .operator_times import time_operators
-from .records import DeviceInfo, MachineState, OperatorTime, Startup
+from ..runtimes.registry import RUNTIMES
+from .board import BoardDevice
+from .device import Job
+from .local_transport import LocalTransport
+from .pack import packed_runner
+from .records import HOST, DeviceInfo, MachineState
+from .transport import Transport
 
-_PACKAGES = {"litert": LiteRT.package, "ort": OnnxRuntime.package}
-
-
-class HostDevice:
-    """This machine.
-
-    Load time, first run and peak memory come from a fresh process per file, latency from this
-    process: the files take turns in rounds, in random order, so that all see the same
-    disturbances and none always follows the same neighbour.
-    """
-
-    name = "host"
-
-    def describe(self) -> DeviceInfo:
-        """Say what it is; loads no runtime."""
-        said: dict[str, Any] = machine.describe()
-        return DeviceInfo(
-            name=self.name, **said, runtimes=_versions(), emulated=emulation.is_emulated()
-        )
-
-    def measure(self, job: Job, progress: Progress) -> Report:
-        """Measure; see `Device.measure`.
-
-        Raises:
-            InputError: If the cores cannot be chosen, or a file cannot be loaded.
-            MissingExtra: If a runtime is not installed.
-        """
-        count = len(job.cases)
-        with pinned(job.cpus), progress("Profiling", count + 1) as advance:
-            before = _state(job.cpus)
-            startups: list[Startup | str] = []
-            for case in job.cases:
-                startups.append(measure_isolated(case.path, case.inputs, job.threads))
-                advance()
-            runtimes = [open_runtime(case.path, threads=job.threads) for case in job.cases]
-            prepared = [
-                runtime.prepare(case.inputs)
-                for runtime, case in zip(runtimes, job.cases, strict=True)
-            ]
-            failures = [_warm_up(one, job.warmup) for one in prepared]
-            sound = [i for i, failure in enumerate(failures) if not failure]
-            calls = [prepared[i].run for i in sound]
-            times = time_in_rounds(calls, job.runs, job.min_seconds, job.seed)
-            samples = dict(zip(sound, times, strict=True))
-            after = _state(job.cpus)
-            advance()
-            files = [
-                _timed(
-                    case, job, runtimes[i], prepared[i], startups[i], samples.get(i), failures[i]
-                )
-                for i, case in enumerate(job.cases)
-            ]
-        return Report(self.describe(), before, after, tuple(files))
+_MONTH_S = 30 * 86400.0
+"""Nobody waits for a connection: a job may take any time."""
 
 
-@contextmanager
-def pinned(cpus: Sequence[int]) -> Iterator[None]:
-    """Keep this thread, and the threads and processes that it starts, on these cores.
+class HostDevice(BoardDevice):
+    """This machine; the runner does its jobs in processes of their own.
+
+    Runtimes are those of this Python's environment.
 
     Args:
-        cpus: Their numbers; none for leaving everything as it is.
-
-    Raises:
-        InputError: If there is no such core for this process, or the system cannot do it.
+        name: What `--device` calls it.
     """
-    if not cpus:
-        yield
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise InputError("this operating system cannot keep a process on chosen cores.")
-    allowed = os.sched_getaffinity(0)
-    check_cpus(cpus, sorted(allowed))
-    os.sched_setaffinity(0, cpus)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
+
+    _reads_our_files = True
+
+    def __init__(self, name: str = HOST) -> None:
+        super().__init__(name, _connected, python=sys.executable, timeout=_MONTH_S)
+
+    def describe(self) -> DeviceInfo:
+        """Say what it is; loads no runtime and starts no process."""
+        said: dict[str, Any] = machine.describe()
+        versions = {name: runtime.version for name, runtime in RUNTIMES.items()}
+        return DeviceInfo(
+            name=self.name,
+            **said,
+            runtimes={name: version for name, version in versions.items() if version},
+            emulated=emulation.is_emulated(),
+        )
+
+    def state(self) -> MachineState:
+        """Say how it is doing."""
+        said: dict[str, Any] = machine.state()
+        return MachineState(**said)
+
+    @asynccontextmanager
+    async def _at(self, link: Transport) -> AsyncIterator[str]:
+        """A folder of ours, made without a shell."""
+        folder = tempfile.mkdtemp(prefix="dsconvert.")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _ready(self, link: Transport, folder: str) -> tuple[str, DeviceInfo]:
+        """Bring the runner; this process knows the rest."""
+        await self._send(link, folder, {"runner.pyz": packed_runner()}, len(packed_runner()))
+        return sys.executable, self.describe()
+
+    def _check_runtimes(self, jobs: Sequence[Job], info: DeviceInfo) -> None:
+        """Check that the runtimes are installed.
+
+        Raises:
+            MissingExtra: If one is not.
+        """
+        for name in dict.fromkeys(case.runtime for job in jobs for case in job.cases):
+            runtime = RUNTIMES[name]
+            require(runtime.module, runtime.extra, runtime.purpose)
+
+
+@asynccontextmanager
+async def _connected() -> AsyncIterator[Transport]:
+    yield LocalTransport()
 
 
 def check_cpus(cpus: Sequence[int], usable: Sequence[int]) -> None:
@@ -112,60 +94,3 @@ def check_cpus(cpus: Sequence[int], usable: Sequence[int]) -> None:
     if missing:
         have = ", ".join(map(str, usable))
         raise InputError(f"there is no core {', '.join(missing)} to use; allowed: {have}.")
-
-
-def _timed(
-    case: Case,
-    job: Job,
-    runtime: Runtime,
-    prepared: Prepared,
-    startup: Startup | str,
-    samples: Sequence[float] | None,
-    failure: str,
-) -> TimedFile:
-    """One file's part of the report."""
-    operators: tuple[OperatorTime, ...] | str = ()
-    if job.per_op and samples:
-        operators = time_operators(case, job.threads, statistics.median(samples))
-    return TimedFile(
-        runtime=runtime.name,
-        runtime_version=runtime.version,
-        startup=startup,
-        samples_ms=samples or (),
-        outputs=None if failure else prepared.read(),
-        failure=failure,
-        operators=operators,
-        notes=_notes(runtime),
-    )
-
-
-def _notes(runtime: Runtime) -> tuple[str, ...]:
-    """What a reader might take for granted and is not so."""
-    if isinstance(runtime, LiteRT) and runtime.delegated is False:
-        return ("XNNPACK took none of its operators over: LiteRT's own kernels were timed",)
-    return ()
-
-
-def _warm_up(prepared: Prepared, warmup: int) -> str:
-    """Run untimed, at least once; give what went wrong, or an empty string."""
-    try:
-        for _ in range(max(1, warmup)):
-            prepared.run()
-    except Exception as error:  # the runtimes raise anything
-        return first_line(error)
-    return ""
-
-
-def _state(cpus: Sequence[int]) -> MachineState:
-    said: dict[str, Any] = machine.state(cpus)
-    return MachineState(**said)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for runtime, package in _PACKAGES.items():
-        try:
-            found[runtime] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -18,7 +18,7 @@ from dsconvert.formats.onnx.tensors import all_tensors, external_place, is_exter
 
 from ..runner.job import JOB
 from ..runner.timing import MAX_RUNS
-from ..runtimes.runtime import decode, encode, first_line
+from ..runtimes.session import decode, encode, first_line
 from .device import Case, DeviceInfo, Job, MachineState, OperatorTime, Report, Startup, TimedFile
 
 _NOT_REACHED = "it was not come to"
@@ -43,13 +43,20 @@ _MARGIN = 2**20
 """Bytes for reports, logs and folders."""
 
 
-def wire(jobs: Sequence[Job], *, startup: bool = True, max_runs: int = MAX_RUNS) -> Wired:
+def wire(
+    jobs: Sequence[Job],
+    *,
+    startup: bool = True,
+    max_runs: int = MAX_RUNS,
+    in_place: bool = False,
+) -> Wired:
     """Jobs as what lies in one folder: see `dsconvert.deploy.runner.job`.
 
     Args:
         jobs: Of the same settings but for ``min_seconds``; the files of each take turns.
         startup: Whether each file is also loaded in a process of its own.
-        max_runs: TimedFile invocations of a file after which no round is begun for time's sake.
+        max_runs: Timed invocations of a file after which no round is begun for time's sake.
+        in_place: Whether the runner reads the models where they are here.
 
     Raises:
         InputError: If an ONNX file's external data are not beside it.
@@ -63,8 +70,11 @@ def wire(jobs: Sequence[Job], *, startup: bool = True, max_runs: int = MAX_RUNS)
             place = f"{number}/{i}"
             model = f"{place}/model{case.path.suffix.lower()}"
             inputs = f"{place}.inputs.npz"
-            files[model] = case.path
-            files |= {f"{place}/{name}": path for name, path in _beside(case.path).items()}
+            if in_place:
+                model = str(case.path.resolve())
+            else:
+                files[model] = case.path
+                files |= {f"{place}/{name}": path for name, path in _beside(case.path).items()}
             files[inputs] = _packed(case)
             outputs += sum(_bytes(info.shape) for info in case.output_infos)
             groups[-1].append(
@@ -175,6 +185,7 @@ def _timed(
             if isinstance(operators, str)
             else tuple(msgspec.convert(one, OperatorTime) for one in operators)
         ),
+        notes=tuple(record.get("notes", ())),
     )
 
 

@@ -12,15 +12,12 @@ import msgspec
 
 from dsconvert.base.errors import InputError
 
-from ..runner import machine
 from . import adb_shell
-from .accelerators import NPUS
-from .adb import AdbDevice
-from .config import config_path, known, open_known
-from .host import HostDevice
-from .records import DeviceInfo, MachineState
+from .accelerators import MCU, NPUS
+from .config import config_path, known
+from .records import HOST, DeviceInfo, Kind, MachineState
+from .registry import open_device
 
-Kind = Literal["host", "adb", "ssh", "npu", "mcu"]
 TIMEOUT_S = 20.0
 Answer = tuple[DeviceInfo, MachineState | None]
 
@@ -74,13 +71,11 @@ def list_devices(timeout_s: float = TIMEOUT_S) -> Listing:
         InputError: If devices.toml cannot be used.
     """
     names = known()
-    asked: list[tuple[ListedDevice, Callable[[], Answer]]] = [(_host(), _ask_host)]
+    asked = [(ListedDevice(name=HOST, kind="host"), _asking(HOST))]
     phones, notes = _phones({phone.serial for phone in names.phones.values()})
     asked += phones
-    for name, phone in names.phones.items():
-        asked.append((ListedDevice(name=name, kind="adb", address=phone.name), _asking(name)))
-    for name, board in names.boards.items():
-        asked.append((ListedDevice(name=name, kind="ssh", address=board.name), _asking(name)))
+    for name, one in sorted(names.devices.items(), key=lambda pair: pair[1].kind):
+        asked.append((ListedDevice(name=name, kind=one.kind, address=one.name), _asking(name)))
     if not names.boards:
         notes.append(f"boards: none is named in {config_path()}; --device ssh:USER@HOST works too")
     return Listing(
@@ -88,15 +83,6 @@ def list_devices(timeout_s: float = TIMEOUT_S) -> Listing:
         config=str(config_path()),
         notes=tuple(notes),
     )
-
-
-def _host() -> ListedDevice:
-    return ListedDevice(name="host", kind="host")
-
-
-def _ask_host() -> Answer:
-    said: dict[str, Any] = machine.state()
-    return HostDevice().describe(), MachineState(**said)
 
 
 def _phones(
@@ -110,27 +96,17 @@ def _phones(
     if not found and not named:
         return [], ["phones: adb sees none"]
     return [
-        (ListedDevice(name=f"adb:{one.serial}", kind="adb"), _phone(f"adb:{one.serial}"))
+        (ListedDevice(name=f"adb:{one.serial}", kind="adb"), _asking(f"adb:{one.serial}"))
         for one in found
     ], []
 
 
-def _phone(name: str) -> Callable[[], Answer]:
-    def ask() -> Answer:
-        device = AdbDevice(name)
-        return device.describe(), device.state()
-
-    return ask
-
-
 def _asking(name: str) -> Callable[[], Answer]:
-    """Ask a device of devices.toml."""
+    """Ask a device."""
 
     def ask() -> Answer:
-        device = open_known(name)
-        assert device is not None, "its name comes from there"
-        info = device.describe()
-        return info, device.state() if isinstance(device, AdbDevice) else None
+        device = open_device(name)
+        return device.describe(), device.state()
 
     return ask
 
@@ -182,5 +158,5 @@ def _estimated() -> list[ListedDevice]:
     except PackageNotFoundError:
         npu = missing
     npus = [msgspec.structs.replace(npu, name=name) for name in NPUS]
-    mcu = ListedDevice(name="mcu", kind="mcu", method="TFLM's greedy plan of the file's tensors")
+    mcu = ListedDevice(name=MCU, kind="mcu", method="TFLM's greedy plan of the file's tensors")
     return [*npus, mcu]

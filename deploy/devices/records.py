@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+HOST = "host"
+"""What `--device` calls this machine."""
+Kind = Literal["host", "adb", "ssh", "npu", "mcu"]
+"""How a device is reached, or what it is estimated as."""
 
 
 class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +38,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         cores: Logical ones.
         memory_mib: Main memory; None where unknown.
         system: The operating system, with its version.
-        runtimes: Version of each runtime that it has, by "litert", "ort" or "benchmark_model".
+        runtimes: Version of each runtime that it has, by its name, or "benchmark_model".
         emulated: Whether its processor is emulated: its times are no latency.
     """
 

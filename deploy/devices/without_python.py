@@ -9,7 +9,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.progress import Progress
 
 from . import linux_files
-from .benchmark_model import NAME
+from .benchmark_model import NAME, RUNTIME
 from .benchmark_turns import measure_in_turns, version_of
 from .device import DeviceInfo, Job, Report
 from .elf import architecture
@@ -53,7 +53,7 @@ def check(jobs: Sequence[Job], binary: Path) -> None:
         raise InputError(f"{binary} does not exist or is no file.")
     for job in jobs:
         for case in job.cases:
-            if case.runtime != "litert":
+            if case.runtime != RUNTIME:
                 raise InputError(
                     f"{case.path}: {NAME} runs .tflite files only.",
                     "Leave --benchmark-binary out for .onnx files.",

@@ -12,8 +12,8 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array, at_once
 from dsconvert.base.quiet import captured
 
-from ..runtimes.runtime import first_line
 from ..runtimes.samples import check_inputs
+from ..runtimes.session import first_line
 from ..runtimes.tensor_info import TensorInfo
 from .folding import fold_norms
 

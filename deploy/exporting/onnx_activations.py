@@ -14,7 +14,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
 from dsconvert.formats.onnx.checking import sentence, session
 
-from ..runtimes.onnxruntime import OnnxRuntime
+from ..runtimes.onnxruntime import OnnxRuntimeSession
 from ..runtimes.tensor_info import TensorInfo
 
 _DEQUANTIZED = "_DequantizeLinear_Output"
@@ -36,7 +36,7 @@ class OnnxValues:
     def __init__(self, path: Path) -> None:
         onnx = require("onnx", "onnx", "to read .onnx files")
         self.path = path
-        self.inputs: tuple[TensorInfo, ...] = OnnxRuntime(path, 1).inputs
+        self.inputs: tuple[TensorInfo, ...] = OnnxRuntimeSession(path, 1).inputs
         self._model = onnx.load_model(path, load_external_data=False)
         made = {name: node for node in self._model.graph.node for name in node.output if name}
         self.names: dict[str, Layer] = {}

@@ -10,7 +10,7 @@ from typing import Any
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.quiet import captured
 
-from ..runtimes.runtime import first_line
+from ..runtimes.session import first_line
 from .keras_source import KerasSource
 
 OPSET = 17

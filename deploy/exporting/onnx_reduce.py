@@ -7,7 +7,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 
-from ..runtimes.runtime import first_line
+from ..runtimes.session import first_line
 from .onnx_static import quietly
 
 

@@ -14,7 +14,7 @@ from dsconvert.formats.onnx.save import opset_of, write_model
 from dsconvert.formats.onnx.tensors import all_tensors, is_external
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.runtime import Runtime
+from ..runtimes.session import Session
 from ..runtimes.tensor_info import TensorInfo
 
 _PER_CHANNEL_OPSET = 13
@@ -33,7 +33,7 @@ class OnnxSource:
     """
 
     path: Path
-    runtime: Runtime
+    runtime: Session
     external: bool
     notes: tuple[str, ...] = ()
 

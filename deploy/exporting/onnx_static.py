@@ -18,7 +18,7 @@ from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.runtime import encode, first_line
+from ..runtimes.session import encode, first_line
 
 _METHODS: dict[CalibrationMethod, str] = {
     "minmax": "MinMax",

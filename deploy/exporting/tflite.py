@@ -15,7 +15,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
 
-from ..runtimes.runtime import first_line
+from ..runtimes.session import first_line
 from .keras_source import KerasSource, unique
 
 _STATIC: tuple[Quantization, ...] = ("int8", "int8-float-io", "int16x8")

@@ -13,8 +13,8 @@ from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
 
-from ..runtimes.litert import LiteRT, _litert_info
-from ..runtimes.runtime import decode
+from ..runtimes.litert import LiteRTSession, litert_info
+from ..runtimes.session import decode
 
 
 class Linear(NamedTuple):
@@ -33,7 +33,7 @@ class Linear(NamedTuple):
     strides: tuple[int, int]
 
 
-class TfliteValues(LiteRT):
+class TfliteValues(LiteRTSession):
     """A .tflite file whose inner values can be read; without XNNPACK, which hides them.
 
     Attributes:
@@ -141,5 +141,5 @@ class TfliteValues(LiteRT):
         return self._details[tensor]
 
     def _value(self, tensor: int) -> Array:
-        info = _litert_info(self.path, self._detail(tensor), {})
+        info = litert_info(self.path, self._detail(tensor), {})
         return decode(self._interpreter.get_tensor(tensor), info)

@@ -18,7 +18,7 @@ from dsconvert.converter.balancing import equalized
 from dsconvert.formats.quantization import CalibrationMethod, Quantization
 from dsconvert.formats.tflite.pack import with_own_buffers
 
-from ..runtimes.runtime import first_line
+from ..runtimes.session import first_line
 from . import tflite
 from .keras_source import KerasSource
 from .tflite_activations import TfliteValues

@@ -27,10 +27,12 @@ from ..devices.benchmark_model import NAME
 from ..devices.config import config_path, known
 from ..devices.records import DeviceInfo, MachineState
 from ..runner import machine
+from ..runtimes.registry import RUNTIMES
 from .machine_warnings import doubts
 
 Status = Literal["ok", "missing", "broken", "doubtful"]
 EXTRAS = {
+    **{runtime.extra: runtime.purpose.removeprefix("to ") for runtime in RUNTIMES.values()},
     "keras": "load, rewrite, fine-tune Keras models; export to and run TFLite",
     "onnx": "plan, rewrite, evaluate, profile ONNX models",
     "all": "from ONNX to Keras and back",
@@ -39,20 +41,19 @@ EXTRAS = {
 }
 _SAME_MODULE = (
     ("tensorflow-cpu", "tensorflow", "tensorflow-macos", "tf-nightly"),
-    ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
+    *(runtime.packages for runtime in RUNTIMES.values()),
 )
 """Distributions that bring the same module."""
 TESTED = {
-    "ai-edge-litert": "2.3",
     "asyncssh": "2.24",
     "ethos-u-vela": "5.2",
     "h5py": "3.14",
     "keras": "3.15",
     "numpy": "2.4",
     "onnx": "1.23",
-    "onnxruntime": "1.32",
     "tensorflow-cpu": "2.21",
     "tf2onnx": "1.17",
+    **{runtime.packages[0]: runtime.tested for runtime in RUNTIMES.values()},
 }
 """Releases that the test suite was run with, all together: those of requirements/dev.lock."""
 
@@ -291,7 +292,7 @@ def _adb() -> Iterator[Check]:
 def _settings() -> Iterator[Check]:
     path = config_path()
     try:
-        names = known().names
+        names = known().devices
     except InputError as error:
         yield Check(job="named devices", status="broken", found=error.message, fix=error.hint)
         return

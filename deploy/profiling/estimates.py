@@ -8,13 +8,12 @@ from pathlib import Path
 from dsconvert.base.errors import InputError
 from dsconvert.base.files import sha256
 
-from ..devices.accelerators import NPUS
+from ..devices.accelerators import MCU, NPUS
 from ..devices.vela import estimate as ask_vela
 from .model_stats import model_stats
 from .records import Estimate, Measurement
 from .tflm_arena import Arena, arena_of
 
-MCU = "mcu"
 _PLANNER = "TFLM's greedy plan of the file's tensors"
 _QUANTIZED = frozenset(("INT8", "UINT8", "INT16"))
 

@@ -17,12 +17,14 @@ from dsconvert.base.progress import Progress, silent
 
 from ..devices.device import Case, Job, Report, TimedFile
 from ..devices.host import check_cpus
-from ..devices.open_device import is_estimated, open_device
-from ..devices.records import OperatorTime, Startup
+from ..devices.records import HOST, DeviceInfo, OperatorTime, Startup
+from ..devices.registry import DeviceEntry, find_device
+from ..devices.side_by_side import measure_on
 from ..runner.machine import usable_cpus
-from ..runtimes.registry import open_runtime, runtime_for
+from ..runtimes.registry import find_runtime, reference_runtime, runtime_for
 from ..runtimes.runtime import Runtime
 from ..runtimes.samples import check_inputs, random_inputs
+from ..runtimes.session import Session
 from ..verification.device_outputs import not_finite, wrong_answer
 from .latency import compare, summarize
 from .machine_warnings import doubts
@@ -30,23 +32,23 @@ from .model_stats import model_stats
 from .operator_matching import matched
 from .records import Measurement
 
-HOST = "host"
-FORMATS = {"litert": ".tflite", "ort": ".onnx"}
-"""What each runtime runs."""
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays by input name, or in the order of the inputs, or the one array of the one input."""
 
 
 class ProfiledFile(NamedTuple):
-    """A file that this machine can run.
+    """A file and the runtime to run it in.
 
     Attributes:
         case: What a device is asked.
-        expected: This machine's outputs; None if this machine is the device, or it cannot.
+        expected: The outputs of the format's default runtime on this machine; None if this is what
+            is measured, or it cannot run the file.
+        reference: What gave them, for people.
     """
 
     case: Case
     expected: tuple[Array, ...] | None
+    reference: str = "this machine"
 
 
 def profile(
@@ -54,7 +56,7 @@ def profile(
     *,
     device: str | Sequence[str] = HOST,
     benchmark_binary: str | Path | None = None,
-    runtime: str | None = None,
+    runtime: str | Sequence[str] | None = None,
     threads: int = 1,
     cpus: Sequence[int] = (),
     runs: int = 200,
@@ -81,11 +83,11 @@ def profile(
             phones are measured side by side; one that fails leaves the others alone.
         benchmark_binary: TFLite's program `benchmark_model`, built for a phone or for a board, to
             run .tflite files there; by default what devices.toml or dsconvert's cache has.
-        runtime: "litert" or "ort", to be sure that the files are run by it; None for what each
-            file's format needs.
+        runtime: The runtime to run the files in, "litert" or "ort"; None for the default of each
+            file's format. Of several, each file is measured in all that run its format, in turns.
         threads: For each runtime.
         cpus: The cores to run on, by number; none for all.
-        runs: TimedFile invocations per file, at least.
+        runs: Timed invocations per file, at least.
         warmup: Untimed invocations before all rounds.
         min_seconds: Time per file that the rounds should last at least, up to 5,000 runs.
         per_op: Whether to time the operators of each file too, in runs of their own.
@@ -96,7 +98,8 @@ def profile(
         progress: Told of one step per file, then of one for the timing.
 
     Returns:
-        One measurement per file, in the order given; of several devices, device by device.
+        One measurement per file and runtime, in the order given; of several devices, device by
+        device.
 
     Raises:
         InputError: If a file, an option, the inputs or the device cannot be used; before anything
@@ -104,22 +107,20 @@ def profile(
         MissingExtra: If a runtime, or what reaches the device, is not installed.
     """
     files = [Path(path) for path in paths]
-    _check_options(files, runtime, threads, runs, warmup)
-    program = {} if benchmark_binary is None else {"benchmark_binary": Path(benchmark_binary)}
+    _check_options(files, threads, runs, warmup)
+    program = None if benchmark_binary is None else Path(benchmark_binary)
     names = [device] if isinstance(device, str) else list(device)
-    estimated = next((name for name in names if is_estimated(name)), None)
-    if program and estimated:
-        raise InputError(
-            f"{estimated} is estimated: no program runs.", "Leave --benchmark-binary out."
-        )
-    _check_together(names)
-    if estimated:
-        return _estimated(files, estimated, cpus, per_op)
-    targets = [open_device(name, **program) for name in names]
-    on_host = names == [HOST]
-    if cpus and on_host:
+    entries = [find_device(name, program) for name in names]
+    _check_together(names, entries)
+    first = entries[0]
+    if not first.capabilities.measured:
+        return _estimated(files, first.name, cpus, per_op)
+    asked = _in_runtimes(files, runtime)
+    targets = [entry.open() for entry in entries]
+    if cpus and first.capabilities.this_machine:
         check_cpus(cpus, usable_cpus())
-    opened = [_open(path, inputs, seed, threads, on_host) for path in files]
+    here = first.capabilities.this_machine
+    opened = [_open(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
     job = Job(
         cases=tuple(one.case for one in opened),
         threads=threads,
@@ -131,9 +132,8 @@ def profile(
         per_op=per_op,
     )
     if len(targets) == 1:
-        return _records(opened, targets[0].measure(job, progress), job, inputs is None)
-    from ..devices.board import measure_on
-
+        (alone,) = targets[0].measure_all([job], progress)
+        return _records(opened, alone, job, inputs is None)
     reports = measure_on(targets, job, progress)
     failures = [report for report in reports if isinstance(report, DsconvertError)]
     if len(failures) == len(reports):
@@ -141,7 +141,7 @@ def profile(
     found: list[Measurement] = []
     for target, report in zip(targets, reports, strict=True):
         if isinstance(report, DsconvertError):
-            found += [_unreached(one.case.path, target.name, report, job) for one in opened]
+            found += [_unreached(one.case, target.name, report, job) for one in opened]
         else:
             found += _records(opened, report, job, inputs is None)
     return found
@@ -163,14 +163,13 @@ def _records(
     return [first, *(_compared(first, other, job.seed) for other in others)]
 
 
-def _unreached(path: Path, device: str, error: DsconvertError, job: Job) -> Measurement:
+def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Measurement:
     """The record of a file on a device that failed as a whole."""
-    runtime = runtime_for(path)
     return Measurement(
-        path=str(path),
-        sha256=sha256(path),
-        size_bytes=path.stat().st_size,
-        runtime=runtime.name,
+        path=str(case.path),
+        sha256=sha256(case.path),
+        size_bytes=case.path.stat().st_size,
+        runtime=find_runtime(case.runtime).title,
         runtime_version="",
         cpu="",
         threads=job.threads,
@@ -184,11 +183,11 @@ def _unreached(path: Path, device: str, error: DsconvertError, job: Job) -> Meas
     )
 
 
-def _check_together(names: Sequence[str]) -> None:
+def _check_together(names: Sequence[str], entries: Sequence[DeviceEntry]) -> None:
     """Refuse devices that cannot be measured side by side."""
-    if not names:
+    if not entries:
         raise InputError("no device to measure on.", "Name one, or leave --device out.")
-    alone = [name for name in names if name == HOST or is_estimated(name)]
+    alone = [one.name for one in entries if not one.capabilities.side_by_side]
     if len(names) > 1 and alone:
         raise InputError(
             f"{alone[0]} does not go with other devices, got {', '.join(names)}.",
@@ -198,24 +197,38 @@ def _check_together(names: Sequence[str]) -> None:
         raise InputError(f"a device is named twice: {', '.join(names)}.")
 
 
-def _check_options(
-    files: Sequence[Path], runtime: str | None, threads: int, runs: int, warmup: int
-) -> None:
+def _check_options(files: Sequence[Path], threads: int, runs: int, warmup: int) -> None:
     """Check everything that needs no loading."""
     if not files:
         raise InputError("no files to profile.", "Name .tflite or .onnx files.")
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise InputError(f"{name} must be {least} or more, got {value}.")
-    if runtime is not None and runtime not in FORMATS:
-        raise InputError(f"unknown runtime {runtime!r}; allowed: {', '.join(FORMATS)}.")
+
+
+def _in_runtimes(
+    files: Sequence[Path], runtime: str | Sequence[str] | None
+) -> list[tuple[Path, Runtime]]:
+    """Each file with each of the runtimes that are to run it.
+
+    Raises:
+        InputError: If there is no such file or runtime, or one has no counterpart.
+    """
+    names = [runtime] if isinstance(runtime, str) else list(dict.fromkeys(runtime or ()))
+    if len(names) < 2:
+        return [(path, runtime_for(path, *names)) for path in files]
+    chosen = [find_runtime(name) for name in names]
+    pairs = [(path, one) for path in files if runtime_for(path) for one in chosen if one.runs(path)]
     for path in files:
-        found = runtime_for(path)
-        if runtime is not None and path.suffix.lower() != FORMATS[runtime]:
+        if path not in (used for used, _ in pairs):
+            raise InputError(f"{path}: neither {' nor '.join(names)} runs this.")
+    for one in chosen:
+        if one not in (used for _, used in pairs):
             raise InputError(
-                f"{path}: {runtime} runs {FORMATS[runtime]} files only, {found.name} runs this.",
-                "Leave --runtime out, or profile files of one format.",
+                f"{one.name} runs {' and '.join(one.suffixes)} files only, there is none.",
+                "Leave this --runtime out.",
             )
+    return pairs
 
 
 def _estimated(
@@ -234,51 +247,55 @@ def _estimated(
 
 
 def _open(
-    path: Path, inputs: Inputs | None, seed: int, threads: int, on_host: bool
+    path: Path, chosen: Runtime, inputs: Inputs | None, seed: int, threads: int, here: bool
 ) -> ProfiledFile:
-    """Load a file to see that it can be, what it takes and, for another device, what it gives."""
-    runtime = open_runtime(path, threads=threads)
-    arrays = _inputs_for(runtime, inputs, seed)
-    name = next(name for name, suffix in FORMATS.items() if suffix == path.suffix.lower())
-    case = Case(path, name, arrays, runtime.inputs, runtime.outputs)
-    prepared = runtime.prepare(arrays)  # whether they fit
-    if on_host:
+    """Load a file to see that it can be, what it takes and, to compare with, what it gives.
+
+    The default runtime of its format tells this, where it is installed: a runtime that is measured
+    beside it is compared with it, and a board's need not be installed here.
+    """
+    reference = reference_runtime(path, chosen.name)
+    session = reference.open(path, threads)
+    arrays = _inputs_for(session, inputs, seed)
+    case = Case(path, chosen.name, arrays, session.inputs, session.outputs)
+    prepared = session.prepare(arrays)  # whether they fit
+    if here and reference is chosen:
         return ProfiledFile(case, None)
     try:
         prepared.run()
     except Exception:  # it may run there all the same, and is not compared
         return ProfiledFile(case, None)
-    return ProfiledFile(case, prepared.read())
+    return ProfiledFile(case, prepared.read(), reference.title if here else "this machine")
 
 
-def _inputs_for(runtime: Runtime, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
+def _inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
     """One invocation's inputs for this file."""
     if inputs is None:
         try:
-            return random_inputs(runtime.inputs, 1, seed)
+            return random_inputs(session.inputs, 1, seed)
         except InputError as error:
-            raise InputError(f"{runtime.path}: {error.message}", error.hint) from error
+            raise InputError(f"{session.path}: {error.message}", error.hint) from error
     if isinstance(inputs, Mapping):
-        missing = [name for name in runtime.input_names if name not in inputs]
+        missing = [name for name in session.input_names if name not in inputs]
         if missing:
             raise InputError(
-                f"{runtime.path}: no array for input {', '.join(missing)}; "
+                f"{session.path}: no array for input {', '.join(missing)}; "
                 f"there are arrays for {', '.join(inputs)}."
             )
-        inputs = [inputs[name] for name in runtime.input_names]
+        inputs = [inputs[name] for name in session.input_names]
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    if len(arrays) == len(runtime.inputs):  # one file may take images as NHWC, the next as NCHW
+    if len(arrays) == len(session.inputs):  # one file may take images as NHWC, the next as NCHW
         arrays = [
             arrange(array, choose(array.shape, info.shape, channels_first=False))
-            for array, info in zip(map(np.asarray, arrays), runtime.inputs, strict=True)
+            for array, info in zip(map(np.asarray, arrays), session.inputs, strict=True)
         ]
-    arrays = list(check_inputs(arrays, runtime.inputs, str(runtime.path)))
-    for i, (array, info) in enumerate(zip(arrays, runtime.inputs, strict=True)):
+    arrays = list(check_inputs(arrays, session.inputs, str(session.path)))
+    for i, (array, info) in enumerate(zip(arrays, session.inputs, strict=True)):
         if info.shape:
             size = info.shape[0] or 1
             if len(array) < size:
                 raise InputError(
-                    f"{runtime.path}: input {info.name} takes {size} samples at once, "
+                    f"{session.path}: input {info.name} takes {size} samples at once, "
                     f"the array holds {len(array)}."
                 )
             arrays[i] = array[:size]
@@ -295,7 +312,7 @@ def _measurement(
 ) -> Measurement:
     """The record of one file, not yet compared."""
     case, info = opened.case, report.info
-    failure, remarks = _verdict(opened, timed, on_host=info.name == HOST, emulated=info.emulated)
+    failure, remarks = _verdict(opened, timed, info)
     startup: Startup | None = None
     if isinstance(timed.startup, str):
         remarks.append(f"load time and memory are unavailable: {timed.startup}")
@@ -337,9 +354,7 @@ def _measurement(
     )
 
 
-def _verdict(
-    opened: ProfiledFile, timed: TimedFile, *, on_host: bool, emulated: bool
-) -> tuple[str, list[str]]:
+def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[str, list[str]]:
     """Why there is no latency, or an empty string, and what else to say."""
     if timed.failure:
         return timed.failure, []
@@ -351,9 +366,9 @@ def _verdict(
             wrong = wrong_answer(case.path, case.output_infos, opened.expected, timed.outputs)
         if wrong:
             return wrong, []
-    if not on_host and (timed.outputs is None or opened.expected is None):
-        remarks.append("its outputs were not compared with this machine's")
-    if emulated:
+    if timed.outputs is None or (opened.expected is None and info.name != HOST):
+        remarks.append(f"its outputs were not compared with {opened.reference}'s")
+    if info.emulated:
         return "emulated: the times of an emulated processor are no latency", remarks
     return "" if timed.samples_ms else "the device gave no timings", remarks
 

@@ -33,7 +33,7 @@ HUNG_UP, FULL, REFUSED, STOPPED = 3, 4, 5, 6
 
 def describe() -> None:
     """Print the fields of a `DeviceInfo`, and what Python there is."""
-    found = {runtime: engines.installed(runtime) for runtime in engines.NAMES}
+    found = {runtime: engines.installed(runtime) for runtime in engines.RUNTIMES}
     said = {
         **machine.describe(),
         "runtimes": {runtime: one[1] for runtime, one in found.items() if one},
@@ -52,8 +52,9 @@ def _say(line: str, stream: TextIO | None = None) -> None:
 
 def run(folder: Path, attached: bool) -> int:
     """Do a job; give the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end as after Ctrl-C: the child is ended too
-        signal.signal(number, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):  # end as after Ctrl-C: the child is ended too
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
         measure(read_job(folder), attached, lambda: _say("step"))
     except HungUp:

@@ -31,6 +31,8 @@ def in_child(work: Callable[[Send], None], log: Path, attached: bool) -> Iterato
     A fork is as good as a fresh process here, and does not need to know how this Python was
     started: this process has loaded neither numpy nor a runtime.
 
+    Where there is no fork, as on Windows, the work is done in this process.
+
     Args:
         work: Is called in the child with what it sends messages by.
         log: The file that what it prints goes to, native code included.
@@ -43,6 +45,11 @@ def in_child(work: Callable[[Send], None], log: Path, attached: bool) -> Iterato
         HungUp: If standard input has ended. The child is gone then, as in every other case.
         Stopped: If a line came from there.
     """
+    if not hasattr(os, "fork"):
+        said: list[dict[str, Any]] = []
+        work(said.append)
+        yield from said
+        return
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -7,8 +7,8 @@
                    "groups": [[{"file", "runtime", "names", "inputs", "outputs"}]]}
     report.json   {"schema", "done", "before", "after", "groups": [[record]]}
 
-All paths are relative to the folder. The files of a group take turns; groups come one after the
-other. The record of a file has the fields of a `dsconvert.deploy.devices.device.TimedFile` that are
+Paths are relative to the folder, or absolute. The files of a group take turns; groups come one
+after the other. The record of a file has the fields of a `deploy.devices.device.TimedFile` that are
 known already, and ``outputs`` says whether they have been written.
 """
 
@@ -26,7 +26,7 @@ class File(NamedTuple):
 
     Attributes:
         path: The model.
-        runtime: "litert" or "ort".
+        runtime: One of `engines.RUNTIMES`.
         names: Of its inputs, as its signature calls them.
         inputs: An .npz with its inputs in their order, as it stores them.
         outputs: Where its outputs go, as .npz.

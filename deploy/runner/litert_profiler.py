@@ -1,18 +1,14 @@
 """The times of a .tflite file's operators, by LiteRT's profiler, inside XNNPACK too.
 
-Its Python package offers no profiler, but the library that it brings does, as C functions. So this
-runs in a process of its own: ``python -m dsconvert.deploy.runner.litert_profiler FILE INPUTS.npz
-THREADS RUNS`` prints the operators as JSON, and a library of another version that crashes on these
-calls takes nothing else down. The kernels and their order are those of the interpreter.
+Its Python package offers no profiler, but the library that it brings does, as C functions. They are
+called in a process of its own: a library of another version that crashes on these calls takes
+nothing else down. The kernels and their order are those of the interpreter.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -201,29 +197,3 @@ class _Profiled:
         status = function(*arguments)
         if status != 0:
             raise Unavailable(f"{name} failed with status {status}")
-
-
-def _main() -> int:
-    """Print the operators; LiteRT's chatter goes to stderr."""
-    import numpy as np
-
-    path, arrays, threads, runs = sys.argv[1:]
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        with np.load(arrays) as inputs:
-            names = json.loads(str(inputs["names"]))
-            given = {name: inputs[f"input{i}"] for i, name in enumerate(names)}
-        found = measure(path, given, int(threads), int(runs))
-    except Unavailable as error:
-        json.dump({"unavailable": str(error)}, out)
-    else:
-        json.dump({"operators": found}, out)
-    out.close()
-    return 0
-
-
-if __name__ == "__main__":
-    code = _main()
-    sys.stderr.flush()
-    os._exit(code)  # destructors of LiteRT's objects have an order of their own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Union
@@ -115,11 +116,15 @@ def usable_cpus() -> list[int]:
 
 
 def peak_bytes(root: Path = _ROOT) -> int | None:
-    """The peak resident memory of this process; None where there is no /proc.
+    """The peak resident memory of this process; None where the system does not say.
 
-    Not from ``getrusage``: its maximum is inherited through exec, so that it would report the
-    memory of the process that started this one.
+    On Linux not from ``getrusage``: its maximum is inherited through exec, so that it would report
+    the memory of the process that started this one.
     """
+    if sys.platform == "darwin":
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes
     return _field(root / "proc/self/status", "VmHWM")
 
 

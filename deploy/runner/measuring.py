@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import engines, litert_profiler, machine
+from . import engines, machine
 from .child import Send, in_child
 from .job import File, RunnerJob, RunnerRefused, RunnerReport
-from .operators import OperatorMedian, parse_ort_profile
+from .loaded import Engine, LoadedFile, OperatorRuns
 from .timing import time_in_rounds
 
 _MIB = 2**20
 _LINE = 300
-_OPERATOR_RUNS = 50
+_OPERATOR_RUNS = 200
+_FEWEST, _SECONDS = 10, 10.0
+"""Of a large file, as many as take so long, at least so many."""
+_PATIENCE = 10
+"""How many times as long as planned a profiler may take, and a minute to load the file."""
 Record = dict[str, Any]
 Step = Callable[[], None]
 
@@ -166,7 +172,7 @@ def _rounds(
 
     ``{"at": i}`` says which file it is busy with, None which are all of them.
     """
-    ready: list[tuple[int, engines.LoadedFile, engines.Engine]] = []
+    ready: list[tuple[int, LoadedFile, Engine]] = []
     for i in left:  # what is opened owns what runs
         send({"at": i})
         file = files[i]
@@ -183,16 +189,20 @@ def _rounds(
     send({"at": None})
     calls = [engine.run for _, _, engine in ready]
     times = time_in_rounds(calls, job.runs, seconds, job.seed, max_runs=job.max_runs)
-    for (i, _, engine), samples in zip(ready, times):
-        send({"file": i, **_answered(engine, files[i]), "samples_ms": samples})
+    for (i, opened, engine), samples in zip(ready, times):
+        said = {"notes": opened.notes(), "samples_ms": samples}
+        send({"file": i, **_answered(engine, files[i]), **said})
 
 
 def _runtime_of(runtime: str) -> Record:
     found = engines.installed(runtime)
-    return {"runtime": engines.NAMES[runtime], "runtime_version": found[1] if found else ""}
+    return {
+        "runtime": engines.RUNTIMES[runtime].title,
+        "runtime_version": found[1] if found else "",
+    }
 
 
-def _answered(engine: engines.Engine, file: File) -> Record:
+def _answered(engine: Engine, file: File) -> Record:
     """Keep the outputs of the last run."""
     import numpy as np
 
@@ -209,38 +219,40 @@ def _answered(engine: engines.Engine, file: File) -> Record:
 
 
 def _record_operators(run: Any, file: File, job: RunnerJob, record: Record) -> None:
-    """Time the operators in runs of their own; LiteRT's way is one that may crash."""
-    for message in run(lambda send: send(_operators(file, job))):
-        record["operators"] = message.get("operators", message.get("died"))
+    """Time the operators in a process of its own: a profiler may bring it down."""
+    invocation_ms = statistics.median(record["samples_ms"])
+    for message in run(lambda send: send(_operators(file, job, invocation_ms))):
+        died = f"unavailable: {message['died']}" if "died" in message else ""
+        record["operators"] = message.get("operators", died)
 
 
-def _operators(file: File, job: RunnerJob) -> Record:
-    """In the child: the time of each operator, or why there is none."""
-    times = _litert_operators if file.runtime == "litert" else _ort_operators
+def _operators(file: File, job: RunnerJob, invocation_ms: float) -> Record:
+    """In the child: the time of each operator, or why there is none.
+
+    The profilers slow the invocations, so no latency comes from here.
+    """
+    runs = operator_runs(invocation_ms)
+    if hasattr(signal, "alarm"):  # which ends this process
+        signal.alarm(60 + int(_PATIENCE * runs * invocation_ms / 1e3))
+    asked = OperatorRuns(
+        path=str(file.path),
+        names=file.names,
+        arrays=_read(file.inputs),
+        threads=job.threads,
+        runs=runs,
+        folder=str(job.folder),
+    )
     try:
-        found = times(file, job, min(job.runs, _OPERATOR_RUNS))
+        found = engines.time_operators(file.runtime, asked)
     except Exception as error:  # the runtimes raise anything
         return {"operators": f"unavailable: {first_line(error)}"}
     total = sum(one.p50_ms for one in found) or 1.0
     return {"operators": [{**one._asdict(), "share": one.p50_ms / total} for one in found]}
 
 
-def _litert_operators(file: File, job: RunnerJob, runs: int) -> list[OperatorMedian]:
-    inputs = dict(zip(file.names, _read(file.inputs)))
-    return litert_profiler.measure(str(file.path), inputs, job.threads, runs)
-
-
-def _ort_operators(file: File, job: RunnerJob, runs: int) -> list[OperatorMedian]:
-    prefix = f"{file.path.parent}.operators"
-    opened = engines.open_file(file.runtime, str(file.path), job.threads, prefix)
-    engine = opened.prepare(_read(file.inputs))
-    for _ in range(job.warmup + runs):
-        engine.run()
-    profile = Path(opened.end_profile())
-    try:
-        return parse_ort_profile(profile.read_text(), job.warmup)
-    finally:
-        profile.unlink()
+def operator_runs(invocation_ms: float) -> int:
+    """The invocations of a file in which its operators are timed."""
+    return max(_FEWEST, min(_OPERATOR_RUNS, int(1e3 * _SECONDS / max(invocation_ms, 1e-3))))
 
 
 def _read(path: Path) -> list[Any]:

@@ -12,25 +12,24 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
-from .runtime import Prepared, Runtime
+from .registry import LITERT
+from .session import Prepared, Session
 from .tensor_info import TensorInfo
 
 
-class LiteRT(Runtime):
+class LiteRTSession(Session):
     """A .tflite file in LiteRT's interpreter with the XNNPACK delegate.
 
     The interpreter's ``invoke`` was measured as fast as the newer CompiledModel (0.124 and
     0.126 ms on ResNet-8), which loads GPU and NPU plug-ins and needs fixed buffers.
     """
 
-    name = "LiteRT"
-    package = "ai-edge-litert"
-    module = "ai_edge_litert.interpreter"
+    runtime = LITERT
 
     def _load(
         self, path: Path, threads: int
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        litert = require(self.module, "keras", "to run .tflite files")
+        litert = require(LITERT.module, LITERT.extra, LITERT.purpose)
         self._interpreter = litert.Interpreter(
             model_path=str(path), num_threads=threads, **self._options(litert)
         )
@@ -41,8 +40,8 @@ class LiteRT(Runtime):
         self._shapes = [tuple(details["shape"]) for details in inputs]
         names = self._signature_names()
         described = (
-            tuple(_litert_info(path, details, names) for details in inputs),
-            tuple(_litert_info(path, details, names) for details in outputs),
+            tuple(litert_info(path, details, names) for details in inputs),
+            tuple(litert_info(path, details, names) for details in outputs),
         )
         # Free sizes are stored as 1, which a model may be unable to run: allocate when resized.
         if all(None not in info.shape for info in described[0]):
@@ -50,14 +49,6 @@ class LiteRT(Runtime):
         else:
             self._shapes = [() for _ in inputs]
         return described
-
-    @property
-    def delegated(self) -> bool | None:
-        """Whether XNNPACK took operators over; None where LiteRT does not say."""
-        details = getattr(self._interpreter, "_get_ops_details", None)
-        if details is None:
-            return None
-        return any(op["op_name"] == "DELEGATE" for op in details())
 
     def _options(self, litert: Any) -> dict[str, Any]:
         """What else the interpreter is made with."""
@@ -97,7 +88,7 @@ class LiteRT(Runtime):
         return Prepared(self._interpreter.invoke, lambda: self._decoded(self._read()))
 
 
-def _litert_info(path: Path, details: dict[str, Any], names: dict[int, str]) -> TensorInfo:
+def litert_info(path: Path, details: dict[str, Any], names: dict[int, str]) -> TensorInfo:
     """Describe a tensor of a .tflite file."""
     name = names.get(details["index"], details["name"])
     dtype = np.dtype(details["dtype"])

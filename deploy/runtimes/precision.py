@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.quiet import captured
 
 from .registry import runtime_for
-from .runtime import first_line
+from .runtime import Precision
+from .session import first_line
 
-Precision = Literal["float32", "float16", "int8"]
-"""The coarsest that a file stores: "int8" for any integer weights or activations, dynamic ones and
-int16 activations included; "float16" for bfloat16 as well."""
+__all__ = ["Precision", "precision_of"]
 
 _QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _HALF = (10, 16)

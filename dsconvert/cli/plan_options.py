@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.deploy.runtimes.registry import RUNTIMES
 from dsconvert.workflows import data_for, model_files
 
 from . import options, terminal
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 target = options.stack(
     click.option(
         "--runtime",
-        type=click.Choice(["litert", "ort"]),
-        help="Measure on LiteRT or ONNX Runtime; by default litert for Keras, ort for .onnx.",
+        type=click.Choice(list(RUNTIMES)),
+        help="Measure in this runtime; by default litert for Keras, ort for .onnx.",
     ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
     click.option("--precision", type=click.Choice(["float32", "int8"]), help="float32 by default."),
@@ -170,14 +171,12 @@ def plan_session(
     measures = runtime is not None or precision is not None or device != "host" or not timeless
     chosen = None
     if measures:
-        from dsconvert.deploy.costs import Target
+        from dsconvert.deploy.costs import target_for
 
-        npu = device.startswith("ethos-u")
-        no_onnx = npu or device.startswith("adb")
-        by_kind: Any = "ort" if model_files.kind_of(model) == "onnx" and not no_onnx else "litert"
-        chosen = Target(
-            runtime=runtime or by_kind,
-            precision=precision or ("int8" if npu else "float32"),
+        chosen = target_for(
+            ".onnx" if model_files.kind_of(model) == "onnx" else ".tflite",
+            runtime=runtime,
+            precision=precision,
             threads=threads,
             device=device,
         )

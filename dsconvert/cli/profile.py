@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.deploy.runtimes.registry import RUNTIMES
+
 from . import formatting, options, terminal
 
 if TYPE_CHECKING:
@@ -222,8 +224,11 @@ def _show_estimates(console: Console, result: list[Measurement]) -> None:
 )
 @click.option(
     "--runtime",
-    type=click.Choice(["litert", "ort"]),
-    help="Insist on it; by default what runs each file's format.",
+    "runtimes",
+    type=click.Choice(list(RUNTIMES)),
+    multiple=True,
+    help="Fail unless it runs every file; by default each format's own. Given several times, each "
+    "file is measured in each, in turns.",
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--cpus", type=Cpus(), default=(), metavar="N-M|N,N…", help="Run on these cores.")
@@ -239,7 +244,7 @@ def profile(
     files: tuple[Path, ...],
     devices: tuple[str, ...],
     benchmark_binary: Path | None,
-    runtime: str | None,
+    runtimes: tuple[str, ...],
     threads: int,
     cpus: tuple[int, ...],
     runs: int,
@@ -279,7 +284,7 @@ def profile(
         files,
         device=devices,
         benchmark_binary=benchmark_binary,
-        runtime=runtime,
+        runtime=runtimes,
         threads=threads,
         cpus=cpus,
         runs=runs,

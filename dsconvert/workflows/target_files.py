@@ -40,13 +40,13 @@ class TargetFiles:
 
     def build(self, model: Any, name: str) -> Path:
         """The file for the target's runtime and precision."""
-        litert = self.target.runtime == "litert"
-        path = self.workspace / f"{name}{'.tflite' if litert else '.onnx'}"
+        tflite = self.target.suffix == ".tflite"
+        path = self.workspace / f"{name}{self.target.suffix}"
         few = tuple(array[:CALIBRATION_IMAGES] for array in self.images)
-        if self.kind == "onnx" and not litert:
+        if self.kind == "onnx" and not tflite:
             return self._onnx(model, path, few)
         keras_model, few = self._as_keras(model, path, few)
-        if litert:
+        if tflite:
             self._export(keras_model, path, few, self.target.precision)
             return path
         plain = path.with_stem(f"{name}_float32")
@@ -69,6 +69,7 @@ class TargetFiles:
         measured = profile(
             paths,
             device=self.target.device,
+            runtime=self.target.runtime,
             threads=self.target.threads,
             runs=runs,
             min_seconds=1.0,

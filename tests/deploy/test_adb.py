@@ -12,7 +12,6 @@ import pytest
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
-from dsconvert.base.progress import silent
 from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.deploy.costs.block_variants import form_of
 from dsconvert.deploy.costs.tflite_block import tflite_block
@@ -55,7 +54,7 @@ def case(folder: Path, name: str = "m.tflite", channels: int = 2, precision: str
 
 
 def measure(job: Job, name: str = "adb", **options: object) -> Report:
-    return AdbDevice(name, **options).measure(job, silent)  # type: ignore[arg-type]
+    return AdbDevice(name, **options).measure_all([job])[0]  # type: ignore[arg-type]
 
 
 def expected(one: Case) -> Array:

@@ -1,6 +1,7 @@
 """The runner on another architecture: the Arm kernels of both runtimes, emulated."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from arm64_board import arm64_board, obstacle
 from board_cases import BLOCK, case_of, expected, save_block
 
 from dsconvert.deploy.devices.board import BoardDevice
+from dsconvert.deploy.devices.registry import find_device
 from dsconvert.deploy.profiling.profile import profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "-")]
@@ -19,16 +21,17 @@ def test_files_run_there_and_have_no_latency(tmp_path, monkeypatch):
     """The outputs are this machine's; the times are known for what they are, and not told."""
     (tmp_path / "board").mkdir()
     paths = [save_block(tmp_path / f"{runtime}-{kind}", runtime, kind) for runtime, kind in KINDS]
-    reports, measure = [], BoardDevice.measure
+    reports, measure = [], BoardDevice.measure_all
 
-    def kept(self, job, progress):
-        reports.append(measure(self, job, progress))
-        return reports[0]
+    def kept(self, jobs, progress):
+        reports.extend(measure(self, jobs, progress))
+        return reports
 
-    monkeypatch.setattr(BoardDevice, "measure", kept)
+    monkeypatch.setattr(BoardDevice, "measure_all", kept)
     board = arm64_board(tmp_path / "board")
+    entry = replace(find_device("ssh:arm64"), open=lambda: board)
     monkeypatch.setattr(
-        sys.modules["dsconvert.deploy.profiling.profile"], "open_device", lambda *name: board
+        sys.modules["dsconvert.deploy.profiling.profile"], "find_device", lambda *name: entry
     )
     measurements = profile(paths, device="ssh:arm64", runs=5, warmup=1, min_seconds=0.0)
 

@@ -11,12 +11,19 @@ import pytest
 from dsconvert.base.errors import InputError, MissingExtra
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
-from dsconvert.deploy.costs import MeasuredCosts, Target, estimate, measured_costs
-from dsconvert.deploy.costs import measuring as measuring_module
+from dsconvert.deploy.costs import (
+    MeasuredCosts,
+    Target,
+    estimate,
+    measured_costs,
+    on_device,
+    target_for,
+)
 from dsconvert.deploy.costs.cache import Cache
-from dsconvert.deploy.costs.measuring import measure
+from dsconvert.deploy.costs.on_device import measure_blocks
+from dsconvert.deploy.devices.device import MachineState, Report, TimedFile
+from dsconvert.deploy.devices.records import DeviceInfo
 from dsconvert.deploy.runner.timing import time_in_rounds
-from dsconvert.deploy.runtimes.runtime import Prepared
 
 DW, PW = "depthwise-first", "pointwise-first"
 ONE, FIRST, TWO = (
@@ -56,6 +63,27 @@ class TestTarget:
     def test_refusals(self, options, message):
         with pytest.raises(InputError, match=message):
             Target(**options)
+
+    def test_what_is_not_said_is_what_the_device_runs(self, tmp_path, monkeypatch):
+        """A phone runs no .onnx files, whatever its owner calls it."""
+        settings = tmp_path / "devices.toml"
+        settings.write_text('[phones.pixel]\nserial = "R5CR1"\n')
+        monkeypatch.setenv("DSCONVERT_DEVICES", str(settings))
+        for suffix, device, found in (
+            (".onnx", "host", ("ort", "float32")),
+            (".tflite", "host", ("litert", "float32")),
+            (".onnx", "adb", ("litert", "float32")),
+            (".onnx", "pixel", ("litert", "float32")),
+            (".onnx", "ethos-u55-128", ("litert", "int8")),
+        ):
+            target = target_for(suffix, device=device)
+            assert (target.runtime, target.precision) == found
+        with pytest.raises(InputError, match=r"pixel runs \.tflite files only, got runtime ort"):
+            target_for(".onnx", device="pixel", runtime="ort")
+
+    def test_memory_is_no_time(self):
+        with pytest.raises(InputError, match="mcu has no times to plan by"):
+            Target(device="mcu")
 
     def test_words(self, tmp_path):
         words = measured_costs(Target(threads=2), cache=tmp_path).target
@@ -200,20 +228,20 @@ class Clock:
         return self.now
 
     def takes(self, durations_ms):
-        """An invocation that takes the next of these times, and a count of its runs."""
+        """An invocation that takes the next of these times."""
         runs = count()
 
         def run():
             self.now += int(1e6 * durations_ms[next(runs) % len(durations_ms)])
 
-        return Prepared(run, lambda: (np.zeros(1),))
+        return run
 
 
 class TestTiming:
     def test_rounds_and_their_end(self):
         clock = Clock()
         fast, slow = time_in_rounds(
-            [clock.takes([1]).run, clock.takes([3]).run], 7, 0.1, 0, max_runs=1000, clock=clock
+            [clock.takes([1]), clock.takes([3])], 7, 0.1, 0, max_runs=1000, clock=clock
         )
         assert set(fast) == {1}
         assert set(slow) == {3}
@@ -223,30 +251,40 @@ class TestTiming:
     def test_fewest_and_most_runs(self):
         for seconds, most, expected in ((0, 1000, 10), (9, 40, 40)):
             clock = Clock()
-            (times,) = time_in_rounds(
-                [clock.takes([1]).run], 7, seconds, 0, max_runs=most, clock=clock
-            )
+            (times,) = time_in_rounds([clock.takes([1])], 7, seconds, 0, max_runs=most, clock=clock)
             assert len(times) == expected
+
+
+class Timed:
+    """A device where the files of a job take these times."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def measure_all(self, jobs, **options):
+        self.jobs, self.options = jobs, options
+        files = tuple(TimedFile("LiteRT", "1", "", samples_ms=tuple(one)) for one in self.samples)
+        info = DeviceInfo(name="host", cpu="", architecture="", cores=1)
+        return [Report(info, MachineState(), MachineState(), files)]
 
 
 class TestMeasuring:
     @pytest.fixture
     def timed(self, monkeypatch):
-        """Measure with forms whose invocations take the times given for them."""
+        """Measure on a device where the forms take the times given for them."""
+        real = on_device.write
 
         def timed(durations, **options):
-            clock = Clock()
+            def write(block, choice, target):
+                if isinstance(durations[choice], Exception):
+                    raise durations[choice]
+                return real(block, choice, target)
 
-            def opened(block, choice, target, path, clock_):
-                assert clock_ is clock
-                made = durations[choice]
-                if isinstance(made, Exception):
-                    raise made
-                return None, clock.takes(made)
-
-            monkeypatch.setattr(measuring_module, "_open", opened)
+            monkeypatch.setattr(on_device, "write", write)
+            device = Timed([one for one in durations.values() if not isinstance(one, Exception)])
             choices = [choice for choice in durations if choice is not None]
-            return measure(SMALL, choices, Target(), clock=clock, **options), clock
+            (costs,) = measure_blocks([(SMALL, choices)], device, Target(), **options)
+            return costs, device
 
         return timed
 
@@ -275,10 +313,11 @@ class TestMeasuring:
         assert not wild.faster
         assert wild.ratio_low < calm.ratio_low < calm.ratio_high < wild.ratio_high
 
-    def test_slow_blocks_get_thirty_runs(self, timed):
-        _, clock = timed({None: [100.0], ONE: [50.0]}, seconds=0.1)
-        # Six turns of six runs, since the time is over after the first.
-        assert clock.now == 36 * 150 * 1_000_000
+    def test_what_is_asked_of_the_device(self, timed):
+        _, device = timed({None: [100.0], ONE: [50.0]}, seconds=0.1)
+        (job,) = device.jobs
+        assert (job.runs, job.min_seconds, len(job.cases)) == (30, 0.05, 2)
+        assert device.options == {"startup": False, "max_runs": 400}
 
     def test_choice_that_cannot_run_has_no_figure(self, timed, caplog):
         caplog.set_level(logging.WARNING)

@@ -11,11 +11,11 @@ from dsconvert.base.errors import InputError
 from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice
 from dsconvert.deploy.costs import Target, measured_costs
-from dsconvert.deploy.costs import measured_costs as model_module
 from dsconvert.deploy.devices.device import TimedFile
 from dsconvert.deploy.devices.records import DeviceInfo
 
 ONE = Choice(pairs=1, order="depthwise-first")
+model_module = sys.modules[measured_costs.__module__]
 TWO = Choice(pairs=2, order="depthwise-first")
 WIDE = Block(input_size=(28, 28), in_channels=64, out_channels=64, kernel_size=(3, 3))
 OTHER = Block(input_size=(8, 8), in_channels=8, out_channels=16, kernel_size=(3, 3))
@@ -99,7 +99,7 @@ def test_other_boards_have_other_costs(board, tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"emulated": True}, "ssh:board is emulated: its times are no costs to plan by"),
-        ({"runtimes": {"ort": "1"}}, "ssh:board does not run .tflite files: it has ort"),
+        ({"runtimes": {"ort": "1"}}, "ssh:board does not run .tflite files in LiteRT: it has ort"),
         ({"runtimes": {}}, "it has no runtime"),
     ],
 )

@@ -22,9 +22,9 @@ from dsconvert.deploy.costs.block_variants import form_of
 from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.accelerators import NPUS
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
-from dsconvert.deploy.devices.config import config_path, known, open_known
+from dsconvert.deploy.devices.config import config_path, known
 from dsconvert.deploy.devices.listing import ListedDevice, list_devices
-from dsconvert.deploy.devices.open_device import open_device
+from dsconvert.deploy.devices.registry import open_device
 from dsconvert.deploy.profiling import doctor
 
 NAMED = """
@@ -64,7 +64,7 @@ def test_where_names_are_kept(monkeypatch: pytest.MonkeyPatch, places: Path) -> 
     assert config_path() == Path("/settings/dsconvert/devices.toml")
     monkeypatch.delenv("XDG_CONFIG_HOME")
     assert config_path() == Path.home() / ".config/dsconvert/devices.toml"
-    assert known(places / "none.toml").names == ()
+    assert known(places / "none.toml").devices == {}
 
 
 def test_names_open_devices_with_their_settings(places: Path) -> None:
@@ -79,7 +79,6 @@ def test_names_open_devices_with_their_settings(places: Path) -> None:
         open_device("pixel", Path("/other"))._find_binary(["arm64-v8a"])  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="its own runtimes"):
         open_device("host", Path("/other"))
-    assert open_known("garden") is None
     with pytest.raises(InputError, match=r"unknown device 'garden'.*devices\.toml"):
         open_device("garden")
 

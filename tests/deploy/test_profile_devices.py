@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from onnx import TensorProto, helper
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 from dsconvert.deploy.devices.device import DeviceInfo, Job, MachineState, Report, TimedFile
-from dsconvert.deploy.devices.host import HostDevice, pinned
-from dsconvert.deploy.devices.open_device import is_estimated, open_device
+from dsconvert.deploy.devices.host import HostDevice
+from dsconvert.deploy.devices.local_transport import LocalTransport
 from dsconvert.deploy.devices.records import OperatorTime, Startup
+from dsconvert.deploy.devices.registry import find_device, open_device
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.runner.machine import usable_cpus
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -65,7 +67,8 @@ class Board:
         info = {"cpu": "Cortex-A53", "architecture": "aarch64", "cores": 4}
         return DeviceInfo(name=self.name, **info, emulated=self.emulated)
 
-    def measure(self, job: Job, progress) -> Report:
+    def measure_all(self, jobs, progress) -> list[Report]:
+        (job,) = jobs
         self.jobs.append(job)
         files = []
         for case in job.cases:
@@ -80,7 +83,7 @@ class Board:
             }
             files.append(TimedFile("ONNX Runtime", "1.2.3", **found | self.timed))
         state = MachineState(governor="performance")
-        return Report(self.describe(), state, state, tuple(files), ("of the board",))
+        return [Report(self.describe(), state, state, tuple(files), ("of the board",))]
 
 
 @pytest.fixture
@@ -88,7 +91,8 @@ def on(monkeypatch):
     """Make profile find this device, whatever the name."""
 
     def use(board: Board) -> Board:
-        monkeypatch.setattr(sys.modules[profile.__module__], "open_device", lambda name: board)
+        entry = replace(find_device("ssh:board"), open=lambda: board)
+        monkeypatch.setattr(sys.modules[profile.__module__], "find_device", lambda *name: entry)
         return board
 
     return use
@@ -210,53 +214,23 @@ class TestHost:
         assert (one.latency, one.startup) == (None, None)
         assert one.failure.startswith("emulated")
 
-    def test_a_file_that_does_not_run_any_more_has_no_operators(
-        self, tmp_path, monkeypatch
-    ) -> None:
-        from dsconvert.deploy.devices.device import Case
-        from dsconvert.deploy.devices.operator_times import time_operators
-
-        path = save_model(tmp_path / "m.onnx")
-        runtime = open_runtime(path)
-        wrong = (np.zeros((1, 63), np.float32),)
-        case = Case(path, "ort", wrong, runtime.inputs, runtime.outputs)
-        said = time_operators(case, 1, 1.0)
-        assert said.startswith("unavailable: ")
-        assert "1×63" in said
-
-    @pytest.mark.parametrize(("took", "runs"), [(0.001, 200), (100.0, 100), (5000.0, 10)])
-    def test_operators_of_large_files_are_timed_less_often(
-        self, tmp_path, monkeypatch, took: float, runs: int
-    ) -> None:
-        from dsconvert.deploy.devices import operator_times
-        from dsconvert.deploy.devices.device import Case
-
-        seen = []
-        monkeypatch.setattr(operator_times, "_by_ort", lambda *given: seen.append(given[2]) or [])
-        case = Case(tmp_path / "m.onnx", "ort", (), (), ())
-        assert operator_times.time_operators(case, 1, took) == ()
-        assert seen == [runs]
-
     @pytest.mark.skipif(not CORES, reason="this system cannot keep a process on cores")
-    def test_cores_are_kept_for_workers_and_given_back(self, tmp_path, monkeypatch) -> None:
-        seen: list[set[int]] = []
-        from dsconvert.deploy.devices import host
+    def test_cores_are_kept_for_workers_alone(self, tmp_path, monkeypatch) -> None:
+        seen: list[list[int]] = []
+        real = LocalTransport.get
 
-        def measured(*arguments):
-            seen.append(os.sched_getaffinity(0))
-            show = "import os; print(sorted(os.sched_getaffinity(0)))"
-            done = subprocess.run([sys.executable, "-c", show], capture_output=True, check=True)
-            seen.append(set(map(int, done.stdout.decode().strip("[]\n").split(","))))
-            return STARTUP
+        async def get(self, path):
+            found = await real(self, path)
+            if path.endswith("report.json"):
+                job = json.loads(Path(path).with_name("job.json").read_text())
+                seen.append(job["cpus"])
+            return found
 
-        monkeypatch.setattr(host, "measure_isolated", measured)
-        path = save_model(tmp_path / "m.onnx")
-        (one,) = profile([path], cpus=CORES[-1:], runs=1, min_seconds=0)
+        monkeypatch.setattr(LocalTransport, "get", get)
+        (one,) = profile([save_model(tmp_path / "m.onnx")], cpus=CORES[-1:], runs=1, min_seconds=0)
+        assert one.failure == ""
         assert one.cpus == tuple(CORES[-1:])
-        assert seen == [set(CORES[-1:])] * 2
-        assert usable_cpus() == CORES
-        with pytest.raises(ZeroDivisionError), pinned(CORES[:1]):
-            raise ZeroDivisionError
+        assert seen == [CORES[-1:]]
         assert usable_cpus() == CORES
 
     @pytest.mark.skipif(not CORES, reason="this system cannot keep a process on cores")
@@ -278,15 +252,14 @@ class TestHost:
 class TestRefusals:
     def test_names(self) -> None:
         assert open_device("host").name == "host"
-        for name in ("hst", "host:1", "ethos-u55-128"):
+        for name in ("hst", "host:1", "ethos-u55"):
             with pytest.raises(InputError, match="unknown device"):
                 open_device(name)
         for name in ("ssh", "ssh:", "adb:"):
             with pytest.raises(InputError, match="names no machine"):
                 open_device(name)
-        assert is_estimated("ethos-u55-128")
-        assert is_estimated("mcu")
-        assert not is_estimated("ssh:mcu")
+        for name, unit in (("ethos-u55-128", "cycles"), ("mcu", ""), ("ssh:mcu", "ms")):
+            assert find_device(name).capabilities.unit == unit
 
     def test_a_runtime_that_does_not_run_the_format(self, tmp_path) -> None:
         path = save_model(tmp_path / "m.onnx")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -15,8 +17,8 @@ from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.profiling.model_stats import model_stats
 from dsconvert.deploy.profiling.profile import profile
-from dsconvert.deploy.runner import litert_profiler, machine
-from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.deploy.runner import engines, litert_profiler, machine
+from dsconvert.deploy.runner.loaded import OperatorRuns
 
 SHAPE = (1, 24, 20, 3)
 # By hand: 3×3 stem at stride 2, depthwise 3×3, pointwise, transposed 2×2 at stride 2, dense.
@@ -129,30 +131,32 @@ def test_figures_of_a_file(folder: Path) -> None:
     assert one.device.cores == os.cpu_count()
 
 
-def test_a_profiler_that_is_missing_or_dies_is_said(folder: Path, monkeypatch) -> None:
-    from dsconvert.deploy.devices import operator_times
-
-    monkeypatch.setattr(operator_times.sys, "executable", "/bin/false")
-    (one,) = profile([folder / "net.tflite"], runs=1, min_seconds=0, per_op=True)
-    assert one.operators == "unavailable: LiteRT's profiler ended with exit code 1"
-    assert one.latency is not None
+def test_a_profiler_that_is_missing_is_said(folder: Path, monkeypatch) -> None:
+    asked = OperatorRuns(
+        str(folder / "net.tflite"), ["x"], [np.zeros((2, 2), np.float32)], 1, 1, ""
+    )
+    with pytest.raises(ValueError, match="sizes that the file stores"):
+        engines.time_operators("litert", asked)
     monkeypatch.setattr(litert_profiler.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(litert_profiler.Unavailable, match="brings no library"):
         litert_profiler.library()
 
 
-def test_xnnpack_is_noticed_and_missed(folder: Path) -> None:
-    from dsconvert.deploy.devices import host
-    from dsconvert.deploy.exporting.tflite_activations import TfliteValues
-
-    runtime = open_runtime(folder / "net.tflite")
-    runtime.prepare([np.zeros(SHAPE, np.float32)])
-    plain = TfliteValues(folder / "net.tflite")
-    assert (runtime.delegated, plain.delegated) == (True, False)
-    assert host._notes(runtime) == ()
-    assert host._notes(plain) == (
-        "XNNPACK took none of its operators over: LiteRT's own kernels were timed",
+def test_xnnpack_is_noticed_and_missed(folder: Path, monkeypatch) -> None:
+    litert = engines.load("litert")
+    plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    without = SimpleNamespace(
+        Interpreter=partial(litert.Interpreter, experimental_op_resolver_type=plain)
     )
+    said = []
+    for module in (litert, without):
+        loaded = engines.RUNTIMES["litert"].open(module, str(folder / "net.tflite"), 1)
+        loaded.prepare([np.zeros(SHAPE, np.float32)])
+        said.append(loaded.notes())
+    assert said == [
+        [],
+        ["XNNPACK took none of its operators over: LiteRT's own kernels were timed"],
+    ]
 
 
 class TestCommand:

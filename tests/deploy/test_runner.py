@@ -19,7 +19,7 @@ from dsconvert.deploy.devices.device import Job
 from dsconvert.deploy.devices.job_files import unwire, wire
 from dsconvert.deploy.devices.pack import packed_runner
 from dsconvert.deploy.devices.records import DeviceInfo
-from dsconvert.deploy.runner import engines
+from dsconvert.deploy.runner import engines, ort_engine
 from dsconvert.deploy.runner import measuring as measuring_module
 from dsconvert.deploy.runner.emulation import is_emulated
 from dsconvert.deploy.runner.job import read_job
@@ -175,12 +175,12 @@ def dies(monkeypatch, name: str, when: str):
     """Let a file bring its process down: when it is loaded, when it runs, or in the rounds."""
     real = engines.open_file
 
-    def open_file(runtime, path, threads, profile=""):
+    def open_file(runtime, path, threads):
         if name not in path:
-            return real(runtime, path, threads, profile)
+            return real(runtime, path, threads)
         if when == "loading":
             os.kill(os.getpid(), signal.SIGUSR1)
-        opened, runs = real(runtime, path, threads, profile), []
+        opened, runs = real(runtime, path, threads), []
 
         def prepare(arrays):
             engine = opened.prepare(arrays)
@@ -259,12 +259,41 @@ class TestMeasuring:
 
     def test_wrong_provider_is_refused(self, cases, tmp_path, monkeypatch):
         """Never something else than what was asked for."""
-        monkeypatch.setattr(engines, "_PROVIDERS", ["CPUExecutionProvider", "AzureX"])
+        monkeypatch.setattr(ort_engine, "PROVIDERS", ["CPUExecutionProvider", "AzureX"])
         with (
             pytest.warns(UserWarning, match="AzureX"),
             pytest.raises(RuntimeError, match="runs on"),
         ):
             engines.open_file("ort", str(cases[2].path), 1)
+
+    @pytest.mark.parametrize(("took", "runs"), [(0.001, 200), (100.0, 100), (5000.0, 10)])
+    def test_operators_of_large_files_are_timed_less_often(self, took, runs):
+        assert measuring_module.operator_runs(took) == runs
+
+    def test_a_file_that_does_not_run_any_more_has_no_operators(self, cases, tmp_path):
+        lay_out(tmp_path, Job(cases=(cases[2],), **QUICK))
+        job = read_job(tmp_path)
+        np.savez(job.groups[0][0].inputs, np.zeros((1, 3), np.float32))
+        said = measuring_module._operators(job.groups[0][0], job, 0.1)
+        signal.alarm(0)
+        assert said["operators"].startswith("unavailable: ")
+
+    def test_profiler_that_kills_its_process_leaves_the_times(self, cases, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            engines, "time_operators", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        (report,) = done(tmp_path, Job(cases=(cases[0],), per_op=True, **QUICK))
+        (timed,) = report.files
+        assert timed.operators.startswith("unavailable: it brought its process down (SIGTERM")
+        assert len(timed.samples_ms) == 5
+
+    def test_without_fork_it_works_in_this_process(self, cases, tmp_path, monkeypatch):
+        monkeypatch.delattr(os, "fork")
+        (report,) = done(tmp_path, Job(cases=(cases[0],), **QUICK))
+        (timed,) = report.files
+        assert timed.failure == ""
+        assert len(timed.samples_ms) == 5
+        np.testing.assert_array_equal(timed.outputs[0], expected(cases[0])[0])
 
     def test_runtimes_are_found_in_their_order(self, monkeypatch):
         there = {"tflite_runtime.interpreter", "tensorflow.lite", "onnxruntime"}

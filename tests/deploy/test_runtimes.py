@@ -12,7 +12,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import at_once
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.registry import open_runtime
-from dsconvert.deploy.runtimes.runtime import decode, encode
+from dsconvert.deploy.runtimes.session import decode, encode
 from dsconvert.deploy.runtimes.tensor_info import TensorInfo
 
 
@@ -213,13 +213,14 @@ def test_no_file_needs_tensorflow_or_keras(dense_model, tmp_path):
     program = """
 import sys
 import numpy as np
-from dsconvert import deploy
+from dsconvert.deploy.profiling.profile import profile
+from dsconvert.deploy.runtimes.registry import open_runtime
 frameworks = {"tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tf2onnx"}
 print(sorted(frameworks & set(sys.modules)))
 for path in sys.argv[1:]:
-    deploy.open_runtime(path).predict([np.zeros((2, 8))])
+    open_runtime(path).predict([np.zeros((2, 8))])
 print(sorted(frameworks & set(sys.modules)))
-deploy.profile(sys.argv[1:], runs=1, min_seconds=0)
+profile(sys.argv[1:], runs=1, min_seconds=0)
 print(sorted(frameworks & set(sys.modules)))
 """
     files = [str(tmp_path / name) for name in ("dense.tflite", "dense.onnx")]

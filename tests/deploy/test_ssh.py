@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from board_cases import case_of, expected, save_block
+from board_cases import case_of, expected, measured, save_block
 from onnx import TensorProto, helper
 from sshd import SSHD, started
 
 from dsconvert.base.errors import InputError
 from dsconvert.deploy.devices import without_python
-from dsconvert.deploy.devices.board import measure_on
 from dsconvert.deploy.devices.device import Job, Report
-from dsconvert.deploy.devices.open_device import open_device
+from dsconvert.deploy.devices.registry import open_device
+from dsconvert.deploy.devices.side_by_side import measure_on
 from dsconvert.deploy.devices.ssh import SshDevice, parse_name
 from dsconvert.deploy.devices.ssh_transport import SshTransport
 from dsconvert.deploy.devices.transport import Lost
+from dsconvert.deploy.runtimes.registry import RUNTIMES
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
 QUICK = {"runs": 10, "warmup": 1, "min_seconds": 0.0}
@@ -103,7 +104,7 @@ class TestMeasuring:
     def test_what_the_board_is(self, board):
         info = SshDevice("ssh:board").describe()
         assert (info.name, info.emulated) == ("ssh:board", False)
-        assert set(info.runtimes) == {"litert", "ort"}
+        assert set(info.runtimes) == set(RUNTIMES)
         assert info.cores == os.cpu_count()
         assert info.architecture == os.uname().machine
 
@@ -114,8 +115,10 @@ class TestMeasuring:
         def progress(label, total):
             yield lambda: steps.append((label, total))
 
-        report = SshDevice("ssh:board").measure(
-            Job(cases=tuple(files), per_op=True, cpus=(0,), **QUICK), progress
+        report = measured(
+            SshDevice("ssh:board"),
+            Job(cases=tuple(files), per_op=True, cpus=(0,), **QUICK),
+            progress,
         )
         assert steps == [("Measuring on ssh:board", 4)] * 4
         assert report.notes == ()
@@ -146,7 +149,7 @@ class TestMeasuring:
         path = tmp_path / "model.onnx"
         onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
         case = case_of(path)
-        (timed,) = SshDevice("ssh:board").measure(Job(cases=(case,), **QUICK)).files
+        (timed,) = measured(SshDevice("ssh:board"), Job(cases=(case,), **QUICK)).files
         np.testing.assert_array_equal(timed.outputs[0], expected(case)[0])
 
     def test_folder_with_spaces_and_quotes(self, board, files, tmp_path):
@@ -154,7 +157,7 @@ class TestMeasuring:
         folder.mkdir()
         seen = []
         device = SshDevice("ssh:board", folder=str(folder))
-        report = device.measure(Job(cases=tuple(files), **QUICK), watching(folder, seen))
+        report = measured(device, Job(cases=tuple(files), **QUICK), watching(folder, seen))
         assert [one.failure for one in report.files] == ["", ""]
         assert seen[0].startswith("dsconvert.")
         assert list(folder.iterdir()) == []
@@ -162,7 +165,7 @@ class TestMeasuring:
     def test_talkative_login(self, board, files):
         (board.home / ".bashrc").write_text("echo Welcome to the board!\n")
         try:
-            assert SshDevice("ssh:board").measure(Job(cases=tuple(files), **QUICK)).notes == ()
+            assert measured(SshDevice("ssh:board"), Job(cases=tuple(files), **QUICK)).notes == ()
         finally:
             (board.home / ".bashrc").unlink()
 
@@ -170,7 +173,7 @@ class TestMeasuring:
         broken = tmp_path / "broken.tflite"
         broken.write_bytes(b"nothing")
         cases = (replace(files[0], path=broken), *files)
-        report = SshDevice("ssh:board").measure(Job(cases=cases, **QUICK))
+        report = measured(SshDevice("ssh:board"), Job(cases=cases, **QUICK))
         assert [bool(one.samples_ms) for one in report.files] == [False, True, True]
         assert report.files[0].failure
         assert "/dsconvert." not in report.files[0].failure
@@ -290,7 +293,7 @@ class TestRefusals:
         device = SshDevice("ssh:board", python=str(bare))
         assert device.describe().runtimes == {}
         with pytest.raises(InputError, match="has no LiteRT and ONNX Runtime") as refused:
-            device.measure(Job(cases=tuple(files), **QUICK))
+            measured(device, Job(cases=tuple(files), **QUICK))
         hint = refused.value.hint
         assert "~/dsconvert-venv/bin/pip install numpy ai-edge-litert onnxruntime" in hint
         assert "--benchmark-binary" in hint
@@ -339,7 +342,7 @@ class TestRefusals:
 
     def test_core_that_is_not_there(self, board, files):
         with pytest.raises(InputError, match=r"there is no core 4711; there are 0"):
-            SshDevice("ssh:board").measure(Job(cases=tuple(files), cpus=(0, 4711), **QUICK))
+            measured(SshDevice("ssh:board"), Job(cases=tuple(files), cpus=(0, 4711), **QUICK))
 
 
 def runner_of(board) -> int:
@@ -409,7 +412,7 @@ class TestEnds:
 
     def test_runner_is_killed(self, board, files):
         device = SshDevice("ssh:board")
-        result = in_background(lambda: device.measure(Job(cases=tuple(files), **LONG)))
+        result = in_background(lambda: measured(device, Job(cases=tuple(files), **LONG)))
         wait_for_start(board)
         os.kill(runner_of(board), signal.SIGKILL)
         report = result()
@@ -422,7 +425,7 @@ class TestEnds:
 
     def test_time_is_up(self, board, files):
         device = SshDevice("ssh:board", timeout=5)
-        report = device.measure(Job(cases=tuple(files), **LONG))
+        report = measured(device, Job(cases=tuple(files), **LONG))
         assert [timed.failure for timed in report.files] == ["it was stopped after 5 s"] * 2
         assert report.files[0].startup.load_ms > 0
 
@@ -433,11 +436,11 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell's & starts
 sys.path.insert(0, sys.argv[1])
-from board_cases import case_of
+from board_cases import case_of, measured
 from dsconvert.deploy.devices.device import Job
 from dsconvert.deploy.devices.ssh import SshDevice
 cases = tuple(case_of(Path(path)) for path in sys.argv[2:])
-SshDevice("ssh:board").measure(Job(cases=cases, runs=10**9))
+measured(SshDevice("ssh:board"), Job(cases=cases, runs=10**9))
 """
         command = [sys.executable, "-c", script, str(Path(__file__).parents[1] / "support")]
         process = subprocess.Popen(
@@ -460,7 +463,7 @@ SshDevice("ssh:board").measure(Job(cases=cases, runs=10**9))
     def test_connection_is_lost(self, board, files):
         """Nobody can remove anything then but the runner itself."""
         result = in_background(
-            lambda: SshDevice("ssh:board").measure(Job(cases=tuple(files), **LONG))
+            lambda: measured(SshDevice("ssh:board"), Job(cases=tuple(files), **LONG))
         )
         wait_for_start(board)
         stat = Path("/proc", str(runner_of(board)), "stat").read_text()
@@ -495,7 +498,7 @@ class TestSpace:
     def test_known_before(self, board, small, large):
         device = SshDevice("ssh:board", folder=str(small))
         with pytest.raises(InputError, match=r"5 MiB are needed in .*, [12]\.\d MiB are free"):
-            device.measure(large)
+            measured(device, large)
         assert list(small.iterdir()) == []
 
     def test_found_on_the_way(self, board, small, large, monkeypatch):
@@ -508,7 +511,7 @@ class TestSpace:
         monkeypatch.setattr(SshTransport, "free_bytes", free_bytes)
         device = SshDevice("ssh:board", folder=str(small))
         with pytest.raises(InputError, match=r"5 MiB are needed in .*, 0\.0 MiB are free"):
-            device.measure(large)
+            measured(device, large)
         assert list(small.iterdir()) == []
 
     def test_found_by_the_runner(self, board, small, files, monkeypatch):
@@ -523,7 +526,7 @@ class TestSpace:
 
         monkeypatch.setattr(SshTransport, "put", put)
         device = SshDevice("ssh:board", folder=str(small))
-        result = in_background(lambda: device.measure(Job(cases=tuple(files), **QUICK)))()
+        result = in_background(lambda: measured(device, Job(cases=tuple(files), **QUICK)))()
         assert "no space is left" in str(result)
         assert list(small.iterdir()) == []
 
@@ -555,7 +558,7 @@ exec {sys.executable} {fake} "$@"
         with none:
             device = SshDevice("ssh:board", benchmark_binary=binary)
             info = device.describe()
-            report = device.measure(Job(cases=cases, per_op=True, **QUICK))
+            report = measured(device, Job(cases=cases, per_op=True, **QUICK))
         assert list(info.runtimes) == ["benchmark_model"]
         assert (info.architecture, info.cores) == (os.uname().machine, os.cpu_count())
         assert info.cpu == SshDevice("ssh:board").describe().cpu
@@ -575,18 +578,18 @@ exec {sys.executable} {fake} "$@"
     def test_refusals(self, board, files, binary, tmp_path, monkeypatch):
         device = SshDevice("ssh:board", benchmark_binary=binary)
         with pytest.raises(InputError, match=r"benchmark_model runs \.tflite files only"):
-            device.measure(Job(cases=(files[1],), **QUICK))
+            measured(device, Job(cases=(files[1],), **QUICK))
         with pytest.raises(InputError, match="missing does not exist or is no file"):
             SshDevice("ssh:board", benchmark_binary=tmp_path / "missing").describe()
         monkeypatch.setattr(without_python, "architecture", lambda path: "riscv64")
         with pytest.raises(InputError, match=f"is for riscv64; ssh:board is {os.uname().machine}"):
-            device.measure(Job(cases=(files[0],), **QUICK))
+            measured(device, Job(cases=(files[0],), **QUICK))
 
     def test_it_does_not_start(self, board, files, binary):
         binary.write_bytes(b"\x7fELF" + bytes(60))
         device = SshDevice("ssh:board", benchmark_binary=binary)
         with pytest.raises(InputError, match="does not start on ssh:board") as refused:
-            device.measure(Job(cases=(files[0],), **QUICK))
+            measured(device, Job(cases=(files[0],), **QUICK))
         assert refused.value.hint == "It is built for another architecture."
 
     def test_time_is_up(self, board, files, binary, tmp_path):
@@ -594,5 +597,5 @@ exec {sys.executable} {fake} "$@"
         (tmp_path / "slow").touch()
         device = SshDevice("ssh:board", benchmark_binary=binary, timeout=1)
         with pytest.raises(InputError, match="it was stopped after 1 s"):
-            device.measure(Job(cases=(files[0],), **QUICK))
+            measured(device, Job(cases=(files[0],), **QUICK))
         assert board.processes == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dsconvert.base.progress import silent
 from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.deploy.costs.block_variants import form_of
 from dsconvert.deploy.costs.onnx_block import onnx_block
@@ -46,3 +47,9 @@ def expected(case: Case):
     prepared = open_runtime(case.path).prepare(case.inputs)
     prepared.run()
     return prepared.read()
+
+
+def measured(device, job, progress=silent):
+    """What a device reports of one job."""
+    (report,) = device.measure_all([job], progress)
+    return report

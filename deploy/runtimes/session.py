@@ -1,0 +1,202 @@
+"""A file that is loaded in a runtime: what all runtimes have in common.
+
+Every file looks the same from outside: real-valued arrays of any batch in, float32 out, inputs
+and outputs in the order of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import Array, Shape, at_once
+from dsconvert.base.quiet import captured
+
+from .runtime import Runtime
+from .samples import check_inputs, count_samples, shape_text
+from .tensor_info import TensorInfo
+
+_FREE_BATCH = 32
+"""Samples per invocation where the batch is free: bounds the memory of large predictions."""
+
+
+class Prepared(NamedTuple):
+    """An invocation with its inputs in place.
+
+    Attributes:
+        run: Invokes once; nothing is converted or copied in.
+        read: The outputs of the last run as float32 arrays.
+    """
+
+    run: Callable[[], Any]
+    read: Callable[[], tuple[Array, ...]]
+
+
+class Session(ABC):
+    """A loaded model file; a `dsconvert.base.predictor.Predictor`.
+
+    Args:
+        path: The file.
+        threads: Threads for one invocation.
+
+    Attributes:
+        runtime: The runtime that it is loaded in.
+        path: The file.
+        inputs: The file's inputs.
+        outputs: The file's outputs.
+    """
+
+    runtime: ClassVar[Runtime]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        try:
+            with captured():
+                self.inputs, self.outputs = self._load(path, threads)
+        except (InputError, ImportError):
+            raise
+        except Exception as error:  # the runtimes raise anything, RuntimeError subclasses mostly
+            raise InputError(
+                f"{path} cannot be loaded by {self.runtime.title}: {first_line(error)}"
+            ) from error
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs, in the order in which they are given."""
+        return tuple(info.name for info in self.inputs)
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Their shapes with the batch axis first; None where a size is free."""
+        return tuple(info.shape for info in self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in the order in which they are returned."""
+        return tuple(info.name for info in self.outputs)
+
+    @property
+    def batch(self) -> int | None:
+        """Samples per invocation; None where any number goes.
+
+        Raises:
+            InputError: If the inputs have different fixed batches.
+        """
+        fixed = {shape[0] for shape in self.input_shapes if shape and shape[0] is not None}
+        if len(fixed) > 1:
+            raise InputError(
+                f"{self.path}: its inputs have different first sizes: {sorted(fixed)}."
+            )
+        return fixed.pop() if fixed else None
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on a batch of any size; see `Predictor.predict`.
+
+        Raises:
+            InputError: If the arrays do not fit the inputs, or an input or output has no batch
+                axis.
+        """
+        arrays = check_inputs(inputs, self.inputs, str(self.path))
+        count = count_samples(arrays, str(self.path))
+        size = self.batch or min(at_once(arrays, _FREE_BATCH), count)
+        chunks = []
+        for start in range(0, count, size):
+            part = [array[start : start + size] for array in arrays]
+            if self.batch and len(part[0]) < size:  # fill up a fixed batch, cut off below
+                part = [np.concatenate([a, np.repeat(a[-1:], size - len(a), 0)]) for a in part]
+            with self._blaming_inputs(part):
+                outputs = self._run(self._encoded(part))
+            for info, output in zip(self.outputs, outputs, strict=True):
+                if output.shape[:1] != (len(part[0]),):
+                    raise InputError(
+                        f"{self.path}: output {info.name} has shape {shape_text(output.shape)} "
+                        f"for a batch of {len(part[0])}: its first axis is not the batch."
+                    )
+            chunks.append(self._decoded(outputs))
+        return tuple(np.concatenate(parts)[:count] for parts in zip(*chunks, strict=True))
+
+    def prepare(self, inputs: Sequence[Array]) -> Prepared:
+        """Set the inputs once, for timing invocations alone.
+
+        It holds until the next `prepare` or `predict`.
+
+        Args:
+            inputs: One real-valued array per input, of the batch of one invocation.
+
+        Raises:
+            InputError: If the arrays do not fit the inputs.
+        """
+        arrays = check_inputs(inputs, self.inputs, str(self.path))
+        with self._blaming_inputs(arrays):
+            return self._prepare(self._encoded(arrays))
+
+    @contextmanager
+    def _blaming_inputs(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """Turn whatever the runtime raises for inputs it cannot run on into an InputError."""
+        try:
+            yield
+        except Exception as error:  # the runtimes raise anything
+            shapes = ", ".join(shape_text(array.shape) for array in arrays)
+            raise InputError(
+                f"{self.path} cannot run on inputs of shape {shapes}: {first_line(error)}"
+            ) from error
+
+    @abstractmethod
+    def _prepare(self, arrays: Sequence[Array]) -> Prepared:
+        """Set arrays of the stored types; see `prepare`."""
+
+    @abstractmethod
+    def _load(
+        self, path: Path, threads: int
+    ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        """Load the file and describe its inputs and outputs."""
+
+    @abstractmethod
+    def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Invoke once on arrays of the stored types; give copies of the outputs."""
+
+    def _encoded(self, arrays: Sequence[Array]) -> list[Array]:
+        """Real values as the inputs store them, contiguous."""
+        return [encode(array, info) for array, info in zip(arrays, self.inputs, strict=True)]
+
+    def _decoded(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Stored outputs as real float32 values."""
+        return tuple(decode(array, info) for array, info in zip(arrays, self.outputs, strict=True))
+
+
+_ORT_PREFIX = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?"
+    r"(/onnxruntime_src/\S+ .*?\) )?"
+)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, cut at 300 characters, without what ONNX Runtime puts before it."""
+    lines = _ORT_PREFIX.sub("", str(error)).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def encode(array: Array, info: TensorInfo) -> Array:
+    """Real values as the tensor stores them: q = round(x / s) + z, saturated, if quantized."""
+    dtype = np.dtype(info.dtype)
+    if info.scale is not None and info.zero_point is not None:
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array / info.scale) + info.zero_point, limits.min, limits.max)
+    return np.ascontiguousarray(array, dtype)
+
+
+def decode(array: Array, info: TensorInfo) -> Array:
+    """Stored values as real ones, float32: x = s · (q − z) if quantized."""
+    values = np.asarray(array, np.float32)
+    if info.scale is not None and info.zero_point is not None:
+        values = (values - np.float32(info.zero_point)) * np.float32(info.scale)
+    return values
