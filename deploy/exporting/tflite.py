@@ -67,7 +67,7 @@ def convert(
         try:
             flatbuffer = converter.convert()
         except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
-            raise _unsupported(error, source, quantize) from error
+            raise unsupported_operation(error, source, quantize) from error
     path.write_bytes(in_order(flatbuffer, names, source.output_names))
     return _notes(source, names, quantize, path)
 
@@ -155,8 +155,10 @@ def _quantized(quantize: Quantization) -> str:
     return "" if quantize == "none" else f" with {quantize} quantization"
 
 
-def _unsupported(error: Exception, source: KerasSource, quantize: Quantization) -> InputError:
-    """The refusal of what the converter could not convert, from its message of many lines."""
+def unsupported_operation(
+    error: Exception, source: KerasSource, quantize: Quantization
+) -> InputError:
+    """Return the refusal of a model, from the converter's message of many lines."""
     text = str(error)
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
     custom = re.findall(r"Custom ops: ([\w, ]+)", text)

@@ -305,7 +305,7 @@ def batches(stages, inputs):
 
 def whole(model, stages, inputs):
     """What ONNX Runtime makes of a batch, without the outputs that no data reach."""
-    names = [stages._names[v] for v in stages.outputs]
+    names = [stages.value_names[v] for v in stages.outputs]
     made = dict(zip([x.name for x in model.graph.output], outputs(model, *inputs), strict=True))
     return [made[name] for name in names]
 
@@ -465,7 +465,7 @@ class TestSites:
         model, inputs, _ = residual()
         stages = stages_of(model, inputs, "stem", "a", "b")
         beside = {s.name: s.beside for s in stages.sites[1:]}
-        named = {k: None if v is None else stages._names[v] for k, v in beside.items()}
+        named = {k: None if v is None else stages.value_names[v] for k, v in beside.items()}
 
         assert named == {
             "stem": None, "a": None, "b": "shortcut", "shortcut": None, "head": None

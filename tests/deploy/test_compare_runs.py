@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx_native import Net
 
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
@@ -201,5 +203,14 @@ class TestCommand:
             read_run(path)
 
     def test_what_profile_prints_is_read(self, tmp_path: Path) -> None:
-        one = record(device=None)
-        assert read_run(self.save(tmp_path / "1.json", one)) == [one]
+        net = Net()
+        net.conv("x", "y")
+        onnx.save(net.model("y"), tmp_path / "net.onnx")
+        words = ["profile", str(tmp_path / "net.onnx"), "--runs", "3", "--min-seconds", "0"]
+        printed = CliRunner().invoke(main, [*words, "--json"])
+        assert printed.exit_code == 0, printed.output
+        (tmp_path / "run.json").write_text(printed.stdout)
+        (one,) = read_run(tmp_path / "run.json")
+        assert (one.path, one.runs) == (str(tmp_path / "net.onnx"), 3)
+        assert one.latency is not None
+        assert len(one.latency.samples_ms) == 3

@@ -17,7 +17,7 @@ from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_tflite
 from dsconvert.deploy.exporting.onnx_static import quantize_static
 from dsconvert.deploy.exporting.records import Artifact
-from dsconvert.deploy.exporting.tflite import _unsupported
+from dsconvert.deploy.exporting.tflite import unsupported_operation
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -441,6 +441,6 @@ class TestFlex:
             model = self.model()
 
         said = 'loc(fused["Roll:", "functional_1/first_1/Roll@f"]): error\nCustom ops: Roll, Fold\n'
-        error = _unsupported(ValueError(said), Source(), "none")
+        error = unsupported_operation(ValueError(said), Source(), "none")
         assert "no TFLite kernel for Roll, Fold, in the layer 'first'." in error.message
         assert "a kernel of your own" in error.hint

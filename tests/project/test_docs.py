@@ -67,3 +67,8 @@ def test_the_plan_shown_is_a_plan_with_every_field() -> None:
     shown = msgspec.json.decode(example)
     assert set(shown) == set(Plan.__struct_fields__)
     assert {key for layer in shown["layers"] for key in layer} == set(LayerPlan.__struct_fields__)
+
+
+def test_the_picture_of_the_packages_is_current() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "draw_layers.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run: python docs/draw_layers.py"

@@ -57,8 +57,8 @@ class OnnxStages:
         nodes = graph.depending_on_data
         names = [x.name for x in graph.inputs]
         names += [name for node in nodes for name in node.output if name]
-        self._names = tuple(dict.fromkeys(names))
-        self._number = {name: number for number, name in enumerate(self._names)}
+        self.value_names = tuple(dict.fromkeys(names))
+        self._number = {name: number for number, name in enumerate(self.value_names)}
         self.inputs = tuple(range(len(graph.inputs)))
         self.outputs = tuple(self._number[x] for x in graph.outputs if x in self._number)
         order = depth_first(*self._wires(nodes), self.outputs)
@@ -102,7 +102,9 @@ class OnnxStages:
         if self._part is None or self._part[0] != stage or self._part[1] is not block:
             self._part = None  # free the last one first
             self._part = stage, block, self._make_part(stage)
-        feeds = {self._names[value]: self._out(value, array) for value, array in values.items()}
+        feeds = {
+            self.value_names[value]: self._out(value, array) for value, array in values.items()
+        }
         made = self._part[2].run(feeds | self._site_feeds(stage))
         return {self._number[name]: self._back(name, array) for name, array in made.items()}
 
@@ -113,8 +115,8 @@ class OnnxStages:
         nodes = list(self.steps[start:stop])
         made = {name for node in nodes for name in node.output}
         read = {name for node in nodes for name in reads_of(node)}
-        given = {name: self._types[name] for name in self._names if name in read - made}
-        wanted = [self._names[v] for v in self._live[stage] if self._names[v] in made]
+        given = {name: self._types[name] for name in self.value_names if name in read - made}
+        wanted = [self.value_names[v] for v in self._live[stage] if self.value_names[v] in made]
         site, weights = self.sites[stage], self._current.get(stage)
         if site is not None and weights is not None and weights.block is not None:
             blocks, stored = self._blocks(nodes[0], site, weights)
@@ -175,7 +177,7 @@ class OnnxStages:
         return kernel * ratio, (bias - weights.norm.mean) * ratio + site.norm.mean
 
     def _out(self, value: int, array: Array) -> Array:
-        return array[0] if self._names[value] in self._stacked else array
+        return array[0] if self.value_names[value] in self._stacked else array
 
     def _back(self, name: str, array: Array) -> Array:
         usual, whole = self._shapes[name], name in self._stacked
@@ -237,7 +239,7 @@ class OnnxStages:
             for x, array in zip(self.graph.inputs, inputs, strict=True)
         }
         given = {x.name: _dtype(x) for x in self.graph.inputs}
-        between = sorted({self._names[v] for live in self._live for v in live})
+        between = sorted({self.value_names[v] for live in self._live for v in live})
         folded = self._shape_dependent()
         wanted = [*(name for name in between if name not in given), *folded]
         probe = Part(self.graph, self.graph.nodes_without_constants, given, wanted, {})
@@ -262,7 +264,7 @@ class OnnxStages:
     def _shape_dependent(self) -> list[str]:
         """What the steps read that is neither stored nor computed from the data."""
         read = {name for node in self.steps for name in reads_of(node)}
-        return sorted(read - self.graph.stored - set(self._names))
+        return sorted(read - self.graph.stored - set(self.value_names))
 
     # The sites.
 
