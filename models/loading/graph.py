@@ -63,6 +63,24 @@ def keyword_tensors(model: Config) -> Repaired:
     return model, f"marked the keyword tensors of {counted(changed)}" if changed else None
 
 
+def without_idle_keywords(nodes: Any) -> Any:
+    """Calls without the keyword arguments that say nothing, as ``mask=None``.
+
+    A repair that exchanges a layer's class exchanges its call as well, which may not take them.
+    """
+
+    def kept(keywords: Config) -> Config:
+        return {
+            k: v for k, v in keywords.items() if v is not None and k not in ("mask", "training")
+        }
+
+    if isinstance(nodes, dict):
+        return {**nodes, "kwargs": kept(nodes.get("kwargs") or {})}
+    if is_tensor(nodes):
+        return [*nodes[:3], *(kept(v) if isinstance(v, dict) else v for v in nodes[3:])]
+    return [without_idle_keywords(node) for node in nodes] if isinstance(nodes, list) else nodes
+
+
 def input_layers(model: Config) -> Repaired:
     """Begin every Sequential with an InputLayer, where the file knows the shape."""
 

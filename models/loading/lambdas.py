@@ -15,6 +15,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from .affine import Affine, read_affine
+from .graph import without_idle_keywords
 from .marshal_data import NotReadable, read_code
 from .tree import Config, edit, name_of, objects, with_config
 
@@ -43,7 +44,10 @@ def affine_lambdas(model: Config) -> tuple[Config, str | None]:
             f"read Lambda '{name_of(item)}' as {affine.text}: "
             f"Rescaling(scale={affine.scale:.9g}, offset={affine.offset:.9g}), without running it"
         )
-        return {**item, "class_name": "Rescaling", "config": config}
+        calls = without_idle_keywords(item.get("inbound_nodes") or [])
+        kept = {k: v for k, v in item.items() if k not in ("module", "registered_name")}
+        kept |= {"inbound_nodes": calls} if "inbound_nodes" in item else {}
+        return {**kept, "class_name": "Rescaling", "config": config}
 
     model, _ = edit(model, change)
     return model, "; ".join(found) or None

@@ -17,19 +17,24 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import sha256
 
 from . import weights
+from .archive_weights import is_old_archive, restore_archive
 from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
 from .custom import check_names
 from .h5_files import check_h5
 from .lambdas import allow_lambdas
+from .layer_names import without_slashes
+from .meaning import refuse_changed_meaning
 from .modules import modern
 from .repairs import repair
 from .tfops import refuse_tf_operations
-from .tree import Config, name_of, objects
+from .tree import Config
 
 if TYPE_CHECKING:
     import keras
 
 _LOG = logging.getLogger(__name__)
+_MOST_REASON = 600
+"""Characters of what Keras says; it can go on for pages."""
 _SAVE_AGAIN = "Load it where it was made and save it again: model.save('model.keras')."
 
 
@@ -69,9 +74,9 @@ def load(
     path = Path(path)
     source = open_source(path)
     try:
-        config, repairs = repair(source.config)
-        if source.is_old:
-            _refuse_changed_meaning(path, config)
+        config, renamed, told = without_slashes(source.config)
+        config, repairs = repair(config)
+        refuse_changed_meaning(path, config, old=source.is_old)
         refuse_tf_operations(path, config)
         config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -86,8 +91,8 @@ def load(
         warnings.simplefilter("ignore")  # Keras warns of what the repairs are there for
         config, dropped = check_names(path, config, custom)
         model = _build(source, config, custom, trust)
-        mirrored = weights.restore(model, source) if source.format == "h5" else None
-    sentences = (source.misnamed, *repairs, dropped, mirrored)
+        mirrored = weights.restore(model, source, renamed) if source.format == "h5" else None
+    sentences = (source.misnamed, told, *repairs, dropped, mirrored)
     loaded = Loaded(model, path, source.format, sha256(path), tuple(filter(None, sentences)))
     for sentence in loaded.repairs:
         _LOG.info("%s: %s", path.name, sentence)
@@ -105,10 +110,11 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
     except InputError:
         raise
     except Exception as error:  # whatever Keras raises over a file that it does not understand
-        reason = str(error).split("Exception encountered: ")[-1].strip().splitlines()
+        reason = str(error).split("Exception encountered: ")[-1].strip()
+        reason = " ".join(reason.split()) or type(error).__name__
         raise InputError(
             f"{source.path}: Keras {keras.__version__} cannot rebuild this model, "
-            f"written by Keras {source.keras_version}: {(reason or [type(error).__name__])[0]}",
+            f"written by Keras {source.keras_version}: {reason[:_MOST_REASON]}",
             _SAVE_AGAIN,
         ) from error
     if not isinstance(model, keras.Model):
@@ -137,37 +143,29 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                         continue
                     with old.open(name) as reader, new.open(name, "w", force_zip64=True) as writer:
                         copyfileobj(reader, writer)
-            _check_weights(path, copy, Path(folder))
+            stored = _extract_weights(path, copy, Path(folder))
         except UNREADABLE_ZIP as error:
             raise InputError(*broken(path, "zip archive", error)) from error
+        if stored is not None:
+            model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
+            restore_archive(model, stored)
+            return model
         return keras.saving.load_model(
             copy, custom_objects=custom, compile=False, safe_mode=not trust
         )
 
 
-def _check_weights(path: Path, copy: Path, folder: Path) -> None:
-    """Let a child process read the weights of an archive first: libhdf5 may crash on them."""
+def _extract_weights(path: Path, copy: Path, folder: Path) -> Path | None:
+    """Let a child process read the weights first: libhdf5 may crash on them.
+
+    Returns:
+        The weights' file where its names are those of Keras 2.12 and 2.13; None otherwise.
+    """
     with zipfile.ZipFile(copy) as archive:
         for name in archive.namelist():
             if name.endswith(".h5"):
-                check_h5(Path(archive.extract(name, folder)), told=path)
-
-
-def _refuse_changed_meaning(path: Path, model: Config) -> None:
-    """Refuse what Keras 3 would load, but compute differently.
-
-    Raises:
-        InputError: If an activation is hard_sigmoid: clip(0.2·x + 0.5) until Keras 2, x/6 now.
-    """
-    layers = [
-        name_of(item)
-        for item in objects(model)
-        for key, value in item["config"].items()
-        if key.endswith("activation") and value == "hard_sigmoid"
-    ]
-    if layers:
-        raise InputError(
-            f"{path}: {', '.join(layers)} use hard_sigmoid, whose slope was 0.2 when this file "
-            "was written and is 1/6 in Keras 3: the model would compute something else.",
-            "Rebuild the model with the old slope as a layer of its own, and save it again.",
-        )
+                weights = Path(archive.extract(name, folder))
+                check_h5(weights, told=path)
+                if is_old_archive(weights):
+                    return weights
+    return None

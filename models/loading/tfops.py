@@ -9,6 +9,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from .graph import is_tensor, tensor
+from .tf_functions import FUNCTIONS, operation
 from .tree import Config, edit, name_of, objects
 
 Call = tuple[str, Config, list[Any]]
@@ -29,9 +30,14 @@ def tf_operations(model: Config) -> tuple[Config, str | None]:
         if item["class_name"] == "SlicingOpLambda":
             read[name_of(item)] = "a slice"
             return _slice(item)
-        call = _translate(item) if item["class_name"] == "TFOpLambda" else None
-        if call is None:
+        if item["class_name"] != "TFOpLambda":
             return None
+        call = _translate(item)
+        if call is None:
+            done = _as_operation(item)
+            if done is not None:
+                read[name_of(item)] = f"keras.ops' {done['class_name']}"
+            return done
         class_name, config, tensors = call
         name = name_of(item)
         read[name] = class_name
@@ -56,7 +62,7 @@ def refuse_tf_operations(path: Path, model: Config) -> None:
     """
     left = [item for item in objects(model) if item["class_name"] in _RECORDED]
     if left:
-        names = ", ".join(map(name_of, left))
+        names = ", ".join(_function_of(item) for item in left)
         raise InputError(
             f"{path} records calls of TensorFlow functions without an equal in Keras: {names}.",
             "Rebuild these steps with keras.layers or keras.ops and save the model again.",
@@ -88,19 +94,51 @@ def _index(key: Any) -> Any:
     return {"class_name": "__slice__", "config": key}
 
 
-def _translate(item: Config) -> Call | None:
+def _function_of(item: Config) -> str:
+    """The function that a layer records, with the layer."""
+    function = item["config"].get("function")
+    return f"tf.{function} (layer {name_of(item)})" if function else name_of(item)
+
+
+def _recorded(item: Config) -> tuple[str, list[Any], Config] | None:
+    """The function, what it is called on, and its keywords; None where it is called twice."""
     nodes = item.get("inbound_nodes") or []
-    function = item["config"].get("function", "").removeprefix("__operators__.")
-    translation = _TRANSLATIONS.get(function.removeprefix("math.").removeprefix("nn."))
-    if translation is None or len(nodes) != 1 or not nodes[0]:
+    function = str(item["config"].get("function", "")).removeprefix("__operators__.")
+    if len(nodes) != 1 or not nodes[0]:
         return None
-    node = nodes[0]
-    operands = [node] if isinstance(node[0], str) else node
+    operands = [nodes[0]] if isinstance(nodes[0][0], str) else nodes[0]
     keywords = {k: v for k, v in operands[0][3].items() if v is not None and k != "name"}
     values = [ref[2] if ref[0] == _CONSTANT else ref for ref in operands]
+    return function.removeprefix("math.").removeprefix("nn."), values, keywords
+
+
+def _translate(item: Config) -> Call | None:
+    """The layer that computes the same, where there is one."""
+    recorded = _recorded(item)
+    if recorded is None or recorded[0] not in _TRANSLATIONS:
+        return None
+    function, values, keywords = recorded
     if any(is_tensor(v) for k, v in keywords.items() if k != "y"):
         return None
-    return translation(values, keywords)
+    return _TRANSLATIONS[function](values, keywords)
+
+
+def _as_operation(item: Config) -> Config | None:
+    """The operation of Keras that computes the same, where there is one."""
+    recorded = _recorded(item)
+    found = operation(*recorded) if recorded else None
+    if recorded is None or found is None:
+        return None
+    done, operands = found
+    name = name_of(item)
+    called = [tensor(x) if is_tensor(x) else x for x in operands]
+    listed = [called] if FUNCTIONS[recorded[0]].tensors == 0 else called
+    return {
+        **done,
+        "config": {**done["config"], "name": name},
+        "name": name,
+        "inbound_nodes": [{"args": listed, "kwargs": {}}],
+    }
 
 
 def _is_number(value: Any) -> bool:

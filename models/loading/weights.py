@@ -7,6 +7,7 @@ goes by their names.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,15 @@ _UNREADABLE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, Value
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose")
 
 
-def restore(model: keras.Model, source: Source) -> str | None:
+def restore(
+    model: keras.Model, source: Source, renamed: Mapping[str, str] | None = None
+) -> str | None:
     """Set every weight of ``model`` from the file.
+
+    Args:
+        model: The model.
+        source: The file.
+        renamed: New names of layers, by those in the file.
 
     Returns:
         A sentence where kernels had to be mirrored, or None.
@@ -41,7 +49,9 @@ def restore(model: keras.Model, source: Source) -> str | None:
     }
     try:
         with h5py.File(source.path, "r") as file:
-            mirrored = _assign_all(model, source, _saved(file["model_weights"]), owners)
+            mirrored = _assign_all(
+                model, source, _saved(file["model_weights"], renamed or {}), owners
+            )
     except _UNREADABLE as error:
         raise _mismatch(source, f"they cannot be read ({error})") from error
     for leaf in leaves:
@@ -83,13 +93,15 @@ def _assign_all(
     return mirrored
 
 
-def _saved(group: h5py.Group) -> dict[str, list[tuple[str, h5py.Dataset]]]:
+def _saved(
+    group: h5py.Group, renamed: Mapping[str, str]
+) -> dict[str, list[tuple[str, h5py.Dataset]]]:
     """List each layer's weights, not read yet, in the order of the file."""
     saved = {}
     for layer in _names(group, "layer_names"):
         weights = [(name, group[layer][name]) for name in _names(group[layer], "weight_names")]
         if weights:
-            saved[layer] = weights
+            saved[renamed.get(layer, layer)] = weights
     return saved
 
 

@@ -1,0 +1,65 @@
+"""Layers that Keras 3 loads from an older file and computes in another way, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsconvert.base.errors import InputError
+
+from .tree import Config, name_of, objects
+
+_RESIZES = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area")
+"""What Keras 3 resizes by, of TensorFlow's names."""
+
+
+def refuse_changed_meaning(path: Path, model: Config, *, old: bool) -> None:
+    """Refuse what would load and compute something else.
+
+    Args:
+        path: The file, for the message.
+        model: The configuration.
+        old: Whether Keras 2 or 1 wrote it.
+
+    Raises:
+        InputError: With the layers and how to go on.
+    """
+    if old:
+        _refuse(
+            path,
+            _with_activation(model, "hard_sigmoid"),
+            "use hard_sigmoid, whose slope was 0.2 when this file was written and is 1/6 in "
+            "Keras 3: the model would compute something else",
+            "Rebuild the model with the old slope as a layer of its own, and save it again.",
+        )
+        _refuse(
+            path,
+            [name_of(item) for item in objects(model) if item["class_name"] == "RandomCrop"],
+            "are RandomCrop layers, which crop in inference in Keras 2 and do nothing there in "
+            "Keras 3: the layers behind would get larger images",
+            "Replace them by CenterCrop where the model was made, and save it again.",
+        )
+    _refuse(
+        path,
+        [
+            name_of(item)
+            for item in objects(model)
+            if item["class_name"] == "Resizing"
+            and item["config"].get("interpolation", "bilinear") not in _RESIZES
+        ],
+        "resize in a way that Keras 3 does not have",
+        f"Rebuild the model with one of: {', '.join(_RESIZES)}.",
+    )
+
+
+def _with_activation(model: Config, name: str) -> list[str]:
+    return [
+        name_of(item)
+        for item in objects(model)
+        for key, value in item["config"].items()
+        if key.endswith("activation") and value == name
+    ]
+
+
+def _refuse(path: Path, layers: list[str], what: str, hint: str) -> None:
+    if layers:
+        raise InputError(f"{path}: {', '.join(layers)} {what}.", hint)

@@ -1,0 +1,205 @@
+"""Files of Keras 2: names, weights and layers whose rules changed until Keras 3."""
+
+import io
+import json
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from dsconvert.base.errors import InputError
+from dsconvert.models.loading import load
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("f4")
+SNAKE = {
+    "Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "Dense": "dense",
+    "BatchNormalization": "batch_normalization", "Sequential": "sequential", "GRU": "gru",
+    "Bidirectional": "bidirectional",
+}  # fmt: skip
+
+
+def randomised(model):
+    """Give every weight a value of its own, so that an exchange of two shows."""
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.1, 0.3, w.shape).astype("f4") for w in model.get_weights()])
+    return model
+
+
+def store(group, layer):
+    """Write a layer's weights as Keras 2.13 did: by class, each number skipping one."""
+    if hasattr(layer, "layers"):
+        counts = {}
+        for inner in layer.layers:
+            if inner.weights:
+                name = SNAKE[type(inner).__name__]
+                number = counts[name] = counts.get(name, -2) + 2
+                place = f"_layer_checkpoint_dependencies/{name}{f'_{number}' if number else ''}"
+                store(group.create_group(place), inner)
+        return
+    for i, variable in enumerate(layer._trainable_variables + layer._non_trainable_variables):
+        group[f"vars/{i}"] = np.asarray(variable)
+    for part in ("cell", "forward_layer", "backward_layer"):
+        if hasattr(layer, part):
+            store(group.create_group(part), getattr(layer, part))
+
+
+def archive(path, model, change=lambda file: None):
+    """The model as an archive of Keras 2.13."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        store(file, model)
+        change(file)
+    model.save(path.with_suffix(".now.keras"))
+    with zipfile.ZipFile(path.with_suffix(".now.keras")) as now, zipfile.ZipFile(path, "w") as old:
+        old.writestr("config.json", now.read("config.json"))
+        old.writestr("metadata.json", json.dumps({"keras_version": "2.13.1"}))
+        old.writestr("model.weights.h5", buffer.getvalue())
+    return path
+
+
+def plain():
+    x = image = keras.Input((16, 16, 3))
+    for name, width in (("first", 8), ("second", 8), ("third", 8)):
+        x = layers.Conv2D(width, 3, padding="same", name=name)(x)
+        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    x = layers.DepthwiseConv2D(3, name="dw")(x)
+    return keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+
+
+def nested():
+    image = keras.Input((16, 16, 3))
+    inner = [
+        keras.Sequential([keras.Input((16, 16, c)), layers.Conv2D(4, 3, padding="same")])
+        for c in (3, 4)
+    ]
+    x = layers.Conv2D(4, 3, padding="same")(inner[1](inner[0](image)))
+    return keras.Model(image, layers.GlobalAveragePooling2D()(x))
+
+
+def recurrent():
+    image = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 48))(image)
+    x = layers.Bidirectional(layers.GRU(5, return_sequences=True))(x)
+    return keras.Model(image, layers.GRU(4)(x))
+
+
+@pytest.mark.parametrize("build", [plain, nested, recurrent])
+def test_an_archive_whose_weights_are_named_by_class(build, tmp_path):
+    model = randomised(build())
+    loaded = load(archive(tmp_path / "old.keras", model)).model
+
+    for found, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(found, expected)
+    assert np.allclose(loaded.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0))
+
+
+def test_an_archive_that_lacks_a_layer_is_refused(tmp_path):
+    def without_second(file):
+        del file["_layer_checkpoint_dependencies/conv2d_2"]
+
+    with pytest.raises(InputError, match="conv2d"):
+        load(archive(tmp_path / "old.keras", plain(), without_second))
+
+
+def test_an_archive_of_another_shape_is_refused(tmp_path):
+    def other_shape(file):
+        del file["_layer_checkpoint_dependencies/conv2d_2/vars/0"]
+        file["_layer_checkpoint_dependencies/conv2d_2/vars/0"] = np.zeros((1, 1, 8, 8), "f4")
+
+    with pytest.raises(InputError, match="second"):
+        load(archive(tmp_path / "old.keras", plain(), other_shape))
+
+
+def layer(kind, name, inbound, **config):
+    return {
+        "class_name": kind,
+        "config": {"name": name, "trainable": True, "dtype": "float32", **config},
+        "name": name,
+        "inbound_nodes": [[[inbound, 0, 0, {}]]] if inbound else [],
+    }
+
+
+def legacy(path, items, weights, end):
+    """An .h5 file of Keras 2.13 from its layers and kernels."""
+    image = layer("InputLayer", "image", None, batch_input_shape=[None, 16, 16, 3])
+    config = {
+        "class_name": "Functional",
+        "config": {
+            "name": "net", "layers": [image, *items], "input_layers": [["image", 0, 0]],
+            "output_layers": [[end, 0, 0]],
+        },
+    }  # fmt: skip
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = "2.13.1", "tensorflow"
+        file.attrs["model_config"] = json.dumps(config)
+        group = file.create_group("model_weights")
+        names = [item["name"] for item in (image, *items)]
+        group.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            stored = group.require_group(name)
+            stored.attrs["weight_names"] = [f"{name}/kernel:0".encode()] if name in weights else []
+            if name in weights:
+                stored[f"{name}/kernel:0"] = weights[name]
+    return path
+
+
+CONV = {"kernel_size": [3, 3], "padding": "same", "activation": "linear", "use_bias": False}
+
+
+def test_slashes_in_names_become_underscores_everywhere(tmp_path):
+    rng = np.random.default_rng(0)
+    kernels = {
+        "a/b": rng.normal(size=(3, 3, 3, 8)).astype("f4"),
+        "a_b": rng.normal(size=(3, 3, 8, 8)).astype("f4"),
+        "c/d": rng.normal(size=(3, 3, 8, 8)).astype("f4"),
+    }
+    items = [
+        layer("Conv2D", "a/b", "image", filters=8, **CONV),
+        layer("Conv2D", "a_b", "a/b", filters=8, **CONV),
+        layer("Conv2D", "c/d", "a_b", filters=8, **CONV),
+    ]
+    loaded = load(legacy(tmp_path / "slash.h5", items, kernels, "c/d"))
+
+    found = {x.name: x.get_weights()[0] for x in loaded.model.layers if x.weights}
+    assert found.keys() == {"a_b_2", "a_b", "c_d"}  # a_b was taken
+    for name, old in (("a_b_2", "a/b"), ("a_b", "a_b"), ("c_d", "c/d")):
+        assert np.array_equal(found[name], kernels[old])
+    assert any("a/b to a_b_2" in repair for repair in loaded.repairs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("RandomCrop", {"height": 8, "width": 8}),
+        ("Resizing", {"height": 8, "width": 8, "interpolation": "gaussian"}),
+        ("Resizing", {"height": 8, "width": 8, "interpolation": "mitchellcubic"}),
+        ("Activation", {"activation": "hard_sigmoid"}),
+    ],
+)
+def test_layers_that_compute_something_else_today_are_refused_by_name(kind, config, tmp_path):
+    items = [
+        layer(kind, "changed", "image", **config),
+        layer("Conv2D", "conv", "changed", filters=8, **CONV),
+    ]
+    weights = {"conv": np.zeros((3, 3, 3, 8), "f4")}
+    with pytest.raises(InputError, match="changed"):
+        load(legacy(tmp_path / "old.h5", items, weights, "conv"))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_in_a_functional_model_of_keras_3(suffix, tmp_path):
+    image = keras.Input((16, 16, 3))
+    x = layers.Lambda(lambda x: x / 127.5 - 1.0, name="scaled")(image)
+    model = keras.Model(image, layers.Conv2D(4, 3)(x))
+    model.save(tmp_path / f"lambda{suffix}")
+
+    loaded = load(tmp_path / f"lambda{suffix}").model
+
+    scaled = loaded.get_layer("scaled")
+    assert type(scaled).__name__ == "Rescaling"
+    assert (scaled.scale, scaled.offset) == (pytest.approx(1 / 127.5), pytest.approx(-1.0))
+    expected = model.predict(255 * IMAGES, verbose=0)
+    assert np.allclose(loaded.predict(255 * IMAGES, verbose=0), expected, atol=1e-5)

@@ -1,0 +1,143 @@
+"""TensorFlow functions recorded in files of Keras 2: read as what computes the same, or refused."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dsconvert.base.errors import InputError
+from dsconvert.models.loading import load
+
+RNG = np.random.default_rng(0)
+KERNEL = RNG.normal(0, 0.2, (3, 3, 4, 8)).astype("f4")
+IMAGES = RNG.normal(0, 1, (2, 8, 8, 4)).astype("f4")
+
+
+def file_with(path, function, keywords, operands=(["conv", 0, 0],), outputs=1):
+    """An .h5 file of tf.keras 2.13: a convolution and one TFOpLambda behind it."""
+    shape = {"batch_input_shape": [None, 8, 8, 4], "dtype": "float32", "name": "image"}
+    conv = {
+        "name": "conv", "filters": 8, "kernel_size": [3, 3], "padding": "same", "use_bias": False,
+        "activation": "linear", "dtype": "float32", "trainable": True,
+    }  # fmt: skip
+    first, *rest = operands
+    node = [[*first, keywords], *([*ref, {}] for ref in rest)]
+    layers = [
+        {"class_name": "InputLayer", "config": shape, "name": "image", "inbound_nodes": []},
+        {
+            "class_name": "Conv2D", "config": conv, "name": "conv",
+            "inbound_nodes": [[["image", 0, 0, {}]]],
+        },
+        {
+            "class_name": "TFOpLambda", "name": "op",
+            "config": {"name": "op", "trainable": True, "dtype": "float32", "function": function},
+            "inbound_nodes": [node[0] if len(node) == 1 else node],
+        },
+    ]  # fmt: skip
+    ends = [["op", 0, i] for i in range(outputs)]
+    config = {
+        "class_name": "Functional",
+        "config": {
+            "name": "net", "layers": layers, "input_layers": [["image", 0, 0]],
+            "output_layers": ends,
+        },
+    }  # fmt: skip
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = "2.13.1", "tensorflow"
+        file.attrs["model_config"] = json.dumps(config)
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"image", b"conv", b"op"]
+        for name in ("image", "conv", "op"):
+            weights = [b"conv/kernel:0"] if name == "conv" else []
+            group.create_group(name).attrs["weight_names"] = weights
+        group["conv"]["conv/kernel:0"] = KERNEL
+    return path
+
+
+def convolved():
+    return tf.nn.conv2d(IMAGES, KERNEL, 1, "SAME")
+
+
+CASES = {
+    "math.abs": {}, "math.square": {}, "math.exp": {}, "math.sin": {}, "math.floor": {},
+    "math.sign": {}, "math.erf": {}, "math.softplus": {}, "nn.gelu": {}, "nn.selu": {},
+    "nn.log_softmax": {},
+    "clip_by_value": {"clip_value_min": -1.0, "clip_value_max": 1.0},
+    "image.resize": {"size": [16, 12]},
+    "math.reduce_mean": {"axis": -1, "keepdims": True},
+    "math.reduce_max": {"axis": [1]}, "math.reduce_min": {"axis": 3},
+    "math.reduce_sum": {"axis": [1, 2]}, "math.reduce_std": {"axis": -1},
+    "math.reduce_logsumexp": {"axis": -1},
+    "math.argmax": {"axis": 3}, "math.cumsum": {"axis": 1},
+    "expand_dims": {"axis": 1}, "tile": {"multiples": [1, 2, 1, 1]}, "reverse": {"axis": [2]},
+    "nn.depth_to_space": {"block_size": 2}, "nn.space_to_depth": {"block_size": 2},
+    "compat.v1.transpose": {"perm": [0, 3, 1, 2]},
+    "math.pow": {"y": 2.0}, "math.maximum": {"y": 0.0}, "math.minimum": {"y": 0.25},
+    "math.greater": {"y": 0.1}, "math.floormod": {"y": 0.3},
+    "pad": {"paddings": [[0, 0], [1, 2], [0, 1], [0, 0]], "mode": "REFLECT"},
+}  # fmt: skip
+
+
+def function(name):
+    found = tf
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_outputs_are_those_of_the_function(name, tmp_path):
+    keywords = CASES[name]
+    model = load(file_with(tmp_path / "net.h5", name, keywords)).model
+
+    expected = np.asarray(function(name)(convolved(), **keywords))
+
+    found = np.asarray(model.predict(IMAGES, verbose=0))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_nearest_resize_and_one_that_keeps_the_aspect_ratio(tmp_path):
+    keywords = {"size": [16, 16], "method": "nearest"}
+    model = load(file_with(tmp_path / "net.h5", "image.resize", keywords)).model
+    expected = np.asarray(tf.image.resize(convolved(), **keywords))
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-5)
+    kept = {"size": [16, 12], "preserve_aspect_ratio": True}
+    with pytest.raises(InputError, match=r"tf\.image\.resize"):
+        load(file_with(tmp_path / "kept.h5", "image.resize", kept))
+
+
+def test_parts_of_a_split_are_told_apart(tmp_path):
+    keywords = {"num_or_size_splits": [2, 5, 1], "axis": -1}
+    model = load(file_with(tmp_path / "net.h5", "split", keywords, outputs=3)).model
+
+    for found, expected in zip(
+        model.predict(IMAGES, verbose=0), tf.split(convolved(), **keywords), strict=True
+    ):
+        np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+
+
+def test_a_stack_of_two_tensors(tmp_path):
+    operands = (["conv", 0, 0], ["conv", 0, 0])
+    model = load(file_with(tmp_path / "net.h5", "stack", {"axis": 1}, operands)).model
+
+    expected = np.asarray(tf.stack([convolved(), convolved()], axis=1))
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords"),
+    [
+        ("signal.fft", {}),
+        ("math.cumsum", {"axis": 1, "reverse": True}),
+        ("pad", {"paddings": [[0, 0], [1, 1], [0, 0], [0, 0]], "constant_values": 3.0}),
+        ("nn.depth_to_space", {"block_size": 2, "data_format": "NCHW"}),
+    ],
+)
+def test_what_has_no_equal_is_refused_by_the_name_of_the_function(name, keywords, tmp_path):
+    with pytest.raises(InputError) as refused:
+        load(file_with(tmp_path / "net.h5", name, keywords))
+
+    assert f"tf.{name}" in refused.value.message
