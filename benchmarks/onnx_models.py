@@ -67,9 +67,9 @@ def _exact_rows(folder: Path) -> Iterator[list[Any]]:
 
 def _difference(before: Any, after: Any, folder: Path) -> float:
     from dsconvert.base.fidelity import relative_error
-    from dsconvert.formats.onnx.checking import session
+    from dsconvert.formats.onnx.session import session
 
-    sessions = [session(model.SerializeToString(), folder) for model in (before, after)]
+    sessions = [session(model, folder) for model in (before, after)]
     rng = np.random.default_rng(0)
     feeds = {item.name: _input(item, rng) for item in sessions[0].get_inputs()}
     outputs = [one.run(None, feeds) for one in sessions]

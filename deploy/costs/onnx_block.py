@@ -9,6 +9,7 @@ import numpy as np
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
 from dsconvert.converter.core.planning.cost_model import Activation
+from dsconvert.formats.onnx.messages import in_bytes
 
 from .block_variants import INPUT, OUTPUT, Add, Conv, Form, shapes
 from .quantized import Scale, quantized_bias, quantized_kernel, scales
@@ -48,7 +49,7 @@ def onnx_block(form: Form, precision: Precision) -> bytes:
     graph = helper.make_graph(writer.nodes, "block", ends[:1], ends[1:], writer.constants)
     opsets = [helper.make_opsetid("", _OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-    return bytes(model.SerializeToString())
+    return in_bytes(model)
 
 
 class _Writer:

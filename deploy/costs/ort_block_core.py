@@ -15,8 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsconvert.base.errors import require
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.messages import in_bytes
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.session import session
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
@@ -39,19 +41,14 @@ def inside(file: bytes) -> bytes:
         MissingExtra: If onnx or ONNX Runtime is not installed.
         Exception: Whatever ONNX Runtime raises for a model that it cannot load.
     """
-    onnx = require("onnx", "onnx", "to write .onnx files")
-    ort = require("onnxruntime", "onnx", "to run .onnx files")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: it warns that the file is for this machine
-        options.optimized_model_filepath = str(path)
         with captured():
-            ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        model = onnx.load(path)
+            session(file, optimized=path)
+        model = load(path)
     _cut_input(model.graph)
     _cut_output(model.graph)
-    return bytes(model.SerializeToString())
+    return in_bytes(model)
 
 
 def _cut_input(graph: GraphProto) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
-from dsconvert.formats.onnx.tensors import all_tensors, external_place, is_external
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.tensors import external_place, is_external, tensors_of
 
 from ..runner.job import JOB
 from ..runner.timing import MAX_RUNS
@@ -220,10 +220,6 @@ def _beside(path: Path) -> dict[str, Path]:
     """The external data of an .onnx file, by path relative to it."""
     if path.suffix.lower() != ".onnx":
         return {}
-    onnx = require("onnx", "onnx", "to find what belongs to an .onnx file")
-    model = onnx.load_model(path, load_external_data=False)
-    tensors = [*all_tensors(model.graph)]
-    for function in model.functions:
-        tensors += all_tensors(function)
-    found = {external_place(tensor, path.parent)[0] for tensor in tensors if is_external(tensor)}
+    tensors = [tensor for tensor, _ in tensors_of(load(path)) if is_external(tensor)]
+    found = {external_place(tensor, path.parent)[0] for tensor in tensors}
     return {str(file.relative_to(path.parent.resolve()).as_posix()): file for file in found}

@@ -14,7 +14,8 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import check_writable, replacing, sha256
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
-from dsconvert.formats.onnx.save import data_path, write_model
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import data_path, save
 from dsconvert.formats.quantization import Format, Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
@@ -233,11 +234,10 @@ def _stamp(path: Path, metadata: Metadata) -> list[Path]:
     if path.suffix.lower() == ".tflite":
         stamp_tflite(path, metadata)
         return []
-    onnx = require("onnx", "onnx", "to write .onnx files")
     beside = data_path(path)
-    model = onnx.load_model(path, load_external_data=False)
+    model = load(path)
     stamp_onnx(model, metadata)
-    write_model(model, path, external=False)  # what is in the file beside stays there
+    save(model, path.parent, path, overwrite=True, external=False, check=False)
     return [beside] if beside.exists() else []
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from dsconvert.base.errors import InputError, require
+from dsconvert.base.errors import InputError
+from dsconvert.formats.onnx.open import load
 from dsconvert.formats.tflite import metadata as tflite_metadata
 
 from ..runtimes.registry import runtime_for
@@ -45,9 +46,7 @@ def read_metadata(path: str | Path) -> Metadata | None:
         if path.suffix.lower() == ".tflite":
             content = tflite_metadata.read(path, KEY)
         else:
-            onnx = require("onnx", "onnx", "to read .onnx files")
-            model = onnx.load_model(path, load_external_data=False)
-            said = {entry.key: entry.value for entry in model.metadata_props}
+            said = {entry.key: entry.value for entry in load(path).metadata_props}
             content = said[KEY].encode() if KEY in said else None
         return None if content is None else msgspec.json.decode(content, type=Metadata)
     except ImportError:

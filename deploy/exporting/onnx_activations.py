@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dsconvert.base.errors import InputError, require
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
-from dsconvert.formats.onnx.checking import sentence, session
+from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.session import sentence, session
 
 from ..runtimes.onnxruntime import OnnxRuntimeSession
 from ..runtimes.tensor_info import TensorInfo
@@ -34,10 +36,9 @@ class OnnxValues:
     """
 
     def __init__(self, path: Path) -> None:
-        onnx = require("onnx", "onnx", "to read .onnx files")
         self.path = path
         self.inputs: tuple[TensorInfo, ...] = OnnxRuntimeSession(path, 1).inputs
-        self._model = onnx.load_model(path, load_external_data=False)
+        self._model = load(path)
         made = {name: node for node in self._model.graph.node for name in node.output if name}
         self.names: dict[str, Layer] = {}
         self._values: dict[str, str] = {}
@@ -79,14 +80,14 @@ class OnnxValues:
 
     def _open(self, wanted: Sequence[str]) -> Any:
         """A session that has these values as outputs too."""
-        onnx = require("onnx", "onnx", "to read .onnx files")
-        model = type(self._model)()
-        model.CopyFrom(self._model)
+        from onnx import ValueInfoProto
+
+        model = copied(self._model)
         outputs = {value.name for value in model.graph.output}
         model.graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs
+            ValueInfoProto(name=name) for name in wanted if name not in outputs
         )
-        return session(model.SerializeToString(), self.path.parent)
+        return session(model, self.path.parent)
 
 
 def _layer_name(node: Any, value: str) -> str:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array, at_once
 from dsconvert.converter.balancing import equalized
-from dsconvert.formats.onnx.checking import session
 from dsconvert.formats.onnx.graph import OnnxGraph, key
+from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.session import session
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
@@ -56,13 +58,12 @@ class OnnxBuilder:
         other: CalibrationMethod | None = None,
     ) -> OnnxBuilder:
         """A builder that can tell all nodes apart: those without a name of their own get one."""
-        onnx = require("onnx", "onnx", "to write .onnx files")
-        model = onnx.load_model(source)
+        model = load(source)
         names = OnnxGraph(model).names
         for node in model.graph.node:
             node.name = names[key(node)]
         path = folder / f"named-{source.name}"
-        onnx.save(model, path)
+        _write(model, path)
         return cls(path, tuple(calibration), folder, method, other)
 
     @property
@@ -84,13 +85,12 @@ class OnnxBuilder:
 
     def equalized(self) -> tuple[OnnxBuilder, tuple[str, ...]] | None:
         """A builder of the model with equal ranges inside its pairs; None without pairs."""
-        onnx = require("onnx", "onnx", "to write .onnx files")
-        model = onnx.load_model(self.source)
+        model = load(self.source)
         new, notes = equalized(model, self.calibration)
         if new is model:
             return None
         path = self.folder / f"equalized-{self.source.name}"
-        onnx.save(new, path)
+        _write(new, path)
         return replace(self, source=path), notes
 
     def otherwise(self) -> OnnxBuilder | None:
@@ -102,9 +102,8 @@ class OnnxBuilder:
 
         One layer after the other, each as the layers before it are by then.
         """
-        onnx = require("onnx", "onnx", "to write .onnx files")
         samples = [array[:_SAMPLES] for array in self.calibration]
-        reference, model = onnx.load_model(full), onnx.load_model(quantized)
+        reference, model = load(full), load(quantized)
         originals = {node.name: node for node in reference.graph.node if node.name}
         layers = [node for node in model.graph.node if node.name in originals]
         biases = [(node, found) for node in layers if (found := _bias(model, node)) is not None]
@@ -115,8 +114,13 @@ class OnnxBuilder:
         for (node, (bias, scale)), output in zip(biases, outputs, strict=True):
             (mean,) = _means(model, [node.output[0]], full, samples).values()
             _shift(bias, (expected[output] - mean) / scale)
-        onnx.save(model, path)
+        _write(model, path)
         return len(biases)
+
+
+def _write(model: ModelProto, path: Path) -> None:
+    """Write a candidate; what is chosen of them is checked afterwards."""
+    save(model, None, path, overwrite=True, external=False, check=False)
 
 
 def _bias(model: ModelProto, node: NodeProto) -> tuple[TensorProto, Array] | None:
@@ -149,11 +153,10 @@ def _means(
     """The mean of each channel, (C,), of inner values: axis 1 of images and of vectors."""
     from onnx import ValueInfoProto
 
-    watched: Any = type(model)()
-    watched.CopyFrom(model)
+    watched = copied(model)
     own = {value.name for value in model.graph.output}
     watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
-    running = session(watched.SerializeToString(), None)
+    running = session(watched)
     runtime = open_runtime(path)
     size = runtime.batch or at_once(samples, _SAMPLES)
     count = len(samples[0]) // size * size or size

@@ -9,6 +9,10 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.session import session
 
 from ..runtimes.session import first_line
 from .keras_source import KerasSource
@@ -31,26 +35,25 @@ def convert(source: KerasSource, path: Path) -> None:
     Raises:
         InputError: If an operation of the model has no ONNX counterpart.
     """
-    onnx = require("onnx", "all", "to write .onnx files")
+    require("onnx", "all", "to write .onnx files")
     require("tf2onnx", "all", "to write .onnx files")
     raw = path.with_suffix(".raw.onnx")
     with captured():
         try:
             source.model.export(str(raw), format="onnx", opset_version=OPSET, verbose=False)
-            _optimize(raw, path)
+            session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
             raise InputError(
                 f"ONNX cannot hold this model: {_reason(error)}",
                 "Replace the layers named, or export to .tflite.",
             ) from error
-    proto = onnx.load(path)
-    _name_batch(proto.graph)
-    _reorder(proto.graph.input, [info.name for info in source.inputs])
-    _reorder(proto.graph.output, source.output_names)
-    used = {node.domain for node in proto.graph.node}
-    _replace(proto.opset_import, [opset for opset in proto.opset_import if opset.domain in used])
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
+    model = load(path)
+    _name_batch(model.graph)
+    _reorder(model.graph.input, [info.name for info in source.inputs])
+    _reorder(model.graph.output, source.output_names)
+    used = {node.domain for node in model.graph.node}
+    assign(model.opset_import, [opset for opset in model.opset_import if opset.domain in used])
+    save(model, None, path, overwrite=True)
 
 
 def _reason(error: Exception) -> str:
@@ -59,27 +62,10 @@ def _reason(error: Exception) -> str:
     return f"it has no operation {unknown[1]}." if unknown else first_line(error)
 
 
-def _optimize(raw: Path, path: Path) -> None:
-    """Write the graph as ONNX Runtime's basic optimisation leaves it."""
-    ort = require("onnxruntime", "all", "to write .onnx files")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3  # errors only
-    ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
-
-
 def _reorder(values: Any, names: Sequence[str]) -> None:
     """Put graph inputs or outputs in the order of these names."""
     by_name = {value.name: value for value in values}
-    _replace(values, [by_name[name] for name in names])
-
-
-def _replace(repeated: Any, values: Sequence[Any]) -> None:
-    """Assign to a repeated field of a protobuf, which allows no assignment."""
-    copies = [type(value).FromString(value.SerializeToString()) for value in values]
-    del repeated[:]
-    repeated.extend(copies)
+    assign(values, [by_name[name] for name in names])
 
 
 def _name_batch(graph: Any) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from dsconvert.base.errors import require
 from dsconvert.base.files import check_writable, sha256
 from dsconvert.base.predictor import Array
-from dsconvert.formats.onnx.save import data_path, save, write_model
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.tensors import all_tensors
 from dsconvert.formats.quantization import Quantization, VerifiedOn
 
@@ -22,9 +22,6 @@ from . import rejected
 from .export import tools
 from .metadata import stamp_onnx
 from .records import Artifact, Metadata
-
-_INLINE = 1024
-"""Bytes up to which a tensor stays in the model's own file where there are external data."""
 
 
 def place_onnx(
@@ -43,7 +40,7 @@ def place_onnx(
     """Write an ONNX model, run it in ONNX Runtime, and let it take its place if it passes.
 
     Args:
-        model: An `onnx.ModelProto` with all weights in it; its tensors may be moved out of it.
+        model: An `onnx.ModelProto` with all weights in it.
         path: The file to write.
         names: The names of the outputs, in the order of the references.
         inputs: One array per input, (n, ...), as the ONNX model takes it.
@@ -59,7 +56,6 @@ def place_onnx(
         GateFailed: If the outputs differ too much; the threshold is in `verify`. The file is then
             kept under another name, with its report.
     """
-    onnx = require("onnx", "onnx", "to write .onnx files")
     path = Path(path)
     check_writable(path, overwrite=overwrite)
     quantize: Quantization = "float16" if _holds_float16(model) else "none"
@@ -74,14 +70,8 @@ def place_onnx(
         folder = Path(name)
         trial = folder / path.name
         if external:
-            onnx.save_model(
-                model,
-                trial,
-                save_as_external_data=True,
-                location=data_path(trial).name,
-                size_threshold=_INLINE,
-            )
-            model = onnx.load_model(trial, load_external_data=False)
+            save(model, None, trial, overwrite=False, external=True)
+            model = load(trial)
         else:
             save(model, None, trial, overwrite=False)
         verdict = judge(trial, names, references, inputs, quantize)
@@ -105,7 +95,7 @@ def place_onnx(
         if verdict.failures:
             error = refused(verdict, path.name, quantize, verified_on)
             stamp_onnx(model, msgspec.structs.replace(metadata, rejected=True))
-            write_model(model, trial, external=False)  # what is in the file beside stays there
+            save(model, folder, trial, overwrite=True, external=False, check=False)
             error.hint = f"{error.hint} {rejected.keep(trial, path, artifact)}".strip()
             raise error
         size = save(model, folder, path, overwrite=overwrite)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.formats.onnx.messages import assign
 
 from ..runtimes.session import first_line
 from .onnx_static import quietly
@@ -81,7 +82,5 @@ def _free_weights(proto: Any) -> None:
     held = {tensor.name for tensor in proto.graph.initializer}
     fed = [value for value in proto.graph.input if value.name not in held]
     if len(fed) < len(proto.graph.input):
-        copies = [type(value).FromString(value.SerializeToString()) for value in fed]
-        del proto.graph.input[:]
-        proto.graph.input.extend(copies)
+        assign(proto.graph.input, fed)
         proto.ir_version = max(proto.ir_version, 4)

@@ -10,8 +10,10 @@ from typing import Any
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
-from dsconvert.formats.onnx.save import opset_of, write_model
-from dsconvert.formats.onnx.tensors import all_tensors, is_external
+from dsconvert.formats.onnx.graph import OnnxGraph
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.tensors import has_external_data
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import Session
@@ -62,18 +64,15 @@ def read_onnx(path: Path) -> OnnxSource:
     Raises:
         InputError: If it cannot be loaded, or stores other numbers than float32.
     """
-    onnx = require("onnx", "onnx", "to export .onnx files")
     runtime = open_runtime(path)
-    graph = onnx.load_model(path, load_external_data=False).graph
-    found = _quantized_as(graph)
+    model = load(path)
+    found = _quantized_as(model.graph)
     if found:
         raise InputError(
             f"{path} holds {found}: it was quantized already, and would lose accuracy twice.",
             "Give the float32 file that it was made from.",
         )
-    return OnnxSource(
-        path=path, runtime=runtime, external=any(map(is_external, all_tensors(graph)))
-    )
+    return OnnxSource(path=path, runtime=runtime, external=has_external_data(model))
 
 
 def _quantized_as(graph: Any) -> str:
@@ -103,15 +102,15 @@ def prepared(source: Path, folder: Path, external: bool) -> tuple[Path, tuple[st
     onnx = require("onnx", "onnx", "to quantize .onnx files")
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
     current, notes = source, []
-    opset = opset_of(onnx.load_model(source, load_external_data=False))
+    opset = OnnxGraph(load(source)).opset
     if opset < _PER_CHANNEL_OPSET:
         raised = folder / "opset.onnx"
         with captured():
             try:
                 proto = onnx.version_converter.convert_version(
-                    onnx.load_model(source), _PER_CHANNEL_OPSET
+                    load(source, weights=True), _PER_CHANNEL_OPSET
                 )
-                write_model(proto, raised, external)
+                save(proto, None, raised, overwrite=True, external=external, check=False)
                 open_runtime(raised)
                 current = raised
                 notes.append(

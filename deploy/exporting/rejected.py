@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from dsconvert.base.errors import require
-from dsconvert.formats.onnx.save import data_path
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import data_path, save
 
 from .records import Artifact
 
@@ -28,10 +28,7 @@ def keep(temporary: Path, path: Path, artifact: Artifact) -> str:
     place = path.with_name(f"{path.stem}.rejected{path.suffix}")
     report = place.with_suffix(".json")
     if data_path(temporary).exists():
-        onnx = require("onnx", "onnx", "to write .onnx files")
-        model = onnx.load_model(temporary)
-        data_path(place).unlink(missing_ok=True)  # onnx would append to it
-        onnx.save_model(model, place, save_as_external_data=True, location=data_path(place).name)
+        save(load(temporary), temporary.parent, place, overwrite=True, check=False)
     else:
         temporary.replace(place)
     record = msgspec.structs.replace(artifact, path=str(place))

@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dsconvert.base.errors import GateFailed, InputError, require
+from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.checking import Refused, check_runs
-from dsconvert.formats.onnx.save import data_path, without_unused_domains, write_model
+from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
 from dsconvert.formats.quantization import CalibrationMethod, Format
 
 from . import onnx_export, onnx_reduce, tflite
@@ -153,14 +155,13 @@ def _quantized(
     held_out: HeldOut | None,
 ) -> Refined:
     """Write another .onnx file of a float32 one, valid and with the same properties."""
-    onnx = require("onnx", "onnx", "to write .onnx files")
     raw = folder / "quantized.onnx"
-    original = onnx.load_model(source.path, load_external_data=False)
+    original = load(source.path)
     notes: tuple[str, ...] = ()
     layers = None
     method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
     if options.quantize == "float16":
-        proto = onnx_reduce.to_float16(onnx.load_model(source.path), keep_io=options.keep_io)
+        proto = onnx_reduce.to_float16(load(source.path, weights=True), keep_io=options.keep_io)
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
     else:
         ready, notes = prepared(source.path, folder, source.external)
@@ -184,23 +185,22 @@ def _quantized(
                 refined = refine(maker, raw, held_out, options.refinement)
                 notes, layers = (*notes, *refined.notes), refined.layers
                 method = refined.method
-            if not _quantizes(onnx.load_model(raw, load_external_data=False)):
+            if not _quantizes(load(raw)):
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
                     "Keep the float32 file, or try --quantize float16.",
                 )
-        proto = onnx.load_model(raw)
+        proto = load(raw, weights=True)
     without_unused_domains(proto, original)
-    del proto.metadata_props[:]
-    proto.metadata_props.extend(original.metadata_props)
-    write_model(proto, path, source.external)
+    assign(proto.metadata_props, original.metadata_props)
     try:
-        check_runs(onnx.load_model(path, load_external_data=False), path.parent)
+        check_runs(proto, None)
     except Refused as error:
         raise GateFailed(
             f"{path.name} was not kept, it is not valid: {error}",
             "Try another quantization, and please report the model.",
         ) from error
+    save(proto, None, path, overwrite=True, external=source.external, check=False)
     return Refined(notes, layers, method)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsconvert.base.errors import InputError, require
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.session import PROVIDERS, session
 
-from ..runner.ort_engine import PROVIDERS, bound, session_options
+from ..runner.ort_engine import bound
 from .registry import ORT
 from .session import Prepared, Session
 from .tensor_info import TensorInfo
@@ -23,10 +24,8 @@ class OnnxRuntimeSession(Session):
     def _load(
         self, path: Path, threads: int
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        ort = require(ORT.module, ORT.extra, ORT.purpose)
-        options = session_options(ort, threads)
-        self._session = ort.InferenceSession(str(path), options, providers=PROVIDERS)
-        if self._session.get_providers() != PROVIDERS:
+        self._session = session(path, threads=threads)
+        if tuple(self._session.get_providers()) != PROVIDERS:
             raise InputError(
                 f"{path}: {ORT.title} runs it with {', '.join(self._session.get_providers())}, "
                 f"asked for was {', '.join(PROVIDERS)}."

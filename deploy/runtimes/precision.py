@@ -7,6 +7,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.open import load
 
 from .registry import runtime_for
 from .runtime import Precision
@@ -48,8 +49,7 @@ def _of_tflite(path: Path) -> Precision:
 
 
 def _of_onnx(path: Path) -> Precision:
-    onnx = require("onnx", "onnx", "to read .onnx files")
-    model = onnx.load_model(path, load_external_data=False)
+    model = load(path)
     kinds = {node.op_type for node in model.graph.node}
     if any(kind in _QUANTIZED_OPS or kind.endswith("Integer") for kind in kinds):
         return "int8"

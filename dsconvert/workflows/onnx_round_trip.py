@@ -278,9 +278,7 @@ def _import_of(drawn: ConvertedModel) -> Imported:
 
 
 def _has_external_data(path: Path) -> bool:
-    import onnx
+    from dsconvert.formats.onnx.open import load
+    from dsconvert.formats.onnx.tensors import has_external_data
 
-    from dsconvert.formats.onnx.tensors import all_tensors, is_external
-
-    graph = onnx.load_model(path, load_external_data=False).graph
-    return any(map(is_external, all_tensors(graph)))
+    return has_external_data(load(path))

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.session import sentence
 
 from .graph import ADDED, Graph, Node
-from .probe import ProbedValues, first_sentence, random_feed, session
+from .probe import ProbedValues, opened, random_feed
 
 _BATCH = ADDED + "batch"
 _TARGETS = {"Reshape": 1, "Resize": 3, "Expand": 1}
@@ -36,7 +38,7 @@ def free_batch(graph: Graph, facts: ProbedValues, batch: int) -> Any:
         batch: The batch that is written into it.
     """
     helper = require("onnx", "onnx", "to import .onnx files").helper
-    proto = type(graph.proto).FromString(graph.proto.SerializeToString())
+    proto = copied(graph.proto)
     names = {info.name for info in graph.inputs}
     for value in proto.graph.input:
         if value.name in names:
@@ -73,12 +75,12 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
     shapes = [facts.inputs[info.name][0] for info in original.inputs]
     parts = [random_feed(original.inputs, shapes, random) for _ in range(2)]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    run = session(original.proto)
+    run = opened(original.proto)
     wanted = zip(*(run.run(list(original.outputs), part) for part in parts), strict=True)
     try:
-        got = session(freed.proto).run(list(freed.outputs), whole)
+        got = opened(freed.proto).run(list(freed.outputs), whole)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise InputError(f"it does not run on a larger one ({first_sentence(error)})") from error
+        raise InputError(f"it does not run on a larger one ({sentence(error)})") from error
     for name, ours, pair in zip(original.outputs, got, wanted, strict=True):
         theirs = np.concatenate(pair) if pair[0].ndim else pair[0]
         largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=1e-6)

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,25 +164,6 @@ class Graph:
     def producers(self) -> dict[str, Node]:
         """The node that makes each value."""
         return {name: node for node in self.nodes for name in node.outputs if name}
-
-
-def load_weights(proto: Any, folder: Path) -> Any:
-    """A copy of the model with all weights in memory.
-
-    Raises:
-        InputError: If a file of weights beside it is missing or too short.
-    """
-    onnx = require("onnx", "onnx", "to read .onnx files")
-    loaded = type(proto).FromString(proto.SerializeToString())
-    try:
-        onnx.external_data_helper.load_external_data_for_model(loaded, str(folder))
-    except Exception as error:  # onnx raises its checker's errors, OSError and ValueError
-        raise InputError(
-            f"the weights that the model keeps in files beside it cannot be read: "
-            f"{str(error).splitlines()[0]}",
-            "Keep the .onnx file and its data files in one folder, as they were written.",
-        ) from error
-    return loaded
 
 
 def read_graph(proto: Any) -> Graph:

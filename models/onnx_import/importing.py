@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
-from dsconvert.formats.onnx.open import open_onnx
+from dsconvert.formats.onnx.messages import copied, sha256_of
+from dsconvert.formats.onnx.open import embed_weights, open_onnx
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
 from .drawing import ConvertedGraph, check_supported, convert_graph
-from .graph import Graph, load_weights, read_graph
+from .graph import Graph, read_graph
 from .probe import ProbedValues, probe
 from .values import Order, common_shape
 from .verify import check_given, compare
@@ -103,9 +103,9 @@ def import_onnx(
     """
     for package in ("keras", "onnx", "onnxruntime"):
         require(package, "all", "to import .onnx files into Keras")
-    proto, path, sha = _open(model)
-    with progress(f"Importing {path.name if path else proto.graph.name or 'model'}", 2) as advance:
-        source = load_weights(proto, path.parent if path else Path.cwd())
+    source, path, sha = _open(model)
+    with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
+        embed_weights(source, path.parent if path else None)
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:
@@ -181,7 +181,7 @@ def _draw(
 def _open(model: Any) -> tuple[Any, Path | None, str]:
     onnx = require("onnx", "onnx", "to read .onnx files")
     if isinstance(model, onnx.ModelProto):
-        return model, None, hashlib.sha256(model.SerializeToString()).hexdigest()
+        return copied(model), None, sha256_of(model)
     if not isinstance(model, str | Path):
         raise InputError(
             f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}."

@@ -16,6 +16,8 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.session import Optimization, sentence, session
 
 from .graph import ADDED, Graph, GraphInput
 from .values import Sizes
@@ -40,32 +42,19 @@ class ProbedValues:
     inputs: Mapping[str, tuple[Sizes, ...]]
 
 
-def session(proto: Any, *, optimize: bool = True) -> Any:
+def opened(model: Any, *, optimization: Optimization = "all") -> Any:
     """Open a model in ONNX Runtime.
 
     Raises:
         InputError: If ONNX Runtime refuses it.
     """
-    ort = require("onnxruntime", "onnx", "to import .onnx files")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal only: what matters is raised
-    options.intra_op_num_threads = 2
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return session(model, optimization=optimization)
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise InputError(
-            f"ONNX Runtime refuses the model: {first_sentence(error)}",
+            f"ONNX Runtime refuses the model: {sentence(error)}",
             "Check the file: python -c \"import onnx; onnx.checker.check_model('model.onnx')\".",
         ) from error
-
-
-def first_sentence(error: Exception) -> str:
-    """The start of a runtime's message, on one line."""
-    return " ".join(str(error).split())[:300]
 
 
 def probe(
@@ -83,7 +72,7 @@ def probe(
         InputError: If it runs on none of the sizes tried.
     """
     instrumented, measured, folded = _instrumented(graph)
-    run = session(instrumented, optimize=False)
+    run = opened(instrumented, optimization="none")
     refused: Exception | None = None
     for assignments in _assignments(graph.inputs, given, pinned=pinned):
         results = []
@@ -113,7 +102,7 @@ def probe(
         )
     assert refused is not None
     raise InputError(
-        f"the model does not run in ONNX Runtime: {first_sentence(refused)}",
+        f"the model does not run in ONNX Runtime: {sentence(refused)}",
         "Give real inputs that it runs on, or fix its input sizes.",
     ) from refused
 
@@ -134,7 +123,7 @@ def random_feed(
 def _instrumented(graph: Graph) -> tuple[Any, list[str], list[str]]:
     """The model with the shapes of its live values and its folded constants as outputs."""
     onnx = require("onnx", "onnx", "to import .onnx files")
-    proto = type(graph.proto).FromString(graph.proto.SerializeToString())
+    proto = copied(graph.proto)
     measured = [info.name for info in graph.inputs]
     measured += [name for node in graph.live for name in node.outputs if name]
     wanted = dict.fromkeys(name for node in graph.live for name in node.inputs if name)

@@ -9,10 +9,11 @@ import numpy as np
 
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.session import sentence
 
 from .drawing import ConvertedGraph
 from .graph import Graph
-from .probe import ProbedValues, first_sentence, random_feed, session
+from .probe import ProbedValues, opened, random_feed
 
 TOLERANCE = 1e-4
 TOLERANCE_FLOAT16 = 1e-2
@@ -40,7 +41,7 @@ def compare(
         GateFailed: If an output differs.
         InputError: If the real inputs are not those of the model.
     """
-    run = session(graph.proto)
+    run = opened(graph.proto)
     random = np.random.default_rng(seed)
     half = any(array.dtype.itemsize == 2 for array in graph.constants.values() if array.size > 1)
     allowed, close = (TOLERANCE_FLOAT16, CLOSE_FLOAT16) if half else (TOLERANCE, CLOSE)
@@ -133,7 +134,7 @@ def _run_both(
         wanted = run.run(list(graph.outputs), feed)
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise InputError(
-            f"the model does not run in ONNX Runtime: {first_sentence(error)}",
+            f"the model does not run in ONNX Runtime: {sentence(error)}",
             "Give inputs that it runs on.",
         ) from error
     arrays = [feed[info.name] for info in graph.inputs]

@@ -11,6 +11,8 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.graph import all_names, fresh_name
+from dsconvert.formats.onnx.messages import copied
 
 Arrange = Callable[[Array], Array]
 """Puts the elements of a stored tensor where Keras wants them: transpose, reshape, slice."""
@@ -117,7 +119,7 @@ def write_back(
         InputError: If the model lacks a layer, or a weight has another shape.
     """
     onnx = require("onnx", "onnx", "to write .onnx files")
-    result = type(proto).FromString(proto.SerializeToString())
+    result = copied(proto)
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
     for node in result.graph.node:
         if node.op_type == "Constant":
@@ -129,7 +131,7 @@ def write_back(
     for index, node in enumerate(result.graph.node):
         for position, name in enumerate(node.input):
             uses[name].append((index, position))
-    taken = {name for node in result.graph.node for name in (*node.input, *node.output)}
+    taken = set(all_names(result.graph))
     for value, sharers in by_value.items():
         tensor = tensors.get(value)
         stored = onnx.numpy_helper.to_array(tensor) if tensor is not None else folded[value]
@@ -151,7 +153,7 @@ def write_back(
         for number, ((index, position), new) in enumerate(updated.items(), start=1):
             if new is stored:
                 continue
-            name = _fresh(f"{value}_{number}", taken)
+            name = fresh_name(f"{value}_{number}", taken)
             result.graph.initializer.append(onnx.numpy_helper.from_array(new, name))
             if result.ir_version < 4:  # where every initialiser is listed among the inputs
                 result.graph.input.append(
@@ -184,10 +186,3 @@ def variable_of(model: Any, binding: Binding) -> Array:
 
 def _outputs(proto: Any) -> set[str]:
     return {value.name for value in proto.graph.output}
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

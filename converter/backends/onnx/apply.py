@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsconvert.base.predictor import Array
-from dsconvert.formats.onnx.checking import copy_without_graph
-from dsconvert.formats.onnx.graph import OnnxGraph, inner_graphs, key, reads_of, unused, with_inputs
+from dsconvert.formats.onnx.graph import (
+    OnnxGraph,
+    all_names,
+    fresh_name,
+    key,
+    reads_of,
+    with_inputs,
+)
+from dsconvert.formats.onnx.messages import copy_without_graph
 from dsconvert.formats.onnx.tensors import constant_value, tensor_from
 
 from ...core.stages import Weights
@@ -20,7 +27,7 @@ from .emit import block_nodes
 from .read import OnnxConvolution, main_convolutions
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 
 def rebuild(
@@ -49,7 +56,7 @@ class _Rebuild:
     ) -> None:
         self.graph, self.factors, self.weights = graph, factors, weights
         self.convolutions = main_convolutions(graph)
-        self.taken = set(_all_names(graph.model.graph))
+        self.taken = set(all_names(graph.model.graph))
         self.added: list[TensorProto] = []
         self.absorbed: set[str] = set()
         """First outputs of nodes that went into blocks."""
@@ -132,7 +139,7 @@ class _Rebuild:
         return str(self.added[-1].name)
 
     def _fresh(self, name: str) -> str:
-        return unused(name, self.taken)
+        return fresh_name(name, self.taken)
 
     def _type_of(self, name: str) -> int:
         from onnx import helper
@@ -186,16 +193,3 @@ def _value_info(tensor: TensorProto) -> object:
     from onnx import helper
 
     return helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-
-
-def _all_names(graph: GraphProto) -> Iterator[str]:
-    """Every name of a node, a value or a tensor, inner graphs included."""
-    for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        yield item.name
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name
-    for node in graph.node:
-        yield node.name
-        yield from (*node.input, *node.output)
-        for inner in inner_graphs(node):
-            yield from _all_names(inner)

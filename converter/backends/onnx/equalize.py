@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsconvert.base.predictor import Array, at_once
 from dsconvert.formats.onnx.graph import (
     OnnxGraph,
+    all_names,
     attributes,
+    fresh_name,
     is_op,
     key,
     reads_of,
     shape_of,
-    unused,
 )
+from dsconvert.formats.onnx.messages import assign, copied
 from dsconvert.formats.onnx.subgraph import Part
 from dsconvert.formats.onnx.tensors import tensor_from
 
@@ -138,24 +140,22 @@ def _measured(
 
 def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
     """A copy of the model in which the nodes of these outputs have other kernels."""
-    model = type(graph.model)()
-    model.CopyFrom(graph.model)
-    taken = {name for node in graph.nodes for name in (*node.input, *node.output)}
-    taken |= set(graph.stored) | {value.name for value in graph.inputs}
+    model = copied(graph.model)
+    taken = set(all_names(model.graph))
     replaced = set()
     for node in model.graph.node:
         kernel = kernels.get(key(node))
         if kernel is None:
             continue
         replaced.add(node.input[1])
-        name = unused(f"{node.input[1]}_equalized", taken)
+        name = fresh_name(f"{node.input[1]}_equalized", taken)
         model.graph.initializer.append(_like(graph, node.input[1], kernel, name))
         node.input[1] = name
     still = {name for node in model.graph.node for name in reads_of(node)} | set(graph.outputs)
     unread = replaced - still
     for values in (model.graph.initializer, model.graph.input):
-        _keep(values, [value for value in values if value.name not in unread])
-    _keep(
+        assign(values, [value for value in values if value.name not in unread])
+    assign(
         model.graph.node,
         [node for node in model.graph.node if unread.isdisjoint(node.output)],
     )
@@ -169,10 +169,3 @@ def _like(graph: OnnxGraph, name: str, kernel: Array, called: str) -> TensorProt
     old = graph.constant(name)
     dtype = kernel.dtype if old is None else old.dtype
     return tensor_from(kernel, called, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def _keep(values: Any, kept: Sequence[Any]) -> None:
-    """Leave only these in a repeated field."""
-    copies = [type(value).FromString(value.SerializeToString()) for value in kept]
-    del values[:]
-    values.extend(copies)

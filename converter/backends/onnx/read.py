@@ -15,10 +15,10 @@ from dsconvert.formats.onnx.graph import (
     DOMAINS,
     OnnxGraph,
     attributes,
+    fresh_name,
     inner_graphs,
     is_op,
     key,
-    unused,
 )
 
 from ...core.planning.cost_model import Activation
@@ -78,7 +78,7 @@ def read_convolutions(graph: OnnxGraph) -> list[OnnxConvolution]:
 
     def left(called: str, node: NodeProto, code: str, where: str) -> OnnxConvolution:
         reason = Reason(code=code, text=f"it is inside {where}, which is kept whole")
-        return OnnxConvolution(unused(called, taken), node, graph, None, reason)
+        return OnnxConvolution(fresh_name(called, taken), node, graph, None, reason)
 
     for node in graph.nodes:
         name = graph.names[key(node)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .tensors import FLOATS, all_tensors, embedded, external_place, is_external, size_in_bytes
+from .messages import copy_without_graph
+from .session import sentence, session
+from .tensors import FLOATS, embedded, external_place, is_external, size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -44,24 +46,9 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
         else:
             copy.graph.initializer.append(tensor)
     # The checker looks for external data in the folder that Python was started in.
-    for holder in (copy.graph, *copy.functions):
-        for tensor in filter(is_external, all_tensors(holder)):
+    for tensor, _ in tensors_of(copy):
+        if is_external(tensor):
             tensor.CopyFrom(embedded(tensor, folder))
-    return copy
-
-
-def copy_without_graph(model: ModelProto) -> ModelProto:
-    """Versions, opsets, functions and metadata: everything but the graph."""
-    copy = type(model)()
-    for field, value in model.ListFields():
-        if field.name == "graph":
-            continue
-        if field.is_repeated:
-            getattr(copy, field.name).extend(value)
-        elif field.message_type:
-            getattr(copy, field.name).CopyFrom(value)
-        else:
-            setattr(copy, field.name, value)
     return copy
 
 
@@ -87,8 +74,8 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
         InputError: If external data are not where the model says.
     """
     onnx = require("onnx", "onnx", "to read .onnx files")
-    for holder in (model.graph, *model.functions):
-        for tensor in filter(is_external, all_tensors(holder)):
+    for tensor, _ in tensors_of(model):
+        if is_external(tensor):
             external_place(tensor, folder)
     for tensor in filter(_is_weight, model.graph.initializer):  # which the checker will not see
         _check_length(tensor)
@@ -98,36 +85,6 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
     except Exception as error:  # ValidationError, InferenceError, or what the parser raises
         raise Refused(f"onnx.checker: {sentence(error)}") from error
     try:
-        session(light.SerializeToString(), folder, optimize=False)
+        session(light, folder, optimization="none")
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise Refused(f"ONNX Runtime: {sentence(error)}") from error
-
-
-def session(model: bytes | str, folder: Path | None, *, optimize: bool = True) -> Any:
-    """An ONNX Runtime session on the CPU that says nothing.
-
-    Args:
-        model: The serialised model or its path.
-        folder: Where external data of a serialised model are.
-        optimize: Whether ONNX Runtime may rewrite the graph.
-    """
-    ort = require("onnxruntime", "onnx", "to run .onnx files")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what matters is raised
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if folder is not None and isinstance(model, bytes):
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(folder)
-        )
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def sentence(error: Exception) -> str:
-    """The part of a message that says what is wrong, on one line."""
-    text = " ".join(str(error).split())
-    for noise in ("Load model from", "Fatal error: ", "failed:"):
-        _, _, after = text.rpartition(noise)
-        text = after if noise != "Load model from" or "failed:" not in text else text
-    return text[:300].strip() or type(error).__name__

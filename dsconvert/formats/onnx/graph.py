@@ -13,6 +13,7 @@ from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array, Shape
 
 from .checking import light_copy
+from .messages import copied
 from .tensors import array_of, constant_value
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class OnnxGraph:
         count = Counter(node.name for node in self.nodes)
         own = {key(node): node.name for node in self.nodes if node.name and count[node.name] == 1}
         taken = set(own.values())
-        return {key(node): own.get(key(node)) or unused(key(node), taken) for node in self.nodes}
+        firsts = map(key, self.nodes)
+        return {first: own.get(first) or fresh_name(first, taken) for first in firsts}
 
     @cached_property
     def depending_on_data(self) -> tuple[NodeProto, ...]:
@@ -169,12 +171,25 @@ def key(node: NodeProto) -> str:
     return next((name for name in node.output if name), "")
 
 
-def unused(name: str, taken: set[str]) -> str:
-    """The name, with underscores behind it until nothing is called so; taken from now on."""
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Append underscores to a name until nothing has it; it is taken from now on."""
     while name in taken:
         name += "_"
     taken.add(name)
     return name
+
+
+def all_names(graph: GraphProto) -> Iterator[str]:
+    """Every name of a node, a value or a tensor, inner graphs included."""
+    for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield item.name
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name
+    for node in graph.node:
+        yield node.name
+        yield from (*node.input, *node.output)
+        for inner in inner_graphs(node):
+            yield from all_names(inner)
 
 
 def is_op(node: NodeProto, *kinds: str) -> bool:
@@ -191,8 +206,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
     """A copy of the node that reads other values."""
-    changed = type(node)()
-    changed.CopyFrom(node)
+    changed = copied(node)
     del changed.input[:]
     changed.input.extend(inputs)
     return changed

@@ -1,4 +1,4 @@
-"""From an .onnx file to a graph that is known to run."""
+"""From an .onnx file to a graph. The only file that reads one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import sha256
 
+from .tensors import embedded, is_external, tensors_of
+
 if TYPE_CHECKING:
-    import onnx
+    from onnx import ModelProto
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,50 @@ class OnnxFile:
         sha256: Of the file.
     """
 
-    model: onnx.ModelProto
+    model: ModelProto
     path: Path
     sha256: str
+
+
+def load(path: str | Path, *, weights: bool = False) -> ModelProto:
+    """Read an .onnx file, unchecked.
+
+    Args:
+        path: The file.
+        weights: Whether to read its external data too; else they are named only.
+
+    Raises:
+        InputError: If it is not there or no ONNX model, or its external data are missing, too
+            short, or outside its folder.
+        MissingExtra: If onnx is not installed.
+    """
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    path = Path(path)
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.")
+    try:
+        model: ModelProto = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # the protobuf parser's own class is private
+        raise InputError(
+            f"{path} is not an ONNX model: {error}", "Export it again from where it was made."
+        ) from error
+    if not model.graph.node:
+        raise InputError(f"{path} holds no graph.", "Export it again from where it was made.")
+    if weights:
+        embed_weights(model, path.parent)
+    return model
+
+
+def embed_weights(model: ModelProto, folder: Path | None) -> None:
+    """Read a model's external data into the model itself.
+
+    Raises:
+        InputError: If they are missing, too short, or outside the folder.
+    """
+    for tensor, _ in tensors_of(model):
+        if is_external(tensor):
+            tensor.CopyFrom(embedded(tensor, folder))
 
 
 def open_onnx(path: str | Path) -> OnnxFile:
@@ -35,21 +78,10 @@ def open_onnx(path: str | Path) -> OnnxFile:
         InputError: If it is not; in one sentence, before any work is done.
         MissingExtra: If onnx or ONNX Runtime is not installed.
     """
-    onnx = require("onnx", "onnx", "to read .onnx files")
     from .checking import Refused, check_runs
 
     path = Path(path)
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.")
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except Exception as error:  # the protobuf parser's own class is private
-        raise InputError(
-            f"{path} is not an ONNX model: {error}", "Export it again from where it was made."
-        ) from error
-    if not model.graph.node:
-        raise InputError(f"{path} holds no graph.", "Export it again from where it was made.")
+    model = load(path)
     try:
         check_runs(model, path.parent)
     except Refused as error:

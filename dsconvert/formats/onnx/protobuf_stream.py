@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from .checking import copy_without_graph
+from .messages import copy_without_graph, in_bytes
 from .tensors import FLOATS, size_in_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def write(model: ModelProto, file: BinaryIO) -> None:
             getattr(graph, field.name).extend(getattr(model.graph, field.name))
         elif model.graph.HasField(field.name):
             setattr(graph, field.name, getattr(model.graph, field.name))
-    rest, small = copy_without_graph(model).SerializeToString(), graph.SerializeToString()
+    rest, small = in_bytes(copy_without_graph(model)), in_bytes(graph)
     heads = [_head(tensor) for tensor in large]
     bodies = map(size_in_bytes, large)
     sizes = [len(head) + size for head, size in zip(heads, bodies, strict=True)]
@@ -69,8 +69,7 @@ def _head(tensor: TensorProto) -> bytes:
             setattr(head, name, getattr(tensor, name))
         elif tensor.HasField(name):
             getattr(head, name).CopyFrom(getattr(tensor, name))
-    content: bytes = head.SerializeToString()
-    return content + _prefix(tensor, "raw_data", size_in_bytes(tensor))
+    return in_bytes(head) + _prefix(tensor, "raw_data", size_in_bytes(tensor))
 
 
 def _prefix(message: Message, field: str, length: int) -> bytes:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dsconvert.base.errors import GateFailed, InputError, require
+from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.files import check_writable, replacing
 
 from .checking import Refused, check_runs
+from .messages import assign, copied
 from .protobuf_stream import LIMIT, write
-from .tensors import external_place, is_external, size_in_bytes, tensors_and_places
+from .tensors import external_place, has_external_data, is_external, size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -32,8 +32,16 @@ def data_path(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool) -> int:
-    """Write a model that has passed the checks of `check_runs`, as one file or two.
+def save(
+    model: ModelProto,
+    folder: Path | None,
+    path: Path,
+    *,
+    overwrite: bool,
+    external: bool | None = None,
+    check: bool = True,
+) -> int:
+    """Write a model as one file or two, which take their place when they are whole.
 
     A model with external data keeps them external, in one file called ``path`` + ".data". So does
     one that is too large for a single file.
@@ -43,6 +51,9 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
         folder: Where its external data are.
         path: The file to write.
         overwrite: Whether existing files may be replaced.
+        external: Whether large weights go into the second file; None for as the model has them.
+            With False, weights that are external already stay in the file where they are.
+        check: Whether to see first that the model is valid and that ONNX Runtime takes it.
 
     Returns:
         How many bytes were written, to one file or two.
@@ -51,21 +62,21 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
         InputError: If a file exists or cannot be written, or holds weights of the model itself.
         GateFailed: If the model is not valid or ONNX Runtime does not take it.
     """
-    try:
-        check_runs(model, folder)
-    except Refused as error:
-        raise GateFailed(
-            f"the model to be written to {path} does not run; {error}",
-            "Please report this as a bug, with the model.",
-        ) from error
-    tensors = list(_tensors(model))
-    places = {external_place(t, folder)[0] for t, _ in tensors if is_external(t)}
-    for place in places & {path.resolve(), data_path(path).resolve()}:
-        raise InputError(f"{place} holds weights of the model itself.", "Name another file.")
-    external = places or sum(size_in_bytes(t) for t, _ in tensors) > _SINGLE
+    if check:
+        try:
+            check_runs(model, folder)
+        except Refused as error:
+            raise GateFailed(
+                f"the model to be written to {path} does not run; {error}",
+                "Please report this as a bug, with the model.",
+            ) from error
+    if external is None:
+        large = sum(size_in_bytes(tensor) for tensor, _ in tensors_of(model)) > _SINGLE
+        external = large or has_external_data(model)
     beside = 0
     with ExitStack() as stack:
         if external:
+            _refuse_own_data(model, folder, path)
             # Before anything is written: both files or none.
             check_writable(path, overwrite=overwrite)
             data = stack.enter_context(replacing(data_path(path), overwrite=overwrite))
@@ -84,13 +95,18 @@ def save(model: ModelProto, folder: Path | None, path: Path, *, overwrite: bool)
             return file.tell() + beside
 
 
+def _refuse_own_data(model: ModelProto, folder: Path | None, path: Path) -> None:
+    places = {external_place(t, folder)[0] for t, _ in tensors_of(model) if is_external(t)}
+    for place in places & {path.resolve(), data_path(path).resolve()}:
+        raise InputError(f"{place} holds weights of the model itself.", "Name another file.")
+
+
 def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str) -> ModelProto:
     """A copy of the model whose large tensors are in ``file``, copied piece by piece."""
-    import onnx
+    from onnx import numpy_helper
 
-    moved = onnx.ModelProto()
-    moved.CopyFrom(model)
-    for tensor, initialiser in _tensors(moved):
+    moved = copied(model)
+    for tensor, initialiser in tensors_of(moved):
         if is_external(tensor):
             source, offset, length = external_place(tensor, folder)
             start = _aligned(file)
@@ -99,8 +115,8 @@ def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str
                 _copy(reader, file, length)
         elif initialiser and size_in_bytes(tensor) > _INLINE and tensor.data_type != _STRING:
             if not tensor.HasField("raw_data"):
-                array = onnx.numpy_helper.to_array(tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+                array = numpy_helper.to_array(tensor)
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
             start, length = _aligned(file), len(tensor.raw_data)
             file.write(tensor.raw_data)
             tensor.ClearField("raw_data")
@@ -108,11 +124,6 @@ def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str
             continue
         _refer(tensor, name, start, length)
     return moved
-
-
-def _tensors(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
-    for holder in (model.graph, *model.functions):
-        yield from tensors_and_places(holder)
 
 
 def _aligned(file: Any) -> int:
@@ -140,37 +151,13 @@ def _refer(tensor: TensorProto, name: str, start: int, length: int) -> None:
         entry.key, entry.value = key, str(value)
 
 
-def write_model(proto: Any, path: Path, external: bool) -> None:
-    """Write an `onnx.ModelProto`, with its large weights beside it if wanted."""
-    onnx = require("onnx", "onnx", "to write .onnx files")
-    if external:
-        onnx.save_model(
-            proto,
-            path,
-            save_as_external_data=True,
-            location=f"{path.name}.data",
-            size_threshold=1024,
-        )
-    else:
-        onnx.save_model(proto, path)
-
-
-def without_unused_domains(proto: Any, before: Any) -> None:
+def without_unused_domains(model: ModelProto, before: ModelProto) -> None:
     """Drop the opset imports that a tool added and no node uses.
 
     Args:
-        proto: The `onnx.ModelProto` to tidy.
+        model: The model to tidy.
         before: The one that it was made from, whose imports are kept.
     """
     kept = {opset.domain for opset in before.opset_import}
-    kept |= {node.domain for node in proto.graph.node} | {""}
-    imports = [(o.domain, o.version) for o in proto.opset_import if o.domain in kept]
-    del proto.opset_import[:]
-    for domain, version in imports:
-        proto.opset_import.add(domain=domain, version=version)
-
-
-def opset_of(proto: Any) -> int:
-    """Return the opset of ONNX's own operators that a model imports; 1 where none is named."""
-    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
-    return int(max(versions, default=1))
+    kept |= {node.domain for node in model.graph.node} | {""}
+    assign(model.opset_import, [opset for opset in model.opset_import if opset.domain in kept])

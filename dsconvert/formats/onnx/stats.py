@@ -14,7 +14,8 @@ from dsconvert.base.predictor import Shape
 from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
 from .checking import light_copy
 from .graph import OnnxGraph, attributes, inner_graphs, key
-from .tensors import all_tensors, size_in_bytes
+from .open import load
+from .tensors import size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -30,7 +31,7 @@ _UNCOUNTED = ("LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiH
 def read_onnx(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file; see `facts_of`."""
     onnx = require("onnx", "onnx", "to read .onnx files")
-    model = onnx.load_model(path, load_external_data=False)
+    model = load(path)
     graph = _Graph(OnnxGraph(model, path.parent), _inferred(onnx, model, path.parent, shapes))
     ops = tuple(graph.op(node) for node in graph.onnx.depending_on_data)
     return ModelStats(ops, total(ops), _weights(model), largest(ops))
@@ -65,8 +66,7 @@ def _inferred(
 
 def _weights(model: ModelProto) -> int:
     """Bytes of all tensors that the file holds, external ones included."""
-    holders = (model.graph, *model.functions)
-    return sum(size_in_bytes(tensor) for holder in holders for tensor in all_tensors(holder))
+    return sum(size_in_bytes(tensor) for tensor, _ in tensors_of(model))
 
 
 @dataclass

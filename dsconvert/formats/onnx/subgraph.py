@@ -11,8 +11,8 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
-from .checking import sentence, session
 from .graph import OnnxGraph, reads_of
+from .session import sentence, session
 from .tensors import embedded, is_external, tensors_and_places
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Part:
             elif is_external(tensor):  # ONNX Runtime looks for these in its working directory
                 tensor.CopyFrom(embedded(tensor, graph.folder))
         with _saying_why():
-            self._session = session(model.SerializeToString(), graph.folder if outside else None)
+            self._session = session(model, graph.folder if outside else None)
 
     def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the wanted values; what is given is cast to the type that the graph has."""

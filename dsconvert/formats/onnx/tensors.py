@@ -13,7 +13,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, GraphProto, NodeProto, TensorProto
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
@@ -37,6 +37,17 @@ def size_in_bytes(tensor: TensorProto) -> int:
 def all_tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
     """Every tensor that a graph holds, those of its nodes and of inner graphs included."""
     return (tensor for tensor, _ in tensors_and_places(graph))
+
+
+def tensors_of(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
+    """Every tensor of a model, each with whether it is an initialiser of the main graph."""
+    for holder in (model.graph, *model.functions):
+        yield from tensors_and_places(holder)
+
+
+def has_external_data(model: ModelProto) -> bool:
+    """Whether any of a model's tensors are in a file beside it."""
+    return any(is_external(tensor) for tensor, _ in tensors_of(model))
 
 
 def tensors_and_places(graph: GraphProto | FunctionProto) -> Iterator[tuple[TensorProto, bool]]:
