@@ -58,7 +58,7 @@ class OnnxBuilder:
         other: CalibrationMethod | None = None,
     ) -> OnnxBuilder:
         """A builder that can tell all nodes apart: those without a name of their own get one."""
-        model = load(source)
+        model = load(source, weights=True)
         names = OnnxGraph(model).names
         for node in model.graph.node:
             node.name = names[key(node)]

@@ -116,8 +116,9 @@ def _refuse_tflite(path: Path) -> None:
 
 
 def _open_onnx(path: Path) -> ModelFile:
-    from dsconvert.formats.onnx.graph import OnnxGraph, shape_of
+    from dsconvert.formats.onnx.graph import OnnxGraph
     from dsconvert.formats.onnx.open import open_onnx
+    from dsconvert.formats.onnx.shapes import shape_of
 
     file = open_onnx(path)
     fed = OnnxGraph(file.model, path.parent).inputs

@@ -35,11 +35,12 @@ def variance_at_first_batch_norm(
         it gets, divided by the variance that it remembers from training. None without such a node
         (most exporters fold it into the convolution before), and where it was never trained.
     """
+    from dsconvert.formats.onnx.constants import constant_of
     from dsconvert.formats.onnx.graph import OnnxGraph, key
 
     graph = OnnxGraph(model, folder)
     norm = next((n for n in graph.nodes if n.op_type == "BatchNormalization"), None)
-    trained = None if norm is None else graph.constant(norm.input[4])
+    trained = None if norm is None else constant_of(graph, norm.input[4])
     if norm is None or trained is None or (trained == 1).all():
         return None
     before = list(takewhile(lambda node: node is not norm, graph.nodes_without_constants))
@@ -54,19 +55,13 @@ def _value(
     graph: OnnxGraph, nodes: Sequence[NodeProto], name: str, inputs: Sequence[Array]
 ) -> Array:
     """A value inside the graph for all samples, (n, C, ...)."""
-    from onnx import helper
-
-    from dsconvert.formats.onnx.graph import shape_of
+    from dsconvert.formats.onnx.shapes import shape_of
     from dsconvert.formats.onnx.subgraph import Part
 
     feeds: dict[str, Array] = dict(zip((value.name for value in graph.inputs), inputs, strict=True))
     if name in feeds:
         return feeds[name]
-    types = {
-        x.name: np.dtype(helper.tensor_dtype_to_np_dtype(x.type.tensor_type.elem_type))
-        for x in graph.inputs
-    }
-    part = Part(graph, nodes, types, [name], {})
+    part = Part(graph, nodes, graph.input_types, [name], {})
     batches: list[Any] = [(shape_of(value) or (None,))[0] for value in graph.inputs]
     count = min(_PROBE, len(inputs[0]))
     size = next((batch for batch in batches if batch), count)

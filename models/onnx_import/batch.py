@@ -97,7 +97,7 @@ def _written_batch(graph: Graph, facts: ProbedValues, node: Node, batch: int) ->
     if index is None or not node.has(index) or (node.op == "Expand" and batch == 1):
         return None
     name = node.inputs[index]
-    if name not in graph.static or name in graph.sized or name not in facts.constants:
+    if name in graph.changing or name in graph.sized or name not in facts.constants:
         return None
     target = facts.constants[name][0]
     return target if target.ndim == 1 and target.size and target[0] == batch else None

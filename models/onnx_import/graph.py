@@ -1,22 +1,25 @@
-"""An ONNX graph as plain Python: nodes, weights, and which values depend on the data."""
+"""An ONNX graph as the handlers of its operators read it: nodes in plain Python."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsconvert.base.errors import InputError, require
-from dsconvert.base.predictor import Array
+from dsconvert.base.errors import InputError
+from dsconvert.formats.onnx.graph import OnnxGraph, attributes, key
+from dsconvert.formats.onnx.shapes import symbolic_shape
+from dsconvert.formats.onnx.tensors import DOMAINS, numpy_type, stored_tensors
 
-DEFAULT_DOMAINS = ("", "ai.onnx")
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
 ADDED = "dsconvert/"
 """How the names begin of what the import adds to a graph."""
-_SIZES = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Node:
     """One node.
 
     Attributes:
+        proto: The node as it stands in the file.
         index: Its position in the original graph; negative for a node that the import added.
         op: The operator.
         domain: The operator's domain; empty for ONNX's own.
@@ -34,6 +38,7 @@ class Node:
         opset: The version of ONNX' operators that the model uses.
     """
 
+    proto: NodeProto
     index: int
     op: str
     domain: str
@@ -69,87 +74,45 @@ class Graph:
     """A model's main graph.
 
     Attributes:
-        proto: The model, its weights in memory.
+        onnx: The graph, its weights in memory.
         nodes: Its nodes, in order.
         inputs: The inputs that carry data: initialisers listed among them (IR 3) are not.
-        outputs: The names of its outputs.
-        opset: The version of ONNX' own operators.
     """
 
-    proto: Any
+    onnx: OnnxGraph
     nodes: tuple[Node, ...]
     inputs: tuple[GraphInput, ...]
-    outputs: tuple[str, ...]
-    opset: int
+
+    @property
+    def proto(self) -> ModelProto:
+        """The model."""
+        return self.onnx.model
 
     @cached_property
-    def initializers(self) -> dict[str, Any]:
+    def outputs(self) -> tuple[str, ...]:
+        """The names of its outputs."""
+        return tuple(self.onnx.outputs)
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorProto]:
         """The stored tensors by name: initialisers, and those of Constant nodes."""
-        stored = {tensor.name: tensor for tensor in self.proto.graph.initializer}
-        for node in self.proto.graph.node:
-            if node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS:
-                stored |= {n: a.t for n in node.output for a in node.attribute if a.name == "value"}
-        return stored
+        return stored_tensors(self.proto)
 
-    @cached_property
-    def constants(self) -> dict[str, Array]:
-        """The values that stand in the file: initialisers and Constant nodes."""
-        to_array = require("onnx.numpy_helper", "onnx", "to read .onnx files").to_array
-        values = {name: to_array(tensor) for name, tensor in self.initializers.items()}
-        for node in self.nodes:
-            if node.op != "Constant" or node.outputs[0] in values:
-                continue
-            for name, dtype in (
-                ("value_float", np.float32),
-                ("value_floats", np.float32),
-                ("value_int", np.int64),
-                ("value_ints", np.int64),
-            ):
-                if name in node.attributes:
-                    values[node.outputs[0]] = np.asarray(node.attributes[name], dtype)
-        return values
+    @property
+    def changing(self) -> Set[str]:
+        """The values that depend on what is in the inputs."""
+        return self.onnx.changing
 
-    @cached_property
-    def sized(self) -> frozenset[str]:
+    @property
+    def sized(self) -> Set[str]:
         """The values that depend on the sizes of the inputs, but not on what is in them."""
-        return self._dependence[0]
-
-    @cached_property
-    def static(self) -> frozenset[str]:
-        """The values that do not depend on what is in the inputs, those of `sized` included."""
-        return self._dependence[1]
-
-    @cached_property
-    def _dependence(self) -> tuple[frozenset[str], frozenset[str]]:
-        static = {tensor.name for tensor in self.proto.graph.initializer} | {""}
-        static |= {tensor.values.name for tensor in self.proto.graph.sparse_initializer}
-        sized: set[str] = set()
-        for node in self.nodes:
-            measures = node.op in _SIZES and node.domain in DEFAULT_DOMAINS
-            if node.op.startswith(("Random", "Bernoulli", "Multinomial")):
-                continue  # not the same twice: nothing to be folded
-            if node.op in ("If", "Loop", "Scan") and not measures:
-                continue  # their bodies see values that are not among their inputs
-            # CastLike reads the type of its second input, not the values.
-            read = node.inputs[:1] if node.op == "CastLike" else node.inputs
-            if measures or all(name in static for name in read):
-                static.update(node.outputs)
-                if measures or any(name in sized for name in read):
-                    sized.update(node.outputs)
-        return frozenset(sized), frozenset(static)
+        return self.onnx.sized
 
     @cached_property
     def live(self) -> tuple[Node, ...]:
         """The nodes that depend on the data and on which an output depends."""
-        needed = set(self.outputs)
-        kept = []
-        for node in reversed(self.nodes):
-            if any(name in needed for name in node.outputs if name) and not all(
-                name in self.static for name in node.outputs
-            ):
-                kept.append(node)
-                needed.update(name for name in node.inputs if name)
-        return tuple(reversed(kept))
+        live = {key(node) for node in self.onnx.live}
+        return tuple(node for node in self.nodes if key(node.proto) in live)
 
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
@@ -166,63 +129,39 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
 
-def read_graph(proto: Any) -> Graph:
+def read_graph(model: ModelProto) -> Graph:
     """Read a model whose weights are in memory.
 
     Raises:
         InputError: If its inputs are not tensors of known rank.
     """
-    helper = require("onnx", "onnx", "to read .onnx files").helper
-    opset = max((x.version for x in proto.opset_import if x.domain in DEFAULT_DOMAINS), default=1)
-    added = sum(node.name.startswith(ADDED) for node in proto.graph.node)  # all at the start
+    graph = OnnxGraph(model)
+    added = sum(node.name.startswith(ADDED) for node in graph.nodes)  # all at the start
     nodes = tuple(
         Node(
+            proto=node,
             index=index - added,
             op=node.op_type,
-            domain="" if node.domain in DEFAULT_DOMAINS else node.domain,
-            name=node.name or next((name for name in node.output if name), node.op_type),
+            domain="" if node.domain in DOMAINS else node.domain,
+            name=node.name or key(node) or node.op_type,
             inputs=tuple(node.input),
             outputs=tuple(node.output),
-            attributes={a.name: _python(helper.get_attribute_value(a)) for a in node.attribute},
-            opset=opset,
+            attributes=attributes(node),
+            opset=graph.opset,
         )
-        for index, node in enumerate(proto.graph.node)
+        for index, node in enumerate(graph.nodes)
     )
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    return Graph(
-        proto=proto,
-        nodes=nodes,
-        inputs=tuple(_input(x) for x in proto.graph.input if x.name not in stored),
-        outputs=tuple(value.name for value in proto.graph.output),
-        opset=opset,
-    )
+    return Graph(graph, nodes, tuple(map(_input, graph.inputs)))
 
 
-def _input(value: Any) -> GraphInput:
-    helper = require("onnx", "onnx", "to read .onnx files").helper
-    tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
+def _input(value: ValueInfoProto) -> GraphInput:
+    shape = symbolic_shape(value)
+    if shape is None:
         raise InputError(
             f"the model's input {value.name!r} is no tensor with a known number of axes.",
             "Export the model with an example input, so that it says the input's shape.",
         )
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "OSU":
         raise InputError(f"the model's input {value.name!r} is text: only numbers can be imported.")
-    sizes = tuple(
-        size.dim_value if size.HasField("dim_value") else (size.dim_param or None)
-        for size in tensor.shape.dim
-    )
-    return GraphInput(value.name, dtype, sizes)
-
-
-def _python(value: Any) -> Any:
-    """An attribute's value in Python's and NumPy's own types."""
-    onnx = require("onnx", "onnx", "to read .onnx files")
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, onnx.TensorProto):
-        return onnx.numpy_helper.to_array(value)
-    if isinstance(value, list | tuple) or type(value).__name__.startswith("Repeated"):
-        return tuple(_python(x) for x in value)
-    return value
+    return GraphInput(value.name, dtype, shape)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dsconvert.formats.onnx.constants import constant_of
+
 from .graph import Graph, Node
 from .weights import MOVES, Arrange, moved_by
 
@@ -33,7 +35,7 @@ def bias_of(
         return None
     add = readers[0]
     index = 1 if add.inputs[0] == name else 0
-    stored = graph.constants.get(add.inputs[index])
+    stored = constant_of(graph.onnx, add.inputs[index])
     if stored is None or add.inputs[0] == add.inputs[1] or stored.ndim > len(shape):
         return None
     wanted = [size if axis == channel_axis else 1 for axis, size in enumerate(shape)]
@@ -50,7 +52,7 @@ def is_non_negative(graph: Graph, name: str) -> bool:
     if node.op in _NON_NEGATIVE:
         return True
     if node.op == "Clip":
-        low = node.get("min", graph.constants.get(node.inputs[1]) if node.has(1) else None)
+        low = node.get("min", constant_of(graph.onnx, node.inputs[1]) if node.has(1) else None)
         return low is not None and float(np.min(low)) >= 0
     if node.op in _KEEPS_SIGN:
         return is_non_negative(graph, node.inputs[0])
@@ -69,18 +71,17 @@ def origin(graph: Graph, node: Node, index: int) -> tuple[Node, int, Arrange | N
     """
     chain: list[Node] = []
     reader, place = node, index
-    while reader.inputs[place] not in graph.initializers:
+    while reader.inputs[place] not in graph.tensors:
         name = reader.inputs[place]
         producer = graph.producers.get(name)
         alone = sum(x.inputs.count(name) for x in graph.nodes) == 1
         if producer is None or producer.op not in MOVES or producer.domain or not alone:
             return node, index, None
-        if any(x and x not in graph.constants for x in producer.inputs[1:]):
+        if any(x and x not in graph.onnx.fixed for x in producer.inputs[1:]):
             return node, index, None
         chain.insert(0, producer)
         reader, place = producer, 0
     if not chain:
         return node, index, None
-    added = len(graph.proto.graph.node) - 1 - graph.nodes[-1].index
-    protos = [graph.proto.graph.node[x.index + added] for x in chain]
-    return reader, place, moved_by(protos, graph.constants, node.opset)
+    others = {name: constant_of(graph.onnx, name) for x in chain for name in x.inputs[1:] if name}
+    return reader, place, moved_by([x.proto for x in chain], others, node.opset)

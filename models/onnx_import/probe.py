@@ -8,7 +8,7 @@ the two runs is free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.session import Optimization, sentence, session
 
@@ -71,7 +72,9 @@ def probe(
     Raises:
         InputError: If it runs on none of the sizes tried.
     """
-    instrumented, measured, folded = _instrumented(graph)
+    values = {name: constant_of(graph.onnx, name) for name in graph.onnx.stored}
+    stored = {name: value for name, value in values.items() if value is not None}
+    instrumented, measured, folded = _instrumented(graph, stored)
     run = opened(instrumented, optimization="none")
     refused: Exception | None = None
     for assignments in _assignments(graph.inputs, given, pinned=pinned):
@@ -94,7 +97,7 @@ def probe(
                 name: tuple(np.asarray(result[count + i]) for result in results)
                 for i, name in enumerate(folded)
             }
-            | {name: (array,) for name, array in graph.constants.items()},
+            | {name: (array,) for name, array in stored.items()},
             inputs={
                 info.name: tuple(shapes[i] for shapes in assignments)
                 for i, info in enumerate(graph.inputs)
@@ -120,7 +123,7 @@ def random_feed(
     return feed
 
 
-def _instrumented(graph: Graph) -> tuple[Any, list[str], list[str]]:
+def _instrumented(graph: Graph, stored: Collection[str]) -> tuple[Any, list[str], list[str]]:
     """The model with the shapes of its live values and its folded constants as outputs."""
     onnx = require("onnx", "onnx", "to import .onnx files")
     proto = copied(graph.proto)
@@ -128,7 +131,7 @@ def _instrumented(graph: Graph) -> tuple[Any, list[str], list[str]]:
     measured += [name for node in graph.live for name in node.outputs if name]
     wanted = dict.fromkeys(name for node in graph.live for name in node.inputs if name)
     wanted |= dict.fromkeys(name for name in graph.outputs)
-    folded = [name for name in wanted if name in graph.static and name not in graph.constants]
+    folded = [n for n in wanted if n not in graph.changing and n not in stored]
     del proto.graph.output[:]
     for name in measured:
         proto.graph.node.append(onnx.helper.make_node("Shape", [name], [_SHAPE + name]))

@@ -13,6 +13,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.graph import all_names, fresh_name
 from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.tensors import stored_tensors
 
 Arrange = Callable[[Array], Array]
 """Puts the elements of a stored tensor where Keras wants them: transpose, reshape, slice."""
@@ -22,7 +23,7 @@ MOVES = frozenset({"Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Un
 """Operators that may stand between a stored weight and the node that reads it."""
 
 
-def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array], opset: int) -> Arrange:
+def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array | None], opset: int) -> Arrange:
     """What a chain of `MOVES` does to the stored tensor that it begins with.
 
     Args:
@@ -33,7 +34,6 @@ def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array], opset: int) -
     onnx = require("onnx", "onnx", "to import .onnx files")
     evaluator = require("onnx.reference", "onnx", "to import .onnx files").ReferenceEvaluator
     root = nodes[0].input[0]
-    others = {name for node in nodes for name in node.input[1:] if name}
 
     def arrange(stored: Array) -> Array:
         element = onnx.helper.np_dtype_to_tensor_dtype(stored.dtype)
@@ -42,7 +42,7 @@ def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array], opset: int) -
             "moves",
             [onnx.helper.make_tensor_value_info(root, element, stored.shape)],
             [onnx.ValueInfoProto(name=nodes[-1].output[0])],
-            [onnx.numpy_helper.from_array(constants[name], name) for name in others],
+            [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
         return np.asarray(evaluator(model).run(None, {root: stored})[0])
@@ -120,10 +120,7 @@ def write_back(
     """
     onnx = require("onnx", "onnx", "to write .onnx files")
     result = copied(proto)
-    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
-    for node in result.graph.node:
-        if node.op_type == "Constant":
-            tensors |= {n: a.t for n in node.output for a in node.attribute if a.name == "value"}
+    tensors = stored_tensors(result)
     by_value: dict[str, list[Binding]] = defaultdict(list)
     for binding in bindings:
         by_value[binding.value].append(binding)

@@ -500,7 +500,10 @@ class TestSites:
             source, width = "tiled", 4200
         net.constant("w", (5, width))
         net.constant("b", (5,))
-        weights = net.node("Neg", "w", "negative") if change == "computed" else "w"
+        weights = "w"
+        if change == "computed":
+            net.node("ReduceMax", "x", "top", keepdims=0)
+            weights = net.node("Mul", "w top", "gated")
         if change == "rank":
             net.node("Transpose", "a", "f3", perm=[0, 2, 3, 1])
             net.node("Transpose", "w", "wt", perm=[1, 0])

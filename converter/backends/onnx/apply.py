@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import (
     OnnxGraph,
     all_names,
     fresh_name,
     key,
-    reads_of,
     with_inputs,
 )
 from dsconvert.formats.onnx.messages import copy_without_graph
-from dsconvert.formats.onnx.tensors import constant_value, tensor_from
+from dsconvert.formats.onnx.tensors import tensor_from
 
 from ...core.stages import Weights
 from ...core.types import Factorization, Float, as_float
@@ -146,14 +146,14 @@ class _Rebuild:
 
         if name in self.graph.initializers:
             return int(self.graph.initializers[name].data_type)
-        value = constant_value(self.graph.constants[name], self.graph.folder)
+        value = constant_of(self.graph, name)
         assert value is not None, "weights are tensors"
         return int(helper.np_dtype_to_tensor_dtype(value.dtype))
 
     def _assembled(self, nodes: Sequence[NodeProto]) -> ModelProto:
         source = self.graph.model
-        read = {name for node in nodes for name in reads_of(node)} | set(self.graph.outputs)
-        was_read = set(self.graph.readers) | set(self.graph.outputs)
+        # What nobody reads any more goes; what nobody read before is none of our business.
+        nodes, gone = self.graph.without_unread(nodes)
         model = copy_without_graph(source)
         graph = model.graph
         for field in ("name", "doc_string"):
@@ -162,8 +162,6 @@ class _Rebuild:
         graph.metadata_props.extend(source.graph.metadata_props)
         graph.output.extend(source.graph.output)
         graph.sparse_initializer.extend(source.graph.sparse_initializer)
-        # What nobody reads any more goes; what nobody read before is none of our business.
-        gone = was_read - read
         graph.input.extend(
             x for x in source.graph.input if x.name not in gone & self.graph.initializers.keys()
         )
@@ -171,7 +169,7 @@ class _Rebuild:
             if tensor.name not in gone:
                 # Unlike extend(), which goes by way of a serialised copy.
                 graph.initializer.add().CopyFrom(tensor)
-        graph.node.extend(n for n in nodes if key(n) not in gone & self.graph.constants.keys())
+        graph.node.extend(nodes)
         graph.initializer.extend(self.added)
         if model.ir_version < 4:  # where every initialiser had to be an input
             graph.input.extend(map(_value_info, self.added))

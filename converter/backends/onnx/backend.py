@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsconvert.base.predictor import Array, Shape
-from dsconvert.formats.onnx.graph import OnnxGraph, shape_of
+from dsconvert.formats.onnx.graph import OnnxGraph
+from dsconvert.formats.onnx.shapes import shape_of
+from dsconvert.formats.onnx.tensors import stored_tensors
 
 from ...core.network.fit_state import FitRun
 from .apply import rebuild
@@ -56,9 +58,7 @@ class OnnxBackend:
     def narrow(self) -> bool:
         """Whether some of it computes in 16 bits."""
         narrow = (10, 16)  # FLOAT16, BFLOAT16
-        held = [node.attribute[0].t for node in self.graph.constants.values() if node.attribute]
-        held += self.graph.initializers.values()
-        return any(tensor.data_type in narrow for tensor in held)
+        return any(t.data_type in narrow for t in stored_tensors(self.model).values())
 
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, attributes, is_op, key
 
 from ...core.stages import Norm
@@ -74,7 +75,7 @@ def _batch_norm(graph: OnnxGraph, node: NodeProto, norm: NodeProto, channels: in
     trains = given.get("training_mode", 0) or len([name for name in norm.output if name]) > 1
     if trains or norm.input[0] != key(node) or not given.get("spatial", 1):
         return None
-    values = [graph.constant(name) for name in norm.input[1:5]]
+    values = [constant_of(graph, name) for name in norm.input[1:5]]
     if any(value is None or value.shape != (channels,) for value in values):
         return None
     gamma, offset, mean, variance = map(as_float, values)
@@ -88,7 +89,7 @@ def _per_channel(graph: OnnxGraph, node: NodeProto, value: str, channels: int) -
     others = [name for name in node.input if name != value]
     if len(others) != 1 or len(node.input) != 2:
         return None
-    constant: Array | None = graph.constant(others[0])
+    constant: Array | None = constant_of(graph, others[0])
     if constant is None or attributes(node).get("broadcast", 0):  # before opset 7
         return None
     shape = (1,) * (4 - constant.ndim) + constant.shape if constant.ndim <= 4 else ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, attributes, is_op, key
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def head_at(graph: OnnxGraph, node: NodeProto) -> Head | None:
 def _head(
     graph: OnnxGraph, node: NodeProto, adder: NodeProto | None, transposed: bool, offset: str
 ) -> Head | None:
-    kernel, bias = graph.constant(node.input[1]), graph.constant(offset)
+    kernel, bias = constant_of(graph, node.input[1]), constant_of(graph, offset)
     if kernel is None or bias is None or kernel.ndim != 2 or bias.ndim > 2:
         return None
     kernel = kernel.T if transposed else kernel

@@ -6,8 +6,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from dsconvert.base.predictor import Shape
+from dsconvert.formats.onnx.constants import constant_of, constant_shape
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
-from dsconvert.formats.onnx.tensors import FLOATS, constant_value
+from dsconvert.formats.onnx.tensors import FLOATS
 
 from .read import kernel_shape
 
@@ -39,8 +40,8 @@ def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
 def model_params(graph: OnnxGraph) -> int:
     """The number of floating-point values in initialisers and Constant nodes."""
     total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in FLOATS)
-    for node in graph.constants.values():
-        value = constant_value(node, graph.folder)
+    for name in graph.constants:
+        value = constant_of(graph, name)
         if value is not None and value.dtype.kind == "f":
             total += int(value.size)
     return int(total)
@@ -57,7 +58,7 @@ def model_kernels(graph: OnnxGraph) -> int | None:
         if is_op(node, "Conv", "ConvTranspose"):
             shapes[node.input[1]] = kernel_shape(graph, node)
         elif is_op(node, "Gemm", "MatMul"):
-            shape = _constant_shape(graph, node.input[1])
+            shape = constant_shape(graph, node.input[1])
             shapes[node.input[1]] = (0,) if shape is None else shape
     counts = [_times(shape, ()) for shape in shapes.values()]
     return None if None in counts else sum(count or 0 for count in counts)
@@ -70,20 +71,14 @@ def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:
         value = node.output[0] if node.op_type == "Conv" else node.input[0]
         return _times(kernel_shape(graph, node), _positions(graph.shapes.get(value), 2))
     if is_op(node, "Gemm"):
-        return _times(_constant_shape(graph, node.input[1]) or (0,), ())
+        return _times(constant_shape(graph, node.input[1]) or (0,), ())
     if is_op(node, "MatMul"):
-        shape = _constant_shape(graph, node.input[1])
+        shape = constant_shape(graph, node.input[1])
         if shape is None or len(shape) != 2:
             return 0  # a product of two activations is no layer
         output = graph.shapes.get(node.output[0])
         return _times(shape, None if output is None else output[1:-1])
     return 0
-
-
-def _constant_shape(graph: OnnxGraph, name: str) -> Shape | None:
-    if name in graph.initializers or name in graph.constants:
-        return graph.shapes.get(name) or tuple(getattr(graph.constant(name), "shape", ()))
-    return None
 
 
 def _positions(shape: Shape | None, first: int) -> Shape | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.predictor import Array, at_once
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import (
     OnnxGraph,
     all_names,
@@ -17,10 +18,9 @@ from dsconvert.formats.onnx.graph import (
     fresh_name,
     is_op,
     key,
-    reads_of,
-    shape_of,
 )
 from dsconvert.formats.onnx.messages import assign, copied
+from dsconvert.formats.onnx.shapes import shape_of
 from dsconvert.formats.onnx.subgraph import Part
 from dsconvert.formats.onnx.tensors import tensor_from
 
@@ -64,7 +64,7 @@ def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
     """Whether a Conv is "depthwise" or "pointwise"; None for all else."""
     if not is_op(node, "Conv") or len(node.input) < 2:
         return None
-    kernel = graph.constant(node.input[1])
+    kernel = constant_of(graph, node.input[1])
     if kernel is None or kernel.ndim != 4:
         return None
     group = attributes(node).get("group", 1)
@@ -105,7 +105,7 @@ def equalized(
 
 
 def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Array:
-    kernel = moved.get(node.output[0], graph.constant(node.input[1]))
+    kernel = moved.get(node.output[0], constant_of(graph, node.input[1]))
     if kernel is None:
         raise TypeError(f"{node.name} has no constant kernel")
     return kernel
@@ -115,12 +115,7 @@ def _measured(
     graph: OnnxGraph, pairs: Sequence[OnnxPair], images: Sequence[Array]
 ) -> dict[str, Ranges]:
     """The range of each channel between the nodes of each pair, by the value's name."""
-    from onnx import helper
-
-    given = {
-        value.name: np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-        for value in graph.inputs
-    }
+    given = graph.input_types
     found = {pair.value: Ranges.none(len(_kernel(graph, pair.first, {}))) for pair in pairs}
     part = Part(graph, graph.nodes_without_constants, given, list(found), {})
     fixed = shape_of(graph.inputs[0]) or (None,)
@@ -142,23 +137,18 @@ def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
     """A copy of the model in which the nodes of these outputs have other kernels."""
     model = copied(graph.model)
     taken = set(all_names(model.graph))
-    replaced = set()
     for node in model.graph.node:
         kernel = kernels.get(key(node))
         if kernel is None:
             continue
-        replaced.add(node.input[1])
         name = fresh_name(f"{node.input[1]}_equalized", taken)
         model.graph.initializer.append(_like(graph, node.input[1], kernel, name))
         node.input[1] = name
-    still = {name for node in model.graph.node for name in reads_of(node)} | set(graph.outputs)
-    unread = replaced - still
+    nodes, gone = graph.without_unread(model.graph.node)
+    assign(model.graph.node, nodes)
+    unread = gone & graph.initializers.keys()
     for values in (model.graph.initializer, model.graph.input):
         assign(values, [value for value in values if value.name not in unread])
-    assign(
-        model.graph.node,
-        [node for node in model.graph.node if unread.isdisjoint(node.output)],
-    )
     return model
 
 
@@ -166,6 +156,6 @@ def _like(graph: OnnxGraph, name: str, kernel: Array, called: str) -> TensorProt
     """The kernel as a tensor of the type that the one of this name has."""
     from onnx import helper
 
-    old = graph.constant(name)
+    old = constant_of(graph, name)
     dtype = kernel.dtype if old is None else old.dtype
     return tensor_from(kernel, called, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

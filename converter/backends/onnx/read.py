@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import computed_by, constant_of, constant_shape
 from dsconvert.formats.onnx.graph import (
-    DOMAINS,
     OnnxGraph,
     attributes,
     fresh_name,
@@ -20,6 +20,7 @@ from dsconvert.formats.onnx.graph import (
     is_op,
     key,
 )
+from dsconvert.formats.onnx.tensors import DOMAINS
 
 from ...core.planning.cost_model import Activation
 from ...core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
@@ -119,7 +120,7 @@ def _params_of(graph: OnnxGraph, tail: Tail) -> int:
     nodes = {key(node) for node in tail.nodes}
     names = {name for node in tail.nodes for name in node.input}
     own = [name for name in names if nodes.issuperset(map(key, graph.readers.get(name, [])))]
-    values = [graph.constant(name) for name in own if name not in graph.outputs]
+    values = [constant_of(graph, name) for name in own if name not in graph.outputs]
     return sum(value.size for value in values if value is not None and value.dtype.kind == "f")
 
 
@@ -134,7 +135,7 @@ def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activat
     bounds = [given.get("min"), given.get("max")]  # before opset 11
     for place, name in enumerate(follows.input[1:3]):
         if name:
-            value = graph.constant(name)
+            value = constant_of(graph, name)
             bounds[place] = math.nan if value is None else float(value)
     sizes: dict[float | None, Activation] = {None: "relu", 6.0: "relu6"}
     return sizes.get(bounds[1], "none") if bounds[0] == 0 else "none"
@@ -160,11 +161,9 @@ def _inner_convolutions(node: NodeProto) -> Iterator[tuple[str, NodeProto]]:
 def kernel_shape(graph: OnnxGraph, node: NodeProto) -> tuple[int, ...] | None:
     """(N, C / groups, k, ...) of a node's weights if they are constant or of a known shape."""
     name = node.input[1]
-    if name in graph.initializers:
-        return tuple(graph.initializers[name].dims)
-    value = graph.constant(name)
-    if value is not None:
-        return value.shape
+    constant = constant_shape(graph, name)
+    if constant is not None:
+        return constant
     shape = graph.shapes.get(name)
     return None if shape is None or None in shape else tuple(size or 0 for size in shape)
 
@@ -194,9 +193,9 @@ def conv_spec(graph: OnnxGraph, node: NodeProto) -> ConvSpec | None:
 
 def conv_weights(graph: OnnxGraph, node: NodeProto) -> tuple[Array, Array | None]:
     """The kernel W, (kh, kw, C, N), and the bias, (N,), of a Conv node, in float32 at least."""
-    kernel = graph.constant(node.input[1])
+    kernel = constant_of(graph, node.input[1])
     assert kernel is not None, "only constant kernels are read"
-    bias = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    bias = constant_of(graph, node.input[2]) if len(node.input) > 2 and node.input[2] else None
     return _widened(kernel.transpose(2, 3, 1, 0)), None if bias is None else _widened(bias)
 
 
@@ -209,13 +208,11 @@ def _pair(values: tuple[int, ...]) -> Size:
     return int(first), int(second)
 
 
-def _padding(given: dict[str, object]) -> Padding:
-    auto = given.get("auto_pad", b"NOTSET")
-    named = auto.decode() if isinstance(auto, bytes) else str(auto)
-    if named in _PADDINGS:
-        return _PADDINGS[named]
-    pads = given.get("pads")
-    if not isinstance(pads, list | tuple) or not any(pads):
+def _padding(given: dict[str, Any]) -> Padding:
+    if given.get("auto_pad") in _PADDINGS:
+        return _PADDINGS[given["auto_pad"]]
+    pads = given.get("pads", ())
+    if not any(pads):
         return "valid"
     top, left, bottom, right = map(int, pads)
     return (top, bottom), (left, right)
@@ -255,16 +252,19 @@ def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:
     """Why its weights are not there to be factorised, if so."""
     for place, what in ((1, "weights"), (2, "bias")):
         name = node.input[place] if len(node.input) > place else ""
-        if not name or name in graph.initializers or name in graph.constants:
-            continue
         if name in graph.sparse:
             return Reason(code="sparse", text=f"its {what} are stored as a sparse tensor")
+        if not name or name in graph.stored:
+            continue
         maker = graph.makers.get(name)
         if maker is None:
             return Reason(code="computed", text=f"its {what} are an input of the model")
-        if maker.op_type == "DequantizeLinear":
+        makers = computed_by(graph, name) if name in graph.fixed else [maker]
+        if any(is_op(one, "DequantizeLinear") for one in makers):
             text = f"it is quantized already (its {what} pass through DequantizeLinear)"
             return Reason(code="quantized", text=text)
+        if constant_of(graph, name) is not None:
+            continue
         text = f"its {what} are computed by {graph.names[key(maker)]} ({maker.op_type})"
         return Reason(code="computed", text=text)
     return None

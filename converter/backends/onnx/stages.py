@@ -10,6 +10,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op, key, reads_of, with_inputs
 from dsconvert.formats.onnx.subgraph import Part, Unable
 
@@ -135,7 +136,7 @@ class OnnxStages:
         block, (_, bias) = weights.block, self._before_tail(site, weights)
         if weights.norm is not None and site.norm is not None:
             block = block.scaled(np.sqrt(site.norm.variance / weights.norm.variance))
-        kernel = self.graph.constant(node.input[1])
+        kernel = constant_of(self.graph, node.input[1])
         assert kernel is not None, "only constant weights make a site"
         kind = helper.np_dtype_to_tensor_dtype(kernel.dtype)
         opset = self.graph.opset
@@ -145,7 +146,7 @@ class OnnxStages:
     def _open(self, nodes: list[NodeProto], start: int, given: dict[str, np.dtype[Any]]) -> None:
         """Make the weights of a stage's site inputs of the stage."""
         site, head = nodes[0], self._heads.get(start)
-        weights = self.graph.constant(site.input[1])
+        weights = constant_of(self.graph, site.input[1])
         assert weights is not None, "only constant weights make a site"
         given[_KERNEL] = given[_BIAS] = weights.dtype
         if head is None or head.adder is None:
@@ -238,7 +239,7 @@ class OnnxStages:
             x.name: np.resize(array, (size, *array.shape[1:]))
             for x, array in zip(self.graph.inputs, inputs, strict=True)
         }
-        given = {x.name: _dtype(x) for x in self.graph.inputs}
+        given = self.graph.input_types
         between = sorted({self.value_names[v] for live in self._live for v in live})
         folded = self._shape_dependent()
         wanted = [*(name for name in between if name not in given), *folded]
@@ -350,10 +351,3 @@ def _near(first: Array, second: Array) -> bool:
     size = np.abs(first[np.isfinite(first)]).max(initial=0)
     same = first.shape == second.shape
     return same and np.allclose(first, second, rtol=1e-3, atol=1e-3 * size, equal_nan=True)
-
-
-def _dtype(value: Any) -> np.dtype[Any]:
-    from onnx import helper
-
-    kind: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return kind

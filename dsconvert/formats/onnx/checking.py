@@ -39,7 +39,7 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
     held = {tensor.name for tensor in graph.initializer}
     copy.graph.input.extend(value for value in graph.input if value.name not in held)
     for tensor in graph.initializer:
-        if _is_weight(tensor):
+        if is_weight(tensor):
             copy.graph.input.append(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
@@ -52,7 +52,8 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
     return copy
 
 
-def _is_weight(tensor: TensorProto) -> bool:
+def is_weight(tensor: TensorProto) -> bool:
+    """Whether a tensor is too large to be a shape or another value that decides the graph."""
     return tensor.data_type in FLOATS and size_in_bytes(tensor) > _SMALL
 
 
@@ -77,7 +78,7 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
     for tensor, _ in tensors_of(model):
         if is_external(tensor):
             external_place(tensor, folder)
-    for tensor in filter(_is_weight, model.graph.initializer):  # which the checker will not see
+    for tensor in filter(is_weight, model.graph.initializer):  # which the checker will not see
         _check_length(tensor)
     light = light_copy(model, folder)
     try:

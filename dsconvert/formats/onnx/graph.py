@@ -1,25 +1,33 @@
-"""An ONNX graph with its wires drawn: who makes a value, who reads it, what is constant."""
+"""An ONNX graph as a network: what makes a value, what reads it, what it depends on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dsconvert.base.errors import require
+import numpy as np
+
 from dsconvert.base.predictor import Array, Shape
 
-from .checking import light_copy
 from .messages import copied
-from .tensors import array_of, constant_value
+from .shapes import inferred
+from .tensors import DOMAINS, array_of, is_external, numpy_type
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+    from onnx import (
+        GraphProto,
+        ModelProto,
+        NodeProto,
+        SparseTensorProto,
+        TensorProto,
+        ValueInfoProto,
+    )
 
-DOMAINS = ("", "ai.onnx")
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,14 @@ class OnnxGraph:
         return self.initializers.keys() | self.constants.keys() | self.sparse.keys()
 
     @cached_property
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[ValueInfoProto]:
         """The graph's inputs that are no initialisers."""
         return [x for x in self.model.graph.input if x.name not in self.stored]
+
+    @cached_property
+    def input_types(self) -> dict[str, np.dtype[Any]]:
+        """The element type of each of `inputs`, by name."""
+        return {x.name: numpy_type(x.type.tensor_type.elem_type) for x in self.inputs}
 
     @cached_property
     def outputs(self) -> list[str]:
@@ -97,33 +110,11 @@ class OnnxGraph:
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
         """The shapes that shape inference finds; None where a size is free."""
-        onnx = require("onnx", "onnx", "to read .onnx files")
-        light = light_copy(self.model, self.folder)
         try:
-            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+            found = inferred(self.model, self.folder)
         except Exception:  # it helps where it can; nothing depends on it
             return {}
-        found: dict[str, Shape] = {}
-        graph = light.graph
-        for value in (*graph.value_info, *graph.input, *graph.output):
-            shape = shape_of(value)
-            if shape is not None:
-                found[value.name] = shape
-        for tensor in self.model.graph.initializer:
-            found[tensor.name] = tuple(tensor.dims)
-        return found
-
-    def constant(self, name: str) -> Array | None:
-        """The value of an initialiser or of a Constant node; None for anything else.
-
-        An initialiser that the graph lists among its inputs counts: the caller may override it
-        only in theory.
-        """
-        if name in self.initializers:
-            return array_of(self.initializers[name], self.folder)
-        if name in self.constants:
-            return constant_value(self.constants[name], self.folder)
-        return None
+        return {name: shape for name, (shape, _) in found.items()}
 
     def only_reader(self, name: str) -> NodeProto | None:
         """The one node that reads a value, if nothing else does and it is no output."""
@@ -144,26 +135,103 @@ class OnnxGraph:
         firsts = map(key, self.nodes)
         return {first: own.get(first) or fresh_name(first, taken) for first in firsts}
 
-    @cached_property
+    @property
     def depending_on_data(self) -> tuple[NodeProto, ...]:
         """The nodes whose results depend on the inputs' values, and not only on their shapes."""
-        dependent = {x.name for x in self.inputs}
+        return self._dependence.nodes
+
+    @property
+    def changing(self) -> Set[str]:
+        """The values that depend on the inputs' values; of random operators too."""
+        return self._dependence.changing
+
+    @property
+    def sized(self) -> Set[str]:
+        """The values that depend on the inputs' sizes or types, but not on what is in them."""
+        return self._dependence.sized
+
+    @property
+    def fixed(self) -> Set[str]:
+        """The values that depend on nothing but what the model holds."""
+        return self._dependence.fixed
+
+    @cached_property
+    def folded(self) -> dict[str, Array | None]:
+        """What `constant_of` has computed of this graph."""
+        return {}
+
+    @cached_property
+    def _dependence(self) -> _Dependence:
+        found = _Dependence((), {x.name for x in self.inputs}, set(), set(self.stored))
         nodes = []
         for node in self.nodes:
-            if is_op(node, "Shape", "Size") or dependent.isdisjoint(reads_of(node)):
-                continue
-            nodes.append(node)
-            dependent.update(name for name in node.output if name)
-        return tuple(nodes)
+            made = [name for name in node.output if name]
+            reads = reads_of(node)
+            # CastLike reads the type of its second input, not the values.
+            values = reads[:1] if is_op(node, "CastLike") else reads
+            measures = is_op(node, "Shape", "Size")
+            if _is_random(node) or not (measures or found.changing.isdisjoint(values)):
+                nodes.append(node)
+                found.changing.update(made)
+            elif found.fixed.issuperset(reads):
+                found.fixed.update(made)
+            else:
+                found.sized.update(made)
+        return found._replace(nodes=tuple(nodes))
+
+    @cached_property
+    def live(self) -> tuple[NodeProto, ...]:
+        """The nodes that depend on the inputs' values and on which an output's values depend."""
+        needed, live = set(self.outputs), []
+        for node in reversed(self.depending_on_data):
+            if not needed.isdisjoint(node.output):
+                needed.update(reads_of(node))
+                live.append(node)
+        return tuple(reversed(live))
 
     @cached_property
     def needed(self) -> Set[str]:
         """The values on which an output's values depend."""
-        needed = set(self.outputs)
-        for node in reversed(self.depending_on_data):
-            if not needed.isdisjoint(node.output):
-                needed.update(reads_of(node))
-        return needed
+        return set(self.outputs).union(*map(reads_of, self.live))
+
+    def without_unread(self, nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], set[str]]:
+        """Leave out what computes constants that nobody reads any more.
+
+        What nobody read in this graph stays: the caller did not cause it.
+
+        Args:
+            nodes: The nodes that are to stand in the place of this graph's.
+
+        Returns:
+            Those that stay, and the names that were read in this graph and are not any more.
+        """
+        kept, before = list(nodes), set(self.readers) | set(self.outputs)
+        while True:
+            read = {name for node in kept for name in reads_of(node)} | set(self.outputs)
+            gone = before - read
+            rest = [
+                node
+                for node in kept
+                if key(node) not in self.fixed
+                or gone.isdisjoint(node.output)
+                or not read.isdisjoint(node.output)
+            ]
+            if len(rest) == len(kept):
+                return kept, gone
+            kept = rest
+
+
+class _Dependence(NamedTuple):
+    """What the values of a graph depend on."""
+
+    nodes: tuple[NodeProto, ...]
+    changing: set[str]
+    sized: set[str]
+    fixed: set[str]
+
+
+def _is_random(node: NodeProto) -> bool:
+    return node.domain in DOMAINS and node.op_type.startswith(_RANDOM)
 
 
 def key(node: NodeProto) -> str:
@@ -198,10 +266,25 @@ def is_op(node: NodeProto, *kinds: str) -> bool:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values."""
+    """A node's attributes as Python values: strings as str, tensors as arrays.
+
+    An external tensor, which a Constant alone has, and a graph stay as they are.
+    """
     from onnx import helper
 
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    return {item.name: _python(helper.get_attribute_value(item)) for item in node.attribute}
+
+
+def _python(value: Any) -> Any:
+    from onnx import TensorProto
+
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, TensorProto):
+        return value if is_external(value) else array_of(value, None)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return tuple(map(_python, value))
 
 
 def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
@@ -234,13 +317,3 @@ def _free_names(graph: GraphProto) -> list[str]:
     read = [name for node in graph.node for name in reads_of(node)]
     read += [x.name for x in graph.output]
     return [name for name in read if name not in own]
-
-
-def shape_of(value: Any) -> Shape | None:
-    """The shape that a ValueInfoProto declares; None if it declares none."""
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-        return None
-    return tuple(
-        size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
-        for size in value.type.tensor_type.shape.dim
-    )

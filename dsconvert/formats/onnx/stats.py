@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dsconvert.base.errors import require
 from dsconvert.base.predictor import Shape
 
 from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
-from .checking import light_copy
+from .constants import constant_shape
 from .graph import OnnxGraph, attributes, inner_graphs, key
 from .open import load
+from .shapes import inferred
 from .tensors import size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
@@ -29,39 +29,11 @@ _UNCOUNTED = ("LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiH
 
 
 def read_onnx(path: Path, shapes: Sequence[Shape]) -> ModelStats:
-    """Read a file; see `facts_of`."""
-    onnx = require("onnx", "onnx", "to read .onnx files")
+    """Read a file; see `ModelStats`."""
     model = load(path)
-    graph = _Graph(OnnxGraph(model, path.parent), _inferred(onnx, model, path.parent, shapes))
+    graph = _Graph(OnnxGraph(model, path.parent), inferred(model, path.parent, shapes))
     ops = tuple(graph.op(node) for node in graph.onnx.depending_on_data)
     return ModelStats(ops, total(ops), _weights(model), largest(ops))
-
-
-def _inferred(
-    onnx: Any, model: ModelProto, folder: Path, shapes: Sequence[Shape]
-) -> dict[str, tuple[Shape, int]]:
-    """The shape and ONNX's element type of every value, with the inputs of these shapes."""
-    light = light_copy(model, folder)
-    held = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value for value in light.graph.input}
-    real = [value.name for value in model.graph.input if value.name not in held]
-    for name, shape in zip(real, shapes, strict=True):
-        dims = inputs[name].type.tensor_type.shape.dim
-        for dim, size in zip(dims, shape, strict=True):
-            dim.dim_value = size
-    for value in light.graph.output:  # an output that says "n" would say so still
-        value.type.tensor_type.ClearField("shape")
-    del light.graph.value_info[:]
-    light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    found: dict[str, tuple[Shape, int]] = {}
-    for value in (*light.graph.value_info, *light.graph.input, *light.graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape"):
-            sizes = (d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-            found[value.name] = (tuple(sizes), tensor.elem_type)
-    for tensor in model.graph.initializer:
-        found[tensor.name] = (tuple(tensor.dims), tensor.data_type)
-    return found
 
 
 def _weights(model: ModelProto) -> int:
@@ -76,14 +48,9 @@ class _Graph:
     onnx: OnnxGraph
     values: dict[str, tuple[Shape, int]]
 
-    def __post_init__(self) -> None:
-        self.active = {value.name for value in self.onnx.inputs}
-        for node in self.onnx.depending_on_data:
-            self.active.update(name for name in node.output if name)
-
     def op(self, node: NodeProto) -> Op:
         """Describe a node."""
-        names = dict.fromkeys(n for n in (*node.input, *node.output) if n in self.active)
+        names = dict.fromkeys(n for n in (*node.input, *node.output) if n in self.onnx.changing)
         moved = 0 if node.op_type in _RENAMING else self._bytes(names)
         kind, macs = self._work(node)
         return Op(self.onnx.names[key(node)], node.op_type, kind, macs, moved)
@@ -123,8 +90,7 @@ class _Graph:
     def _shape(self, name: str) -> tuple[int, ...] | None:
         found = self.values.get(name)
         if found is None:
-            value = self.onnx.constant(name) if name not in self.active else None
-            return None if value is None else tuple(value.shape)
+            return constant_shape(self.onnx, name)
         return None if None in found[0] else tuple(size or 0 for size in found[0])
 
     def _bytes(self, names: Sequence[str] | dict[str, None]) -> int | str:

@@ -11,6 +11,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
+from .checking import is_weight
 from .graph import OnnxGraph, reads_of
 from .session import sentence, session
 from .tensors import embedded, is_external, tensors_and_places
@@ -79,9 +80,9 @@ class Part:
         self._given, self._wanted = dict(given), list(wanted)
         outside = False
         for tensor, initialiser in tensors_and_places(model.graph):
-            if is_external(tensor) and initialiser:
+            if is_external(tensor) and initialiser and is_weight(tensor):
                 outside = True
-            elif is_external(tensor):  # ONNX Runtime looks for these in its working directory
+            elif is_external(tensor):  # which ONNX Runtime's shape inference wants to read
                 tensor.CopyFrom(embedded(tensor, graph.folder))
         with _saying_why():
             self._session = session(model, graph.folder if outside else None)

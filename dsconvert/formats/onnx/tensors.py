@@ -15,6 +15,8 @@ from dsconvert.base.predictor import Array
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+DOMAINS = ("", "ai.onnx")
+"""How ONNX's own operators call their domain."""
 FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
 
@@ -24,12 +26,18 @@ def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == 1)
 
 
-def size_in_bytes(tensor: TensorProto) -> int:
-    """Bytes of its data, without reading them; of strings, about."""
+def numpy_type(data_type: int) -> np.dtype[Any]:
+    """ONNX's number of an element type as NumPy's type."""
     from onnx import helper
 
+    dtype: np.dtype[Any] = np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
+    return dtype
+
+
+def size_in_bytes(tensor: TensorProto) -> int:
+    """Bytes of its data, without reading them; of strings, about."""
     count = int(np.prod(tensor.dims, dtype=np.int64))
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    dtype = numpy_type(tensor.data_type)
     bits = next((bits for bits in (2, 4) if re.search(f"(int|float){bits}(?!\\d)", dtype.name)), 0)
     return -(-count * bits // 8) if bits else count * int(dtype.itemsize)
 
@@ -48,6 +56,15 @@ def tensors_of(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
 def has_external_data(model: ModelProto) -> bool:
     """Whether any of a model's tensors are in a file beside it."""
     return any(is_external(tensor) for tensor, _ in tensors_of(model))
+
+
+def stored_tensors(model: ModelProto) -> dict[str, TensorProto]:
+    """The tensors of the main graph that a node may read: initialisers, and of Constant nodes."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.domain in DOMAINS:
+            stored |= {n: a.t for n in node.output for a in node.attribute if a.name == "value"}
+    return stored
 
 
 def tensors_and_places(graph: GraphProto | FunctionProto) -> Iterator[tuple[TensorProto, bool]]:
@@ -79,12 +96,12 @@ def array_of(tensor: TensorProto, folder: Path | None) -> Array:
     Raises:
         InputError: If the external data are not where the model says.
     """
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     if not is_external(tensor):
         return np.asarray(numpy_helper.to_array(tensor))
     path, offset, _ = external_place(tensor, folder)
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    dtype = numpy_type(tensor.data_type)
     shape = tuple(tensor.dims)
     if 0 in shape:
         return np.zeros(shape, dtype)
@@ -163,7 +180,6 @@ def constant_value(node: NodeProto, folder: Path | None) -> Array | None:
 
 def tensor_from(array: Any, name: str, data_type: int) -> TensorProto:
     """An array as an initialiser of the given element type."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
-    dtype = helper.tensor_dtype_to_np_dtype(data_type)
-    return numpy_helper.from_array(np.ascontiguousarray(array, dtype), name)
+    return numpy_helper.from_array(np.ascontiguousarray(array, numpy_type(data_type)), name)

@@ -140,7 +140,7 @@ def _only_dense(build: KerasBuilder, name: str) -> bool:
             node.op not in _DENSE
             or node.domain
             or node.inputs[0] != name
-            or node.inputs[1] not in build.graph.static
+            or node.inputs[1] in build.graph.changing
             or any(node.get(name, 0) for name in _DENSE[node.op])
         ):
             return False
