@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,11 @@ from dsconvert.base.predictor import Array
 
 from . import layout
 from .graph import Graph, Node
+from .maker import KerasMaker
 from .neighbours import bias_of, is_non_negative, origin
 from .probe import ProbedValues
-from .values import Constant, Order, Sizes, Tensor, Value, common_shape
+from .values import Constant, Order, Sizes, Tensor, Value
 from .weights import Arrange, Binding
-
-_LARGE = 4096
-"""From this number of elements on, a constant operand is held by a layer."""
 
 
 def refuse(node: Node, why: str, hint: str = "") -> InputError:
@@ -31,7 +28,7 @@ def _as_it_is(array: Array) -> Array:
     return array
 
 
-class KerasBuilder:
+class KerasBuilder(KerasMaker):
     """Draws one graph in Keras.
 
     Args:
@@ -45,16 +42,13 @@ class KerasBuilder:
     """
 
     def __init__(self, graph: Graph, facts: ProbedValues) -> None:
-        import keras
-
+        super().__init__()
         self.graph = graph
         self.bindings: list[Binding] = []
         self.notes: list[str] = []
         self._facts = facts
-        self._keras = keras
         self._values: dict[str, Value] = {}
         self._reordered: dict[tuple[str, Order], Tensor] = {}
-        self._names: set[str] = set()
         self._absorbed: set[int] = set()
 
     # --- operands -------------------------------------------------------------------------
@@ -122,45 +116,6 @@ class KerasBuilder:
 
     # --- making things ----------------------------------------------------------------------
 
-    def name(self, wanted: str) -> str:
-        """A name that Keras allows and that no other layer has."""
-        clean = re.sub(r"[^\w.-]+", "_", wanted, flags=re.ASCII).strip("_-.") or "layer"
-        unique, number = clean, 0
-        while unique in self._names:
-            number += 1
-            unique = f"{clean}_{number}"
-        self._names.add(unique)
-        return unique
-
-    def layer(self, node: Node, kind: str, *, suffix: str = "", **config: Any) -> Any:
-        """A stock Keras layer called after the node.
-
-        Args:
-            node: The node.
-            kind: The layer's class in `keras.layers`.
-            suffix: Appended to the name, for layers beside the main one: ``"_pad"``.
-            config: Its arguments.
-        """
-        return self.layer_named(node.name + suffix, kind, **config)
-
-    def layer_named(self, name: str, kind: str, **config: Any) -> Any:
-        """As `layer`, with a name of its own."""
-        config.setdefault("dtype", "float32")
-        return getattr(self._keras.layers, kind)(name=self.name(name), **config)
-
-    def apply(self, node: Node, function: str, *args: Any, **options: Any) -> Any:
-        """Call `keras.ops.<function>` and call the operation after the node.
-
-        Operations are only made through here: a name that Keras counted out could be that of
-        another node.
-        """
-        if function == "add" and _taken_for_bias(*args):
-            negative = self.apply(node, "negative", args[1]) if _symbolic(args[1]) else -args[1]
-            return self.apply(node, "subtract", args[0], negative)
-        made = _find(self._keras.ops, function)(*args, **options)
-        self._rename(made[0] if isinstance(made, list | tuple) else made, node.name)
-        return made
-
     def result(
         self, node: Node, tensor: Any, order: Order, index: int = 0, rows: Array | None = None
     ) -> Tensor:
@@ -200,12 +155,6 @@ class KerasBuilder:
         binding = Binding(layer.name, variable, reader.index, place, value, whole, scale)
         getattr(layer, variable).assign(binding.forward(self._facts.constants[value][0]))
         self.bindings.append(binding)
-
-    def view(self, node: Node, tensor: Any, key: tuple[slice, ...]) -> Any:
-        """A strided slice of a Keras tensor."""
-        part = tensor[key]
-        self._rename(part, node.name)
-        return part
 
     # --- what is around a node ----------------------------------------------------------------
 
@@ -274,12 +223,12 @@ class KerasBuilder:
                 x.keras, stored_shapes(x.shapes, x.order), stored_shapes(x.shapes, order), name
             )
         elif perm[0] == 0:
-            tensor = self._keras.layers.Permute(
-                perm[1:], name=self.name(name), dtype=x.keras.dtype
-            )(x.keras)
+            tensor = self.keras.layers.Permute(perm[1:], name=self.name(name), dtype=x.keras.dtype)(
+                x.keras
+            )
         else:
-            tensor = self._keras.ops.transpose(x.keras, perm)
-            self._rename(tensor, name)
+            tensor = self.keras.ops.transpose(x.keras, perm)
+            self.rename(tensor, name)
         moved = Tensor(x.name, tensor, order, x.shapes)
         self._reordered[x.name, order] = moved
         return moved
@@ -288,8 +237,8 @@ class KerasBuilder:
         """The tensor without `Tensor.rows`."""
         if x.rows is None:
             return x
-        tensor = self._keras.ops.take(x.keras, np.argsort(x.rows).astype(np.int32), axis=-1)
-        self._rename(tensor, f"{x.name}_sorted")
+        tensor = self.keras.ops.take(x.keras, np.argsort(x.rows).astype(np.int32), axis=-1)
+        self.rename(tensor, f"{x.name}_sorted")
         return Tensor(x.name, tensor, x.order, x.shapes)
 
     def align(self, node: Node) -> tuple[list[Any], Order]:
@@ -312,63 +261,6 @@ class KerasBuilder:
             order = max(full, key=lambda value: np.prod(value.shapes[0], dtype=np.int64)).order
         aligned = [self._aligned(value, order) for value in values]
         return [self.held(x, tensors[0].keras) for x in aligned], order
-
-    def held(self, operand: Any, near: Any) -> Any:
-        """A large array as the output of a layer that holds it, anything else as it is.
-
-        Arrays that operations are called with become text in the model's configuration.
-
-        Args:
-            operand: A Keras tensor or an array.
-            near: Any Keras tensor: a layer needs an input, though it makes nothing of it.
-        """
-        if _symbolic(operand) or operand.size < _LARGE or operand.dtype.kind != "f":
-            return operand
-        first = self._keras.ops.get_item(near, (0,) * len(near.shape))
-        self._rename(first, "constant_near")
-        zero = self._keras.ops.zeros_like(first, dtype="int32")
-        self._rename(zero, "constant_row")
-        table = self.layer_named(
-            "constant", "Embedding", input_dim=1, output_dim=operand.size, trainable=False
-        )
-        row = table(zero)
-        table.embeddings.assign(operand.reshape(1, -1))
-        tensor = self._keras.ops.reshape(row, operand.shape)
-        self._rename(tensor, "constant_shaped")
-        return tensor
-
-    def reshape(
-        self, tensor: Any, source: Sequence[Sizes], target: Sequence[Sizes], name: str
-    ) -> Any:
-        """Reshape a Keras tensor, with a free batch and one more free size at most.
-
-        Args:
-            tensor: The Keras tensor.
-            source: Its shape in Keras axes, once per probe.
-            target: The new shape in Keras axes, once per probe.
-            name: What to call the layer.
-
-        Raises:
-            InputError: If more sizes are free than Keras can leave open.
-        """
-        sizes = common_shape(target)
-        free = [axis for axis, size in enumerate(sizes) if size is None]
-        keeps_batch = all(a[:1] == b[:1] for a, b in zip(source, target, strict=True))
-        inner = [-1 if size is None else size for size in sizes]
-        if keeps_batch and len([axis for axis in free if axis > 0]) <= 1 and len(sizes) > 1:
-            layer = self._keras.layers.Reshape(
-                tuple(inner[1:]), name=self.name(name), dtype=tensor.dtype
-            )
-            return layer(tensor)
-        if len(free) > 1:
-            raise InputError(
-                f"the reshape that makes {name!r} leaves {len(free)} sizes open; Keras can leave "
-                "the batch and one more.",
-                "Fix the height and width of the model's input before importing.",
-            )
-        reshaped = self._keras.ops.reshape(tensor, tuple(inner))
-        self._rename(reshaped, name)
-        return reshaped
 
     # --- the drawing itself -------------------------------------------------------------------
 
@@ -395,11 +287,6 @@ class KerasBuilder:
             value = Tensor(f"{value.name}/{rank}", tensor, layout.identity(rank), shapes)
         return self.reorder(value, order).keras
 
-    def _rename(self, tensor: Any, wanted: str) -> None:
-        """Name the operation behind a tensor: Keras would only number it."""
-        operation = tensor._keras_history.operation
-        operation.name = self.name(wanted)
-
 
 def stored_shapes(shapes: Sequence[Sizes], order: Order) -> tuple[Sizes, ...]:
     """Shapes in ONNX axes as the Keras axes of a tensor in this order."""
@@ -408,28 +295,3 @@ def stored_shapes(shapes: Sequence[Sizes], order: Order) -> tuple[Sizes, ...]:
 
 def _shapes(value: Value) -> Sequence[Sizes]:
     return value.shapes if isinstance(value, Tensor) else [p.shape for p in value.probes]
-
-
-def _symbolic(operand: Any) -> bool:
-    return hasattr(operand, "_keras_history")
-
-
-def _taken_for_bias(a: Any, b: Any) -> bool:
-    """Whether Keras would add ``b`` along another axis than it stands on.
-
-    On TensorFlow `keras.ops.add` takes a ``b`` that has one axis larger than 1 for the bias of
-    ``a``'s channels where the sizes allow it, whichever axis that is: (4, 1) is added to (…, 4, 4)
-    as (4,) is.
-    """
-    first, second = (tuple(getattr(x, "shape", ())) for x in (a, b))
-    large = [axis for axis, size in enumerate(second) if size is None or size > 1]
-    if len(large) != 1 or len(first) < 2 or second[large[0]] not in (first[1], first[-1]):
-        return False
-    on_channels = large[0] == len(second) - 1 and len(second) <= len(first)
-    return not on_channels or first[-1] != second[-1]
-
-
-def _find(module: Any, path: str) -> Callable[..., Any]:
-    for part in path.split("."):
-        module = getattr(module, part)
-    return module  # type: ignore[no-any-return]
