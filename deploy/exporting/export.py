@@ -157,7 +157,9 @@ def export(
             held_out = HeldOut(kept_out, source.predict(kept_out))
         advance()
         with replacing(path, overwrite=overwrite) as temporary:
-            written = writing.convert(source, temporary, format, options, calibration, held_out)
+            written = writing.convert(
+                source, temporary, format, options, calibration, inputs, held_out
+            )
             said = written.notes
             advance()
             ranges = None

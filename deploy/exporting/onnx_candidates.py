@@ -12,7 +12,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array, at_once
 from dsconvert.converter.balancing import equalized
-from dsconvert.formats.onnx.graph import OnnxGraph, key
+from dsconvert.formats.onnx.graph import name_nodes
 from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
@@ -59,9 +59,7 @@ class OnnxBuilder:
     ) -> OnnxBuilder:
         """A builder that can tell all nodes apart: those without a name of their own get one."""
         model = load(source, weights=True)
-        names = OnnxGraph(model).names
-        for node in model.graph.node:
-            node.name = names[key(node)]
+        name_nodes(model)
         path = folder / f"named-{source.name}"
         _write(model, path)
         return cls(path, tuple(calibration), folder, method, other)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.constants import constant_of
+from dsconvert.formats.onnx.graph import OnnxGraph, name_nodes, reads_of
+from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.session import first_line
 from .onnx_static import quietly
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 
 def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> None:
@@ -43,13 +50,14 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
             ) from error
 
 
-def to_float16(proto: Any, *, keep_io: bool = True) -> Any:
-    """A float32 `onnx.ModelProto` with float16 weights and activations.
+def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
+    """A float32 model with float16 weights and activations.
 
-    Operators without a float16 kernel, and values out of its range, stay float32.
+    Operators without a float16 kernel stay float32, and so do nodes that read a constant that
+    float16 cannot hold: with a value above 65504, or with none in the range of full precision.
 
     Args:
-        proto: The model with its weights in it; it may be changed.
+        model: The model with its weights in it; it may be changed.
         keep_io: Whether inputs and outputs stay float32.
 
     Returns:
@@ -60,27 +68,34 @@ def to_float16(proto: Any, *, keep_io: bool = True) -> Any:
     """
     float16 = require("onnxruntime.transformers.float16", "onnx", "to write float16 .onnx files")
     tools = require("onnxruntime.quantization.onnx_model", "onnx", "to write float16 .onnx files")
-    _free_weights(proto)
+    free_weights(model)
+    nodes = _out_of_range(OnnxGraph(model))
+    kept = name_nodes(model, nodes) if nodes else []
     with quietly():
         try:
-            converted = float16.convert_float_to_float16(proto, keep_io_types=keep_io)
-            model = tools.ONNXModel(converted)
-            model.topological_sort()  # the converter appends the casts of the inputs
+            converted = float16.convert_float_to_float16(
+                model, keep_io_types=keep_io, node_block_list=kept
+            )
+            done = tools.ONNXModel(converted)
+            done.topological_sort()  # the converter appends the casts of the inputs
         except Exception as error:  # whatever the converter meets
             raise InputError(
                 f"ONNX Runtime cannot convert the model to float16: {first_line(error)}",
                 "Try --quantize int8 with calibration data.",
             ) from error
-    return model.model
+    result: ModelProto = done.model
+    return result
 
 
-def _free_weights(proto: Any) -> None:
-    """Take weights off the inputs, where files of before IR version 4 list them.
-
-    As inputs they would stay float32, with a cast behind each.
-    """
-    held = {tensor.name for tensor in proto.graph.initializer}
-    fed = [value for value in proto.graph.input if value.name not in held]
-    if len(fed) < len(proto.graph.input):
-        assign(proto.graph.input, fed)
-        proto.ir_version = max(proto.ir_version, 4)
+def _out_of_range(graph: OnnxGraph) -> list[NodeProto]:
+    """The nodes that read a float constant that float16 cannot hold."""
+    limits = np.finfo(np.float16)
+    bad = set()
+    for name in graph.stored:
+        value = constant_of(graph, name)
+        if value is None or value.dtype != np.float32 or not value.any():
+            continue
+        largest = float(np.abs(value).max())
+        if largest > float(limits.max) or largest < float(limits.tiny):
+            bad.add(name)
+    return [node for node in graph.nodes if not bad.isdisjoint(reads_of(node))]

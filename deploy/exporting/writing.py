@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
@@ -18,11 +19,15 @@ from . import onnx_export, onnx_reduce, tflite
 from .export_options import Options
 from .keras_source import KerasSource
 from .onnx_candidates import OnnxBuilder
-from .onnx_source import OnnxSource, prepared
+from .onnx_prepare import prepared
+from .onnx_source import OnnxSource
 from .onnx_static import quantize_static
 from .refine import HeldOut, Refined, refine
 from .speed import time_ratio
 from .tflite_candidates import TfliteBuilder
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _CHEAP = 16 << 20
 """Bytes of a file up to which it is worth making it once more to compare times or ranges."""
@@ -38,6 +43,7 @@ def convert(
     format: Format,
     options: Options,
     calibration: Sequence[Array] | None,
+    samples: Sequence[Array],
     held_out: HeldOut | None = None,
 ) -> Refined:
     """Write the file.
@@ -48,6 +54,7 @@ def convert(
         format: The format.
         options: How.
         calibration: One array per input, (n, ...), for static quantization.
+        samples: One array per input, (n, ...), on which what prepares a file is checked.
         held_out: Further samples, by which the options' refinement is chosen; None for no
             refinement.
 
@@ -69,7 +76,9 @@ def convert(
         return Refined(())
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
-        return _quantized(_float32(source, folder), path, folder, options, calibration, held_out)
+        return _quantized(
+            _float32(source, folder), path, folder, options, calibration, samples, held_out
+        )
 
 
 def flex_operations(path: Path) -> tuple[str, ...]:
@@ -152,6 +161,7 @@ def _quantized(
     folder: Path,
     options: Options,
     calibration: Sequence[Array] | None,
+    samples: Sequence[Array],
     held_out: HeldOut | None,
 ) -> Refined:
     """Write another .onnx file of a float32 one, valid and with the same properties."""
@@ -164,7 +174,7 @@ def _quantized(
         proto = onnx_reduce.to_float16(load(source.path, weights=True), keep_io=options.keep_io)
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
     else:
-        ready, notes = prepared(source.path, folder, source.external)
+        ready, notes = prepared(source, folder, samples)
         if options.quantize == "dynamic":
             onnx_reduce.quantize_dynamic(ready, raw, external=source.external)
         else:
@@ -192,7 +202,7 @@ def _quantized(
                 )
         proto = load(raw, weights=True)
     without_unused_domains(proto, original)
-    assign(proto.metadata_props, original.metadata_props)
+    _carry_over(proto, original)
     try:
         check_runs(proto, None)
     except Refused as error:
@@ -204,7 +214,13 @@ def _quantized(
     return Refined(notes, layers, method)
 
 
-def _quantizes(proto: object) -> bool:
+def _carry_over(model: ModelProto, original: ModelProto) -> None:
+    """Let a model say of its origin what the original says: tools put their own names there."""
+    assign(model.metadata_props, original.metadata_props)
+    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        setattr(model, field, getattr(original, field))
+
+
+def _quantizes(proto: ModelProto) -> bool:
     """Whether a graph holds any quantized operator."""
-    nodes = proto.graph.node  # type: ignore[attr-defined]
-    return any(node.op_type == "DequantizeLinear" for node in nodes)
+    return any(node.op_type == "DequantizeLinear" for node in proto.graph.node)

@@ -234,6 +234,22 @@ def _is_random(node: NodeProto) -> bool:
     return node.domain in DOMAINS and node.op_type.startswith(_RANDOM)
 
 
+def name_nodes(model: ModelProto, of: Iterable[NodeProto] = ()) -> list[str]:
+    """Give each node of the main graph a name that no other has, as tools tell them apart by it.
+
+    Args:
+        model: The model, which is changed.
+        of: Some of its nodes.
+
+    Returns:
+        The names of those.
+    """
+    names, wanted = OnnxGraph(model).names, set(map(key, of))
+    for node in model.graph.node:
+        node.name = names[key(node)]
+    return [names[first] for first in names if first in wanted]
+
+
 def key(node: NodeProto) -> str:
     """The name of a node's first output, which no other node of the graph has."""
     return next((name for name in node.output if name), "")

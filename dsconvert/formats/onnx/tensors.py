@@ -12,11 +12,15 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
+from .messages import assign
+
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 DOMAINS = ("", "ai.onnx")
 """How ONNX's own operators call their domain."""
+_FREE_WEIGHTS = 4
+"""The IR version from which on initialisers are no inputs."""
 FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
 
@@ -162,6 +166,24 @@ def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int,
             "Keep the model's external data file beside it, whole and under its own name.",
         )
     return path, offset, length
+
+
+def free_weights(model: ModelProto) -> bool:
+    """Take weights off the inputs, where files of before IR version 4 list them.
+
+    As inputs they would not be folded, and what is added to such a file would have to be listed
+    too. The model's IR version becomes 4 at least.
+
+    Returns:
+        Whether anything changed.
+    """
+    held = {tensor.name for tensor in model.graph.initializer}
+    fed = [value for value in model.graph.input if value.name not in held]
+    if len(fed) == len(model.graph.input) and model.ir_version >= _FREE_WEIGHTS:
+        return False
+    assign(model.graph.input, fed)
+    model.ir_version = max(model.ir_version, _FREE_WEIGHTS)
+    return True
 
 
 def constant_value(node: NodeProto, folder: Path | None) -> Array | None:

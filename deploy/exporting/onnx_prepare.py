@@ -1,0 +1,154 @@
+"""An .onnx file prepared for quantization; each step is compared with the source in float32.
+
+The tools of the steps are not trusted: onnx's converter of opsets, for one, drops the rule of
+coordinates of a Resize of opset 10, with no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dsconvert.base.errors import InputError, require
+from dsconvert.base.predictor import Array
+from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.graph import OnnxGraph, is_op
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.tensors import free_weights
+
+from ..runtimes.registry import open_runtime
+from ..runtimes.runtime import first_line
+from .onnx_resize import widen_resizes
+from .onnx_source import OnnxSource
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_PER_CHANNEL_OPSET = 13
+"""From which on QuantizeLinear has an axis."""
+_ASYMMETRIC_OPSET = 10
+"""Up to which Resize and Upsample had one rule for coordinates, and no attribute that names it."""
+_FLOAT32_DB = 60.0
+"""SQNR that a step has to keep: float32 sums in another order give 100 dB and more, while another
+rule of interpolation gives 15 to 25 dB."""
+_WHOLE = 0.01
+"""Share of an output of whole numbers that a step may change: classes of a tie."""
+_SAMPLES = 8
+
+
+def prepared(
+    source: OnnxSource, folder: Path, samples: Sequence[Array]
+) -> tuple[Path, tuple[str, ...]]:
+    """The graph as quantization wants it: opset 13 or newer, normalisations folded, shapes known.
+
+    A BatchNormalization that stays behind its convolution would be quantized by itself.
+
+    Args:
+        source: The float32 file.
+        folder: Where to write intermediate files.
+        samples: One array per input, (n, ...), on which each step is compared with the source.
+
+    Returns:
+        The file, which is the source where nothing could be done; and what its user should know.
+
+    Raises:
+        InputError: If its opset is too old and onnx cannot convert it, or converts it to a model
+            of other outputs.
+    """
+    few = tuple(array[:_SAMPLES] for array in samples)
+    current, notes = _fitted(source, folder, few)
+    quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
+    folded = folder / "folded.onnx"
+    with captured():
+        try:
+            quantization.shape_inference.quant_pre_process(
+                str(current),
+                str(folded),
+                skip_symbolic_shape=True,  # needs sympy
+                save_as_external_data=source.external,
+                all_tensors_to_one_file=True,
+            )
+            changed = _changed(source, folded, few)
+        except Exception:  # unfoldable graphs are quantized as they are
+            return current, notes
+    return (current if changed else folded), notes
+
+
+def _fitted(
+    source: OnnxSource, folder: Path, samples: Sequence[Array]
+) -> tuple[Path, tuple[str, ...]]:
+    """The file with an opset, a file format and operators that quantization takes."""
+    model = load(source.path, weights=True)
+    opset, name = OnnxGraph(model).opset, source.path.name
+    old = opset < _PER_CHANNEL_OPSET
+    listed, widened = free_weights(model), widen_resizes(model)
+    if not (old or listed or widened):
+        return source.path, ()
+    hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."
+    if old:
+        try:
+            with captured():
+                model = _converted(model, opset)
+        except Exception as error:  # the converter raises RuntimeError and others
+            raise InputError(
+                f"{name} is of opset {opset}, quantization per channel needs "
+                f"{_PER_CHANNEL_OPSET}, and onnx cannot convert it: {first_line(error)}",
+                hint,
+            ) from error
+    fitted = folder / "fitted.onnx"
+    save(model, None, fitted, overwrite=True, external=source.external, check=False)
+    changed = _changed(source, fitted, samples)
+    if changed:
+        raise InputError(
+            f"{name} is of opset {opset}, and what prepares it for quantization changes its "
+            f"outputs: {changed}.",
+            hint,
+        )
+    if not old:
+        return fitted, ()
+    needs = f"to {_PER_CHANNEL_OPSET}: quantization per channel needs it"
+    return fitted, (f"converted from opset {opset} {needs}",)
+
+
+def _converted(model: ModelProto, opset: int) -> ModelProto:
+    """The model in the opset of quantization per channel."""
+    onnx = require("onnx", "onnx", "to quantize .onnx files")
+    converted: ModelProto = onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
+    if opset > _ASYMMETRIC_OPSET:
+        return converted
+    rules = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for node in converted.graph.node:
+        if is_op(node, "Resize"):
+            given = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(
+                onnx.helper.make_attribute(name, rule)
+                for name, rule in rules.items()
+                if name not in given
+            )
+    return converted
+
+
+def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:
+    """What is wrong with a prepared file; empty where its outputs are the source's."""
+    expected = source.predict(samples)
+    got = open_runtime(path).predict(samples)
+    for name, wanted, found in zip(source.output_names, expected, got, strict=True):
+        if wanted.shape != found.shape:
+            return f"{name} has shape {found.shape[1:]} instead of {wanted.shape[1:]}"
+        wanted, found = (np.asarray(x, np.float64) for x in (wanted, found))
+        if np.array_equal(wanted, found, equal_nan=True):
+            continue
+        if np.array_equal(wanted, np.rint(wanted)):
+            share = float(np.mean(wanted != found))
+            if share > _WHOLE:
+                return f"{share:.0%} of {name} differ"
+            continue
+        noise = float(np.sum((wanted - found) ** 2))
+        level = 10 * np.log10(float(np.sum(wanted**2)) / noise)
+        if not level >= _FLOAT32_DB:
+            return f"{name} has an SQNR of {level:.1f} dB; at least {_FLOAT32_DB:.0f} dB required"
+    return ""

@@ -1,0 +1,145 @@
+"""What is done to an .onnx file before it is quantized: valid files of the same outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_native import Net, images, outputs
+
+from dsconvert.base.errors import InputError
+from dsconvert.deploy.exporting import onnx_prepare
+from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.onnx_prepare import prepared
+from dsconvert.deploy.exporting.onnx_reduce import to_float16
+from dsconvert.deploy.exporting.onnx_source import read_onnx
+
+X = images(8, 6, 9, 10)
+
+
+def decibels(expected, got):
+    noise = np.sum((np.asarray(expected, np.float64) - got) ** 2)
+    return 10 * np.log10(np.sum(np.asarray(expected, np.float64) ** 2) / max(noise, 1e-300))
+
+
+def ready(model, folder):
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    file, notes = prepared(read_onnx(path), folder, [X])
+    return onnx.load(file), notes
+
+
+def upsampled(opset):
+    net = Net()
+    net.conv("x", "a", pads=[1] * 4)
+    scales = net.constant("scales", np.float32([1, 1, 2, 2]))
+    net.node("Upsample" if opset == 9 else "Resize", ["a", scales], "u", mode="linear")
+    net.conv("u", "y", (8, 4), pads=[1] * 4)
+    return net.model(opset=opset, ir=5)
+
+
+@pytest.mark.parametrize("opset", [9, 10])
+def test_an_old_resize_keeps_its_coordinates(opset, tmp_path):
+    model = upsampled(opset)
+    got, notes = ready(model, tmp_path)
+    assert decibels(outputs(model, X)[0], outputs(got, X)[0]) > 100
+    assert notes == (f"converted from opset {opset} to 13: quantization per channel needs it",)
+
+
+def test_a_conversion_that_changes_the_outputs_is_refused(tmp_path, monkeypatch):
+    """As onnx's own converter does it: with another rule of coordinates."""
+    monkeypatch.setattr(onnx_prepare, "_ASYMMETRIC_OPSET", 0)
+    with pytest.raises(InputError, match=r"SQNR of [\d.]+ dB"):
+        ready(upsampled(10), tmp_path)
+
+
+def test_folding_that_changes_the_outputs_is_not_used(tmp_path, monkeypatch):
+    net = Net()
+    net.conv("x", "y")
+    model = net.model()
+
+    def folds_wrongly(source, target, **_):
+        wrong = onnx.load(source)
+        wrong.graph.node[0].op_type = "Conv"
+        kernel = wrong.graph.initializer[0]
+        kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * 1.01, kernel.name))
+        onnx.save(wrong, target)
+
+    monkeypatch.setattr("onnxruntime.quantization.shape_inference.quant_pre_process", folds_wrongly)
+    got, _ = ready(model, tmp_path)
+    np.testing.assert_array_equal(outputs(got, X)[0], outputs(model, X)[0])
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("quantize", ["dynamic", "int8", "float16"])
+def test_files_of_ir_3_become_valid_ones(listed, quantize, tmp_path):
+    net = Net()
+    net.conv("x", "y", pads=[1] * 4)
+    model = net.model(opset=8, ir=3, listed=listed, producer_name="CNTK", producer_version="2.6")
+    onnx.save(model, tmp_path / "m.onnx")
+    path = tmp_path / "q.onnx"
+    export(tmp_path / "m.onnx", path, quantize=quantize, calibration=X, verification=X)
+    written = onnx.load(path)
+    onnx.checker.check_model(written, full_check=True)
+    assert [x.name for x in written.graph.input] == ["x"]
+    assert (written.producer_name, written.producer_version) == ("CNTK", "2.6")
+
+
+class TestResizeOfSomeAxes:
+    @pytest.mark.parametrize("axes", [[2, 3], [3, 2], [-1, 2]])
+    @pytest.mark.parametrize("by", ["sizes", "scales"])
+    def test_becomes_one_of_all(self, axes, by, tmp_path):
+        net = Net()
+        net.constant("sizes", np.int64([13, 14]))
+        net.constant("scales", np.float32([1.5, 2]))
+        inputs = ["x", "", "", "sizes"] if by == "sizes" else ["x", "", "scales"]
+        net.node("Resize", inputs, "y", mode="linear", antialias=1, axes=axes)
+        model = net.model(opset=18, inputs={"x": ("n", 6, 9, 10)})
+        got, _ = ready(model, tmp_path)
+        (node,) = [node for node in got.graph.node if node.op_type == "Resize"]
+        assert "axes" not in {attribute.name for attribute in node.attribute}
+        np.testing.assert_array_equal(outputs(got, X)[0], outputs(model, X)[0])
+
+    def test_int8(self, tmp_path):
+        net = Net()
+        net.conv("x", "a", pads=[1] * 4)
+        net.node("Relu", "a", "r")
+        net.node("Resize", ["r", "", "", net.constant("hw", np.int64([13, 14]))], "u",
+                 mode="linear", axes=[2, 3])  # fmt: skip
+        net.conv("u", "y", (8, 4), pads=[1] * 4)
+        onnx.save(net.model(opset=18), tmp_path / "m.onnx")
+        data = images(40, 6, 9, 10)
+        artifact = export(
+            tmp_path / "m.onnx", tmp_path / "q.onnx", quantize="int8", calibration=data
+        )
+        assert artifact.fidelity[0].sqnr_db > 30
+
+
+class TestFloat16:
+    def test_a_value_out_of_its_range_stays_float32(self):
+        net = Net()
+        gain = np.linspace(1e3, 3e3, 8).astype(np.float32)
+        net.conv("x", "a", pads=[1] * 4)
+        net.node("Mul", ["a", net.constant("gain", gain[:, None, None])], "big")
+        net.norm("big", "n")
+        net.conv("n", "y", (8, 4))
+        (variance,) = (t for t in net.weights if t.name == "n.var")
+        variance.CopyFrom(numpy_helper.from_array(gain**2, "n.var"))
+        model = net.model()
+        assert model.graph.node[2].op_type == "BatchNormalization"
+
+        expected = outputs(model, X)[0]
+        half = to_float16(onnx.ModelProto.FromString(model.SerializeToString()))
+        assert decibels(expected, outputs(half, X)[0]) > 45
+        kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+        assert kinds["n.var"] == TensorProto.FLOAT
+        assert kinds["a.kernel"] == TensorProto.FLOAT16
+
+    def test_small_weights_among_others_become_float16(self):
+        net = Net()
+        kernel = net.normal(8, 6, 3, 3)
+        kernel[0] = 1e-9
+        net.nodes.append(helper.make_node("Conv", ["x", net.constant("w", kernel)], ["y"], "conv"))
+        half = to_float16(net.model())
+        assert half.graph.initializer[0].data_type == TensorProto.FLOAT16
