@@ -21,7 +21,7 @@ from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.runtime import first_line
+from ..runtimes.session import first_line
 from .onnx_resize import widen_resizes
 from .onnx_source import OnnxSource
 

@@ -18,7 +18,7 @@ PROVIDERS = ["CPUExecutionProvider"]
 _WARMUP = 3
 
 
-def session_options(ort: Any, threads: int) -> Any:
+def _options(ort: Any, threads: int) -> Any:
     """Options of a session whose invocations are to be timed."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -44,7 +44,7 @@ def bound(session: Any, arrays: Sequence[Array]) -> Engine:
 
 
 def _session(ort: Any, path: str, threads: int, profile: str = "") -> Any:
-    options = session_options(ort, threads)
+    options = _options(ort, threads)
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile
