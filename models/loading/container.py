@@ -12,6 +12,7 @@ from typing import Any
 from dsconvert.base.errors import InputError, require
 
 from .h5_files import check_h5
+from .saved_model import METADATA, is_keras_saved_model, is_saved_model, read_metadata
 from .tree import Config, is_object
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -42,7 +43,7 @@ class Source:
 
     Attributes:
         path: The file.
-        format: ``"h5"`` or ``"keras"``, by content.
+        format: ``"h5"``, ``"keras"`` or ``"savedmodel"``, by content.
         config: The model's configuration as it stands in the file.
         keras_version: The version that wrote it; ``"1"`` where an .h5 file says nothing, as
             Keras itself assumes.
@@ -63,7 +64,7 @@ class Source:
     @property
     def misnamed(self) -> str | None:
         """A sentence where the suffix says something else than the content."""
-        if self.path.suffix.lower() in _SUFFIXES[self.format]:
+        if self.path.suffix.lower() in _SUFFIXES.get(self.format, (self.path.suffix.lower(),)):
             return None
         what = {"h5": "an HDF5 file", "keras": "a Keras zip archive"}[self.format]
         return f"read {self.path.name} as what it is: {what}"
@@ -75,6 +76,9 @@ def open_source(path: Path) -> Source:
     Raises:
         InputError: If it is no Keras model file, or one without an architecture.
     """
+    if is_keras_saved_model(path):
+        config, version = read_metadata(path)
+        return Source(path, "savedmodel", config, version, "tensorflow")
     _refuse_other_things(path)
     with path.open("rb") as file:
         head = file.read(512)
@@ -89,10 +93,12 @@ def _refuse_other_things(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path} does not exist.", "Check the path.")
     if path.is_dir():
-        if (path / "saved_model.pb").exists():
+        if is_saved_model(path):
             raise InputError(
-                f"{path} is a SavedModel: it holds a graph of operations without Keras layers.",
-                _SAVE_AGAIN,
+                f"{path} is a SavedModel without {METADATA}: it holds a graph of operations, no "
+                "Keras layers.",
+                f"Make an .onnx file of it: python -m tf2onnx.convert --saved-model {path} "
+                "--output model.onnx",
             )
         raise InputError(f"{path} is a folder.", "Give a .keras, .h5 or .hdf5 file.")
     if not path.is_file():

@@ -25,7 +25,9 @@ from .lambdas import allow_lambdas
 from .layer_names import without_slashes
 from .meaning import refuse_changed_meaning
 from .modules import modern
+from .object_weights import Misfit
 from .repairs import repair
+from .saved_model import folder_sha256, restore_saved_model
 from .tfops import refuse_tf_operations
 from .tree import Config
 
@@ -44,8 +46,8 @@ class Loaded:
 
     Attributes:
         model: It runs: built, with known inputs and outputs, not compiled.
-        path: The file.
-        format: ``"h5"`` or ``"keras"``, by content.
+        path: The file, or the folder of a SavedModel.
+        format: ``"h5"``, ``"keras"`` or ``"savedmodel"``, by content.
         sha256: Of the file.
         repairs: What had to be changed to load it, one sentence each.
     """
@@ -60,7 +62,7 @@ class Loaded:
 def load(
     path: str | Path, *, trust: bool = False, custom_objects: Mapping[str, Any] | None = None
 ) -> Loaded:
-    """Load a .h5, .hdf5 or .keras file of any Keras age.
+    """Load a .h5, .hdf5 or .keras file of any Keras age, or a SavedModel that Keras wrote.
 
     Args:
         path: The file.
@@ -91,19 +93,34 @@ def load(
         warnings.simplefilter("ignore")  # Keras warns of what the repairs are there for
         config, dropped = check_names(path, config, custom)
         model = _build(source, config, custom, trust)
-        mirrored = weights.restore(model, source, renamed) if source.format == "h5" else None
+        mirrored = _restored(model, source, renamed)
     sentences = (source.misnamed, told, *repairs, dropped, mirrored)
-    loaded = Loaded(model, path, source.format, sha256(path), tuple(filter(None, sentences)))
+    digest = folder_sha256(path) if path.is_dir() else sha256(path)
+    loaded = Loaded(model, path, source.format, digest, tuple(filter(None, sentences)))
     for sentence in loaded.repairs:
         _LOG.info("%s: %s", path.name, sentence)
     return loaded
+
+
+def _restored(model: keras.Model, source: Source, renamed: Mapping[str, str]) -> str | None:
+    """Set the weights that Keras did not set itself, and say what was done to them."""
+    if source.format == "h5":
+        return weights.restore(model, source, renamed)
+    if source.format == "savedmodel":
+        try:
+            restore_saved_model(model, source.path)
+        except Misfit as error:
+            raise InputError(
+                f"{source.path}: its weights do not fit its architecture: {error}.", _SAVE_AGAIN
+            ) from error
+    return None
 
 
 def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) -> keras.Model:
     import keras
 
     try:
-        if source.format == "h5":
+        if source.format != "keras":
             model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
         else:
             model = _load_archive(source.path, config, custom, trust)

@@ -203,3 +203,99 @@ def test_a_lambda_in_a_functional_model_of_keras_3(suffix, tmp_path):
     assert (scaled.scale, scaled.offset) == (pytest.approx(1 / 127.5), pytest.approx(-1.0))
     expected = model.predict(255 * IMAGES, verbose=0)
     assert np.allclose(loaded.predict(255 * IMAGES, verbose=0), expected, atol=1e-5)
+
+
+def tuples(value):
+    """JSON with lists of numbers as tf.keras wrote tuples."""
+    if isinstance(value, dict):
+        return {key: tuples(child) for key, child in value.items()}
+    if isinstance(value, list) and value and all(isinstance(x, int | None) for x in value):
+        return {"class_name": "__tuple__", "items": value}
+    return [tuples(child) for child in value] if isinstance(value, list) else value
+
+
+def checkpoint_names(model, prefix=""):
+    """Every variable of a model by the name that a SavedModel's checkpoint gives it."""
+    found = {}
+    for number, inner in enumerate(x for x in model.layers if x.weights):
+        place = f"{prefix}layer_with_weights-{number}/"
+        if hasattr(inner, "layers"):
+            found |= checkpoint_names(inner, place)
+            continue
+        for holder, path in (
+            (inner, place),
+            *((getattr(inner, part, None), f"{place}{part}/") for part in ("cell",)),
+        ):
+            for variable in (
+                ()
+                if holder is None
+                else (holder._trainable_variables + holder._non_trainable_variables)
+            ):
+                name = variable.name
+                if type(inner).__name__ == "DepthwiseConv2D" and name == "kernel":
+                    name = "depthwise_kernel"
+                found[f"{path}{name}/.ATTRIBUTES/VARIABLE_VALUE"] = np.asarray(variable)
+    return found
+
+
+def saved_model(folder, model, *, identifier="_tf_keras_network", drop=None):
+    """The model as tf.keras 2.13 saved it: without its graph, which is not read."""
+    import tensorflow as tf
+
+    from dsconvert.models.loading.saved_model import _saved_metadata
+
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"a graph")
+    config = json.loads(model.to_json())
+    said = {"class_name": config["class_name"], "config": tuples(config["config"])}
+    said["keras_version"] = "2.13.1"
+    metadata = _saved_metadata()()
+    metadata.nodes.add(node_path="root", identifier=identifier, metadata=json.dumps(said))
+    (folder / "keras_metadata.pb").write_bytes(metadata.SerializeToString())
+    values = checkpoint_names(model)
+    if drop:
+        del values[next(name for name in values if drop in name)]
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "variables" / "variables"),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=list(values.values()),
+    )
+    return folder
+
+
+def with_gru():
+    image = keras.Input((16, 16, 3))
+    return keras.Model(image, layers.GRU(4)(layers.Reshape((16, 48))(image)))
+
+
+@pytest.mark.parametrize("build", [plain, nested, with_gru])
+def test_a_saved_model_that_keras_wrote(build, tmp_path):
+    model = randomised(build())
+
+    loaded = load(saved_model(tmp_path / "saved", model))
+
+    assert loaded.format == "savedmodel"
+    assert [x.name for x in loaded.model.layers] == [x.name for x in model.layers]
+    expected = model.predict(IMAGES, verbose=0)
+    assert np.allclose(loaded.model.predict(IMAGES, verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("drop", ["layer_with_weights-0/kernel", "layer_with_weights-1/gamma"])
+def test_a_saved_model_that_lacks_a_weight_is_refused(drop, tmp_path):
+    with pytest.raises(InputError, match=drop.split("/")[1]):
+        load(saved_model(tmp_path / "saved", plain(), drop=drop))
+
+
+def test_a_saved_model_without_layers_says_what_else_to_do(tmp_path):
+    folder = saved_model(tmp_path / "saved", plain(), identifier="_tf_keras_custom")
+    with pytest.raises(InputError, match="not described") as refused:
+        load(folder)
+    assert "tf2onnx" in refused.value.hint
+
+
+def test_a_saved_model_with_a_damaged_checkpoint(tmp_path):
+    folder = saved_model(tmp_path / "saved", plain())
+    (folder / "variables" / "variables.index").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="checkpoint"):
+        load(folder)

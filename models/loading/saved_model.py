@@ -1,0 +1,141 @@
+"""SavedModels that tf.keras wrote: keras_metadata.pb has the layers, a checkpoint the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from dsconvert.base.errors import InputError, require
+
+from .object_weights import Misfit, assign, layers_with_weights, variables_by_path
+from .tree import Config, is_object
+
+METADATA = "keras_metadata.pb"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_NODES = ("_tf_keras_network", "_tf_keras_sequential", "_tf_keras_model")
+
+
+def is_saved_model(path: Path) -> bool:
+    """Tell whether a path is a SavedModel folder, of Keras or not."""
+    return (path / "saved_model.pb").is_file()
+
+
+def is_keras_saved_model(path: Path) -> bool:
+    """Tell whether a SavedModel folder also holds Keras' description of its layers."""
+    return is_saved_model(path) and (path / METADATA).is_file()
+
+
+def read_metadata(path: Path) -> tuple[Config, str]:
+    """Read the configuration of the outermost model, and the version of Keras that wrote it.
+
+    Raises:
+        InputError: If there is none, as for a model of a class of the user's own.
+    """
+    try:
+        nodes = _saved_metadata().FromString((path / METADATA).read_bytes()).nodes
+        root = next(node for node in nodes if node.node_path == "root")
+        said = _plain(json.loads(root.metadata))
+    except Exception as error:  # protobuf's own class is private; StopIteration; JSON
+        raise InputError(
+            f"{path / METADATA} cannot be read: {error}.", "Copy or download the folder again."
+        ) from error
+    config = {key: said.get(key) for key in ("class_name", "config")}
+    if root.identifier not in _NODES or not is_object(config) or "layers" not in config["config"]:
+        raise InputError(
+            f"{path} was saved from a model of the class {said.get('class_name')}, "
+            f"whose layers are "
+            "not described in it.",
+            f"Make an .onnx file of it: python -m tf2onnx.convert --saved-model {path} "
+            "--output model.onnx",
+        )
+    return config, str(said.get("keras_version", "2"))
+
+
+def restore_saved_model(model: Any, path: Path) -> None:
+    """Set every weight of a model from the checkpoint of a SavedModel folder.
+
+    Raises:
+        Misfit: If the checkpoint's weights are not those of the model, or cannot be read.
+    """
+    tensorflow = require("tensorflow", "keras", "to read SavedModels")
+    try:
+        reader = tensorflow.train.load_checkpoint(str(path / "variables" / "variables"))
+        shapes = reader.get_variable_to_shape_map()
+    except Exception as error:  # TensorFlow raises its own classes over a damaged checkpoint
+        raise Misfit(f"the checkpoint cannot be read ({error})") from error
+    keys = [key for key in shapes if key.startswith("layer_with_weights-")]
+    stored = {
+        key.removesuffix(_VALUE): _Value(reader, key, tuple(shapes[key]))
+        for key in keys
+        if key.endswith(_VALUE) and ".OPTIMIZER_SLOT" not in key
+    }
+    _restore(model, stored, "")
+    left = [key for key, value in stored.items() if not value.used]
+    if left:
+        raise Misfit(f"no layer has {', '.join(sorted(left)[:3])}")
+
+
+def folder_sha256(path: Path) -> str:
+    """Return the SHA-256 of the files of a SavedModel folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(str(file.relative_to(path)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class _Value:
+    """A weight in the checkpoint, read when it is asked for."""
+
+    def __init__(self, reader: Any, key: str, shape: tuple[int, ...]) -> None:
+        self.reader, self.key, self.shape, self.used = reader, key, shape, False
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        del dtype, copy
+        return self.reader.get_tensor(self.key)
+
+
+def _restore(model: Any, stored: dict[str, _Value], prefix: str) -> None:
+    for number, layer in enumerate(layers_with_weights(model)):
+        place = f"{prefix}layer_with_weights-{number}/"
+        if hasattr(layer, "layers"):
+            _restore(layer, stored, place)
+            continue
+        values = {k.removeprefix(place): v for k, v in stored.items() if k.startswith(place)}
+        assign(layer.name, variables_by_path(layer), values)
+        for value in values.values():
+            value.used = True
+
+
+def _plain(value: Any) -> Any:
+    """JSON with Keras' tuples as lists."""
+    if isinstance(value, dict):
+        if value.get("class_name") in ("__tuple__", "TensorShape") and "items" in value:
+            return _plain(value["items"])
+        return {key: _plain(child) for key, child in value.items()}
+    return [_plain(child) for child in value] if isinstance(value, list) else value
+
+
+def _saved_metadata() -> Any:
+    """The protobuf message of keras_metadata.pb, by its published definition."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="keras_metadata.proto", package="dsconvert")
+    node = file.message_type.add(name="SavedObject")
+    field = descriptor_pb2.FieldDescriptorProto
+    for number, name in ((2, "node_id"), (3, "node_path"), (4, "identifier"), (5, "metadata")):
+        kind = field.TYPE_INT32 if name == "node_id" else field.TYPE_STRING
+        node.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
+    nodes = file.message_type.add(name="SavedMetadata")
+    nodes.field.add(
+        name="nodes",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".dsconvert.SavedObject",
+        label=field.LABEL_REPEATED,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("dsconvert.SavedMetadata"))
