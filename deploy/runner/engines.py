@@ -10,13 +10,14 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
-from . import litert_engine, ort_engine
+from . import litert_engine, openvino_engine, ort_engine
 from .loaded import LoadedFile, OperatorRuns, RunnerRuntime
 from .operators import OperatorMedian
 
 RUNTIMES: dict[str, RunnerRuntime] = {
     "litert": litert_engine.RUNTIME,
     "ort": ort_engine.RUNTIME,
+    "openvino": openvino_engine.RUNTIME,
 }
 
 

@@ -59,7 +59,10 @@ def _late(session: str) -> OpenFile:
 
 LITERT = _runtime("litert", "litert:LiteRTSession", ".tflite", extra="keras", tested="2.3")
 ORT = _runtime("ort", "onnxruntime:OnnxRuntimeSession", ".onnx", extra="onnx", tested="1.32")
-RUNTIMES = {runtime.name: runtime for runtime in (LITERT, ORT)}
+OPENVINO = _runtime(
+    "openvino", "openvino:OpenVinoSession", ".onnx", ".tflite", extra="openvino", tested="2026.4"
+)
+RUNTIMES = {runtime.name: runtime for runtime in (LITERT, ORT, OPENVINO)}
 """By name; of those that run a file, the first is its default."""
 SUFFIXES = tuple(dict.fromkeys(suffix for one in RUNTIMES.values() for suffix in one.suffixes))
 """Of all files that can be run."""
