@@ -301,6 +301,10 @@ class Factorization(ABC):
     def scaled(self, gain: Float) -> Self:
         """The same with each output, before the bias, multiplied by its gain (N,)."""
 
+    def renormed(self, change: Callable[[NormActivation], NormActivation]) -> Self:
+        """The same with other norms inside; itself where it has none."""
+        return self
+
     @abstractmethod
     def branches(self) -> list[Branch]:
         """The layers that are written down: of each branch, whose outputs are summed."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from dsconvert.base.errors import require
 from dsconvert.base.progress import Progress, silent
+from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice
 
 from ..devices.registry import open_device
 from ..devices.vela import vela_version
 from ..runtimes.registry import find_runtime
-from .block_variants import plain
 from .cache import Cache
 from .on_device import SECONDS, described, measure_blocks, usable
 from .target import Target
@@ -36,7 +36,7 @@ class MeasuredCosts:
     Attributes:
         unit: "ms" or "cycles".
         target: The target in words.
-        measure: Measures one block with choices that are `plain`.
+        measure: Measures one block with choices as they are written down.
         cache: What is known.
         progress: Told of one step per block that is measured.
         measure_many: Measures several at once, where one by one takes longer.
@@ -60,7 +60,7 @@ class MeasuredCosts:
         """
         asked: dict[Block, list[Choice]] = {}
         for block, choices in blocks:
-            asked.setdefault(block, []).extend(map(plain, choices))
+            asked.setdefault(block, []).extend(map(_written, choices))
         found: dict[Block, dict[Choice, int]] = {}
         costs: dict[Block, BlockCosts] = {}
         missing: dict[Block, tuple[Choice, ...]] = {}
@@ -80,7 +80,7 @@ class MeasuredCosts:
         return [
             BlockCosts(
                 original=costs[block].original,
-                choices=tuple(costs[block].choices[found[block][plain(c)]] for c in choices),
+                choices=tuple(costs[block].choices[found[block][_written(c)]] for c in choices),
             )
             for block, choices in blocks
         ]
@@ -97,6 +97,11 @@ class MeasuredCosts:
             part = missing[start : start + _AT_ONCE]
             for (block, choices), costs in zip(part, self.measure_many(part), strict=True):
                 yield block, choices, costs
+
+
+def _written(choice: Choice) -> Choice:
+    """The one choice that stands for all that are written down alike."""
+    return block_style(choice.block).written(choice)
 
 
 def _places(choices: Sequence[Choice]) -> dict[Choice, int]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
 
@@ -21,11 +22,9 @@ from ..runtimes.registry import ORT, find_runtime, reference_runtime
 from ..runtimes.samples import random_inputs
 from ..runtimes.session import first_line
 from ..verification.device_outputs import not_finite
-from .block_variants import describe, form_of
-from .onnx_block import onnx_block
+from .block_files import block_files
 from .ort_block_core import inside
 from .target import Target
-from .tflite_block import tflite_block
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +124,6 @@ def measure_blocks(
     ]
 
 
-def write(block: Block, choice: Choice | None, target: Target) -> bytes:
-    """One form of a block as the file that is measured."""
-    form = form_of(block, choice)
-    if target.suffix == ".tflite":
-        return tflite_block(form, target.precision)
-    file = onnx_block(form, target.precision)
-    return inside(file) if target.runtime == ORT.name and target.on_host else file
-
-
 def costs_of(samples: Sequence[Sequence[float] | None]) -> BlockCosts:
     """The costs of a block from the milliseconds of its forms, which took turns.
 
@@ -167,12 +157,11 @@ def cannot(block: Block, choice: Choice | None, why: str, error: Exception | Non
         InputError: If it is the convolution itself that has none: there is nothing to compare with.
     """
     if choice is None:
-        raise InputError(f"the {describe(block)} has no cost on the target: {why}") from error
+        raise InputError(f"the {block.text} has no cost on the target: {why}") from error
     logger.warning(
-        "%s as %d %s pairs (%s) has no cost on the target: %s",
-        describe(block),
-        choice.pairs,
-        choice.order,
+        "%s as %s (%s) has no cost on the target: %s",
+        block.text,
+        block_style(choice.block).text(choice),
         choice.lowering,
         why,
     )
@@ -184,9 +173,11 @@ def _cases(
     """The forms of a block as files; None for one that cannot be written or loaded here."""
     folder.mkdir()
     cases: list[Case | None] = []
-    for number, choice in enumerate([None, *choices]):
+    forms = [None, *choices]
+    files = block_files(block, forms, target.suffix, target.precision)
+    for number, (choice, file) in enumerate(zip(forms, files, strict=True)):
         try:
-            cases.append(_case(block, choice, target, folder / f"{number}{target.suffix}"))
+            cases.append(_case(file, target, folder / f"{number}{target.suffix}"))
         except MissingExtra:
             raise
         except Exception as error:  # the runtimes raise anything
@@ -195,8 +186,11 @@ def _cases(
     return cases
 
 
-def _case(block: Block, choice: Choice | None, target: Target, path: Path) -> Case:
-    path.write_bytes(write(block, choice, target))
+def _case(file: bytes | Exception, target: Target, path: Path) -> Case:
+    if isinstance(file, Exception):
+        raise file
+    own = target.runtime == ORT.name and target.on_host
+    path.write_bytes(inside(file) if own else file)
     session = reference_runtime(path, target.runtime).open(path, 1)
     return Case(
         path=path,

@@ -12,10 +12,10 @@ from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
 
 from ..devices.vela import estimate
-from .block_variants import form_of
+from ..runtimes.session import first_line
+from .block_files import block_files
 from .on_device import cannot
 from .target import Target
-from .tflite_block import tflite_block
 
 _AT_ONCE = 2
 _FASTER = 0.99
@@ -32,10 +32,16 @@ def estimate_block(block: Block, choices: Sequence[Choice], target: Target) -> B
         MissingExtra: If Vela, or what writes .tflite files, is not installed.
     """
     forms: list[Choice | None] = [None, *choices]
+    files = block_files(block, forms, target.suffix, target.precision)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(_AT_ONCE) as pool:
         paths = [Path(folder, f"{number}.tflite") for number in range(len(forms))]
         found = list(
-            pool.map(lambda choice, path: _cycles(block, choice, target, path), forms, paths)
+            pool.map(
+                lambda choice, file, path: _cycles(block, choice, file, target, path),
+                forms,
+                files,
+                paths,
+            )
         )
     original = found[0]
     assert original is not None, "refused before"
@@ -50,10 +56,15 @@ def _figure(cycles: int, original: int) -> Figure:
     return Figure(value=cycles, ratio_low=ratio, ratio_high=ratio, faster=ratio < _FASTER)
 
 
-def _cycles(block: Block, choice: Choice | None, target: Target, path: Path) -> int | None:
+def _cycles(
+    block: Block, choice: Choice | None, file: bytes | Exception, target: Target, path: Path
+) -> int | None:
     """The cycles of one form, if all of it runs on the NPU."""
+    if isinstance(file, Exception):
+        cannot(block, choice, first_line(file), file)
+        return None
     try:
-        path.write_bytes(tflite_block(form_of(block, choice), target.precision))
+        path.write_bytes(file)
         figures = estimate(path, target.device)
     except MissingExtra:
         raise

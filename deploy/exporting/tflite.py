@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,65 @@ def convert(
     with tempfile.TemporaryDirectory() as folder, captured():
         save(tf, source, names, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.target_spec.supported_ops = [_kernels(tf, quantize)]
+        data = None
+        if calibration is not None:
+            data = partial(one_by_one, source, names, calibration)
+        _set_up(tf, converter, quantize, data)
         if allow_flex:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
-        if quantize != "none":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if quantize in _STATIC and calibration is not None:
-            kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
-            converter.inference_input_type = converter.inference_output_type = kind
-            converter.representative_dataset = lambda: one_by_one(source, names, calibration)
         try:
             flatbuffer = converter.convert()
         except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
             raise unsupported_operation(error, source, quantize) from error
     path.write_bytes(in_order(flatbuffer, names, source.output_names))
     return _notes(source, names, quantize, path)
+
+
+def converted(model: Any, quantize: Quantization, calibration: Array) -> bytes:
+    """Convert a model that is only to be timed: in a tenth of the time, without a SavedModel.
+
+    Args:
+        model: A functional `keras.Model` of one input, of a fixed size, and any outputs.
+        quantize: How to store weights and activations.
+        calibration: For int8 and int16x8, (n, ...).
+
+    Returns:
+        A .tflite file, whose outputs stand in the model's order. What they are called is lost.
+    """
+    tf = require("tensorflow", "keras", "to write .tflite files")
+    (given,) = model.inputs
+    function = tf.function(lambda image: model(image, training=False), autograph=False)
+    with captured():
+        traced = function.get_concrete_function(tf.TensorSpec(given.shape, given.dtype))
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
+        converter.experimental_lower_to_saved_model = False
+        _set_up(tf, converter, quantize, lambda: ([image[None]] for image in calibration))
+        return bytes(converter.convert())
+
+
+def _set_up(
+    tf: Any,
+    converter: Any,
+    quantize: Quantization,
+    calibration: Callable[[], Iterator[Any]] | None,
+) -> None:
+    """Tell a converter what to make.
+
+    Args:
+        tf: TensorFlow.
+        converter: What is told.
+        quantize: How to store weights and activations.
+        calibration: One sample after the other, as the converter takes them, each time anew.
+    """
+    converter.target_spec.supported_ops = [_kernels(tf, quantize)]
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize in _STATIC and calibration is not None:
+        kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
+        converter.inference_input_type = converter.inference_output_type = kind
+        converter.representative_dataset = calibration
 
 
 def flex_ops(path: Path) -> tuple[str, ...]:

@@ -9,12 +9,11 @@ from pathlib import Path
 import fake_adb
 import numpy as np
 import pytest
+from block_form import save_block
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.converter.core.planning.cost_model import Block
-from dsconvert.deploy.costs.block_variants import form_of
-from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices import android
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.adb_shell import listed
@@ -46,8 +45,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plug:
 def case(folder: Path, name: str = "m.tflite", channels: int = 2, precision: str = "int8") -> Case:
     """A convolution as a .tflite file, with random inputs."""
     block = Block(input_size=(4, 4), in_channels=3, out_channels=channels, kernel_size=(3, 3))
-    path = folder / name
-    path.write_bytes(tflite_block(form_of(block, None), precision))  # type: ignore[arg-type]
+    path = save_block(folder / name, block, None, precision)
     runtime = open_runtime(path)
     image = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
     return Case(path, "litert", (image,), runtime.inputs, runtime.outputs)

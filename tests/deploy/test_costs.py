@@ -272,15 +272,18 @@ class TestMeasuring:
     @pytest.fixture
     def timed(self, monkeypatch):
         """Measure on a device where the forms take the times given for them."""
-        real = on_device.write
+        real = on_device.block_files
 
         def timed(durations, **options):
-            def write(block, choice, target):
-                if isinstance(durations[choice], Exception):
-                    raise durations[choice]
-                return real(block, choice, target)
+            def block_files(block, forms, suffix, precision):
+                made = real(block, forms, suffix, precision)
+                failed = [durations[choice] for choice in forms]
+                return [
+                    why if isinstance(why, Exception) else one
+                    for one, why in zip(made, failed, strict=True)
+                ]
 
-            monkeypatch.setattr(on_device, "write", write)
+            monkeypatch.setattr(on_device, "block_files", block_files)
             device = Timed([one for one in durations.values() if not isinstance(one, Exception)])
             choices = [choice for choice in durations if choice is not None]
             (costs,) = measure_blocks([(SMALL, choices)], device, Target(), **options)
@@ -324,7 +327,7 @@ class TestMeasuring:
         costs, _ = timed({None: [1.0], ONE: RuntimeError("no kernel"), TWO: [2.0]})
         assert costs.choices[0] is None
         assert costs.choices[1].value == 2
-        assert "3×3 convolution 8→8 on 8×8 as 1 depthwise-first pairs (sum)" in caplog.text
+        assert "3×3 convolution 8→8 on 8×8 as 1 × depthwise-first (sum)" in caplog.text
         assert "no kernel" in caplog.text
 
     def test_original_that_cannot_run_is_refused(self, timed):

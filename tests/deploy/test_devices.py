@@ -13,13 +13,12 @@ from typing import Any
 
 import fake_adb
 import pytest
+from block_form import save_block
 from click.testing import CliRunner
 
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 from dsconvert.converter.core.planning.cost_model import Block
-from dsconvert.deploy.costs.block_variants import form_of
-from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.accelerators import NPUS
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.config import config_path, known
@@ -339,10 +338,8 @@ def test_profile_takes_the_program_it_is_told(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug(places, monkeypatch, {"output": "new"})
-    form = form_of(
-        Block(input_size=(4, 4), in_channels=3, out_channels=2, kernel_size=(3, 3)), None
-    )
-    (places / "m.tflite").write_bytes(tflite_block(form, "int8"))
+    block = Block(input_size=(4, 4), in_channels=3, out_channels=2, kernel_size=(3, 3))
+    save_block(places / "m.tflite", block, None, "int8")
     words = ["profile", str(places / "m.tflite"), "--runs", "2", "--min-seconds", "0", "--json"]
     binary = ["--benchmark-binary", str(fake_adb.binary(places / "mine" / "benchmark_model"))]
     result = CliRunner().invoke(main, [*words, "--device", "adb", *binary])

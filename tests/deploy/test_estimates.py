@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from itertools import permutations
 from pathlib import Path
@@ -12,25 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsconvert.base.errors import InputError, MissingExtra
-from dsconvert.converter.core.planning.cost_model import Block
-from dsconvert.converter.core.types import Choice
 from dsconvert.deploy.costs import estimate
-from dsconvert.deploy.costs.block_variants import form_of
-from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.profiling.estimates import estimate_measurements
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.profiling.tflm_arena import ALIGNMENT, Buffer, arena_of, floor, needed, plan
-
-DW, PW = "depthwise-first", "pointwise-first"
-BLOCK = Block(
-    input_size=(11, 10),
-    in_channels=5,
-    out_channels=8,
-    kernel_size=(3, 3),
-    strides=(2, 2),
-    padding="same-lower",
-    activation="relu6",
-)
 
 
 @st.composite
@@ -108,25 +94,25 @@ def test_among_equals_the_last_goes_lowest_as_in_tflm() -> None:
 
 
 FORMS = {
-    # What tflite-micro 0.dev20261023 reports as "Arena allocation head" of the same bytes.
-    "convolution": (None, "int8", 1280),
-    "two pairs": (Choice(pairs=2, order=DW), "int8", 1280),
-    "three pairs": (Choice(pairs=3, order=PW), "int8", 2592),
-    "three pairs in float": (Choice(pairs=3, order=PW), "float32", 10320),
-    "depth multiplier": (Choice(pairs=2, order=DW, lowering="multiplier"), "int8", 1280),
+    # What tflite-micro 0.dev20261023 reports as "Arena allocation head" of these very files: a
+    # 3×3 convolution 5→8 on 11×10, strides 2×2, behind a PAD, and what may replace it.
+    "convolution": 1280,
+    "two pairs": 1280,
+    "three pairs": 2592,
+    "three pairs in float": 10320,
+    "depth multiplier": 1280,
 }
+FILES = Path(__file__).parents[1] / "support" / "arena_files"
 
 
-def save(path: Path, choice: Choice | None = None, precision: str = "int8") -> Path:
-    path.write_bytes(tflite_block(form_of(BLOCK, choice), precision))  # type: ignore[arg-type]
+def save(path: Path, name: str = "convolution") -> Path:
+    shutil.copyfile(FILES / f"{name.replace(' ', '_')}.tflite", path)
     return path
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_the_plan_is_tflm_s_to_the_byte(tmp_path: Path, name: str) -> None:
-    choice, precision, reported = FORMS[name]
-    arena = arena_of(save(tmp_path / "m.tflite", choice, precision))
-    assert arena.planned == reported
+    assert arena_of(save(tmp_path / "m.tflite", name)).planned == FORMS[name]
 
 
 def test_what_a_file_s_tensors_need(tmp_path: Path) -> None:
@@ -144,7 +130,7 @@ def test_what_a_file_s_tensors_need(tmp_path: Path) -> None:
 
 
 def test_every_file_gives_a_record(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "a.tflite"), save(tmp_path / "b.tflite", FORMS["three pairs"][0])]
+    paths = [save(tmp_path / "a.tflite"), save(tmp_path / "b.tflite", "three pairs")]
     first, second = profile(paths, device="mcu")
     assert first.latency is first.startup is None
     assert first.failure == ""
@@ -160,7 +146,7 @@ def test_every_file_gives_a_record(tmp_path: Path) -> None:
 
 
 def test_vela_s_figures(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.tflite", FORMS["two pairs"][0])
+    path = save(tmp_path / "m.tflite", "two pairs")
     (found,) = estimate_measurements([path], "ethos-u55-128")
     figures = estimate(path, "ethos-u55-128")
     assert found.estimate is not None
@@ -174,7 +160,7 @@ def test_vela_s_figures(tmp_path: Path) -> None:
 
 
 def test_an_npu_takes_no_float_file(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.tflite", None, "float32")
+    path = save(tmp_path / "m.tflite", "convolution in float")
     with pytest.raises(InputError, match=r"m\.tflite computes in float") as caught:
         estimate_measurements([path], "ethos-u55-128")
     assert "--quantize int8" in caught.value.hint
@@ -232,7 +218,7 @@ def test_an_output_lives_to_the_end(tmp_path: Path) -> None:
         names = [tensor.name for tensor in graph.tensors]
         graph.outputs = [*graph.outputs, names.index(b"between0")]
 
-    before = arena_of(save(tmp_path / "m.tflite", FORMS["two pairs"][0]))
+    before = arena_of(save(tmp_path / "m.tflite", "two pairs"))
     after = arena_of(changed(tmp_path / "m.tflite", second_output))
     lasts = [{b.name: b.last for b in arena.buffers}["between0"] for arena in (before, after)]
     assert lasts == [3, 6]  # PAD, 2 × (depthwise, pointwise), ADD
@@ -244,7 +230,7 @@ def test_weights_that_tflm_has_no_kernels_for_are_said(tmp_path: Path) -> None:
         (conv,) = (op for op in graph.operators if len(op.inputs) == 3)
         graph.tensors[conv.inputs[1]].type = schema.TensorType.INT8
 
-    path = changed(save(tmp_path / "m.tflite", None, "float32"), hybrid)
+    path = changed(save(tmp_path / "m.tflite", "convolution in float"), hybrid)
     (found,) = estimate_measurements([path], "mcu")
     assert any("no kernels for weights in int8 with" in note for note in found.notes)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from block_form import save_block
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
@@ -292,12 +293,9 @@ def test_cores_as_the_kernel_lists_them() -> None:
 def test_a_tflite_file_needs_no_framework(tmp_path) -> None:
     """Start-up is imports: TensorFlow takes seconds, ONNX and SciPy tenths of one."""
     from dsconvert.converter.core.planning.cost_model import Block
-    from dsconvert.deploy.costs.block_variants import form_of
-    from dsconvert.deploy.costs.tflite_block import tflite_block
 
-    path = tmp_path / "m.tflite"
     block = Block(input_size=(9, 9), in_channels=3, out_channels=4, kernel_size=(3, 3))
-    path.write_bytes(tflite_block(form_of(block, None), "float32"))
+    path = save_block(tmp_path / "m.tflite", block)
     code = f"""
 import sys
 from dsconvert.cli import main

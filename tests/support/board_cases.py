@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import block_form
+
 from dsconvert.base.progress import silent
 from dsconvert.converter.core.planning.cost_model import Block
-from dsconvert.deploy.costs.block_variants import form_of
-from dsconvert.deploy.costs.onnx_block import onnx_block
-from dsconvert.deploy.costs.tflite_block import tflite_block
 from dsconvert.deploy.devices.device import Case
 from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.deploy.runtimes.samples import random_inputs
@@ -20,14 +19,8 @@ BLOCK = Block(
 
 def save_block(path: Path, runtime: str, precision: str = "float32") -> Path:
     """A convolution as a file."""
-    form = form_of(BLOCK, None)
-    if runtime == "litert":
-        path = path.with_name(f"{path.name}.tflite")
-        path.write_bytes(tflite_block(form, precision))
-    else:
-        path = path.with_name(f"{path.name}.onnx")
-        path.write_bytes(onnx_block(form, precision))
-    return path
+    suffix = ".tflite" if runtime == "litert" else ".onnx"
+    return block_form.save_block(path.with_name(f"{path.name}{suffix}"), BLOCK, None, precision)
 
 
 def case_of(path: Path, seed: int = 0) -> Case:

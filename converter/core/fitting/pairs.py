@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -69,6 +70,10 @@ class Pairs(Factorization):
         if self.order == "depthwise-first":
             return replace(self, pointwise=self.pointwise * gain)
         return replace(self, depthwise=np.asarray(self.depthwise * gain))
+
+    def renormed(self, change: Callable[[NormActivation], NormActivation]) -> Pairs:
+        """The same with another norm between the two kernels."""
+        return self if self.between is None else replace(self, between=change(self.between))
 
     def branches(self) -> list[Branch]:
         """T branches of one pair each, or one with depth_multiplier T."""

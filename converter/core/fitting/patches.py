@@ -30,6 +30,11 @@ def output_size(spec: ConvSpec, size: Size) -> Size:
     return _side(spec, size[0], 0)[0], _side(spec, size[1], 1)[0]
 
 
+def padding_of(spec: ConvSpec, size: Size) -> tuple[Size, Size]:
+    """((top, bottom), (left, right)) in pixels, for an input of ``size`` (H, W)."""
+    return _side(spec, size[0], 0)[1:], _side(spec, size[1], 1)[1:]
+
+
 def sample_positions(
     rng: np.random.Generator, images: int, size: Size, per_image: int
 ) -> tuple[Index, Index, Index]:

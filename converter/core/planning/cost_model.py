@@ -38,6 +38,31 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     padding: Padding = "same"
     activation: Activation = "none"
 
+    @property
+    def spec(self) -> ConvSpec:
+        """Its geometry, as of a layer called "block"."""
+        return ConvSpec(
+            name="block",
+            kernel_size=self.kernel_size,
+            strides=self.strides,
+            dilation=self.dilation,
+            padding=self.padding,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            input_sizes=(self.input_size,),
+        )
+
+    @property
+    def text(self) -> str:
+        """In words, e.g. "3×3 convolution 64→128 on 28×28, strides 2×2"."""
+        sizes = {"strides": self.strides, "dilation": self.dilation}
+        text = "×".join(map(str, self.kernel_size)) + " convolution "
+        text += f"{self.in_channels}→{self.out_channels} on {'×'.join(map(str, self.input_size))}"
+        for name, (vertical, horizontal) in sizes.items():
+            if (vertical, horizontal) != (1, 1):
+                text += f", {name} {vertical}×{horizontal}"
+        return text + ("" if self.padding == "same" else f", padding {self.padding}")
+
 
 def block_of(spec: ConvSpec, input_size: Size, activation: Activation) -> Block:
     """The block of a convolution at one input size."""
