@@ -9,36 +9,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import RESNET8, VGG6, arguments, machine, table
 
-from dsconvert.workflows import model_files
+from dsconvert import Goals
+from dsconvert.base.progress import silent
+from dsconvert.workflows import plan_session
+from dsconvert.workflows.model_files import ModelPath, open_model
+from dsconvert.workflows.plan_session import PlanOptions, TargetWish
 
-PREPARE = {"scale": None, "mean": None, "std": None, "channels_first": False}
-DESK = {
-    "threads": 1,
-    "precision": None,
-    "device": "host",
-    "runtime": None,
-    "samples": 1000,
-    "max_pairs": 4,
-    "include": (),
-    "exclude": (),
-    "memory": 2 << 30,
-    "seed": 0,
-    "trust": True,
-    "custom_objects": None,
-    "prepare": PREPARE,
-}
-MNIST_LIKE = 28
+OPTIONS = PlanOptions()
+
+
 TARGETS = {
-    "LiteRT float32": {"runtime": "litert"},
-    "LiteRT int8": {"runtime": "litert", "precision": "int8"},
-    "ONNX Runtime": {"runtime": "ort"},
-    "Ethos-U55-128": {"device": "ethos-u55-128"},
+    "LiteRT float32": TargetWish(runtime="litert"),
+    "LiteRT int8": TargetWish(runtime="litert", precision="int8"),
+    "ONNX Runtime": TargetWish(runtime="ort"),
+    "Ethos-U55-128": TargetWish(device="ethos-u55-128"),
 }
 
 
@@ -55,27 +46,38 @@ def main() -> None:
         parts[name](chosen.models, chosen.data)
 
 
+def _session(
+    file: Path,
+    goals: Goals,
+    calibration: str,
+    target: TargetWish | None = None,
+    options: PlanOptions = OPTIONS,
+) -> AbstractContextManager[plan_session.PlanSession]:
+    return plan_session.plan_session(
+        ModelPath(file, trust=True),
+        goals,
+        calibration=calibration,
+        target=target,
+        options=options,
+        progress=silent,
+    )
+
+
 # Accuracy at a budget of MACs.
 
 
 def budgets(models: Path, data: Path) -> None:
-    from dsconvert.cli import plan_options
-
     def rows() -> Iterator[list[Any]]:
         for name, limits in ((RESNET8, ("6.25M", "7M")), (VGG6, ("0.3x",))):
             for limit in limits:
-                goals = plan_options.as_goals(None, limit, None, None, None)
+                goals = Goals(macs=limit)
                 file = models / name
-                with plan_options.plan_session(
-                    file, goals, calibration=str(data), **DESK
-                ) as session:
-                    images = plan_options.options.data_for(
-                        session.opened, str(data), split="test", seed=0, labels=True
-                    )
-                    original = plan_options.top1(session.opened.model, session.opened, images)
+                with _session(file, goals, str(data)) as session:
+                    images = plan_session.labelled(session, str(data), None)
+                    original = plan_session.top1(session.opened.model, session, images)
                     plan = session.search_space.plan(goals)
                     result = session.rewrite(plan)
-                    top1 = plan_options.top1(result.model, session.opened, images)
+                    top1 = plan_session.top1(result.model, session, images)
                 yield [
                     name,
                     f"≤ {limit}",
@@ -130,14 +132,13 @@ def _speed_rows(models: Path, errors: list[float]) -> Iterator[list[Any]]:
 
 def _one_speed(file: Path, runtime: str, errors: list[float]) -> list[str]:
     from dsconvert.base.errors import DsconvertError
-    from dsconvert.cli import plan_options
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             calibration = _images_for(file, Path(folder))
-            chosen = DESK | {"runtime": runtime, "samples": 20, "calibration": calibration}
-            goals = plan_options.as_goals(None, None, None, None, None)
-            with plan_options.plan_session(file, goals, **chosen) as session:
+            target = TargetWish(runtime=runtime)
+            goals = Goals()
+            with _session(file, goals, calibration, target, PlanOptions(samples=20)) as session:
                 return _compare(session, goals, errors)
         except DsconvertError as error:
             return ["", f"– ({error.message[:90]})", "", ""]
@@ -191,7 +192,7 @@ def _naive(plan: Any) -> Any:
 def _images_for(file: Path, folder: Path) -> str:
     """Smooth random images of the shape that a model takes; their values do not change its time."""
 
-    opened = model_files.open_model(file, True, None)
+    opened = open_model(ModelPath(file, trust=True))
     rng = np.random.default_rng(0)
     arrays = {}
     for name, shape in zip(opened.input_names, opened.input_shapes, strict=True):
@@ -210,20 +211,15 @@ def _images_for(file: Path, folder: Path) -> str:
 
 
 def targets(models: Path, data: Path) -> None:
-    from dsconvert.cli import plan_options
 
     file = models / RESNET8
-    goals = plan_options.as_goals(None, None, None, None, 0.25)
+    goals = Goals(max_error=0.25)
     plans, rows = {}, []
     for name, target in TARGETS.items():
-        with plan_options.plan_session(
-            file, goals, calibration=str(data), **DESK | target
-        ) as session:
+        with _session(file, goals, str(data), target) as session:
             plans[name] = session.search_space.plan(goals)
     for name, target in TARGETS.items():
-        with plan_options.plan_session(
-            file, goals, calibration=str(data), **DESK | target
-        ) as session:
+        with _session(file, goals, str(data), target) as session:
             built = [
                 session.target_files.build(
                     session.rewrite(plan, fitted=False).model, f"plan{number}"

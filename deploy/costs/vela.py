@@ -69,7 +69,7 @@ def _cycles(
     except MissingExtra:
         raise
     except InputError as error:
-        cannot(block, choice, error.message.removeprefix(f"{path} "), error)
+        cannot(block, choice, error.words.message.removeprefix(f"{path} "), error)
         return None
     if figures.npu_share < 1:
         cannot(block, choice, f"{target.device} leaves a part of it to the CPU")

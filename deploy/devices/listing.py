@@ -92,7 +92,7 @@ def _phones(
     try:
         found = [one for one in adb_shell.listed() if one.serial not in named]
     except InputError as error:
-        return [], [f"phones: {error.message}"]
+        return [], [f"phones: {error.words.message}"]
     if not found and not named:
         return [], ["phones: adb sees none"]
     return [
@@ -124,7 +124,7 @@ def _answers(
         except (InputError, OSError) as error:
             changes: dict[str, Any] = {"reason": str(error)}
             if isinstance(error, InputError):
-                changes = {"reason": error.message, "hint": error.hint}
+                changes = {"reason": error.words.message, "hint": error.words.hint}
         else:
             changes = {"info": info, "state": state}
         found[i] = msgspec.structs.replace(found[i], **changes)

@@ -219,7 +219,7 @@ def export(
                 _stamp(temporary, msgspec.structs.replace(metadata, rejected=True))
                 kept = rejected.keep(temporary, path, artifact)
                 error = refused(verdict, path.name, quantize, verified_on)
-                error.hint = " ".join([error.hint, kept]).strip()
+                error.add_hint(kept)
                 raise error
             for file in external:
                 file.replace(path.with_name(file.name))

@@ -96,7 +96,7 @@ def place_onnx(
             error = refused(verdict, path.name, quantize, verified_on)
             stamp_onnx(model, msgspec.structs.replace(metadata, rejected=True))
             save(model, folder, trial, overwrite=True, external=False, check=False)
-            error.hint = f"{error.hint} {rejected.keep(trial, path, artifact)}".strip()
+            error.add_hint(rejected.keep(trial, path, artifact))
             raise error
         size = save(model, folder, path, overwrite=overwrite)
     return msgspec.structs.replace(artifact, sha256=sha256(path), size_bytes=size)

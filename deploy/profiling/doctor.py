@@ -267,7 +267,7 @@ def _adb() -> Iterator[Check]:
         path = adb_shell.adb_path()
         phones = adb_shell.listed()
     except InputError as error:
-        yield Check(job=job, status="missing", found=error.message, fix=error.hint)
+        yield Check(job=job, status="missing", found=error.words.message, fix=error.words.hint)
         return
     usable = [one for one in phones if one.usable]
     others = [one for one in phones if not one.usable]
@@ -294,7 +294,9 @@ def _settings() -> Iterator[Check]:
     try:
         names = known().devices
     except InputError as error:
-        yield Check(job="named devices", status="broken", found=error.message, fix=error.hint)
+        yield Check(
+            job="named devices", status="broken", found=error.words.message, fix=error.words.hint
+        )
         return
     if path.is_file():
         yield Check(

@@ -179,7 +179,7 @@ def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Meas
         startup=None,
         latency=None,
         cpus=job.cpus,
-        failure=" ".join(filter(None, (f"{device}: {error.message}", error.hint))),
+        failure=" ".join(filter(None, (f"{device}: {error.words.message}", error.words.hint))),
     )
 
 
@@ -274,7 +274,10 @@ def _inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Arr
         try:
             return random_inputs(session.inputs, 1, seed)
         except InputError as error:
-            raise InputError(f"{session.path}: {error.message}", error.hint) from error
+            said = error.words
+            raise InputError(
+                f"{session.path}: {said.message}", said.hint, code=error.code
+            ) from error
     if isinstance(inputs, Mapping):
         missing = [name for name in session.input_names if name not in inputs]
         if missing:

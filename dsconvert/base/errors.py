@@ -5,49 +5,120 @@ DsconvertError
 │   └── MissingExtra an optional dependency is not installed; exit code 2
 └── GateFailed       the work was done and its result was refused; exit code 1
 
-Every message says what went wrong, where, what was got and what is allowed;
-``hint`` is the next thing to try.
+Every message says what went wrong, where, what was got and what is allowed; ``hint`` is the next
+thing to try; ``code`` is the same from release to release, for programs and tests.
 """
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import ClassVar, NamedTuple
+
+from .option_words import as_arguments
+
+
+class Words(NamedTuple):
+    """An error's texts with options, as the command line prints them.
+
+    Attributes:
+        message: What, where, got, allowed.
+        hint: The next thing to try, or an empty string.
+    """
+
+    message: str
+    hint: str
 
 
 class DsconvertError(Exception):
     """Base of all errors a user can meet.
 
+    Raise it with the words of the command line; `message`, `hint` and ``str`` show the same as
+    arguments of functions.
+
     Args:
         message: What, where, got, allowed.
         hint: The next command or action to try, or an empty string.
+        code: A stable name in kebab-case, e.g. "model-not-found"; by default the class's own.
+
+    Attributes:
+        exit_code: Of the command line.
+        code: The stable name.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> try:
+        ...     ds.load("absent.keras")
+        ... except ds.DsconvertError as error:
+        ...     print(type(error).__name__, error.code)
+        InputError model-not-found
     """
 
     exit_code = 1
+    default_code: ClassVar[str] = "failed"
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, code: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.words = Words(message, hint)
+        self.code = code or self.default_code
+
+    @property
+    def message(self) -> str:
+        """What, where, got, allowed, in the words of Python."""
+        return as_arguments(self.words.message)
+
+    @property
+    def hint(self) -> str:
+        """The next thing to try, in the words of Python; or an empty string."""
+        return as_arguments(self.words.hint)
+
+    def add_hint(self, text: str) -> None:
+        """Say one more thing to try, or to know."""
+        self.words = self.words._replace(hint=f"{self.words.hint} {text}".strip())
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
 class InputError(DsconvertError):
-    """The input (a file, an option, an array) cannot be used."""
+    """The input (a file, an argument, an array) cannot be used.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> try:
+        ...     ds.plan("model.keras", calibration="absent.npz")
+        ... except ds.InputError as error:
+        ...     print(error.message)
+        absent.npz does not exist.
+    """
 
     exit_code = 2
+    default_code = "invalid-input"
 
 
 class MissingExtra(InputError):
-    """An optional dependency that this action needs is not installed."""
+    """An optional dependency that this action needs is not installed.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> issubclass(ds.MissingExtra, ds.InputError)
+        True
+    """
+
+    default_code = "missing-extra"
 
 
 class GateFailed(DsconvertError):
-    """The result was produced but did not pass its check."""
+    """The result was produced but did not pass its check.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.GateFailed("the outputs differ", code="outputs-differ").code
+        'outputs-differ'
+    """
 
     exit_code = 1
+    default_code = "gate-failed"
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import logging
 
+from .option_words import as_arguments
+
 LOGGER = "dsconvert.notes"
 
 
 def note(text: str) -> None:
-    """Tell the user something that is no error, in one sentence."""
-    logging.getLogger(LOGGER).warning("%s", text)
+    """Tell the user something that is no error, in one sentence.
+
+    Args:
+        text: With the words of the command line, which finds them in the record's ``options``.
+    """
+    logging.getLogger(LOGGER).warning("%s", as_arguments(text), extra={"options": text})

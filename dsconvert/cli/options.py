@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dsconvert.workflows.model_files import _refuse_tflite
+from dsconvert.workflows.model_files import ModelPath, kind_of
 
 if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
@@ -126,24 +126,13 @@ def output(ending: str, kind: str) -> Callable[[Command], Command]:
     )
 
 
-def place(
-    model: Path, output: Path | None, ending: str, overwrite: bool, *, allowed: tuple[str, ...]
-) -> Path:
-    """Where the result goes, refused at once if it cannot go there."""
-    from dsconvert.base.errors import InputError
-    from dsconvert.base.files import check_writable
+def opened_with(model: Path, trust: bool, custom_objects: str | None) -> ModelPath:
+    """The model and the options of `loading` as one value."""
+    return ModelPath(model, trust=trust, custom_objects=custom_objects)
 
-    _refuse_tflite(model)
-    path = output or model.with_name(model.stem + ending)
-    if path.suffix not in allowed:
-        raise InputError(
-            f"{path} ends in {path.suffix!r}; allowed: {' or '.join(allowed)}.",
-            f"Try: -o {path.with_suffix(allowed[0])}",
-        )
-    if path.exists() and model.exists() and path.samefile(model):
-        raise InputError(f"{path} is the model itself.", "Name another file with -o.")
-    check_writable(path, overwrite=overwrite)
-    data = path.with_name(f"{path.name}.data")  # large weights of an ONNX model may go there
-    if path.suffix == ".onnx" and data.exists():
-        check_writable(data, overwrite=overwrite)
-    return path
+
+def beside(model: Path, keras: str, onnx: str | None = None) -> Path:
+    """The default of -o: the model's name with an ending that may depend on its kind."""
+    if onnx is None:
+        return model.with_name(model.stem + keras)
+    return model.with_name(model.stem + (onnx if kind_of(model) == "onnx" else keras))

@@ -5,40 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dsconvert.workflows.results import SweepPoint, SweepResult
-
-from . import formatting, options, plan_options, terminal
+from . import options, plan_options, terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dsconvert.converter.core.types import Plan
-    from dsconvert.models.data.datasets import Data
-
-
-def show(console: Console, result: SweepResult) -> None:
-    """One line per plan."""
-    from rich.table import Table
-
-    table = Table("MACs", "parameters", box=None, pad_edge=False)
-    for title in (result.unit or "cost", "output error", "top-1", "rewritten", "pairs"):
-        table.add_column(title, justify="right")
-    for point in result.points:
-        totals = point.totals
-        table.add_row(
-            formatting.short(totals.macs),
-            f"{totals.params:,}",
-            "–" if totals.cost is None else f"{totals.cost:.4g}",
-            f"{totals.output_error:.3g}",
-            formatting.percent(point.top1, 2),
-            str(len(point.pairs)),
-            " ".join(map(str, point.pairs.values())),
-        )
-    console.print(table)
-    if result.target:
-        console.print(f"target: {result.target}")
-    if result.output:
-        console.print(result.output)
+    from dsconvert.workflows.results.planned import SweepResult
 
 
 @click.command()
@@ -54,54 +24,39 @@ def show(console: Console, result: SweepResult) -> None:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks(show)
+@terminal.speaks()
 def sweep(
     model: Path,
     output: Path | None,
     points: int,
+    runtime: Any,
+    threads: int,
+    precision: Any,
+    device: str,
     data: str | None,
+    calibration: str | None,
     overwrite: bool,
     seed: int,
+    trust: bool,
+    custom_objects: str | None,
     scale: str | None,
     mean: str | None,
     std: str | None,
     channels_first: bool,
-    **rest: Any,
+    **search: Any,
 ) -> SweepResult:
     """Show the output error of each budget: plans for MODEL from the untouched network on."""
-    if output is not None:
-        output = options.place(model, output, ".json", overwrite, allowed=(".json",))
-    prepare: dict[str, Any] = {
-        "scale": scale,
-        "mean": mean,
-        "std": std,
-        "channels_first": channels_first,
-    }
-    with plan_options.plan_session(model, None, seed=seed, prepare=prepare, **rest) as session:
-        images = None if data is None else plan_options.labelled(session, data, seed, prepare)
-        plans = session.search_space.sweep(points)
-        with terminal.progress("Evaluating plans", len(plans) if images else 0) as advance:
-            found = []
-            for plan in plans:
-                found.append(_point(session, plan, images))
-                advance()
-        result = SweepResult(
-            model=str(model),
-            output=str(output or ""),
-            target=session.search_space.target,
-            unit=session.search_space.unit,
-            points=tuple(found),
-        )
-    if output is not None:
-        plan_options.write_json(result, output, overwrite)
-    return result
+    from dsconvert.workflows.sweep import sweep as run
 
-
-def _point(session: plan_options.PlanSession, plan: Plan, images: Data | None) -> SweepPoint:
-    top1 = None
-    if images is not None:
-        model = session.rewrite(plan).model if plan.chosen else session.opened.model
-        top1 = plan_options.top1(model, session.opened, images)
-    assert plan.after is not None, "a prospect's plans have totals"
-    pairs = {name: choice.pairs for name, choice in plan.chosen.items()}
-    return SweepPoint(totals=plan.after, pairs=pairs, top1=top1)
+    return run(
+        options.opened_with(model, trust, custom_objects),
+        calibration=calibration,
+        points=points,
+        data=data,
+        target=plan_options.as_target(runtime, threads, precision, device),
+        preprocessing=options.as_preprocessing(scale, mean, std, channels_first),
+        options=plan_options.as_options(seed, **search),
+        output=output,
+        overwrite=overwrite,
+        progress=terminal.progress,
+    )

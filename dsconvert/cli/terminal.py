@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,21 +19,24 @@ import click
 from dsconvert.base.messages import LOGGER
 
 if TYPE_CHECKING:
-    import msgspec
     from rich.console import Console
+
+    from dsconvert.base.tables import Shown
 
 _quiet = False
 
 
-def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function that returns a record a command that prints it.
+def speaks(
+    after: Callable[[Any], Iterable[str]] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function that returns a result a command that prints it.
 
     The function's options must include those of `options.common`. It may raise DsconvertError,
     which becomes a message and an exit code; anything else is a bug and keeps its traceback.
-    A record with ``passed`` False is printed, and the exit code is 1.
+    A result with ``passed`` False is printed, and the exit code is 1.
 
     Args:
-        show: Prints the record for people; ``--json`` prints it as JSON instead.
+        after: Lines for people after the result's own, e.g. the next command.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
@@ -47,9 +50,12 @@ def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]
 
                 def work() -> None:
                     results.append(function(*args, **options))
-                    _print(out, results[0], show, as_json)
+                    if as_json:
+                        _print_json(out, results[0])
+                    else:
+                        _print(out, results[0], after(results[0]) if after else ())
 
-                _exit_on_error(work)
+                _exit_on_error(work, as_json=as_json, verbose=bool(verbose))
             if getattr(results[0], "passed", True) is False:
                 sys.exit(1)
 
@@ -58,32 +64,56 @@ def speaks(show: Callable[[Console, Any], None]) -> Callable[[Callable[..., Any]
     return decorate
 
 
-def _exit_on_error(work: Callable[[], None]) -> None:
+def _exit_on_error(work: Callable[[], None], *, as_json: bool, verbose: bool) -> None:
+    """Print an error on stderr: as JSON where the result would be, with its code if verbose."""
     from dsconvert.base.errors import DsconvertError
 
     try:
         work()
     except DsconvertError as error:
-        click.secho(f"Error: {error.message}", fg="red", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
+        message, hint = error.words
+        if as_json:
+            import msgspec
+
+            record = {"schema": "dsconvert.error/1", "code": error.code, "message": message}
+            click.echo(msgspec.json.encode({**record, "hint": hint}).decode(), err=True)
+            sys.exit(error.exit_code)
+        click.secho(f"Error: {message}", fg="red", err=True)
+        if hint:
+            click.echo(hint, err=True)
+        if verbose:
+            click.echo(f"code: {error.code}", err=True)
         sys.exit(error.exit_code)
 
 
-def _print(
-    out: TextIO, result: msgspec.Struct | Any, show: Callable[[Any, Any], None], as_json: bool
-) -> None:
-    if as_json:
-        import msgspec
+def _print_json(out: TextIO, result: Any) -> None:
+    import msgspec
 
-        out.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
-        return
+    record = getattr(result, "record", result)
+    out.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+
+
+def _print(out: TextIO, result: Shown, after: Iterable[str]) -> None:
+    """Print a result's lines and tables."""
+    from rich.table import Table as Grid
+
     to_people = console(out)
     if to_people.is_terminal:
         to_people.soft_wrap = True
     else:
         to_people.width = 200
-    show(to_people, result)
+    for block in result.blocks():
+        if isinstance(block, str):
+            to_people.print(block)
+            continue
+        grid = Grid(box=None, pad_edge=False)
+        for title, right in block.columns:
+            grid.add_column(title, justify="right" if right else "left")
+        for cells in block.full_rows():
+            grid.add_row(*cells)
+        to_people.print(grid)
+    for line in after:  # a command that is copied must stay on its line
+        to_people.print(line, soft_wrap=True)
 
 
 def console(out: TextIO) -> Console:
@@ -128,7 +158,8 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one note."""
-        click.secho(f"Note: {record.getMessage()}", fg="yellow", err=True)
+        text = getattr(record, "options", record.getMessage())
+        click.secho(f"Note: {text}", fg="yellow", err=True)
 
 
 def _set_up_logging(verbose: int, quiet: bool) -> None:

@@ -2,33 +2,160 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .model_files import ModelFile
+from .model_files import ModelFile, open_model
 
 if TYPE_CHECKING:
+    from dsconvert.base.predictor import Array, Shape
     from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
+    from .model_files import ModelSource
 
-def data_for(
-    opened: ModelFile, source: str, *, split: Any, warn: bool = True, **wishes: Any
+    DataSource: TypeAlias = str | Path | Data | Array | Sequence[Array]
+    """A file, a folder or "module:function"; or samples that are loaded already."""
+
+
+def load_data(
+    source: str | Path,
+    *,
+    split: Literal["train", "test"],
+    model: ModelSource | None = None,
+    preprocessing: Preprocessing | None = None,
+    image_size: tuple[int, int] | None = None,
+    samples: int | None = None,
+    labels: bool = False,
+    seed: int = 0,
 ) -> Data:
+    """Load samples and preprocess them.
+
+    Args:
+        source: An .npz file with the arrays x and y, or x_train, y_train, x_test and y_test; an
+            .npy file; a folder of images, one folder per class or none; or "module:function",
+            which returns x or (x, y), or a tf.data.Dataset.
+        split: "train" to calibrate and fine-tune with, "test" to evaluate with.
+        model: The model that the samples are for: it says where the channel axis goes, and the
+            size of images.
+        preprocessing: What is done to the stored values.
+        image_size: (height, width) that image files are resized to; by default the model's.
+        samples: How many to draw at random; None takes all.
+        labels: Whether labels are required; they are loaded in any case where there are any.
+        seed: Seeds the draw.
+
+    Returns:
+        The samples: `inputs`, one float32 array (n, ...) per input, and `labels`, (n,) or None.
+
+    Raises:
+        InputError: If the source cannot be used, with what it holds.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.load_data("digits.npz", split="test", model="model.keras")
+        100 samples of digits.npz: float32 (100, 8, 8, 1); labels int64 (100,)
+    """
+    from dsconvert.models.data.datasets import load_data as load
+
+    opened = None if model is None else open_model(model)
+    return load(
+        source,
+        split=split,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        samples=samples,
+        seed=seed,
+        labels=labels,
+        input_names=opened.input_names if opened else (),
+        input_shapes=opened.input_shapes if opened else (),
+    )
+
+
+def as_data(
+    source: DataSource,
+    *,
+    split: Literal["train", "test"],
+    input_names: Sequence[str],
+    input_shapes: Sequence[Shape],
+    preprocessing: Preprocessing | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    labels: bool = False,
+) -> Data:
+    """Take samples as they are given, or load them, in the layout of a model.
+
+    Args:
+        source: Samples, or where they are; those that are loaded already are all used.
+        split: Which part of a file.
+        input_names: The names of the model's inputs.
+        input_shapes: Their shapes with the batch axis first.
+        preprocessing: What is done to stored values.
+        samples: How many to draw of a file.
+        seed: Of that draw.
+        labels: Whether labels are required.
+
+    Raises:
+        InputError: If they cannot be used.
+    """
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.data import datasets
+
+    if isinstance(source, str | Path):
+        return datasets.load_data(
+            source,
+            split=split,
+            preprocessing=preprocessing,
+            samples=samples,
+            seed=seed,
+            labels=labels,
+            input_names=input_names,
+            input_shapes=input_shapes,
+        )
+    if preprocessing is not None and not preprocessing.does_nothing:
+        raise InputError(
+            "preprocessing is for data that are loaded from a file; these are in memory.",
+            "Apply it first: preprocessing.apply(images), or load_data(..., preprocessing=...).",
+            code="preprocessing-ignored",
+        )
+    data = _in_memory(source, input_names).laid_out(input_shapes)
+    if labels and data.labels is None:
+        raise InputError(
+            f"the data of {data.source} have no labels.",
+            "Give load_data(...) of a source with labels.",
+            code="needs-labels",
+        )
+    return data
+
+
+def _in_memory(source: Data | Array | Sequence[Array], names: Sequence[str]) -> Data:
+    import numpy as np
+
+    from dsconvert.models.data.datasets import Data
+
+    if isinstance(source, Data):
+        return source
+    arrays = [source] if isinstance(source, np.ndarray) else list(source)
+    return Data(tuple(np.asarray(array, np.float32) for array in arrays), names=tuple(names))
+
+
+def data_for(opened: ModelFile, source: DataSource, *, warn: bool = True, **wishes: Any) -> Data:
     """Load data in the form a model takes, and say what was moved and what looks wrong.
 
     For an ONNX model this imports no framework.
+
+    Args:
+        opened: The model.
+        source: The samples, or where they are.
+        warn: Whether to say what looks wrong.
+        **wishes: See `as_data`.
     """
     from dsconvert.base.messages import note
     from dsconvert.models.data.checks import check_against, layout_notes
-    from dsconvert.models.data.datasets import load_data
     from dsconvert.models.evaluation.plausibility import suspicions
 
-    data = load_data(
-        source,
-        split=split,
-        input_names=opened.input_names,
-        input_shapes=opened.input_shapes,
-        **wishes,
+    data = as_data(
+        source, input_names=opened.input_names, input_shapes=opened.input_shapes, **wishes
     )
     check_against(opened.input_shapes, data)
     for text in layout_notes(data):
@@ -39,11 +166,15 @@ def data_for(
 
 
 def calibration_for(
-    opened: ModelFile, source: str | None, samples: int, seed: int, prepared: Preprocessing
+    opened: ModelFile,
+    source: DataSource | None,
+    samples: int,
+    seed: int,
+    preprocessing: Preprocessing | None,
 ) -> Data | None:
-    """Calibration images, if a source was given."""
+    """Load calibration images, if a source was given."""
     if source is None:
         return None
     return data_for(
-        opened, source, split="train", samples=samples, seed=seed, preprocessing=prepared
+        opened, source, split="train", samples=samples, seed=seed, preprocessing=preprocessing
     )

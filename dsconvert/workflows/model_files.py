@@ -1,60 +1,135 @@
-"""Open and save the model files that the use cases work on."""
+"""Model files and model objects: opened, checked and hashed once, then passed on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import keras
+    import onnx
+
     from dsconvert.base.predictor import Shape
     from dsconvert.models.loading import Loaded
+
+    Model: TypeAlias = keras.Model | onnx.ModelProto
+    ModelSource: TypeAlias = str | Path | "ModelPath" | "ModelFile" | Model
+    """What every function takes for a model."""
 
 
 Kind = Literal["keras", "onnx", "tflite"]
 
 
-def load_keras(path: Path, trust: bool, custom_objects: str | None) -> Loaded:
-    """Load a Keras model and tell what was repaired."""
-    from dsconvert.base.messages import note
-    from dsconvert.base.quiet import import_quietly
-    from dsconvert.models.loading import load, resolve_custom_objects
+@dataclass(frozen=True)
+class ModelPath:
+    """A model file, and how it may be loaded.
 
-    import_quietly("tensorflow")
-    objects = resolve_custom_objects(custom_objects) if custom_objects else None
-    loaded = load(path, trust=trust, custom_objects=objects)
-    for repair in loaded.repairs:
-        note(f"{path.name}: {repair}")
-    return loaded
+    Attributes:
+        path: The file.
+        trust: Whether code in it (the bytecode of Lambda layers) may run.
+        custom_objects: Classes and functions of the user's own: "module:name", or by the names in
+            the file.
+    """
+
+    path: Path
+    trust: bool = False
+    custom_objects: str | Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file that a command works on.
+    """A model that was opened, checked and hashed: give it to as many functions as you like.
 
     Attributes:
-        kind: What it holds.
+        kind: "keras" or "onnx".
         model: A `keras.Model`, or an `onnx.ModelProto` whose external data are named, not loaded.
-        path: The file.
+        path: The file; None for a model that was given as an object.
         folder: Where an ONNX file's external data are; None for Keras.
         input_names: The names of the inputs that are fed.
         input_shapes: Their shapes with the batch axis first; None where a size is free.
-        sha256: Of the file.
+        sha256: Of the file; empty without one.
         repairs: What had to be repaired to load it.
+        loading: How it was loaded, to save it the same way.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> model = ds.load("model.keras")
+        >>> model.kind, model.input_shapes
+        ('keras', ((None, 8, 8, 1),))
     """
 
     kind: Literal["keras", "onnx"]
-    model: Any
-    path: Path
+    model: Model
+    path: Path | None
     folder: Path | None
     input_names: tuple[str, ...]
     input_shapes: tuple[Shape, ...]
     sha256: str
     repairs: tuple[str, ...] = ()
+    loading: ModelPath | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the file, or the model's own name."""
+        own = self.model.name if self.kind == "keras" else self.model.graph.name
+        return self.path.name if self.path else str(own or "the model")
+
+    @property
+    def told(self) -> str:
+        """What records call it: the path, or the model's own name."""
+        return str(self.path) if self.path else self.name
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(
+            f"{name} {shape}"
+            for name, shape in zip(self.input_names, self.input_shapes, strict=True)
+        )
+        return f"{self.told} ({self.kind}): {shapes}"
+
+
+def open_model(source: ModelSource, *, wanted: str = "model") -> ModelFile:
+    """Open a model; one that is open already is handed back.
+
+    Args:
+        source: A Keras or an ONNX file; or a `keras.Model` or an `onnx.ModelProto`. For an ONNX
+            model neither TensorFlow nor Keras is imported.
+        wanted: What messages call the argument.
+
+    Raises:
+        InputError: If it is neither, or not usable.
+    """
+    if isinstance(source, ModelFile):
+        return source
+    if isinstance(source, str | Path):
+        source = ModelPath(Path(source))
+    if not isinstance(source, ModelPath):
+        return _from_object(source, wanted)
+    refuse_absent(source.path)
+    refuse_tflite(source.path)
+    return _open_onnx(source.path) if kind_of(source.path) == "onnx" else _open_keras(source)
+
+
+def path_of(source: ModelSource) -> Path | None:
+    """Name the file that a model comes from, without opening it; None for an object."""
+    if isinstance(source, str | Path):
+        return Path(source)
+    return source.path if isinstance(source, ModelPath | ModelFile) else None
+
+
+def kind_of_source(source: ModelSource) -> Kind:
+    """Tell what a model is, without opening it."""
+    if isinstance(source, ModelFile):
+        return source.kind
+    path = path_of(source)
+    if path is not None:
+        return kind_of(path)
+    return "onnx" if type(source).__name__ == "ModelProto" else "keras"
 
 
 def kind_of(path: Path) -> Kind:
-    """What a model file holds: by its content where that says so, else by its suffix.
+    """Tell what a model file holds: by its content where that says so, else by its suffix.
 
     What is neither of them counts as Keras, whose loader says what a file is instead.
 
@@ -68,6 +143,7 @@ def kind_of(path: Path) -> Kind:
             f"{path} is a TensorFlow SavedModel: it holds a graph of operations, no Keras layers.",
             "Save the model as .keras where it was made, or make an .onnx file of it: "
             f"python -m tf2onnx.convert --saved-model {path} --output model.onnx",
+            code="saved-model",
         )
     head = b""
     if path.is_file():
@@ -80,63 +156,150 @@ def kind_of(path: Path) -> Kind:
     return "onnx" if path.suffix.lower() == ".onnx" else "keras"
 
 
-def open_model(path: Path, trust: bool, custom_objects: str | None) -> ModelFile:
-    """Open a Keras or an ONNX file; for an ONNX file neither TensorFlow nor Keras is imported.
+def refuse_absent(path: Path) -> None:
+    """Refuse a path where nothing is, before any framework is imported.
 
     Raises:
-        InputError: If it is neither, or not usable.
+        InputError: If nothing is there.
     """
-    _refuse_tflite(path)
-    if kind_of(path) == "onnx":
-        return _open_onnx(path)
-    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+    from dsconvert.base.errors import InputError
 
-    loaded = load_keras(path, trust, custom_objects)
-    predictor = KerasPredictor(loaded.model)
-    return ModelFile(
-        kind="keras",
-        model=loaded.model,
-        path=path,
-        folder=None,
-        input_names=predictor.input_names,
-        input_shapes=predictor.input_shapes,
-        sha256=loaded.sha256,
-        repairs=loaded.repairs,
-    )
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file.",
+            "Give the path of a .keras, .h5 or .onnx file.",
+            code="model-not-found",
+        )
 
 
-def _refuse_tflite(path: Path) -> None:
+def refuse_tflite(path: Path) -> None:
+    """Refuse a file that cannot be changed any more.
+
+    Raises:
+        InputError: If it is a TFLite file.
+    """
     from dsconvert.base.errors import InputError
 
     if path.is_file() and kind_of(path) == "tflite":
         raise InputError(
             f"{path} is a TFLite file: compiled for a runtime, it cannot be changed any more.",
             "Give the Keras or .onnx model that it was made from.",
+            code="tflite-input",
         )
 
 
-def _open_onnx(path: Path) -> ModelFile:
-    from dsconvert.formats.onnx.graph import OnnxGraph
-    from dsconvert.formats.onnx.open import open_onnx
-    from dsconvert.formats.onnx.shapes import shape_of
+def load_keras(source: ModelPath) -> Loaded:
+    """Load a Keras model and tell what was repaired."""
+    from dsconvert.base.messages import note
+    from dsconvert.base.quiet import import_quietly
+    from dsconvert.models.loading import load
 
-    file = open_onnx(path)
-    fed = OnnxGraph(file.model, path.parent).inputs
-    return ModelFile(
-        kind="onnx",
-        model=file.model,
-        path=path,
-        folder=path.parent,
-        input_names=tuple(value.name for value in fed),
-        input_shapes=tuple(shape_of(value) or () for value in fed),
-        sha256=file.sha256,
+    refuse_absent(source.path)
+    import_quietly("tensorflow")
+    loaded = load(source.path, trust=source.trust, custom_objects=_objects(source))
+    for repair in loaded.repairs:
+        note(f"{source.path.name}: {repair}")
+    return loaded
+
+
+def _objects(loading: ModelPath | None) -> Mapping[str, Any] | None:
+    from dsconvert.models.loading import resolve_custom_objects
+
+    named = loading.custom_objects if loading else None
+    return resolve_custom_objects(named) if isinstance(named, str) else named
+
+
+def _open_keras(source: ModelPath) -> ModelFile:
+    loaded = load_keras(source)
+    return replace(
+        _keras(loaded.model),
+        path=source.path,
+        sha256=loaded.sha256,
+        repairs=loaded.repairs,
+        loading=source,
     )
 
 
+def _from_object(model: Model, wanted: str) -> ModelFile:
+    from dsconvert.base.errors import InputError
+
+    if type(model).__name__ == "ModelProto":
+        return _onnx(model, Path.cwd())
+    if hasattr(model, "layers") and hasattr(model, "get_weights"):
+        return _keras(model)
+    raise InputError(
+        f"the {wanted} is a {type(model).__name__}: a path, a keras.Model or an onnx.ModelProto is "
+        "required.",
+        code="not-a-model",
+    )
+
+
+def _keras(model: Model) -> ModelFile:
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+
+    predictor = KerasPredictor(model)
+    return ModelFile(
+        kind="keras",
+        model=model,
+        path=None,
+        folder=None,
+        input_names=predictor.input_names,
+        input_shapes=predictor.input_shapes,
+        sha256="",
+    )
+
+
+def _open_onnx(path: Path) -> ModelFile:
+    from dsconvert.formats.onnx.open import open_onnx
+
+    file = open_onnx(path)
+    return replace(_onnx(file.model, path.parent), path=path, sha256=file.sha256)
+
+
+def _onnx(model: Model, folder: Path) -> ModelFile:
+    from dsconvert.formats.onnx.graph import OnnxGraph
+    from dsconvert.formats.onnx.shapes import shape_of
+
+    fed = OnnxGraph(model, folder).inputs
+    return ModelFile(
+        kind="onnx",
+        model=model,
+        path=None,
+        folder=folder,
+        input_names=tuple(value.name for value in fed),
+        input_shapes=tuple(shape_of(value) or () for value in fed),
+        sha256="",
+    )
+
+
+def save_model(model: Model, opened: ModelFile, path: Path, *, overwrite: bool) -> tuple[int, str]:
+    """Save a model that was made from an opened one, in that one's format.
+
+    Returns:
+        The size in bytes, external data included, and the SHA-256 of the file.
+
+    Raises:
+        GateFailed: If the file does not give the model back; it is not kept.
+    """
+    if opened.kind == "keras":
+        return save_keras(model, path, overwrite=overwrite, loading=opened.loading)
+    from dsconvert.base.files import sha256
+    from dsconvert.formats.onnx.save import save
+
+    size = save(model, opened.folder, path, overwrite=overwrite)
+    return size, sha256(path)
+
+
 def save_keras(
-    model: Any, path: Path, overwrite: bool, trust: bool, custom_objects: str | None
+    model: Model, path: Path, *, overwrite: bool, loading: ModelPath | None = None
 ) -> tuple[int, str]:
     """Save a Keras model where plain Keras loads it again, weight for weight.
+
+    Args:
+        model: The model.
+        path: A .keras or .h5 file.
+        overwrite: Whether it may exist.
+        loading: How the model that this one was made from was loaded.
 
     Returns:
         The file's size in bytes and its SHA-256.
@@ -151,16 +314,15 @@ def save_keras(
 
     from dsconvert.base.errors import GateFailed
     from dsconvert.base.files import replacing, sha256
-    from dsconvert.models.loading import resolve_custom_objects
 
-    objects = resolve_custom_objects(custom_objects) if custom_objects else None
+    trust = loading.trust if loading else False
     with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
         # Keras calls .h5 legacy; it was asked for.
         warnings.filterwarnings("ignore", message=".*HDF5.*")
         try:
             model.save(temporary)
             again = keras.saving.load_model(
-                temporary, custom_objects=objects, compile=False, safe_mode=not trust
+                temporary, custom_objects=_objects(loading), compile=False, safe_mode=not trust
             )
             pairs = zip(model.get_weights(), again.get_weights(), strict=True)
             same = all(np.array_equal(saved, loaded) for saved, loaded in pairs)
@@ -168,23 +330,12 @@ def save_keras(
             raise GateFailed(
                 f"Keras cannot read back what it wrote to {path}: {error}",
                 "Try the other format: -o with .keras or .h5.",
+                code="not-read-back",
             ) from error
         if not same:
             raise GateFailed(
                 f"{path} does not give the model's weights back.",
                 "Try the other format: -o with .keras or .h5.",
+                code="not-read-back",
             )
     return path.stat().st_size, sha256(path)
-
-
-def save_onnx(model: Any, folder: Path | None, path: Path, overwrite: bool) -> tuple[int, str]:
-    """Save an ONNX model that is valid and that ONNX Runtime takes.
-
-    Returns:
-        The size in bytes, external data included, and the SHA-256 of the .onnx file.
-    """
-    from dsconvert.base.files import sha256
-    from dsconvert.formats.onnx.save import save
-
-    size = save(model, folder, path, overwrite=overwrite)
-    return size, sha256(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from dsconvert.base.progress import Progress, silent
 from dsconvert.base.quiet import import_quietly
 
 from .model_files import ModelFile, open_model
+from .predictors import runnable
 
 if TYPE_CHECKING:
     from dsconvert.base.fidelity import OutputFidelity
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from dsconvert.deploy.exporting.records import Artifact
     from dsconvert.formats.quantization import VerifiedOn
     from dsconvert.models.onnx_import import Imported
+
+    from .model_files import Model, ModelSource
 
 SAMPLES = 32
 """How many samples a file is compared on."""
@@ -40,26 +44,38 @@ class ConvertedModel(ModelFile):
     imported: Imported | None = None
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def unconverted(cls, opened: ModelFile) -> ConvertedModel:
+        """An opened model as it is."""
+        return cls(**vars(opened))
+
+    @property
+    def converted(self) -> Imported:
+        """The import."""
+        if self.imported is None:
+            raise TypeError(f"{self.told} is no ONNX model")
+        return self.imported
+
 
 def open_as_keras(
-    path: Path,
-    trust: bool,
-    custom_objects: str | None,
-    seed: int,
-    progress: Progress = silent,
+    source: ModelSource, seed: int, progress: Progress = silent, *, wanted: str = "model"
 ) -> ConvertedModel:
-    """Open a Keras file, or convert an ONNX file in Keras.
+    """Open a Keras model, or convert an ONNX model to Keras.
+
+    Args:
+        source: The model.
+        seed: Of the random inputs that a conversion is compared on.
+        progress: Told of the comparison.
+        wanted: What messages call the argument.
 
     Raises:
         InputError: If it is neither, or has operators that cannot be drawn.
         GateFailed: If the drawn model does not answer as the ONNX model does.
     """
-    opened = open_model(path, trust, custom_objects)
-    return (
-        convert(opened, seed, progress=progress)
-        if opened.kind == "onnx"
-        else ConvertedModel(**vars(opened))
-    )
+    opened = open_model(source, wanted=wanted)
+    if opened.kind == "onnx":
+        return convert(opened, seed, progress=progress)
+    return ConvertedModel.unconverted(opened)
 
 
 def convert(
@@ -82,7 +98,7 @@ def convert(
     from dsconvert.models.onnx_import import import_onnx
 
     import_quietly("tensorflow")
-    imported = import_onnx(opened.path, inputs=inputs, seed=seed, progress=progress)
+    imported = import_onnx(opened.path or opened.model, inputs=inputs, seed=seed, progress=progress)
     shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
     notes = imported.notes
     batch = opened.input_shapes[0][:1] if opened.input_shapes else ()
@@ -90,7 +106,7 @@ def convert(
         freed = f"the batch is free in Keras; in the ONNX file it is fixed to {batch[0]}"
         notes = (freed, *notes)
     for remark in notes if tell else ():
-        note(f"{opened.path.name}: {remark}")
+        note(f"{opened.name}: {remark}")
     return ConvertedModel(
         kind="keras",
         model=imported.model,
@@ -121,7 +137,7 @@ def onnx_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple
 
 
 def keras_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
-    """The way back of `onnx_arrays`."""
+    """Take the way back of `onnx_arrays`."""
     import numpy as np
 
     pairs = zip(arrays, axes, strict=True)
@@ -145,18 +161,23 @@ def layout_notes(imported: Imported) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def random_arrays(path: Path, seed: int) -> tuple[Array, ...]:
-    """Random inputs for an ONNX file, as it takes them."""
+def random_arrays(drawn: ConvertedModel, seed: int) -> tuple[Array, ...]:
+    """Make random inputs for an ONNX model, as it takes them."""
     import msgspec
 
-    from dsconvert.deploy.runtimes.registry import open_runtime
     from dsconvert.deploy.runtimes.samples import random_count, random_inputs
 
-    infos = [
-        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
-        for info in open_runtime(path).inputs
-    ]
+    with _original(drawn) as runtime:
+        infos = [
+            msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
+            for info in runtime.inputs
+        ]
     return random_inputs(infos, random_count(infos, _FREE_SIZE), seed, _FREE_SIZE)
+
+
+def _original(drawn: ConvertedModel) -> AbstractContextManager[Any]:
+    """ONNX Runtime with the model that was converted."""
+    return runnable(drawn.path or drawn.converted.source)
 
 
 def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
@@ -170,11 +191,11 @@ def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[Outp
         InputError: If the file cannot run on them, or has an input or output without a batch axis.
     """
     from dsconvert.base.fidelity import compare_outputs
-    from dsconvert.deploy.runtimes.registry import open_runtime
     from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 
-    imported = _import_of(drawn)
-    references = open_runtime(drawn.path).predict(inputs)
+    imported = drawn.converted
+    with _original(drawn) as runtime:
+        references = runtime.predict(inputs)
     outputs = KerasPredictor(drawn.model).predict(keras_arrays(inputs, imported.input_axes))
     return compare_outputs(
         imported.output_names, references, onnx_arrays(outputs, imported.output_axes)
@@ -183,7 +204,7 @@ def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[Outp
 
 def write_onnx(
     drawn: ConvertedModel,
-    model: Any,
+    model: Model,
     output: Path,
     *,
     data: Sequence[Array] | None,
@@ -213,11 +234,11 @@ def write_onnx(
     from dsconvert.deploy.exporting.onnx_place import place_onnx
     from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 
-    imported = _import_of(drawn)
+    imported = drawn.converted
     check_layers(model, drawn)
     verified_on: VerifiedOn = "random inputs" if data is None else "verification data"
     if data is None:
-        inputs = random_arrays(drawn.path, seed)
+        inputs = random_arrays(drawn, seed)
         data = keras_arrays(inputs, imported.input_axes)
     else:
         data = [array[:SAMPLES] for array in data]
@@ -237,7 +258,7 @@ def write_onnx(
     )
 
 
-def check_layers(model: Any, drawn: ConvertedModel) -> None:
+def check_layers(model: Model, drawn: ConvertedModel) -> None:
     """Refuse a Keras model whose layers with weights are not those of an import.
 
     Raises:
@@ -255,14 +276,15 @@ def check_layers(model: Any, drawn: ConvertedModel) -> None:
         for shapes in (expected, got)
     ]
     raise InputError(
-        f"the Keras model's layers are not those of {drawn.path}: {len(differ)} differ, the first "
-        f"is {name!r}: {told[0]} in {drawn.path.name}, {told[1]} in the Keras model.",
+        f"the Keras model's layers are not those of {drawn.told}: {len(differ)} differ, the first "
+        f"is {name!r}: {told[0]} in {drawn.name}, {told[1]} in the Keras model.",
         "Give the .onnx file that the Keras model was imported from. A model that was rewritten in "
         "Keras has other layers: rewrite the .onnx file instead, and fine-tune that.",
+        code="other-layers",
     )
 
 
-def _weight_shapes(model: Any) -> dict[str, list[tuple[int, ...]]]:
+def _weight_shapes(model: Model) -> dict[str, list[tuple[int, ...]]]:
     """The shapes of each layer's weights, by its name."""
     return {
         layer.name: [tuple(weight.shape) for weight in layer.weights]
@@ -271,14 +293,8 @@ def _weight_shapes(model: Any) -> dict[str, list[tuple[int, ...]]]:
     }
 
 
-def _import_of(drawn: ConvertedModel) -> Imported:
-    if drawn.imported is None:
-        raise TypeError(f"{drawn.path} is no ONNX file")
-    return drawn.imported
-
-
-def _has_external_data(path: Path) -> bool:
+def _has_external_data(path: Path | None) -> bool:
     from dsconvert.formats.onnx.open import load
     from dsconvert.formats.onnx.tensors import has_external_data
 
-    return has_external_data(load(path))
+    return path is not None and has_external_data(load(path))

@@ -33,6 +33,12 @@ class Data:
         names: The names of the inputs where they are known.
         preprocessing: What was done to the stored values.
         source: Where they come from.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> data = ds.load_data("digits.npz", split="train")
+        >>> data.inputs[0].shape, data.labels.shape
+        ((300, 8, 8, 1), (300,))
     """
 
     inputs: tuple[Array, ...]
@@ -43,6 +49,17 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.inputs[0])
+
+    def __repr__(self) -> str:
+        """Shapes and types, not the pixels."""
+        names = self.names if len(self.inputs) > 1 else ("",) * len(self.inputs)
+        told = [
+            f"{f'{name} ' if name else ''}{array.dtype} {array.shape}"
+            for name, array in zip(names or ("",) * len(self.inputs), self.inputs, strict=False)
+        ]
+        if self.labels is not None:
+            told.append(f"labels {self.labels.dtype} {self.labels.shape}")
+        return f"{len(self)} samples of {self.source}: {'; '.join(told)}"
 
     def take(self, index: NDArray[np.intp] | slice) -> Data:
         """The samples of these indices."""

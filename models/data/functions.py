@@ -42,7 +42,8 @@ def read_function(source: str, request: Request) -> Raw:
                 raw = _joined(_batches(given, request), request.samples)
                 index = slice(request.samples)
     except InputError as error:
-        raise InputError(f"{source}: {error.message}", error.hint) from error
+        said = error.words
+        raise InputError(f"{source}: {said.message}", said.hint, code=error.code) from error
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"{source} failed: {type(error).__name__}: {error}") from error
     labels = None if raw.labels is None else raw.labels[index]

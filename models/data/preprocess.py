@@ -43,6 +43,11 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if name != "mean" and 0 in values:
                 raise InputError(f"{name} is {values}: 0 would erase the data or divide by zero.")
 
+    @property
+    def does_nothing(self) -> bool:
+        """Whether values are fed as they are stored."""
+        return (self.scale, self.mean, self.std, self.channels_first) == (1.0, None, None, False)
+
     def apply(self, values: Array, layout: Layout | None = None) -> Array:
         """Preprocess an array to float32.
 

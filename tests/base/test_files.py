@@ -102,7 +102,7 @@ class TestReplacing:
             replacing(path, overwrite=False),
         ):
             pytest.fail("the block must not run")
-        assert "--overwrite" in caught.value.hint
+        assert "--overwrite" in caught.value.words.hint
         with replacing(path, overwrite=True) as temporary:
             temporary.write_text("new")
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from dsconvert.cli import formatting, main
+from dsconvert.cli import main
+from dsconvert.workflows import formatting
 
 COMMANDS = ("inspect", "plan", "rewrite", "finetune", "evaluate", "export", "profile")
 

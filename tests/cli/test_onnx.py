@@ -201,13 +201,13 @@ def names(path: Path) -> dict[str, list]:
 
 class TestOpening:
     def test_an_onnx_file(self, folder: Path) -> None:
-        opened = model_files.open_model(folder / "fixed.onnx", False, None)
+        opened = model_files.open_model(folder / "fixed.onnx")
         assert opened.kind == "onnx"
         assert opened.folder == folder
         assert opened.input_names == ("image",)
         assert opened.input_shapes == ((1, 3, 12, 12),)
         assert opened.sha256 == sha(folder / "fixed.onnx")
-        free = model_files.open_model(folder / "model.onnx", False, None)
+        free = model_files.open_model(folder / "model.onnx")
         assert free.input_shapes == ((None, 3, 12, 12),)
 
     def test_weights_among_the_inputs_are_not_fed(self, tmp_path: Path) -> None:
@@ -216,11 +216,11 @@ class TestOpening:
             helper.make_tensor_value_info(t.name, FLOAT, t.dims) for t in model.graph.initializer
         )
         onnx.save(model, tmp_path / "old.onnx")
-        assert model_files.open_model(tmp_path / "old.onnx", False, None).input_names == ("image",)
+        assert model_files.open_model(tmp_path / "old.onnx").input_names == ("image",)
 
     def test_content_counts_and_not_the_suffix(self, folder: Path, tmp_path: Path) -> None:
         shutil.copy(folder / "model.keras", tmp_path / "misnamed.onnx")
-        opened = model_files.open_model(tmp_path / "misnamed.onnx", False, None)
+        opened = model_files.open_model(tmp_path / "misnamed.onnx")
         assert opened.kind == "keras"
         assert opened.folder is None
         assert opened.input_shapes == ((None, 12, 12, 3),)
@@ -362,7 +362,7 @@ class TestFinetune:
         from dsconvert.models.training.student_copy import copy_model, kept_layers
 
         student, teacher = (
-            onnx_round_trip.open_as_keras(folder / name, False, None, 0).model
+            onnx_round_trip.open_as_keras(folder / name, 0).model
             for name in ("small.onnx", "model.onnx")
         )
         kept = {layer.name for layer in kept_layers(copy_model(student), teacher)}
@@ -672,9 +672,11 @@ def test_neither_tensorflow_nor_keras_is_imported_for_onnx_files(folder: Path) -
 import sys
 from pathlib import Path
 from dsconvert.cli import main, options
-opened = options.open_model(Path({str(folder / "model.onnx")!r}), False, None)
+from dsconvert.workflows.data_for import calibration_for
+from dsconvert.workflows.model_files import open_model
+opened = open_model(Path({str(folder / "model.onnx")!r}))
 prepared = options.as_preprocessing("1/255", "0.1,0.2,0.3", None, False)
-data = options.calibration_for(opened, {str(folder / "data.npz")!r}, 20, 0, prepared)
+data = calibration_for(opened, {str(folder / "data.npz")!r}, 20, 0, prepared)
 assert data.inputs[0].shape == (20, 3, 12, 12)
 main(["evaluate", {str(folder / "model.onnx")!r}, "--data", {str(folder / "data.npz")!r},
       "--reference", {str(folder / "small.onnx")!r}], standalone_mode=False)

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from onnx_twin import onnx_twin
 
 from dsconvert.base.files import sha256
-from dsconvert.cli import main, plan_options
+from dsconvert.cli import main
 from dsconvert.cli.options import as_preprocessing, preprocessing_words
 from dsconvert.converter.core.types import Plan
 from dsconvert.models.data.preprocess import Preprocessing
+from dsconvert.workflows import plan as plan_workflow
+from dsconvert.workflows import sweep as sweep_workflow
 
 PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
 MACS = f"{PLAN} --target-macs 0.5x"
@@ -313,7 +315,7 @@ class TestMaxDrop:
 
     def test_a_whole_point_is_a_point(self, monkeypatch, folder):
         """0.99 − 0.98 is 1e-17 more than 0.01."""
-        monkeypatch.setattr(plan_options, "top1", lambda model, *_: 0.99 if small(model) else 0.98)
+        monkeypatch.setattr(plan_workflow, "top1", lambda model, *_: 0.99 if small(model) else 0.98)
         result = done(f"{self.command} --max-drop 1% --json", folder)
         assert json.loads(result.stdout)["dropped"]["lost"] == 0.01
 
@@ -389,20 +391,19 @@ class TestSweep:
     def by_macs(self, monkeypatch):
         """Sweep always measures; here it shall not."""
         import contextlib
-        from dataclasses import replace
 
-        session = plan_options.plan_session
+        session = sweep_workflow.plan_session
 
         @contextlib.contextmanager
         def unmeasured(model, goals, **settings):
             from dsconvert.converter.core.planning.search_space import Goals
 
-            settings["runtime"] = None
+            settings["target"] = None
             timeless = Goals(max_error=1.0)
             with session(model, goals or timeless, **settings) as found:
-                yield replace(found)
+                yield found
 
-        monkeypatch.setattr(plan_options, "plan_session", unmeasured)
+        monkeypatch.setattr(sweep_workflow, "plan_session", unmeasured)
 
     def test_the_curve(self, folder):
         result = done(f"{self.command} --json -o sweep.json --overwrite", folder)

@@ -420,8 +420,8 @@ class TestRefusals:
             InputError, match="a MobileNet block needs calibration images"
         ) as caught:
             rewrite(digits_cnn, **how)
-        assert "--calibration" in caught.value.hint
-        assert "--method random" in caught.value.hint
+        assert "--calibration" in caught.value.words.hint
+        assert "--method random" in caught.value.words.hint
 
     def test_an_opset_without_the_norm(self):
         net = Net()

@@ -147,7 +147,7 @@ class TestPlan:
             make_plan(network(), Policy(**policy))
 
         assert repr(next(iter(policy.values()))[0]) in caught.value.message
-        assert "dsconvert inspect" in caught.value.hint
+        assert "dsconvert inspect" in caught.value.words.hint
 
     def test_no_pairs_are_refused(self):
         with pytest.raises(InputError, match="at least 1, got 0"):

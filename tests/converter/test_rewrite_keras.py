@@ -309,4 +309,4 @@ class TestChoices:
     def test_data_are_needed_to_fit_to_data(self):
         with pytest.raises(InputError, match="needs calibration images") as caught:
             rewrite(self.model(), method="data")
-        assert "--calibration" in caught.value.hint
+        assert "--calibration" in caught.value.words.hint

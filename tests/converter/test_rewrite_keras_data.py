@@ -98,7 +98,7 @@ class TestTrainedNetwork:
         )
         with pytest.raises(InputError, match="pointwise-first fit of 16 channels") as caught:
             rewrite(digits_cnn, calibration=calibration, memory=500_000, order="pointwise-first")
-        assert "--memory" in caught.value.hint
+        assert "--memory" in caught.value.words.hint
 
 
 def plain():
@@ -274,7 +274,7 @@ class TestInputs:
 
         with pytest.raises(InputError, match="no batch axis") as caught:
             rewrite(model, calibration=X)
-        assert "--method svd" in caught.value.hint
+        assert "--method svd" in caught.value.words.hint
         assert len(rewrite(model, calibration=X, method="svd").report.rewritten) == 2
 
 

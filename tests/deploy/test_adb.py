@@ -179,7 +179,7 @@ def test_several_phones_need_a_name(plug: Plug, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         AdbDevice().describe()
     assert "2 devices: R5CR1 (Pixel 6), emulator-5554 (sdk gphone64)" in caught.value.message
-    assert "--device adb:R5CR1" in caught.value.hint
+    assert "--device adb:R5CR1" in caught.value.words.hint
     assert AdbDevice("adb:emulator-5554").describe().name == "adb:emulator-5554"
     with pytest.raises(InputError, match="no device XYZ"):
         AdbDevice("adb:XYZ").describe()
@@ -306,7 +306,7 @@ def test_onnx_files_are_refused_at_once(plug: Plug, tmp_path: Path) -> None:
     other = Case(tmp_path / "m.onnx", "ort", (), (), ())
     with pytest.raises(InputError, match=r"m\.onnx cannot be profiled by adb") as caught:
         measure(Job((case(tmp_path), other)))
-    assert "dsconvert export" in caught.value.hint
+    assert "dsconvert export" in caught.value.words.hint
     assert left_behind(phones) == []
 
 

@@ -134,13 +134,13 @@ class TestRefusals:
         with pytest.raises(InputError, match="not comparable") as refused:
             compare_runs([record()], [record(**changes)])
         assert said in refused.value.message
-        assert refused.value.hint.endswith(f": --allow {allow}")
+        assert refused.value.words.hint.endswith(f": --allow {allow}")
         assert compare_runs([record()], [record(**changes)], allow=[allow]).allowed == (said,)
 
     def test_all_that_differs_is_said_at_once(self) -> None:
         with pytest.raises(InputError) as refused:
             compare_runs([record()], [record(threads=2, cpus=(0,))], allow=["device"])
-        assert refused.value.hint.endswith(": --allow threads --allow cpus")
+        assert refused.value.words.hint.endswith(": --allow threads --allow cpus")
         assert "1 and 2; the cores" in refused.value.message
 
     def test_another_amount_of_work_cannot_be_allowed(self) -> None:

@@ -163,7 +163,7 @@ def test_an_npu_takes_no_float_file(tmp_path: Path) -> None:
     path = save(tmp_path / "m.tflite", "convolution in float")
     with pytest.raises(InputError, match=r"m\.tflite computes in float") as caught:
         estimate_measurements([path], "ethos-u55-128")
-    assert "--quantize int8" in caught.value.hint
+    assert "--quantize int8" in caught.value.words.hint
     (found,) = estimate_measurements([path], "mcu")  # a microcontroller does, slowly
     assert found.estimate is not None
     assert found.estimate.arena_kib == (2864 + 2208) / 1024
@@ -174,7 +174,7 @@ def test_other_formats_say_how_to_export(tmp_path: Path, device: str, name: str)
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=r"runs \.tflite files only") as caught:
         estimate_measurements([tmp_path / name], device)
-    assert "dsconvert export" in caught.value.hint
+    assert "dsconvert export" in caught.value.words.hint
 
 
 def test_what_cannot_be_estimated(tmp_path: Path) -> None:

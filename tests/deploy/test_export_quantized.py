@@ -421,7 +421,7 @@ class TestFlex:
     def test_the_layer_is_named_with_what_to_do(self, tmp_path):
         with pytest.raises(InputError, match=r"kernel for Erf, in the layer 'my_special'") as error:
             export(self.model(), tmp_path / "m.tflite")
-        assert "--allow-flex" in error.value.hint
+        assert "--allow-flex" in error.value.words.hint
 
     def test_what_cannot_be_run_is_not_called_verified(self, tmp_path):
         path = tmp_path / "m.tflite"

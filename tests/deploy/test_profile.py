@@ -170,7 +170,7 @@ class TestRefusals:
     def test_keras_files_get_the_command_to_export_them(self, tmp_path):
         with pytest.raises(InputError) as refused:
             profile([tmp_path / "model.keras"])
-        assert "dsconvert export" in refused.value.hint
+        assert "dsconvert export" in refused.value.words.hint
 
     def test_free_sizes_need_inputs(self, tmp_path):
         path = tmp_path / "free.onnx"

@@ -315,7 +315,7 @@ class TestRefusals:
         old = replaced(board.programs / "python3", script)
         with old, pytest.raises(InputError, match=r"this is 3\.7\.3") as refused:
             SshDevice("ssh:board").describe()
-        assert "--benchmark-binary" in refused.value.hint
+        assert "--benchmark-binary" in refused.value.words.hint
 
     def test_python_that_is_not_there(self, board):
         with pytest.raises(InputError, match="it has no /no/python"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,11 +23,12 @@ from .integer_program import (
     least_output_error,
     total,
 )
-from .limits import Limit
+from .limits import Limit, parse_limit
 
 _POINTS = 24
 """Budgets looked at to find the knee."""
 _WORDS = {"macs": "MACs", "params": "parameters"}
+_RESOURCES = ("latency", "macs", "params", "size")
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,28 +72,55 @@ class LayerCandidates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plan must keep.
+    """What a plan must keep; a share of the original, "0.5x", or an amount, "3ms".
 
     Attributes:
-        latency: Of the network, on the target.
-        macs: Of the network.
-        params: Of the network.
-        size: Bytes of the network's weights.
+        latency: Of the network, on the target: "0.5x" or "3ms".
+        macs: Of the network: "0.4x" or "6.25M".
+        params: Of the network: "0.3x" or "50k".
+        size: Of the network's weights: "0.3x" or "200KB".
         max_error: The most output error, summed over the layers.
+
+    Raises:
+        InputError: If a limit cannot be read.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.Goals(latency="0.5x", params="50k").words()
+        ('latency ≤ 0.5x', 'params ≤ 50k')
     """
 
-    latency: Limit | None = None
-    macs: Limit | None = None
-    params: Limit | None = None
-    size: Limit | None = None
+    latency: Limit | str | None = None
+    macs: Limit | str | None = None
+    params: Limit | str | None = None
+    size: Limit | str | None = None
     max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        """Read limits that are texts."""
+        for name in _RESOURCES:
+            given = getattr(self, name)
+            if isinstance(given, str):
+                msgspec.structs.force_setattr(self, name, parse_limit(given, name))
+        if self.max_error is not None and not 0 <= self.max_error < math.inf:
+            raise InputError(
+                f"--max-error {self.max_error:g} is no output error.",
+                "Give a number from 0 on; dsconvert sweep shows what output error buys.",
+                code="not-an-output-error",
+            )
+
+    def limit(self, name: str) -> Limit | None:
+        """Give the limit of "latency", "macs", "params" or "size"."""
+        found: Limit | str | None = getattr(self, name)
+        assert not isinstance(found, str), "read when the goals were made"
+        return found
 
     def words(self) -> tuple[str, ...]:
         """As the user put them."""
         told = [
             f"{_WORDS.get(name, name)} ≤ {limit.text}"
-            for name in ("latency", "macs", "params", "size")
-            if (limit := getattr(self, name)) is not None
+            for name in _RESOURCES
+            if (limit := self.limit(name)) is not None
         ]
         return (*told, *([] if self.max_error is None else [f"output error ≤ {self.max_error:g}"]))
 
@@ -208,10 +237,10 @@ class SearchSpace:
         before = self.before
         limits: dict[str, float] = {}
         wanted: dict[str, tuple[Limit | None, float | None, float]] = {
-            "cost": (goals.latency, before.cost, 1),
-            "macs": (goals.macs, before.macs, 1),
-            "params": (goals.params, before.params, 1),
-            "size": (goals.size, before.bytes, self.bytes_per_weight),
+            "cost": (goals.limit("latency"), before.cost, 1),
+            "macs": (goals.limit("macs"), before.macs, 1),
+            "params": (goals.limit("params"), before.params, 1),
+            "size": (goals.limit("size"), before.bytes, self.bytes_per_weight),
         }
         for name, (limit, original, unit) in wanted.items():
             if limit is None:

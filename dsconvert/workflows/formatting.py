@@ -30,3 +30,8 @@ def kib(size: int) -> str:
 def ms(value: float | None) -> str:
     """Milliseconds with three significant digits."""
     return "–" if value is None else f"{value:.3g} ms"
+
+
+def file(path: str, size: int | None, digest: str) -> str:
+    """A written file with its size and hash."""
+    return f"{path}: {kib(size or 0)}, SHA-256 {digest}"

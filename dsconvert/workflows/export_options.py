@@ -1,0 +1,164 @@
+"""How a file is exported, and what contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dsconvert.deploy.exporting.refine import Refinement
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    from .data_for import DataSource
+    from .model_files import ModelFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How weights and activations are stored, and how the file is made better.
+
+    Attributes:
+        quantize: "none": float32; "float16"; "dynamic": int8 weights; "int8": int8 weights and
+            activations; "int8-float-io": the same with float32 in and out; "int16x8".
+        format: "tflite" or "onnx"; by default what the output ends in.
+        samples: How many calibration images are drawn of a file.
+        calibration_method: How int8 .onnx activations get their ranges; "auto": by minmax or
+            percentile, whichever gives the higher SQNR.
+        allow_random: Whether int8 may be calibrated on random numbers; the file says that.
+        allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
+        keep_io: Whether a float16 .onnx file takes and gives float32.
+        labels: The names of the classes, or a text file with one per line, to keep in the file.
+        verify: Whether to compare the outputs; the file says if not.
+        equalize: Cross-layer equalization (arXiv:1906.04721) of an int8 file.
+        correct_biases: Whether to try corrected biases in an int8 file.
+        keep_float: How many of the layers that lose most in int8 stay in float; "auto": as many
+            as ``min_sqnr_db`` or ``max_drop`` needs.
+        min_sqnr_db: For "auto": the least SQNR of the outputs, in dB.
+        max_drop: For "auto": the most top-1 that may be lost on ``test_data``, "1%" or 0.01.
+        test_data: Images with labels, for ``max_drop``.
+        report: Whether to report what each layer of an int8 file loses.
+        seed: Seeds every draw.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.ExportOptions(quantize="int8", keep_float="auto", min_sqnr_db=30).samples
+        500
+    """
+
+    quantize: Literal["none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"] = "none"
+    format: Literal["tflite", "onnx"] | None = None
+    samples: int = 500
+    calibration_method: Literal["auto", "minmax", "entropy", "percentile"] = "auto"
+    allow_random: bool = False
+    allow_flex: bool = False
+    keep_io: bool = True
+    labels: str | Path | Sequence[str] = ()
+    verify: bool = True
+    equalize: Literal["auto", "on", "off"] = "auto"
+    correct_biases: bool = True
+    keep_float: int | Literal["auto"] = 0
+    min_sqnr_db: float | None = None
+    max_drop: str | float | None = None
+    test_data: DataSource | None = None
+    report: bool = False
+    seed: int = 0
+
+
+def check(options: ExportOptions, *, measurable: bool) -> None:
+    """Refuse, before any work, options that contradict one another or the quantization.
+
+    Args:
+        options: The options.
+        measurable: Whether there are images to measure on, and the file is verified.
+
+    Raises:
+        InputError: With the option and what it needs.
+    """
+    from dsconvert.base.errors import InputError
+
+    asked = {
+        "--keep-float": options.keep_float != 0,
+        "--report": options.report,
+        "--equalize on": options.equalize == "on",
+    }
+    wrong = [option for option, used in asked.items() if used]
+    if wrong and not options.quantize.startswith("int"):
+        raise InputError(
+            f"{wrong[0]} is for int8 files, and this one is {options.quantize}.",
+            "Add --quantize int8.",
+            code="int8-only",
+        )
+    if wrong and not measurable:
+        raise InputError(
+            f"{wrong[0]} needs images to measure on, and a file that is verified.",
+            "Add --calibration DATA.npz, and leave --no-verify out.",
+            code="needs-calibration",
+        )
+    goals = (options.min_sqnr_db is not None) + (options.max_drop is not None)
+    if goals != (options.keep_float == "auto"):
+        raise InputError(
+            "--keep-float auto needs one goal, and goals are for it alone: --min-sqnr or "
+            "--max-drop.",
+            "Try: --keep-float auto --min-sqnr 30",
+            code="needs-one-goal",
+        )
+    if (options.max_drop is None) != (options.test_data is None):
+        raise InputError(
+            "--max-drop and --test-data go together.",
+            "Try: --keep-float auto --max-drop 1% --test-data test.npz",
+            code="needs-test-data",
+        )
+
+
+def as_refinement(
+    options: ExportOptions, source: ModelFile, preprocessing: Preprocessing | None
+) -> Refinement:
+    """Turn the options into what is tried to make an int8 file better; see `check`."""
+    from dsconvert.deploy.exporting.refine import Refinement
+
+    from .accuracy_goal import share, within
+
+    enough = None
+    if options.max_drop is not None and options.test_data is not None:
+        allowed = share(options.max_drop)
+        enough = within(source, allowed, options.test_data, options.seed, preprocessing)
+    return Refinement(
+        equalize=options.equalize,
+        correct_biases=options.correct_biases,
+        keep_float=options.keep_float,
+        enough=enough,
+        min_sqnr_db=options.min_sqnr_db,
+        report=options.report,
+    )
+
+
+def class_names(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Give the names of the classes, or read them from a file, one per line.
+
+    Raises:
+        InputError: If the file cannot be read as text, or holds no names.
+    """
+    from dsconvert.base.errors import InputError
+
+    if not isinstance(labels, str | Path):
+        return tuple(labels)
+    path = Path(labels)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the labels {path} cannot be read: {error}.",
+            "Give a text file, one name per line.",
+            code="labels-unreadable",
+        ) from error
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names or "" in names:
+        where = f"line {names.index('') + 1} is empty" if names else "it holds no names"
+        raise InputError(
+            f"the labels {path}: {where}.", "Give one name per line.", code="labels-incomplete"
+        )
+    return tuple(names)

@@ -1,0 +1,196 @@
+"""Train a rewritten model to answer as its original does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsconvert.base.progress import as_progress
+
+from .data_for import data_for
+from .model_files import kind_of_source, path_of, save_keras
+from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
+from .outputs import place
+from .results.tuned import FinetuneResult, TunedModel
+
+if TYPE_CHECKING:
+    import keras
+
+    from dsconvert.base.predictor import Array
+    from dsconvert.base.progress import Progress
+    from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.training.settings import Epoch, FinetuneSettings
+
+    from .data_for import DataSource
+    from .model_files import ModelSource
+
+
+def finetune(
+    student: ModelSource,
+    teacher: ModelSource,
+    data: DataSource,
+    settings: FinetuneSettings | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    samples: int | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | bool = False,
+) -> TunedModel:
+    """Train the student to give the teacher's outputs, and keep the best epoch.
+
+    A `keras.Model` that is given as the student gets the new weights itself. Of an ONNX student the
+    tuned weights go back into its own graph, if the output is an .onnx file.
+
+    Args:
+        student: The rewritten model: a path, a `keras.Model`, an `onnx.ModelProto`, or what
+            `load` returns.
+        teacher: The model that it was made from.
+        data: Training images (n, ...); labels are needed only for ``settings.label_weight``.
+        settings: Epochs, learning rate and so on.
+        preprocessing: What is done to images that are loaded from a file.
+        samples: How many are drawn of a file; None takes all.
+        output: The .keras, .h5 or, for an ONNX student, .onnx file to write. While training runs,
+            its state is kept beside it.
+        overwrite: Whether it may exist.
+        resume: Go on where an interrupted run for this output stopped.
+        progress: True for a bar on stderr.
+
+    Returns:
+        The `keras.Model` with the weights of the best epoch, and what each epoch came to.
+
+    Raises:
+        InputError: If the models or the data do not fit together.
+        GateFailed: If the written file does not give the model back.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> small = ds.rewrite("model.keras", calibration="digits.npz")
+        >>> settings = ds.FinetuneSettings(epochs=1)
+        >>> tuned = ds.finetune(small.model, "model.keras", "digits.npz", settings)
+        >>> tuned.history[0].epoch
+        0
+        >>> tuned.model is small.model
+        True
+    """
+    from dsconvert.models.training.finetune import finetune as run
+    from dsconvert.models.training.settings import FinetuneSettings
+
+    settings, told = settings or FinetuneSettings(), as_progress(progress)
+    path = None if output is None else _place(student, Path(output), overwrite)
+    state = None if path is None else _state(path, resume, overwrite)
+    learner = open_as_keras(student, settings.seed, told, wanted="student")
+    original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
+    images = data_for(
+        original,
+        data,
+        split="train",
+        samples=samples,
+        seed=settings.seed,
+        labels=settings.label_weight > 0,
+        preprocessing=preprocessing,
+    )
+    tuned = run(learner.model, original.model, images, settings, state=state, progress=told)
+    size, digest, notes = None, "", tuned.notes
+    if path is not None:
+        size, digest = _save(learner, tuned.model, path, images.inputs, settings.seed, overwrite)
+        if path.suffix != ".onnx" and learner.imported is not None:
+            notes += layout_notes(learner.imported)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    record = FinetuneResult(
+        student=learner.told,
+        teacher=original.told,
+        output=str(path or ""),
+        sha256=digest,
+        size_bytes=size,
+        settings=settings,
+        preprocessing=images.preprocessing,
+        history=_named(tuned.history, original),
+        best_epoch=tuned.best_epoch,
+        notes=notes,
+    )
+    return TunedModel(model=tuned.model, record=record)
+
+
+def _save(
+    learner: ConvertedModel,
+    model: keras.Model,
+    path: Path,
+    inputs: tuple[Array, ...],
+    seed: int,
+    overwrite: bool,
+) -> tuple[int, str]:
+    """Write the tuned model; its size and hash."""
+    if path.suffix != ".onnx":
+        return save_keras(model, path, overwrite=overwrite, loading=learner.loading)
+    written = write_onnx(
+        learner,
+        model,
+        path,
+        data=inputs,
+        seed=seed,
+        overwrite=overwrite,
+        source_sha256=learner.sha256,
+    )
+    return written.size_bytes, written.sha256
+
+
+def _named(history: tuple[Epoch, ...], teacher: ConvertedModel) -> tuple[Epoch, ...]:
+    """The history with the outputs called as in the teacher's file."""
+    import msgspec
+
+    if teacher.imported is None:
+        return history
+    replace, names = msgspec.structs.replace, teacher.imported.output_names
+    return tuple(
+        replace(
+            epoch,
+            fidelity=tuple(
+                replace(output, name=name)
+                for output, name in zip(epoch.fidelity, names, strict=True)
+            ),
+        )
+        for epoch in history
+    )
+
+
+def _place(student: ModelSource, output: Path, overwrite: bool) -> Path:
+    """Where the tuned model goes, by what the student is."""
+    from dsconvert.base.errors import InputError
+
+    if kind_of_source(student) == "onnx":
+        allowed: tuple[str, ...] = (".onnx", ".keras", ".h5")
+    elif output.suffix == ".onnx":
+        raise InputError(
+            f"{path_of(student) or 'the student'} is a Keras model: its tuned weights go into a "
+            ".keras or .h5 file.",
+            f"Try: -o {output.with_suffix('.keras')}, then dsconvert export it to {output}.",
+            code="wrong-suffix",
+        )
+    else:
+        allowed = (".keras", ".h5")
+    return place(student, output, overwrite=overwrite, allowed=allowed)
+
+
+def _state(output: Path, resume: bool, overwrite: bool) -> Path:
+    """The file beside the output that an interrupted run leaves."""
+    from dsconvert.base.errors import InputError
+
+    state = output.with_name(output.name + ".state")
+    if state.exists() and not resume:
+        if not overwrite:
+            raise InputError(
+                f"{state} is left from an interrupted run.",
+                "Go on with --resume, or start again with --overwrite.",
+                code="interrupted-run",
+            )
+        state.unlink()
+    if resume and not state.exists():
+        raise InputError(
+            f"there is nothing to resume: {state} does not exist.",
+            "Drop --resume.",
+            code="nothing-to-resume",
+        )
+    return state

@@ -1,0 +1,190 @@
+"""Choose what to rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsconvert.base.messages import note
+from dsconvert.base.progress import as_progress
+
+from .accuracy_goal import share
+from .outputs import place, write_json
+from .plan_session import PlanOptions, PlanSession, TargetWish, labelled, plan_session, top1
+from .results.planned import AccuracySearch, NetworkTimes, PlanResult
+
+if TYPE_CHECKING:
+    from dsconvert.base.progress import Progress
+    from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.converter.core.types import Plan
+    from dsconvert.deploy.costs import Target
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    from .data_for import DataSource
+    from .model_files import ModelSource
+
+_STEPS = 16
+"""Budgets that a search by accuracy bisects."""
+
+
+@dataclass(frozen=True)
+class AccuracyGoal:
+    """How much accuracy a plan may cost, and what it is measured on.
+
+    Attributes:
+        max_drop: The most top-1 that may be lost: "1%" or 0.01 for a point.
+        data: Images with labels.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.AccuracyGoal("1%", "digits.npz").max_drop
+        '1%'
+    """
+
+    max_drop: str | float
+    data: DataSource
+
+
+def plan(
+    model: ModelSource,
+    *,
+    calibration: DataSource | None,
+    goals: Goals | None = None,
+    target: Target | TargetWish | None = None,
+    accuracy: AccuracyGoal | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: PlanOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = False,
+) -> PlanResult:
+    """Choose which convolutions become pairs, by measured time, and how many pairs each becomes.
+
+    Each convolution and what may replace it are timed on the target, and tried out on the
+    calibration images; the least output error within the goals is chosen. What does not get faster
+    stays. Without goals: what is really faster, at the knee of the curve.
+
+    Args:
+        model: A path, a `keras.Model`, an `onnx.ModelProto`, or what `load` returns.
+        calibration: Unlabelled images: a file, a folder, arrays (n, ...) or `Data`.
+        goals: What the plan must keep, e.g. ``Goals(latency="0.5x")``.
+        target: Where the network shall run. By default this machine's CPU; if the goals are
+            about MACs, parameters, size or output error alone, nothing is timed.
+        accuracy: Search the cheapest plan that loses at most so much top-1.
+        preprocessing: What is done to images that are loaded from a file.
+        options: How many images and pairs are tried, and of which layers.
+        output: The .json file to write the plan to.
+        overwrite: Whether it may exist.
+        progress: True for a bar on stderr.
+
+    Returns:
+        The plan, for `rewrite`, with what the networks were measured to cost.
+
+    Raises:
+        InputError: If an argument cannot be used, or no plan keeps the goals.
+        GateFailed: If no plan keeps the accuracy; the best one is in ``output``.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> planned = ds.plan("model.keras", calibration="digits.npz", goals=ds.Goals(macs="0.5x"))
+        >>> planned.plan.after.macs <= planned.plan.before.macs / 2
+        True
+        >>> small = ds.rewrite("model.keras", plan=planned, calibration="digits.npz")
+    """
+    from dsconvert.base.errors import GateFailed
+    from dsconvert.converter.core.planning.search_space import Goals
+
+    options, goals = options or PlanOptions(), goals or Goals()
+    if output is not None:
+        output = place(model, output, overwrite=overwrite, allowed=(".json",))
+    allowed = None if accuracy is None else share(accuracy.max_drop)
+    with plan_session(
+        model,
+        goals,
+        calibration=calibration,
+        target=target,
+        preprocessing=preprocessing,
+        options=options,
+        progress=as_progress(progress),
+    ) as session:
+        dropped = None
+        if accuracy is None or allowed is None:
+            chosen = session.search_space.plan(goals)
+        else:
+            images = labelled(session, accuracy.data, preprocessing)
+            chosen, dropped = _search(session, goals, images, allowed)
+        timed = _time(session, chosen)
+        if output is not None:
+            write_json(chosen, output, overwrite=overwrite)
+        result = PlanResult(
+            model=session.opened.told,
+            calibration=session.data.source,
+            output=str(output or ""),
+            plan=chosen,
+            timed=timed,
+            dropped=dropped,
+            preprocessing=session.data.preprocessing,
+        )
+    if dropped is not None and dropped.lost > dropped.allowed:
+        raise GateFailed(
+            f"the goal was not reached: the best plan tried loses {100 * dropped.lost:.2f} points "
+            f"of top-1, {100 * dropped.allowed:.2f} are allowed."
+            + (f" It is in {output}." if output else ""),
+            "Allow more, ask for less, or fine-tune the rewritten model.",
+            code="accuracy-lost",
+        )
+    return result
+
+
+def _search(
+    session: PlanSession, goals: Goals, images: Data, allowed: float
+) -> tuple[Plan, AccuracySearch]:
+    """Find the cheapest plan that keeps the goals and loses no more accuracy than is allowed."""
+    from dsconvert.converter.core.planning.accuracy_search import cheapest_within
+
+    plans: Sequence[Plan] = session.search_space.sweep(_STEPS, goals)
+    original = top1(session.opened.model, session, images)
+
+    def drop(plan: Plan) -> float:
+        rewritten = session.rewrite(plan).model if plan.chosen else session.opened.model
+        # Rounded: a point of 1 % must not fail by 1e-17.
+        lost = round(original - top1(rewritten, session, images), 9)
+        note(f"{', '.join(plan.goal)}: lost {100 * lost:.2f} points")
+        return lost
+
+    found = cheapest_within(plans, drop, allowed)
+    return found.plan, AccuracySearch(
+        allowed=allowed,
+        lost=found.drop,
+        original=original,
+        tried=tuple((", ".join(plan.goal), lost) for plan, lost in found.tried),
+    )
+
+
+def _time(session: PlanSession, plan: Plan) -> NetworkTimes | None:
+    """Build both networks for the target and let them take turns; weights do not matter."""
+    target_files, original = session.target_files, session.original
+    if target_files is None or original is None or plan.after is None or not plan.chosen:
+        return None
+    rewritten = target_files.build(session.rewrite(plan, fitted=False).model, "rewritten")
+    low = high = None
+    if not target_files.target.estimated:
+        first, second = target_files.profile(original, rewritten)
+        before, after = first.latency.p50_ms, second.latency.p50_ms
+        low, high = second.comparison.low, second.comparison.high
+    else:
+        before, after = target_files.cost(original, rewritten)
+    # The original was timed again just now, so the prediction starts from this time.
+    predicted = (plan.after.cost or 0.0) - ((plan.before and plan.before.cost) or 0.0) + before
+    return NetworkTimes(
+        unit=plan.unit,
+        before=before,
+        after=after,
+        predicted=predicted,
+        error=(after - predicted) / after,
+        ratio_low=after / before if low is None else low,
+        ratio_high=after / before if high is None else high,
+    )

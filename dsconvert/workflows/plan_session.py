@@ -1,0 +1,256 @@
+"""A model with its data and its target, ready to be planned for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .data_for import data_for
+from .model_files import Kind, ModelFile, kind_of_source, open_model
+
+if TYPE_CHECKING:
+    from dsconvert.base.progress import Progress
+    from dsconvert.converter.core.planning.search_space import Goals, SearchSpace
+    from dsconvert.converter.core.types import Plan
+    from dsconvert.converter.rewrite import Rewritten
+    from dsconvert.deploy.costs import Target
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    from .data_for import DataSource
+    from .model_files import Model, ModelSource
+    from .target_files import TargetFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a plan is chosen from, and how carefully.
+
+    Attributes:
+        samples: How many calibration images are drawn of a file.
+        max_pairs: The largest T to try.
+        include: Glob patterns of the layers that may change; empty means all.
+        exclude: Glob patterns of the layers to leave alone.
+        memory: Bytes of activations held in memory at most.
+        seed: Seeds every draw.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.PlanOptions(max_pairs=2, exclude=("stem",)).samples
+        1000
+    """
+
+    samples: int = 1000
+    max_pairs: int = 4
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    memory: int = 2 << 30
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetWish:
+    """A target of which only some is said; the model's kind says the rest.
+
+    Attributes:
+        runtime: "litert" or "ort"; by default LiteRT for Keras, ONNX Runtime for ONNX.
+        precision: "float32" or "int8"; by default what the device runs.
+        threads: Of the runtime.
+        device: As in `Target`.
+    """
+
+    runtime: str | None = None
+    precision: Literal["float32", "int8"] | None = None
+    threads: int = 1
+    device: str = "host"
+
+    @property
+    def says_where(self) -> bool:
+        """Whether anything but the number of threads was asked for."""
+        return (self.runtime, self.precision, self.device) != (None, None, "host")
+
+    def complete(self, kind: Kind) -> Target:
+        """Fill in what the model's kind and the device decide.
+
+        Args:
+            kind: What the model is.
+
+        Raises:
+            InputError: If there is no such target.
+        """
+        from dsconvert.deploy.costs import target_for
+
+        return target_for(
+            ".onnx" if kind == "onnx" else ".tflite",
+            runtime=self.runtime,
+            precision=self.precision,
+            threads=self.threads,
+            device=self.device,
+        )
+
+
+def wanted_target(
+    wanted: Target | TargetWish | None, goals: Goals | None, kind: Kind
+) -> Target | None:
+    """Decide where blocks are measured, if they are.
+
+    Nothing is measured if there are goals, none of them is latency, and no target was named.
+
+    Args:
+        wanted: What was asked for.
+        goals: What the plan must keep; None where the question is the whole curve.
+        kind: What the model is.
+    """
+    if wanted is not None and not isinstance(wanted, TargetWish):
+        return wanted
+    wish = wanted or TargetWish()
+    timeless = goals is not None and goals.latency is None and bool(goals.words())
+    return None if timeless and not wish.says_where else wish.complete(kind)
+
+
+@dataclass(frozen=True)
+class PlanSession:
+    """A model with its data and its target, ready to be planned for.
+
+    Attributes:
+        opened: The model.
+        data: The calibration images.
+        settings: `search_space`'s and `rewrite`'s: memory, seed.
+        target_files: Makes files for the target; None to plan without measuring.
+        original: The original's file for the target.
+        search_space: What plans are chosen from.
+        progress: Told of the work.
+    """
+
+    opened: ModelFile
+    data: Data
+    settings: dict[str, Any]
+    target_files: TargetFiles | None
+    original: Path | None
+    search_space: SearchSpace
+    progress: Progress
+
+    def rewrite(self, plan: Plan, *, fitted: bool = True) -> Rewritten:
+        """Rewrite the network by a plan, fitted to the data or, only to be timed, not."""
+        from dsconvert.converter.rewrite import rewrite
+
+        return rewrite(
+            self.opened.model,
+            folder=self.opened.folder,
+            plan=plan,
+            calibration=self.data.inputs if fitted else None,
+            progress=self.progress,
+            **self.settings,
+        )
+
+
+@contextmanager
+def plan_session(
+    model: ModelSource,
+    goals: Goals | None,
+    *,
+    calibration: DataSource | None,
+    target: Target | TargetWish | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: PlanOptions,
+    progress: Progress,
+) -> Iterator[PlanSession]:
+    """Open the model, measure its blocks where that is wanted, and try its choices.
+
+    Args:
+        model: The model.
+        goals: What plans must keep.
+        calibration: The images.
+        target: Where to measure.
+        preprocessing: What is done to stored images.
+        options: See `PlanOptions`.
+        progress: Told of the work.
+
+    Raises:
+        InputError: If the model, the data or the target cannot be used.
+    """
+    from dsconvert.base.errors import InputError
+    from dsconvert.converter.calibration import as_inputs
+
+    if calibration is None:
+        raise InputError(
+            "a plan needs calibration images to measure what each choice harms.",
+            "Add --calibration DATA; labels are not needed.",
+            code="needs-calibration",
+        )
+    chosen = wanted_target(target, goals, kind_of_source(model))
+    opened = open_model(model)
+    data = data_for(
+        opened,
+        calibration,
+        split="train",
+        samples=options.samples,
+        seed=options.seed,
+        preprocessing=preprocessing,
+    )
+    as_inputs(data.inputs, opened.input_shapes)  # refused before anything is measured
+    settings: dict[str, Any] = {"memory": options.memory, "seed": options.seed}
+    with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
+        target_files, original, costs, whole = None, None, None, None
+        if chosen is not None:
+            from dsconvert.deploy.costs import measured_costs
+
+            from .target_files import TargetFiles
+
+            target_files = TargetFiles(
+                chosen, opened.kind, opened.folder, data.inputs, Path(folder), progress
+            )
+            original = target_files.build(opened.model, "original")
+            costs = measured_costs(chosen, progress=progress)
+            (whole,) = target_files.cost(original)
+        from dsconvert.converter.plan import search_space
+
+        found = search_space(
+            opened.model,
+            calibration=data.inputs,
+            folder=opened.folder,
+            costs=costs,
+            network_cost=whole,
+            bytes_per_weight=1 if chosen is not None and chosen.precision == "int8" else 4,
+            most_pairs=options.max_pairs,
+            include=options.include,
+            exclude=options.exclude,
+            source_sha256=opened.sha256,
+            progress=progress,
+            **settings,
+        )
+        yield PlanSession(opened, data, settings, target_files, original, found, progress)
+
+
+def labelled(session: PlanSession, source: DataSource, preprocessing: Preprocessing | None) -> Data:
+    """Load test images with labels, to judge whole networks by."""
+    return data_for(
+        session.opened,
+        source,
+        split="test",
+        seed=session.settings["seed"],
+        labels=True,
+        preprocessing=preprocessing,
+    )
+
+
+def top1(model: Model, session: PlanSession, images: Data) -> float:
+    """Measure the accuracy of a model of the opened one's kind."""
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.evaluation.evaluate import evaluate
+
+    from .predictors import predictor_of
+
+    with predictor_of(model, session.opened) as predictor:
+        result = evaluate(predictor, images, progress=session.progress)
+    if result.top1 is None:
+        raise InputError(
+            "the data have no class labels for this model.",
+            "Give images with labels: --data.",
+            code="needs-labels",
+        )
+    return result.top1.value

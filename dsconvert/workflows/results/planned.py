@@ -1,0 +1,205 @@
+"""What planning came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dsconvert.base.tables import Block, Shown, Table
+from dsconvert.converter.core.fitting.styles import block_style
+
+from .. import formatting
+
+if TYPE_CHECKING:
+    from dsconvert.converter.core.types import Figure, Plan, Totals
+    from dsconvert.models.data.preprocess import Preprocessing
+
+
+class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """The original and the rewritten network on the plan's target.
+
+    Attributes:
+        unit: "ms" (p50) or "cycles".
+        before: The original.
+        after: The rewritten network.
+        predicted: What the plan said of it.
+        error: (after − predicted) / after.
+        ratio_low: Lower end of the 95 % interval of after / before.
+        ratio_high: The upper end.
+    """
+
+    unit: str
+    before: float
+    after: float
+    predicted: float
+    error: float
+    ratio_low: float
+    ratio_high: float
+
+
+class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search by accuracy came to.
+
+    Attributes:
+        allowed: The most accuracy that might be lost, 0.01 for a point.
+        lost: What the plan loses.
+        original: The original's top-1.
+        tried: Accuracy lost by each plan tried, with its goal.
+    """
+
+    allowed: float
+    lost: float
+    original: float
+    tried: tuple[tuple[str, float], ...]
+
+
+class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
+    """A plan, and its file if one was written.
+
+    Attributes:
+        model: The model that it is for.
+        calibration: Where the calibration images came from.
+        output: The file that was written; empty if none was.
+        plan: Its content.
+        timed: What the networks were measured to cost; None where only MACs were planned.
+        dropped: The search by accuracy, if one was asked for.
+        preprocessing: What was done to the calibration images.
+    """
+
+    schema: Literal["dsconvert.planned/1"] = "dsconvert.planned/1"
+    model: str
+    calibration: str
+    output: str = ""
+    plan: Plan
+    timed: NetworkTimes | None = None
+    dropped: AccuracySearch | None = None
+    preprocessing: Preprocessing
+
+    def blocks(self) -> Iterator[Block]:
+        """One line per convolution, then the network before and after."""
+        plan = self.plan
+        yield _layers(plan)
+        if plan.target:
+            yield f"target: {plan.target}"
+        yield from plan.notes
+        if plan.before is not None and plan.after is not None:
+            yield _summary(plan, plan.before, plan.after)
+        if self.timed is not None:
+            yield _timing(self.timed)
+        if self.dropped is not None:
+            yield from _accuracy(self.dropped)
+
+
+def _layers(plan: Plan) -> Table:
+    table = Table(("layer", "becomes"), ("output error", "data error", plan.unit or "cost"))
+    for layer in plan.layers:
+        cost = _cost(layer.cost_before, layer.cost_after)
+        if layer.choice is None:
+            table.add(
+                layer.name, f"stays: {layer.reason.text if layer.reason else ''}", "", "", cost
+            )
+            continue
+        effect, choice = layer.effect, layer.choice
+        lowered = " (depth_multiplier)" if choice.lowering == "multiplier" else ""
+        table.add(
+            layer.name,
+            f"{block_style(choice.block).text(choice)}{lowered}",
+            f"{effect.output_error:.3g}" if effect else "",
+            formatting.percent(effect.data_error) if effect else "",
+            cost,
+        )
+    return table
+
+
+def _cost(before: Figure | None, after: Figure | None) -> str:
+    if before is None:
+        return ""
+    if after is None:
+        return f"{before.value:.3g}"
+    return (
+        f"{before.value:.3g} → {after.value:.3g} ({after.ratio_low:.2f} to {after.ratio_high:.2f})"
+    )
+
+
+def _summary(plan: Plan, before: Totals, after: Totals) -> str:
+    parts = []
+    if before.macs is not None:
+        parts.append(f"MACs {formatting.short(before.macs)} → {formatting.short(after.macs)}")
+    parts.append(f"parameters {before.params:,} → {after.params:,}")
+    if before.cost is not None:
+        parts.append(f"{before.cost:.4g} → {after.cost:.4g} {plan.unit} predicted")
+    parts.append(f"output error {after.output_error:.3g}")
+    return f"{len(plan.chosen)} of {len(plan.layers)}: {', '.join(parts)}"
+
+
+def _timing(timed: NetworkTimes) -> str:
+    ratio = f"{timed.ratio_low:.2f} to {timed.ratio_high:.2f} of it"
+    return (
+        f"measured: {timed.before:.4g} → {timed.after:.4g} {timed.unit} ({ratio}); the prediction "
+        f"was {timed.predicted:.4g}, off by {100 * timed.error:+.1f} %"
+    )
+
+
+def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
+    for goal, lost in dropped.tried:
+        yield f"tried {goal}: lost {100 * lost:.2f} points"
+    yield (
+        f"top-1 {formatting.percent(dropped.original, 2)}, with the plan "
+        f"{100 * dropped.lost:.2f} points less (allowed: {100 * dropped.allowed:.2f})"
+    )
+
+
+class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One plan of a sweep.
+
+    Attributes:
+        totals: The network as planned.
+        pairs: T of each convolution that becomes pairs, by name.
+        top1: Accuracy of the network rewritten so, where labelled data were given.
+    """
+
+    totals: Totals
+    pairs: dict[str, int]
+    top1: float | None = None
+
+
+class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
+    """The trade of output error for cost.
+
+    Attributes:
+        model: The model.
+        output: The file that was written, if one was asked for.
+        target: What the costs were measured on; empty for MACs.
+        unit: Of the costs.
+        points: Plans of least output error, the untouched network first.
+    """
+
+    schema: Literal["dsconvert.sweep/1"] = "dsconvert.sweep/1"
+    model: str
+    output: str
+    target: str
+    unit: str
+    points: tuple[SweepPoint, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """One line per plan."""
+        numbers = (self.unit or "cost", "output error", "top-1", "rewritten", "pairs")
+        table = Table(("MACs", "parameters"), numbers)
+        for point in self.points:
+            totals = point.totals
+            table.add(
+                formatting.short(totals.macs),
+                f"{totals.params:,}",
+                "–" if totals.cost is None else f"{totals.cost:.4g}",
+                f"{totals.output_error:.3g}",
+                formatting.percent(point.top1, 2),
+                str(len(point.pairs)),
+                " ".join(map(str, point.pairs.values())),
+            )
+        yield table
+        if self.target:
+            yield f"target: {self.target}"
+        if self.output:
+            yield self.output

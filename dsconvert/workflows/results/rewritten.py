@@ -1,0 +1,120 @@
+"""What a rewrite came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+import msgspec
+
+from dsconvert.base.tables import Block, Shown, Table
+
+from .. import formatting
+
+if TYPE_CHECKING:
+    from dsconvert.converter.core.report import RewriteReport
+    from dsconvert.converter.core.types import Plan
+    from dsconvert.models.data.preprocess import Preprocessing
+
+M = TypeVar("M")
+
+
+class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
+    """A rewritten model, and its file if one was written.
+
+    Attributes:
+        model: What it was made from.
+        output: The file that was written; empty if none was.
+        sha256: Its hash.
+        size_bytes: Its size.
+        repairs: What had to be repaired to load the model.
+        preprocessing: What was done to the calibration images.
+        report: What was done to the layers.
+    """
+
+    schema: Literal["dsconvert.rewritten/1"] = "dsconvert.rewritten/1"
+    model: str
+    output: str = ""
+    sha256: str = ""
+    size_bytes: int | None = None
+    repairs: tuple[str, ...]
+    preprocessing: Preprocessing
+    report: RewriteReport
+
+    def blocks(self) -> Iterator[Block]:
+        """One line per convolution, then the totals and the file."""
+        report = self.report
+        table = Table(("layer", "became", "MACs", "params"), ("weight error", "data error"))
+        for row in report.layers:
+            if row.pairs is None:
+                table.add(row.name, f"left alone: {row.reason.text if row.reason else ''}")
+                continue
+            notes = f" ({'; '.join(row.notes)})" if row.notes else ""
+            table.add(
+                row.name,
+                f"{row.text}{notes}",
+                f"{formatting.short(row.macs_before)} → {formatting.short(row.macs_after)}",
+                f"{row.params_before:,} → {row.params_after:,}",
+                formatting.percent(row.weight_error),
+                formatting.percent(row.data_error),
+            )
+        yield table
+        yield from _fits(report)
+        yield from (f"note: {remark}" for remark in report.notes)
+        yield _totals(report)
+        if self.output:
+            yield formatting.file(self.output, self.size_bytes, self.sha256)
+
+
+def _fits(report: RewriteReport) -> Iterator[Block]:
+    for trial in report.trials:
+        chosen = " (taken)" if trial is report.trials[0] else ""
+        yield f"fitted with {trial.strategy}: output error {trial.output_error:.4g}{chosen}"
+    if report.trials:
+        yield (
+            "  output error: KL in nats, or squared relative error, on "
+            f"{report.held_out_images} of the calibration images that no fit saw; the other "
+            f"{report.calibration_images} were used"
+        )
+    if report.refitted:
+        yield f"also refitted: {', '.join(report.refitted)}"
+
+
+def _totals(report: RewriteReport) -> str:
+    macs = "MACs unknown (free image size)"
+    if report.macs_before:
+        macs = (
+            f"MACs {formatting.short(report.macs_before)} → {formatting.short(report.macs_after)} "
+            f"({formatting.change(report.macs_before, report.macs_after)})"
+        )
+    return (
+        f"{len(report.rewritten)} of {len(report.layers)} convolutions rewritten by "
+        f"{report.method}: {macs}, parameters "
+        f"{report.params_before:,} → {report.params_after:,} "
+        f"({formatting.change(report.params_before, report.params_after)})"
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class RewrittenModel(Shown, Generic[M]):
+    """A rewritten model with the report on it.
+
+    Attributes:
+        model: A functional `keras.Model` of stock layers, or an `onnx.ModelProto`.
+        plan: What was decided about each convolution.
+        record: The report.
+    """
+
+    model: M
+    plan: Plan
+    record: RewriteResult
+
+    @property
+    def report(self) -> RewriteReport:
+        """What was done to the layers."""
+        return self.record.report
+
+    def blocks(self) -> Iterator[Block]:
+        """Give the report's lines and tables."""
+        return self.record.blocks()

@@ -1,0 +1,255 @@
+"""Replace convolutions by depthwise + pointwise pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from dsconvert.base.messages import note
+from dsconvert.base.progress import as_progress
+
+from .data_for import calibration_for
+from .model_files import kind_of_source, open_model, save_model
+from .outputs import place
+from .results.rewritten import RewriteResult, RewrittenModel
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+    from dsconvert.base.progress import Progress
+    from dsconvert.converter.core.types import Plan
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    from .data_for import DataSource
+    from .model_files import Model, ModelFile, ModelPath, ModelSource
+    from .results.planned import PlanResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteOptions:
+    """How convolutions are rewritten.
+
+    Attributes:
+        method: "data" fits the pairs to images (the default with calibration), "svd" to the
+            weights alone, "random" starts afresh, to compare with.
+        pairs: T, the number of pairs that are summed for each convolution.
+        order: Which of the two comes first; "auto": the lower error at equal cost.
+        block: What stands between the two: nothing ("linear", the default), or a BatchNorm and a
+            ReLU ("mobilenet"), to be fine-tuned.
+        include: Glob patterns of the layers to rewrite; empty means all.
+        exclude: Glob patterns of the layers to leave alone.
+        samples: How many calibration images are drawn of a file.
+        memory: Bytes of activations held in memory at most.
+        seed: Seeds every draw.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.RewriteOptions(pairs=2, exclude=("stem",)).order
+        'auto'
+    """
+
+    method: Literal["data", "svd", "random"] | None = None
+    pairs: int = 1
+    order: Literal["depthwise-first", "pointwise-first", "auto"] = "auto"
+    block: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    samples: int = 1000
+    memory: int = 2 << 30
+    seed: int = 0
+
+
+@overload
+def rewrite(
+    model: str | Path | ModelPath | ModelFile,
+    *,
+    calibration: DataSource | None = None,
+    plan: Plan | PlanResult | str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: RewriteOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = False,
+) -> RewrittenModel[Model]: ...
+
+
+@overload
+def rewrite(
+    model: keras.Model,
+    *,
+    calibration: DataSource | None = None,
+    plan: Plan | PlanResult | str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: RewriteOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = False,
+) -> RewrittenModel[keras.Model]: ...
+
+
+@overload
+# keras and onnx bring no types: to mypy both overloads take anything.
+def rewrite(  # type: ignore[overload-cannot-match]
+    model: onnx.ModelProto,
+    *,
+    calibration: DataSource | None = None,
+    plan: Plan | PlanResult | str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: RewriteOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = False,
+) -> RewrittenModel[onnx.ModelProto]: ...
+
+
+def rewrite(
+    model: ModelSource,
+    *,
+    calibration: DataSource | None = None,
+    plan: Plan | PlanResult | str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    options: RewriteOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool = False,
+) -> RewrittenModel[Model]:
+    """Replace the convolutions of a model by depthwise + pointwise pairs, using its weights.
+
+    With calibration images the pairs are fitted to what each layer does to them, which is worth far
+    more than fitting them to the weights. The given model is not changed.
+
+    Args:
+        model: A path, a `keras.Model`, an `onnx.ModelProto`, or what `load` returns.
+        calibration: Unlabelled images: a file, a folder, arrays (n, ...) or `Data`.
+        plan: What to do with each layer: what `plan` returned, or its .json file; by default the
+            options say the same of all layers.
+        preprocessing: What is done to images that are loaded from a file.
+        options: The method, the number of pairs, their order, and of which layers.
+        output: The file to write, of the model's own kind: .keras or .h5, or .onnx.
+        overwrite: Whether it may exist.
+        progress: True for a bar on stderr.
+
+    Returns:
+        The model, a `keras.Model` of stock layers or an `onnx.ModelProto` as the given one is, and
+        the report on each layer.
+
+    Raises:
+        InputError: If the model cannot be rewritten, or the data do not fit it.
+        GateFailed: If the new model does not compute what was fitted, or its file does not give it
+            back.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> images = ds.load_data("digits.npz", split="train").inputs[0]
+        >>> small = ds.rewrite("model.keras", calibration=images, output="small.keras")
+        >>> len(small.report.rewritten)
+        2
+        >>> type(small.model).__name__
+        'Functional'
+    """
+    from dsconvert.converter.rewrite import rewrite as run
+
+    options = options or RewriteOptions()
+    if output is not None:
+        allowed = (".onnx",) if kind_of_source(model) == "onnx" else (".keras", ".h5")
+        output = place(model, output, overwrite=overwrite, allowed=allowed)
+    _check(options, plan, calibration is not None)
+    chosen = _plan(plan)
+    opened = open_model(model)
+    if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
+        named = plan if isinstance(plan, str | Path) else "the plan"
+        note(f"{named} was made for another file than {opened.told}; its names are used")
+    data = calibration_for(opened, calibration, options.samples, options.seed, preprocessing)
+    result = run(
+        opened.model,
+        folder=opened.folder,
+        calibration=None if data is None else data.inputs,
+        method=options.method,
+        plan=chosen,
+        pairs=options.pairs,
+        order=options.order,
+        block=options.block,
+        include=options.include,
+        exclude=options.exclude,
+        memory=options.memory,
+        seed=options.seed,
+        source_sha256=opened.sha256,
+        progress=as_progress(progress),
+    )
+    told, repairs = opened.told, opened.repairs
+    # A large ONNX model should not be in memory twice while it is written.
+    origin = replace(opened, model=None)
+    del opened
+    size, digest = None, ""
+    if output is not None:
+        size, digest = save_model(result.model, origin, output, overwrite=overwrite)
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    record = RewriteResult(
+        model=told,
+        output=str(output or ""),
+        sha256=digest,
+        size_bytes=size,
+        repairs=repairs,
+        preprocessing=data.preprocessing if data else preprocessing or Preprocessing(),
+        report=result.report,
+    )
+    return RewrittenModel(model=result.model, plan=result.plan, record=record)
+
+
+def _check(options: RewriteOptions, plan: object, calibrated: bool) -> None:
+    """Refuse what would be ignored."""
+    from dsconvert.base.errors import InputError
+
+    asked = (options.include, options.exclude, options.pairs, options.order)
+    if plan is not None and asked != ((), (), 1, "auto"):
+        named = plan if isinstance(plan, str | Path) else "the plan"
+        raise InputError(
+            "--plan says what becomes of every layer, so --pairs, --order, --include and "
+            "--exclude would be ignored.",
+            f"Edit {named}, or make another plan.",
+            code="plan-and-options",
+        )
+    if options.method in ("svd", "random") and calibrated:
+        raise InputError(
+            f"--method {options.method} looks at no images, so --calibration would be ignored.",
+            "Leave one of the two out.",
+            code="calibration-ignored",
+        )
+
+
+def _plan(plan: Plan | PlanResult | str | Path | None) -> Plan | None:
+    if isinstance(plan, str | Path):
+        return read_plan(Path(plan))
+    from .results.planned import PlanResult
+
+    return plan.plan if isinstance(plan, PlanResult) else plan
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan, edited or not.
+
+    Raises:
+        InputError: If it is none; with the place.
+    """
+    import msgspec
+
+    from dsconvert.base.errors import InputError
+    from dsconvert.converter.core.types import Plan
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}.",
+            f"Try: dsconvert plan MODEL -o {path}",
+            code="plan-not-found",
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is no plan: {error}.",
+            "Make it with dsconvert plan, and edit it by hand.",
+            code="not-a-plan",
+        ) from error

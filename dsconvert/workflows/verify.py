@@ -1,0 +1,223 @@
+"""Compare the outputs of two models, and fail if they differ too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dsconvert.base.messages import note
+from dsconvert.base.progress import as_progress
+
+from .data_for import as_data
+from .model_files import kind_of_source, open_model, path_of
+from .predictors import runtime_of
+from .results.verified import Verification
+
+if TYPE_CHECKING:
+    from dsconvert.base.fidelity import OutputFidelity
+    from dsconvert.base.predictor import Predictor, Shape
+    from dsconvert.base.progress import Progress
+    from dsconvert.deploy.runtimes.precision import Precision
+    from dsconvert.deploy.runtimes.tensor_info import TensorInfo
+    from dsconvert.deploy.verification.tolerances import Thresholds
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.data.preprocess import Preprocessing
+
+    from .data_for import DataSource
+    from .model_files import ModelSource
+
+_FREE_SIZE = 64
+"""Height, width and other free sizes of random inputs."""
+_SAMPLES = 500
+"""Images, where nothing is said."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    told: str
+    predictor: Predictor
+    inputs: tuple[TensorInfo, ...]
+    output_shapes: tuple[Shape, ...]
+    precision: Precision
+
+
+def verify(
+    reference: ModelSource,
+    model: ModelSource,
+    *,
+    data: DataSource | None = None,
+    samples: int | None = None,
+    thresholds: Thresholds | None = None,
+    preprocessing: Preprocessing | None = None,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress | bool = False,
+) -> Verification:
+    """Compare a model's outputs with a reference's on the same samples.
+
+    Both may be Keras, TFLite or ONNX; each is fed in its own layout.
+
+    Args:
+        reference: The model that is believed.
+        model: The model that is looked at.
+        data: Images (n, ...): a file, a folder, arrays or `Data`; seeded random inputs by default.
+        samples: How many: by default 500 of a file.
+        thresholds: What every output must reach; by default what ``model`` stores decides.
+        preprocessing: What is done to images that are loaded from a file.
+        threads: Of a runtime.
+        seed: Of random inputs, and of the draw.
+        progress: True for a bar on stderr.
+
+    Returns:
+        Whether it ``passed``, and how close each output is.
+
+    Raises:
+        InputError: If a model cannot be run, the data do not fit, or a threshold says nothing
+            about any output.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.verify("model.keras", "model.onnx", data="digits.npz").passed
+        True
+        >>> strict = ds.Thresholds(min_agreement=1.0)
+        >>> ds.verify("model.keras", "model.onnx", data="digits.npz", thresholds=strict).failures
+        ()
+    """
+    from dsconvert.deploy.verification.tolerances import DEFAULTS, failures, remarks
+    from dsconvert.models.data.checks import check_same_inputs, layout_notes
+    from dsconvert.models.evaluation.compare import compare
+
+    with _open(reference, threads) as a, _open(model, threads) as b:
+        check_same_inputs({a.told: a.predictor.input_shapes, b.told: b.predictor.input_shapes})
+        if data is None:
+            images = _random([b, a], samples, seed)
+        else:
+            images = _load(data, [b, a], samples or _SAMPLES, seed, preprocessing)
+            for one in (a, b):
+                for text in layout_notes(images.laid_out(one.predictor.input_shapes)):
+                    note(text)
+        path = path_of(model)
+        name = path.name if path else b.told
+        fidelity = compare(
+            b.predictor, a.predictor, images, name=name, progress=as_progress(progress)
+        )
+    limits = thresholds or DEFAULTS[b.precision]
+    _check_applicable(fidelity, limits)
+    found = failures(fidelity, limits)
+    return Verification(
+        reference=a.told,
+        model=b.told,
+        precision=b.precision,
+        source=images.source,
+        samples=len(images),
+        preprocessing=images.preprocessing,
+        thresholds=limits,
+        shapes=a.output_shapes,
+        fidelity=fidelity,
+        remarks=remarks(fidelity),
+        failures=found,
+        passed=not found,
+    )
+
+
+@contextmanager
+def _open(source: ModelSource, threads: int) -> Iterator[_Opened]:
+    from dsconvert.deploy.runtimes.tensor_info import TensorInfo
+
+    if kind_of_source(source) != "keras":
+        from dsconvert.deploy.runtimes.precision import precision_of
+
+        with runtime_of(source, threads=threads) as runtime:
+            path = path_of(source)
+            shapes = tuple(info.shape for info in runtime.outputs)
+            told = str(path or "the model")
+            yield _Opened(told, runtime, runtime.inputs, shapes, precision_of(runtime.path))
+        return
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+
+    opened = open_model(source)
+    model, predictor = opened.model, KerasPredictor(opened.model)
+    infos = tuple(
+        TensorInfo(name=name, shape=shape, dtype=str(tensor.dtype))
+        for name, shape, tensor in zip(
+            predictor.input_names, predictor.input_shapes, model.inputs, strict=True
+        )
+    )
+    half = any(str(layer.compute_dtype) in ("float16", "bfloat16") for layer in model.layers)
+    shapes = tuple(tuple(tensor.shape) for tensor in model.outputs)
+    yield _Opened(opened.told, predictor, infos, shapes, "float16" if half else "float32")
+
+
+def _random(opened: list[_Opened], samples: int | None, seed: int) -> Data:
+    """Seeded random inputs in the layout, and the range, of the model that leaves least open."""
+    from dsconvert.deploy.runtimes.samples import random_count, random_inputs
+    from dsconvert.models.data.datasets import Data
+
+    # What stores its inputs in integers has a range; the fewer free sizes, the better.
+    first = min(
+        opened,
+        key=lambda one: (
+            all(info.scale is None for info in one.inputs),
+            str(one.predictor.input_shapes).count("None"),
+        ),
+    )
+    infos = [
+        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
+        for info in first.inputs
+    ]
+    count = samples or random_count(infos, _FREE_SIZE)
+    arrays = random_inputs(infos, count, seed, _FREE_SIZE)
+    note("compared on random inputs, which need not be what the model is made for: --data")
+    return Data(arrays, names=first.predictor.input_names, source=f"random inputs (seed {seed})")
+
+
+def _load(
+    source: DataSource,
+    opened: list[_Opened],
+    samples: int,
+    seed: int,
+    preprocessing: Preprocessing | None,
+) -> Data:
+    """The images in the layout of the model that leaves the fewest sizes open."""
+    from dsconvert.models.evaluation.plausibility import suspicions
+
+    first = min(opened, key=lambda one: str(one.predictor.input_shapes).count("None")).predictor
+    images = as_data(
+        source,
+        split="test",
+        samples=samples,
+        seed=seed,
+        preprocessing=preprocessing,
+        input_names=first.input_names,
+        input_shapes=first.input_shapes,
+    )
+    for suspicion in suspicions(images):
+        note(suspicion)
+    return images
+
+
+def _check_applicable(outputs: Sequence[OutputFidelity], limits: Thresholds) -> None:
+    """Refuse a threshold that says nothing about any output, rather than pass it.
+
+    Raises:
+        InputError: With what it would need.
+    """
+    from dsconvert.base.errors import InputError
+
+    if not all(output.finite for output in outputs):
+        return
+    names = ", ".join(output.name for output in outputs)
+    for asked, figures_, option, needs in (
+        (limits.min_agreement, [o.top1_agreement for o in outputs], "--min-agreement", "classes"),
+        (limits.max_kl_nats, [o.kl_nats for o in outputs], "--max-kl", "class distributions"),
+    ):
+        if asked is not None and all(figure is None for figure in figures_):
+            raise InputError(
+                f"{option} cannot be checked: none of the outputs ({names}) holds {needs}.",
+                "Use --min-sqnr.",
+                code="threshold-not-applicable",
+            )
