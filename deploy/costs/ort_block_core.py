@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dsconvert.base.quiet import captured
-from dsconvert.formats.onnx.messages import in_bytes
+from dsconvert.formats.onnx.constants import constant_shape
+from dsconvert.formats.onnx.graph import OnnxGraph, attributes, key
+from dsconvert.formats.onnx.messages import assign, in_bytes
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import session
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+from dsconvert.formats.onnx.shapes import shape_of
 
 _INTO = ("QuantizeLinear", "Transpose", "ReorderInput")
 """What brings the input into the layout and type that is computed with."""
@@ -46,63 +45,54 @@ def inside(file: bytes) -> bytes:
         with captured():
             session(file, optimized=path)
         model = load(path)
-    _cut_input(model.graph)
-    _cut_output(model.graph)
+    graph = OnnxGraph(model)
+    cut = [*_cut_input(graph), *_cut_output(graph)]
+    assign(model.graph.node, [node for node in graph.nodes if key(node) not in cut])
     return in_bytes(model)
 
 
-def _cut_input(graph: GraphProto) -> None:
-    """Make what the first conversions give the input of the graph."""
+def _cut_input(graph: OnnxGraph) -> list[str]:
+    """Make what the first conversions give the input of the graph; the values they made."""
     from onnx import helper
 
-    (given,) = graph.input
+    (given,) = graph.model.graph.input
     name, kind = given.name, given.type.tensor_type.elem_type
-    shape = [size.dim_value for size in given.type.tensor_type.shape.dim]
-    while (node := _only_reader(graph, name)) is not None and node.op_type in _INTO:
+    shape = list(shape_of(given) or ())
+    cut: list[str] = []
+    while (node := graph.only_reader(name)) is not None and node.op_type in _INTO:
         if node.op_type == "Transpose":
-            (order,) = (a.ints for a in node.attribute if a.name == "perm")
-            shape = [shape[axis] for axis in order]
+            shape = [shape[axis] for axis in attributes(node)["perm"]]
         elif node.op_type == "ReorderInput":
             shape[1] = _channels(graph, node.output[0])  # filled up to whole blocks
         elif node.op_type == "QuantizeLinear":
-            zero_point = next(c for c in graph.initializer if c.name == node.input[2])
-            kind = zero_point.data_type
+            kind = graph.initializers[node.input[2]].data_type
         name = node.output[0]
-        graph.node.remove(node)
+        cut.append(name)
     given.CopyFrom(helper.make_tensor_value_info(name, kind, shape))
+    return cut
 
 
-def _cut_output(graph: GraphProto) -> None:
+def _cut_output(graph: OnnxGraph) -> list[str]:
     """Make what the last conversions read the output of the graph, of whatever size it has."""
     from onnx import helper
 
-    (given,) = graph.output
+    (given,) = graph.model.graph.output
     name, kind = given.name, given.type.tensor_type.elem_type
-    while (node := _maker(graph, name)) is not None and node.op_type in _OUT_OF:
+    cut: list[str] = []
+    while (node := graph.makers.get(name)) is not None and node.op_type in _OUT_OF:
+        if len(node.output) > 1 or len(graph.readers.get(name, ())) > len(cut[-1:]):
+            break
         if node.op_type == "DequantizeLinear":
-            zero_point = next(c for c in graph.initializer if c.name == node.input[2])
-            kind = zero_point.data_type
+            kind = graph.initializers[node.input[2]].data_type
+        cut.append(name)
         name = node.input[0]
-        graph.node.remove(node)
     given.CopyFrom(helper.make_tensor_value_info(name, kind, None))
+    return cut
 
 
-def _channels(graph: GraphProto, name: str) -> int:
+def _channels(graph: OnnxGraph, name: str) -> int:
     """How many channels the first convolution that reads a value takes."""
-    node = next(node for node in graph.node if node.op_type == "Conv" and node.input[0] == name)
-    kernel = next(constant for constant in graph.initializer if constant.name == node.input[1])
-    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-    return int(kernel.dims[1] * groups)
-
-
-def _only_reader(graph: GraphProto, name: str) -> NodeProto | None:
-    """The node that alone reads a value, if one does alone."""
-    readers = [node for node in graph.node if name in node.input]
-    return readers[0] if len(readers) == 1 else None
-
-
-def _maker(graph: GraphProto, name: str) -> NodeProto | None:
-    """The node that makes a value, if it makes nothing else and nobody else reads it."""
-    if any(name in node.input for node in graph.node):
-        return None
-    return next((node for node in graph.node if list(node.output) == [name]), None)
+    node = next(n for n in graph.readers[name] if n.op_type == "Conv" and n.input[0] == name)
+    shape = constant_shape(graph, node.input[1])
+    assert shape is not None, "ONNX Runtime stores the kernels of its optimized graph"
+    return int(shape[1] * attributes(node).get("group", 1))

@@ -12,6 +12,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
+from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import sentence, session
@@ -39,7 +40,7 @@ class OnnxValues:
         self.path = path
         self.inputs: tuple[TensorInfo, ...] = OnnxRuntimeSession(path, 1).inputs
         self._model = load(path)
-        made = {name: node for node in self._model.graph.node for name in node.output if name}
+        made = OnnxGraph(self._model).makers
         self.names: dict[str, Layer] = {}
         self._values: dict[str, str] = {}
         for value, node in made.items():

@@ -12,7 +12,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array, at_once
 from dsconvert.converter.balancing import equalized
-from dsconvert.formats.onnx.graph import name_nodes
+from dsconvert.formats.onnx.constants import constant_of, constant_shape
+from dsconvert.formats.onnx.graph import OnnxGraph, is_op, name_nodes
 from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
@@ -103,8 +104,9 @@ class OnnxBuilder:
         samples = [array[:_SAMPLES] for array in self.calibration]
         reference, model = load(full), load(quantized)
         originals = {node.name: node for node in reference.graph.node if node.name}
-        layers = [node for node in model.graph.node if node.name in originals]
-        biases = [(node, found) for node in layers if (found := _bias(model, node)) is not None]
+        graph = OnnxGraph(model)
+        layers = [node for node in graph.nodes if node.name in originals]
+        biases = [(node, found) for node in layers if (found := _bias(graph, node)) is not None]
         if not biases:
             return 0
         outputs = [originals[node.name].output[0] for node, _ in biases]
@@ -121,28 +123,24 @@ def _write(model: ModelProto, path: Path) -> None:
     save(model, None, path, overwrite=True, external=False, check=False)
 
 
-def _bias(model: ModelProto, node: NodeProto) -> tuple[TensorProto, Array] | None:
+def _bias(graph: OnnxGraph, node: NodeProto) -> tuple[TensorProto, Array] | None:
     """The int32 bias of a 1×1 convolution or dense layer, with its scale, if only it reads it."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto
 
-    if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
+    if not is_op(node, "Conv", "Gemm") or len(node.input) < 3:
         return None
-    makers = {name: other for other in model.graph.node for name in other.output}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    weight, bias = makers.get(node.input[1]), makers.get(node.input[2])
-    if weight is None or bias is None or bias.op_type != "DequantizeLinear":
+    bias = graph.makers.get(node.input[2])
+    if bias is None or not is_op(bias, "DequantizeLinear"):
         return None
-    kernel, values, scale = (
-        stored.get(name) for name in (weight.input[0], bias.input[0], bias.input[1])
-    )
+    kernel = constant_shape(graph, node.input[1])
+    values, scale = graph.initializers.get(bias.input[0]), constant_of(graph, bias.input[1])
     if kernel is None or values is None or scale is None:
         return None
-    readers = sum(bias.output[0] in other.input for other in model.graph.node)
-    readers = max(readers, sum(values.name in other.input for other in model.graph.node))
-    pointwise = len(kernel.dims) == 2 or list(kernel.dims)[2:] == [1, 1]
-    if readers > 1 or not pointwise or values.data_type != TensorProto.INT32:
+    shared = max(len(graph.readers[name]) for name in (bias.input[0], bias.output[0])) > 1
+    pointwise = len(kernel) == 2 or kernel[2:] == (1, 1)
+    if shared or not pointwise or values.data_type != TensorProto.INT32:
         return None
-    return values, np.asarray(numpy_helper.to_array(scale), np.float64)
+    return values, np.asarray(scale, np.float64)
 
 
 def _means(
