@@ -78,6 +78,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     text: str
 
 
+NOT_FINITE = Reason(code="not-finite", text="its weights hold NaN or infinity")
+"""Of a diverged training, or of values that overflowed in float16."""
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a convolution is replaced by.
 

@@ -18,6 +18,7 @@ from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
+from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.registry import open_runtime
@@ -85,8 +86,7 @@ def _fitted(
     model = load(source.path, weights=True)
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
-    listed, widened = free_weights(model), widen_resizes(model)
-    if not (old or listed or widened):
+    if not any([sort_nodes(model), free_weights(model), widen_resizes(model), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."
     if old:

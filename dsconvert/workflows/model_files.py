@@ -250,10 +250,14 @@ def _keras(model: Model) -> ModelFile:
 
 
 def _open_onnx(path: Path) -> ModelFile:
+    from dsconvert.base.messages import note
     from dsconvert.formats.onnx.open import open_onnx
 
     file = open_onnx(path)
-    return replace(_onnx(file.model, path.parent), path=path, sha256=file.sha256)
+    for repair in file.repairs:
+        note(f"{path.name}: {repair}")
+    opened = _onnx(file.model, path.parent)
+    return replace(opened, path=path, sha256=file.sha256, repairs=file.repairs)
 
 
 def _onnx(model: Model, folder: Path) -> ModelFile:
@@ -325,7 +329,7 @@ def save_keras(
                 temporary, custom_objects=_objects(loading), compile=False, safe_mode=not trust
             )
             pairs = zip(model.get_weights(), again.get_weights(), strict=True)
-            same = all(np.array_equal(saved, loaded) for saved, loaded in pairs)
+            same = all(np.array_equal(saved, loaded, equal_nan=True) for saved, loaded in pairs)
         except Exception as error:
             raise GateFailed(
                 f"Keras cannot read back what it wrote to {path}: {error}",

@@ -10,6 +10,7 @@ from typing import Any
 from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
+from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
 
@@ -30,7 +31,7 @@ class Imported:
     Attributes:
         model: The functional `keras.Model`. Images are NHWC in it. One input or output is a tensor,
             several are lists in the order of the graph.
-        source: The original, a `ModelProto` with its weights in memory.
+        source: The original, a `ModelProto` with its weights in memory and its functions inlined.
         path: The file it came from, or None.
         sha256: The file's hash, or that of the serialised model.
         notes: What the user should know, in sentences.
@@ -103,8 +104,9 @@ def import_onnx(
     """
     for package in ("keras", "onnx", "onnxruntime"):
         require(package, "all", "to import .onnx files into Keras")
-    source, path, sha = _open(model)
+    source, path, sha, repairs = _open(model)
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
+        source = inlined(source)
         embed_weights(source, path.parent if path else None)
         graph = read_graph(source)
         check_supported(graph)
@@ -119,7 +121,7 @@ def import_onnx(
                 raise
             facts = probe(graph, inputs, seed, pinned=True)
             drawn, notes = _draw(graph, facts, inputs, seed)
-        notes = (*_pinned(graph, facts), *notes)
+        notes = (*repairs, *_pinned(graph, facts), *notes)
         advance()
     return Imported(
         model=drawn.model,
@@ -178,13 +180,13 @@ def _draw(
     return drawn, notes
 
 
-def _open(model: Any) -> tuple[Any, Path | None, str]:
+def _open(model: Any) -> tuple[Any, Path | None, str, tuple[str, ...]]:
     onnx = require("onnx", "onnx", "to read .onnx files")
     if isinstance(model, onnx.ModelProto):
-        return copied(model), None, sha256_of(model)
+        return copied(model), None, sha256_of(model), ()
     if not isinstance(model, str | Path):
         raise InputError(
             f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}."
         )
     file = open_onnx(model)
-    return file.model, file.path, file.sha256
+    return file.model, file.path, file.sha256, file.repairs

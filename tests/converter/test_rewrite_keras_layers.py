@@ -8,6 +8,7 @@ from keras_checks import FULL_RANK, assert_same_outputs, images, layers_of, mode
 
 from dsconvert.base.errors import InputError
 from dsconvert.converter.core.types import ORDERS
+from dsconvert.converter.inspect import inspect
 from dsconvert.converter.rewrite import rewrite
 
 X = images(3, 8, 8, 6)
@@ -250,3 +251,12 @@ class TestReasons:
         assert report.reason.code == "stem"
         assert "3 input channels" in report.reason.text
         assert rewrite(model, include=["stem"]).report.rewritten == ("stem",)
+
+
+def test_weights_that_are_not_finite_are_left_alone():
+    layer = separable(layers.Conv2D(6, 3, name="bad"))
+    kernel, bias = layer.get_weights()
+    kernel.flat[3] = np.nan
+    layer.set_weights([kernel, bias])
+    (row,) = inspect(model_of(layer)).convolutions
+    assert row.reason.code == "not-finite"

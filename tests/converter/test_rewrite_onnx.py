@@ -23,11 +23,13 @@ from onnx_native import (
 from packaging.version import Version
 
 from dsconvert.base.errors import InputError
+from dsconvert.converter.backends.onnx.read import read_convolutions
 from dsconvert.converter.core.types import ORDERS
 from dsconvert.converter.inspect import inspect
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.formats.onnx import checking
 from dsconvert.formats.onnx.checking import check_runs
+from dsconvert.formats.onnx.graph import OnnxGraph
 
 
 def two_convs(net=None, **attributes):
@@ -910,9 +912,36 @@ class TestLeftAlone:
             "if/inner/conv": "subgraph",
             "if/inner/deep2": "subgraph",
             "loop/conv": "subgraph",
-            "Block/conv": "function",
+            "y": "",  # called as what it makes
         }
         exactly(model, "conv")
+        left = {found.name: found.reason for found in read_convolutions(OnnxGraph(model))}
+        assert left["Block/conv"].code == "function"  # of a graph whose functions are kept
+
+    def test_inside_functions_each_call_is_rewritten(self):
+        function = helper.make_function(
+            "local", "Block", ["v", "w"], ["out"],
+            [helper.make_node("Conv", ["v", "w"], ["c"], "conv", pads=[1] * 4),
+             helper.make_node("Relu", ["c"], ["out"], "relu")],
+            [helper.make_opsetid("", 17)],
+        )  # fmt: skip
+        net = Net()
+        for source, target in (("x", "a"), ("a", "y")):
+            net.constant(f"{target}.w", net.normal(6, 6, 3, 3) / 7)
+            net.node("Block", [source, f"{target}.w"], target, domain="local")
+        model = net.model(opset={"": 17, "local": 1}, functions=[function])
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 6, 9, 10]))
+        assert set(reasons(model).values()) == {""}
+        result = exactly(model, *reasons(model))
+        assert kinds(result).count("Relu") == 2
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_weights_that_are_not_finite(self, place):
+        net = two_convs()
+        stored = numpy_helper.to_array(net.weights[place]).copy()
+        stored.flat[3] = np.nan if place else np.inf
+        net.weights[place].CopyFrom(numpy_helper.from_array(stored, net.weights[place].name))
+        assert reasons(net.model("b")) == {"a": "not-finite", "b": ""}
 
     def test_without_use(self):
         """A Conv that no output needs, or that sees no data, cannot be fitted."""

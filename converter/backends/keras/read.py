@@ -10,7 +10,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ...core.planning.cost_model import Activation
-from ...core.types import STEM_CHANNELS, ConvSpec, Reason, Size
+from ...core.types import NOT_FINITE, STEM_CHANNELS, ConvSpec, Reason, Size
 from .graph import FlatGraph, keras_module
 
 
@@ -174,7 +174,8 @@ def _refusal(layer: Any, spec: ConvSpec) -> Reason | None:
         return Reason(code="quantized", text=f"it is quantized already ({layer.quantization_mode})")
     if getattr(layer, "lora_enabled", False):
         return Reason(code="lora", text="it carries LoRA weights; merge them first")
-    return None
+    finite = all(np.isfinite(weight).all() for weight in layer.get_weights())
+    return None if finite else NOT_FINITE
 
 
 def is_pointwise(operation: Any) -> bool:

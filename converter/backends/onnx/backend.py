@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsconvert.base.predictor import Array, Shape
+from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.shapes import shape_of
 from dsconvert.formats.onnx.tensors import stored_tensors
@@ -16,7 +17,7 @@ from dsconvert.formats.onnx.tensors import stored_tensors
 from ...core.network.fit_state import FitRun
 from .apply import rebuild
 from .cost import model_kernels, model_macs, model_params
-from .read import OnnxConvolution, read_convolutions
+from .read import OnnxConvolution, is_convolution, read_convolutions
 from .stages import OnnxStages
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ class OnnxBackend:
 
     @classmethod
     def of(cls, model: ModelProto, folder: Path | None = None) -> OnnxBackend:
-        """Read a model that is valid and that ONNX Runtime runs."""
-        return cls(OnnxGraph(model, folder))
+        """Read a model that is valid and that ONNX Runtime runs.
+
+        Functions that hold convolutions are inlined: each call has its own from then on.
+        """
+        return cls(OnnxGraph(inlined(model, is_convolution), folder))
 
     @property
     def model(self) -> ModelProto:

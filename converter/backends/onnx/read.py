@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsconvert.base.predictor import Array
-from dsconvert.formats.onnx.constants import computed_by, constant_of, constant_shape
+from dsconvert.formats.onnx.constants import computed_by, constant_of, constant_shape, is_finite
 from dsconvert.formats.onnx.graph import (
     OnnxGraph,
     attributes,
@@ -23,7 +23,7 @@ from dsconvert.formats.onnx.graph import (
 from dsconvert.formats.onnx.tensors import DOMAINS
 
 from ...core.planning.cost_model import Activation
-from ...core.types import STEM_CHANNELS, ConvSpec, Padding, Reason, Size
+from ...core.types import NOT_FINITE, STEM_CHANNELS, ConvSpec, Padding, Reason, Size
 from .channel_affine import Tail, tail_after
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def read_convolutions(graph: OnnxGraph) -> list[OnnxConvolution]:
 
     for node in graph.nodes:
         name = graph.names[key(node)]
-        if _is_convolution(node) and (node.domain, node.op_type) not in local:
+        if is_convolution(node) and (node.domain, node.op_type) not in local:
             spec = conv_spec(graph, node)
             reason = _refusal(graph, node, spec)
             tail = None if spec is None else tail_after(graph, node, spec.out_channels)
@@ -98,7 +98,7 @@ def read_convolutions(graph: OnnxGraph) -> list[OnnxConvolution]:
         where = f"the function {function.name}"
         for node in function.node:
             called = f"{function.name}/{node.name or key(node)}"
-            if _is_convolution(node) and (node.domain, node.op_type) not in local:
+            if is_convolution(node) and (node.domain, node.op_type) not in local:
                 found.append(left(called, node, "function", where))
             for path, inner in _inner_convolutions(node):
                 found.append(left(f"{called}/{path}", inner, "function", where))
@@ -141,7 +141,8 @@ def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activat
     return sizes.get(bounds[1], "none") if bounds[0] == 0 else "none"
 
 
-def _is_convolution(node: NodeProto) -> bool:
+def is_convolution(node: NodeProto) -> bool:
+    """Whether a node is a convolution of any kind and domain."""
     if is_op(node, "Conv", "ConvTranspose", *_QUANTIZED):
         return True
     return node.domain not in DOMAINS and _CUSTOM.search(node.op_type) is not None
@@ -152,7 +153,7 @@ def _inner_convolutions(node: NodeProto) -> Iterator[tuple[str, NodeProto]]:
     for graph in inner_graphs(node):
         for inner in graph.node:
             name = inner.name or key(inner)
-            if _is_convolution(inner):
+            if is_convolution(inner):
                 yield name, inner
             for path, nested in _inner_convolutions(inner):
                 yield f"{name}/{path}", nested
@@ -245,7 +246,8 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
         return Reason(code="constant", text="what it reads does not depend on the model's inputs")
     if graph.needed.isdisjoint(node.output):
         return Reason(code="unused", text="no output of the model depends on its values")
-    return None
+    finite = all(is_finite(graph, name) for name in node.input[1:] if name)
+    return None if finite else NOT_FINITE
 
 
 def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:

@@ -60,6 +60,14 @@ def constant_shape(graph: OnnxGraph, name: str) -> tuple[int, ...] | None:
     return None if value is None else value.shape
 
 
+def is_finite(graph: OnnxGraph, name: str) -> bool:
+    """Whether a constant holds neither NaN nor infinity; looked at once."""
+    if name not in graph.finite:
+        value = constant_of(graph, name)
+        graph.finite[name] = value is None or bool(np.isfinite(value).all())
+    return graph.finite[name]
+
+
 def computed_by(graph: OnnxGraph, name: str) -> list[NodeProto]:
     """Return the nodes that compute a constant, in order, Constant nodes left out."""
     wanted, nodes = {name}, []

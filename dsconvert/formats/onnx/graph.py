@@ -161,6 +161,11 @@ class OnnxGraph:
         return {}
 
     @cached_property
+    def finite(self) -> dict[str, bool]:
+        """What `is_finite` has found in this graph."""
+        return {}
+
+    @cached_property
     def _dependence(self) -> _Dependence:
         found = _Dependence((), {x.name for x in self.inputs}, set(), set(self.stored))
         nodes = []

@@ -23,11 +23,13 @@ class OnnxFile:
         model: The graph; weights in external files are named, not loaded.
         path: The file; external weights are beside it.
         sha256: Of the file.
+        repairs: What had to be repaired, in sentences.
     """
 
     model: ModelProto
     path: Path
     sha256: str
+    repairs: tuple[str, ...] = ()
 
 
 def load(path: str | Path, *, weights: bool = False) -> ModelProto:
@@ -79,9 +81,12 @@ def open_onnx(path: str | Path) -> OnnxFile:
         MissingExtra: If onnx or ONNX Runtime is not installed.
     """
     from .checking import Refused, check_runs
+    from .sorting import sort_nodes
 
     path = Path(path)
     model = load(path)
+    moved = "its nodes were not in the order that ONNX requires; they are sorted"
+    repairs = (moved,) if sort_nodes(model) else ()
     try:
         check_runs(model, path.parent)
     except Refused as error:
@@ -89,4 +94,4 @@ def open_onnx(path: str | Path) -> OnnxFile:
             f"{path} does not run as it is; {error}",
             "Export it for plain ONNX Runtime, without custom operators.",
         ) from error
-    return OnnxFile(model, path, sha256(path))
+    return OnnxFile(model, path, sha256(path), repairs)

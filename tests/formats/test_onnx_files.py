@@ -1,0 +1,151 @@
+"""Opening .onnx files: order of nodes, functions, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx_native import Net, X, assert_same_outputs, outputs
+
+from dsconvert.base.errors import InputError
+from dsconvert.formats.onnx.functions import inlined
+from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.open import load, open_onnx
+from dsconvert.formats.onnx.sorting import sort_nodes
+from dsconvert.models.onnx_import import import_onnx
+
+
+def chain():
+    net = Net()
+    net.conv("x", "a", (6, 6), pads=[1] * 4)
+    net.node("Relu", "a", "r")
+    net.node("Add", "r x", "s")
+    net.node("Mul", "s r", "y")
+    return net
+
+
+def shuffled(model, *places):
+    assign(model.graph.node, [model.graph.node[place] for place in places])
+    return model
+
+
+def order(model):
+    return [node.output[0] for node in model.graph.node]
+
+
+class TestSorting:
+    def test_a_file_that_only_onnx_runtime_takes(self, tmp_path):
+        expected = chain().model()
+        onnx.save(shuffled(chain().model(), 3, 1, 0, 2), tmp_path / "m.onnx")
+        with pytest.raises(onnx.checker.ValidationError):
+            onnx.checker.check_model(tmp_path / "m.onnx")
+        file = open_onnx(tmp_path / "m.onnx")
+        assert order(file.model) == ["a", "r", "s", "y"]
+        assert len(file.repairs) == 1
+        assert_same_outputs(expected, file.model, X)
+
+    def test_the_import_says_so(self, tmp_path):
+        onnx.save(shuffled(chain().model(), 3, 2, 1, 0), tmp_path / "m.onnx")
+        assert any("sorted" in note for note in import_onnx(tmp_path / "m.onnx").notes)
+
+    def test_a_sorted_one_stays(self, tmp_path):
+        model = chain().model()
+        before = model.SerializeToString()
+        assert (sort_nodes(model), model.SerializeToString()) == (False, before)
+        onnx.save(model, tmp_path / "m.onnx")
+        assert open_onnx(tmp_path / "m.onnx").repairs == ()
+
+    def test_a_cycle_stays(self):
+        net = Net()
+        net.node("Add", "x b", "a")
+        net.node("Add", "x a", "b")
+        net.node("Relu", "b", "y")
+        model = net.model()
+        assert not sort_nodes(model)
+
+    def test_what_a_branch_reads_comes_before_it(self):
+        net = Net()
+        net.constant("yes", onnx.numpy_helper.to_array(helper.make_tensor("t", 9, [], [1])))
+        branch = helper.make_graph(
+            [helper.make_node("Neg", ["r"], ["out"])], "b", [], [onnx.ValueInfoProto(name="out")]
+        )
+        net.node("If", "yes", "y", then_branch=branch, else_branch=branch)
+        net.node("Relu", "x", "r")
+        model = net.model()
+        assert sort_nodes(model)
+        assert order(model) == ["r", "y"]
+
+
+class TestFunctions:
+    @staticmethod
+    def nested():
+        """Outer calls Inner, which holds a Conv; Twice holds none."""
+
+        def function(name, nodes):
+            opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+            return helper.make_function("local", name, ["v", "w"], ["out"], nodes, opsets)
+
+        inner = [helper.make_node("Conv", ["v", "w"], ["out"], "conv", pads=[1] * 4)]
+        outer = [
+            helper.make_node("Inner", ["v", "w"], ["t"], "call", domain="local"),
+            helper.make_node("Relu", ["t"], ["out"], "relu"),
+        ]
+        net = Net()
+        net.constant("w", (6, 6, 3, 3))
+        net.node("Outer", "x w", "a", domain="local")
+        net.node("Outer", "a w", "b", domain="local")
+        net.node("Twice", "b w", "y", domain="local")
+        functions = [
+            function("Inner", inner),
+            function("Outer", outer),
+            function("Twice", [helper.make_node("Add", ["v", "v"], ["out"])]),
+        ]
+        model = net.model(opset={"": 17, "local": 1}, functions=functions)
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 6, 9, 10]))
+        return model
+
+    def test_those_that_hold_a_wanted_node(self):
+        model = self.nested()
+        result = inlined(model, lambda node: node.op_type == "Conv")
+        assert [node.op_type for node in result.graph.node] == [
+            "Conv", "Relu", "Conv", "Relu", "Twice"
+        ]  # fmt: skip
+        assert_same_outputs(model, result, X, tolerance=0)
+
+    def test_all(self):
+        result = inlined(self.nested())
+        assert len(result.functions) == 0
+        assert "Twice" not in {node.op_type for node in result.graph.node}
+
+    def test_none(self):
+        model = self.nested()
+        assert inlined(model, lambda node: node.op_type == "Gemm") is model
+
+    def test_are_imported(self):
+        imported = import_onnx(self.nested())
+        (expected,) = outputs(self.nested(), X)
+        got = np.asarray(imported.model(X.transpose(imported.input_axes[0])))
+        assert abs(got - expected.transpose(imported.output_axes[0])).max() < 1e-4
+
+
+class TestRefused:
+    @pytest.mark.parametrize("content", [None, b"not a model", b""])
+    def test_what_is_no_model(self, content, tmp_path):
+        path = tmp_path / "m.onnx"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError):
+            load(path)
+
+    def test_weights_outside_of_the_folder(self, tmp_path):
+        inside = tmp_path / "inside"
+        inside.mkdir()
+        (tmp_path / "w.bin").write_bytes(bytes(4 * 6 * 6 * 9))
+        model = chain().model()
+        onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../w.bin")
+        model.graph.initializer[0].ClearField("raw_data")
+        (inside / "m.onnx").write_bytes(model.SerializeToString())
+        for attempt in (open_onnx, lambda path: load(path, weights=True)):
+            with pytest.raises(InputError, match="outside"):
+                attempt(inside / "m.onnx")
