@@ -103,8 +103,8 @@ def record(chosen: argparse.Namespace) -> None:
         started = time.perf_counter()
         kept["cases"][case] = answers = run(commands, program, chosen.timeout, models, data.parent)
         write_json(chosen.output, kept)
-        exits = ", ".join(f"{step} {answer['exit']}" for step, answer in answers.items())
-        print(f"{case}: exit codes: {exits} ({time.perf_counter() - started:.0f} s)", flush=True)
+        exits = ", ".join(f"{step}: {answer['exit']}" for step, answer in answers.items())
+        print(f"{case}: exit codes of {exits} ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
 def cases(models: Path, data: Path) -> Iterator[tuple[str, Commands]]:
@@ -125,16 +125,16 @@ def cases(models: Path, data: Path) -> Iterator[tuple[str, Commands]]:
         with_stem = at_full_rank(model, f"--include '*' --include {stem}")
         yield f"full rank with stem/{short}", with_stem
         fit = f"rewrite {model} -o {small} --samples 300 {images}"
-        for how in ("--pairs 1", "--pairs 2", "--block mobilenet"):
-            compared = f"evaluate {small} --reference {model} {test}"
-            yield f"fitted {how[2:]}/{short}", [f"{fit} {how}", compared]
+        compared = f"evaluate {small} --reference {model} {test}"
+        yield f"fitted 2 pairs/{short}", [f"{fit} --pairs 2", compared]
+        yield f"fitted mobilenet/{short}", [f"{fit} --block mobilenet", compared]
+        after_fit = [f"{fit} --pairs 1", compared]
         for form, kind in itertools.product(("float16", "int8"), ("tflite", "onnx")):
             made = f"-o out.{kind} --quantize {form} --samples 100 {images}"
             evaluate = f"evaluate out.{kind} {test}"
             yield f"original {form} {kind}/{short}", [f"export {model} {made}", evaluate]
-            if form == "int8":
-                chain = [f"{fit} --pairs 1", f"export {small} {made}", evaluate]
-                yield f"fitted {form} {kind}/{short}", chain
+            after_fit += [f"export {small} {made}", evaluate] if form == "int8" else []
+        yield f"fitted 1 pair, then int8/{short}", after_fit
 
 
 def at_full_rank(model: str, options: str = "") -> Commands:
@@ -161,7 +161,7 @@ def run(
         own |= {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         where: dict[str, Any] = {"cwd": folder, "env": own, "text": True}
         where["start_new_session"] = True  # the program's workers end with it
-        for command in commands:
+        for number, command in enumerate(commands, 1):
             line = [*program, *split(command), "--json", "--quiet", "--seed", "0"]
             process = subprocess.Popen(line, stdout=PIPE, stderr=PIPE, **where)
             try:
@@ -174,7 +174,8 @@ def run(
             for place in (folder, *folders):
                 out, told = out.replace(f"{place}/", ""), told.replace(f"{place}/", "")
             problem = "timeout" if code is None else error(told) if code else ""
-            answers[split(command)[0]] = {"exit": code, "error": problem, "answer": read(out)}
+            step = f"{number} {split(command)[0]}"
+            answers[step] = {"exit": code, "error": problem, "answer": read(out)}
             if code != 0:
                 break
     return answers
