@@ -122,21 +122,22 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     return runtime
 
 
-def reference_runtime(path: Path, name: str) -> Runtime:
-    """The runtime that tells what a file takes and gives, for one that runs it elsewhere.
+def reference_runtime(path: Path, *names: str) -> Runtime:
+    """The runtime that tells what a file takes and gives, for those that run it elsewhere.
 
     Args:
         path: The file.
-        name: The runtime that is to run it.
+        names: The runtimes that are to run it; those that do not run its format are passed over.
 
     Returns:
-        The default of the file's format if it is installed here, else the named one.
+        The default of the file's format if it is installed here, else the first of the named ones.
 
     Raises:
         InputError: As `runtime_for`.
     """
-    default, named = runtime_for(path), runtime_for(path, name)
-    return default if default.version else named
+    default = runtime_for(path)
+    named = (one for one in map(find_runtime, names) if one.runs(path))
+    return default if default.version else next(named, default)
 
 
 def open_runtime(path: str | Path, *, threads: int = 1, runtime: str | None = None) -> Session:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.deploy.runtimes.registry import RUNTIMES
+
 from . import options, terminal
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DATA", required=True, help="Test images, with labels or without.")
 @click.option("--reference", type=options.MODEL, help="Compare the outputs with this model's.")
 @click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
+@click.option(
+    "--runtime",
+    type=click.Choice(list(RUNTIMES)),
+    help="Run .tflite and .onnx FILEs in this one; by default in each format's own.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @options.preprocessing
 @options.loading
@@ -28,6 +35,7 @@ def evaluate(
     reference: Path | None,
     samples: int | None,
     threads: int,
+    runtime: str | None,
     seed: int,
     trust: bool,
     custom_objects: str | None,
@@ -43,6 +51,7 @@ def evaluate(
         samples=samples,
         preprocessing=options.as_preprocessing(**prepare),
         threads=threads,
+        runtime=runtime,
         seed=seed,
         progress=terminal.progress,
     )

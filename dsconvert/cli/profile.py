@@ -92,6 +92,7 @@ def profile(
       dsconvert profile a.tflite b.tflite --cpus 2,3 --threads 2 --per-op
       dsconvert profile a.tflite b.tflite --device ssh:pi@board --json > board.json
       dsconvert profile a.tflite --device ethos-u55-128
+      dsconvert profile a.onnx --runtime ort --runtime openvino
     """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.profile import ProfileOptions
     from dsconvert.workflows.profile import profile as run

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.deploy.runtimes.registry import RUNTIMES
+
 from . import options, terminal
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "--max-kl", type=click.FloatRange(0), metavar="NATS", help="Largest KL of class distributions."
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(list(RUNTIMES)),
+    help="Run B in this one; by default in its format's own, as A.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @options.preprocessing
 @options.loading
@@ -40,6 +47,7 @@ def verify(
     min_agreement: float | None,
     max_kl: float | None,
     threads: int,
+    runtime: str | None,
     seed: int,
     trust: bool,
     custom_objects: str | None,
@@ -64,6 +72,7 @@ def verify(
         thresholds=None if asked == Thresholds() else asked,
         preprocessing=options.as_preprocessing(**prepare),
         threads=threads,
+        runtime=runtime,
         seed=seed,
         progress=terminal.progress,
     )

@@ -12,7 +12,7 @@ from dsconvert.base.progress import as_progress
 
 from .data_for import as_data
 from .model_files import ModelFile, path_of
-from .predictors import runnable
+from .predictors import check_runtime, runnable, runtime_notes
 
 if TYPE_CHECKING:
     from dsconvert.base.predictor import Predictor
@@ -34,6 +34,7 @@ def evaluate(
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
+    runtime: str | None = None,
     seed: int = 0,
     progress: Progress | bool = False,
 ) -> Results[EvaluatedModel]: ...
@@ -48,6 +49,7 @@ def evaluate(
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
+    runtime: str | None = None,
     seed: int = 0,
     progress: Progress | bool = False,
 ) -> EvaluatedModel: ...
@@ -61,12 +63,13 @@ def evaluate(
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
+    runtime: str | None = None,
     seed: int = 0,
     progress: Progress | bool = False,
 ) -> EvaluatedModel | Results[EvaluatedModel]:
     """Measure accuracy, and fidelity to a reference, of Keras, TFLite and ONNX models alike.
 
-    Each model is fed in its own layout; TFLite and ONNX files run in their own runtimes.
+    Each model is fed in its own layout.
 
     Args:
         model: A path, a `keras.Model`, an `onnx.ModelProto`, or what `load` returns; or a list of
@@ -76,6 +79,8 @@ def evaluate(
         samples: How many are drawn of a file; None takes all.
         preprocessing: What is done to images that are loaded from a file.
         threads: Of a runtime.
+        runtime: The runtime that TFLite and ONNX models run in; by default that of their format,
+            which always runs the reference.
         seed: Seeds the draw.
         progress: True for a bar on stderr.
 
@@ -104,15 +109,23 @@ def evaluate(
     single = not isinstance(model, list | tuple)
     models: list[ModelSource] = list(model) if isinstance(model, list | tuple) else [model]
     names = _names(models)
+    check_runtime(runtime, models)
     with ExitStack() as stack:
-        opened: dict[int | Path, Predictor] = {}
-        for source in models if reference is None else (reference, *models):
-            if _key(source) not in opened:
-                opened[_key(source)] = stack.enter_context(runnable(source, threads=threads))
+        opened: dict[tuple[int | Path, str | None], Predictor] = {}
+
+        def open_in(name: str | None, source: ModelSource) -> Predictor:
+            key = (_key(source), name)
+            if key not in opened:
+                running = runnable(source, threads=threads, runtime=name)
+                opened[key] = stack.enter_context(running)
+            return opened[key]
+
+        compared = None if reference is None else open_in(None, reference)
+        predictors = [open_in(runtime, source) for source in models]
         paths = {_key(source): name for source, name in zip(models, _told(models), strict=True)}
         if reference is not None:
             paths.setdefault(_key(reference), *_told([reference]))
-        check_same_inputs({paths[key]: one.input_shapes for key, one in opened.items()})
+        check_same_inputs({paths[key]: one.input_shapes for (key, _), one in opened.items()})
         # The one that leaves the fewest sizes open says how large images are to be.
         first = min(opened.values(), key=lambda one: str(one.input_shapes).count("None"))
         images = as_data(
@@ -127,20 +140,20 @@ def evaluate(
         given = (images.laid_out(one.input_shapes) for one in opened.values())
         for text in dict.fromkeys(text for one in given for text in layout_notes(one)):
             note(text)
-        for suspicion in suspicions(images):
-            note(suspicion)
+        for said in (*runtime_notes(runtime, models), *suspicions(images)):
+            note(said)
         found = [
             shown(
                 EvaluatedModel,
                 run(
-                    opened[_key(source)],
+                    predictor,
                     images,
-                    reference=None if reference is None else opened[_key(reference)],
+                    reference=compared,
                     name=name,
                     progress=as_progress(progress),
                 ),
             )
-            for source, name in zip(models, names, strict=True)
+            for predictor, name in zip(predictors, names, strict=True)
         ]
     return found[0] if single else Results(found, evaluation_blocks)
 

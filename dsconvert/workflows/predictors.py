@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,50 +42,94 @@ def predictor_of(model: Model, opened: ModelFile) -> Iterator[Predictor]:
 
 
 @contextmanager
-def runtime_of(source: ModelSource, *, threads: int = 1) -> Iterator[Session]:
-    """Run a TFLite or ONNX model in its own runtime; neither needs TensorFlow.
+def runtime_of(
+    source: ModelSource, *, threads: int = 1, runtime: str | None = None
+) -> Iterator[Session]:
+    """Run a TFLite or ONNX model in a runtime; none needs TensorFlow.
 
     Args:
         source: The model.
         threads: Of the runtime.
+        runtime: Its name; None for the default of the model's format.
 
     Raises:
-        InputError: If it cannot be run.
+        InputError: If it cannot be run, or not in this runtime.
+        MissingExtra: If the runtime is not installed.
     """
     path = path_of(source)
     if path is not None:
         refuse_absent(path)
-        yield _runtime(path, threads)
+        yield _runtime(path, threads, runtime)
         return
     opened = open_model(source)
     with _saved(opened.model, opened.folder) as path:
-        yield _runtime(path, threads)
+        yield _runtime(path, threads, runtime)
 
 
 @contextmanager
-def runnable(source: ModelSource, *, threads: int = 1) -> Iterator[Predictor]:
+def runnable(
+    source: ModelSource, *, threads: int = 1, runtime: str | None = None
+) -> Iterator[Predictor]:
     """Run any model: a Keras, TFLite or ONNX file, or a model object.
 
     Args:
         source: The model.
         threads: Of a runtime.
+        runtime: As for `runtime_of`; a Keras model runs in Keras.
 
     Raises:
         InputError: If it cannot be run.
+        MissingExtra: If the runtime is not installed.
     """
     if kind_of_source(source) != "keras":
-        with runtime_of(source, threads=threads) as runtime:
-            yield runtime
+        with runtime_of(source, threads=threads, runtime=runtime) as session:
+            yield session
         return
     opened = open_model(source)
     with predictor_of(opened.model, opened) as predictor:
         yield predictor
 
 
-def _runtime(path: Path, threads: int) -> Session:
+def check_runtime(runtime: str | None, models: Sequence[ModelSource]) -> None:
+    """Refuse a runtime that no model would run in.
+
+    Raises:
+        InputError: If there is no such runtime, or all models are Keras models.
+    """
+    if runtime is None:
+        return
+    from dsconvert.base.errors import InputError
+    from dsconvert.deploy.runtimes.registry import find_runtime
+
+    title = find_runtime(runtime).title
+    if all(kind_of_source(model) == "keras" for model in models):
+        raise InputError(
+            f"Keras models run in Keras, not in {title}.",
+            "Leave --runtime out, or export the model and name that file.",
+        )
+
+
+def runtime_notes(runtime: str | None, models: Sequence[ModelSource]) -> list[str]:
+    """Name the runtime that models run in, where it was chosen.
+
+    Args:
+        runtime: Its name; None for the defaults, of which nothing is said.
+        models: Those that it may run.
+    """
+    if runtime is None:
+        return []
+    from dsconvert.deploy.runtimes.registry import find_runtime
+
+    found = find_runtime(runtime)
+    paths = [path_of(model) for model in models if kind_of_source(model) != "keras"]
+    names = ", ".join(path.name if path else "the model" for path in paths)
+    return [f"{names} runs in {found.title} {found.version}"]
+
+
+def _runtime(path: Path, threads: int, runtime: str | None = None) -> Session:
     from dsconvert.deploy.runtimes.registry import open_runtime
 
-    return open_runtime(path, threads=threads)
+    return open_runtime(path, threads=threads, runtime=runtime)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def profile(
         True
     """
     from dsconvert.deploy.profiling.profile import profile as run
-    from dsconvert.deploy.runtimes.registry import open_runtime
+    from dsconvert.deploy.runtimes.registry import reference_runtime
 
     from .results.measured import MeasuredFile, measurement_blocks
     from .results.shown import Results, shown
@@ -102,7 +102,9 @@ def profile(
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
     inputs = None
     if data is not None:
-        first = open_runtime(paths[0], threads=options.threads)
+        asked = options.runtime or ()
+        names = (asked,) if isinstance(asked, str) else asked
+        first = reference_runtime(paths[0], *names).open(paths[0], options.threads)
         inputs = as_data(
             data,
             split="test",

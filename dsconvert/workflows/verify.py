@@ -14,7 +14,7 @@ from dsconvert.base.progress import as_progress
 
 from .data_for import as_data
 from .model_files import kind_of_source, open_model, path_of
-from .predictors import runtime_of
+from .predictors import check_runtime, runtime_notes, runtime_of
 from .results.verified import Verification
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def verify(
     thresholds: Thresholds | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
+    runtime: str | None = None,
     seed: int = 0,
     progress: Progress | bool = False,
 ) -> Verification:
@@ -69,6 +70,8 @@ def verify(
         thresholds: What every output must reach; by default what ``model`` stores decides.
         preprocessing: What is done to images that are loaded from a file.
         threads: Of a runtime.
+        runtime: The runtime that ``model`` runs in; by default that of its format, as the reference
+            does. The reference may be the same file.
         seed: Of random inputs, and of the draw.
         progress: True for a bar on stderr.
 
@@ -91,7 +94,8 @@ def verify(
     from dsconvert.models.data.checks import check_same_inputs, layout_notes
     from dsconvert.models.evaluation.compare import compare
 
-    with _open(reference, threads) as a, _open(model, threads) as b:
+    check_runtime(runtime, [model])
+    with _open(reference, threads) as a, _open(model, threads, runtime) as b:
         check_same_inputs({a.told: a.predictor.input_shapes, b.told: b.predictor.input_shapes})
         if data is None:
             images = _random([b, a], samples, seed)
@@ -118,24 +122,24 @@ def verify(
         thresholds=limits,
         shapes=a.output_shapes,
         fidelity=fidelity,
-        remarks=remarks(fidelity),
+        remarks=(*remarks(fidelity), *runtime_notes(runtime, [model])),
         failures=found,
         passed=not found,
     )
 
 
 @contextmanager
-def _open(source: ModelSource, threads: int) -> Iterator[_Opened]:
+def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iterator[_Opened]:
     from dsconvert.deploy.runtimes.tensor_info import TensorInfo
 
     if kind_of_source(source) != "keras":
         from dsconvert.deploy.runtimes.precision import precision_of
 
-        with runtime_of(source, threads=threads) as runtime:
+        with runtime_of(source, threads=threads, runtime=runtime) as session:
             path = path_of(source)
-            shapes = tuple(info.shape for info in runtime.outputs)
+            shapes = tuple(info.shape for info in session.outputs)
             told = str(path or "the model")
-            yield _Opened(told, runtime, runtime.inputs, shapes, precision_of(runtime.path))
+            yield _Opened(told, session, session.inputs, shapes, precision_of(session.path))
         return
     from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 

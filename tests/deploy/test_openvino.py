@@ -1,5 +1,6 @@
 """OpenVINO runs the same files as the other runtimes do, to the same values."""
 
+import json
 import sys
 
 import numpy as np
@@ -14,7 +15,10 @@ from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice
 from dsconvert.deploy.costs import Target, measured_costs
 from dsconvert.deploy.profiling.profile import profile
+from dsconvert.deploy.runtimes import registry
 from dsconvert.deploy.runtimes.registry import open_runtime, runtime_for
+from dsconvert.workflows.evaluate import evaluate
+from dsconvert.workflows.verify import verify
 
 pytest.importorskip("openvino")
 KINDS = [("litert", "float32"), ("litert", "int8"), ("ort", "float32"), ("ort", "int8")]
@@ -149,3 +153,48 @@ def test_costs_of_blocks(tmp_path, precision):
     (found,) = costs.costs([(block, [Choice(pairs=1, order="depthwise-first")])])
     assert found.original.value > 0
     assert found.choices[0].value > 0
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    np.savez(path, x_test=x, y_test=np.zeros(16, np.int64))
+    return path
+
+
+def test_verify_holds_a_file_in_it_against_the_default(tmp_path):
+    path = str(save_free(tmp_path / "free.onnx"))
+    result = CliRunner().invoke(main, ["verify", path, path, "--runtime", "openvino", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["passed"]
+    assert found["remarks"][-1].startswith("free.onnx runs in OpenVINO ")
+    result = CliRunner().invoke(main, ["verify", path, path, "--json"])
+    assert not any("runs in" in text for text in json.loads(result.stdout)["remarks"])
+
+
+def test_evaluate_runs_the_files_in_it_and_the_reference_as_ever(tmp_path, images, monkeypatch):
+    opened = []
+    real = registry.open_runtime
+
+    def open_runtime(path, **options):
+        opened.append(real(path, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(registry, "open_runtime", open_runtime)
+    path = save_free(tmp_path / "free.onnx")
+    found = evaluate(path, str(images), reference=path, runtime="openvino")
+    assert {session.runtime.name for session in opened} == {"openvino", "ort"}
+    assert found.samples == 16
+    assert max(one.relative_error for one in found.fidelity) < 1e-5
+
+
+def test_keras_models_run_in_keras(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"")
+    for run in (
+        lambda path: verify(path, path, runtime="openvino"),
+        lambda path: evaluate(path, np.zeros((1, 4)), runtime="openvino"),
+    ):
+        with pytest.raises(InputError, match="Keras models run in Keras, not in OpenVINO"):
+            run(tmp_path / "model.keras")
