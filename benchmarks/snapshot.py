@@ -57,7 +57,8 @@ LEFT_OUT = {
 def main() -> None:
     chosen = arguments()
     if chosen.compare:
-        old, new = (json.loads(path.read_text())["cases"] for path in chosen.compare)
+        answers = (json.loads(path.read_text())["cases"] for path in chosen.compare)
+        old, new = ({x: y[x] for x in y if fnmatch(x, chosen.only)} for y in answers)
         names = dict(pair.split("=", 1)[::-1] for pair in chosen.renamed)
         sys.exit(1 if print_differences(old, new, names, chosen.ignore) else 0)
     record(chosen)
