@@ -107,7 +107,7 @@ def import_onnx(
     source, path, sha, repairs = _open(model)
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
         source = inlined(source)
-        embed_weights(source, path.parent if path else None)
+        embed_weights(source, path.parent if path else Path.cwd())
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

@@ -200,6 +200,17 @@ def test_weights_that_are_computed_become_stored_ones():
     check_write_back(imported, [floats(2, 4)])
 
 
+def test_a_bias_behind_a_cast_is_a_bias():
+    """As in files whose exporter stores float16 and computes in float32."""
+    stored = floats(3).astype(np.float16)
+    nodes = [node("MatMul", "x v", "m"), node("Cast", "half", "b", to=1), node("Add", "m b", "y")]
+    model = graph(nodes, ["n", 4], "y", v=floats(4, 3), half=stored)
+    imported = import_onnx(model)
+    (layer,) = [layer for layer in imported.model.layers if layer.weights]
+    assert [weight.shape for weight in layer.weights] == [(4, 3), (3,)]
+    check_write_back(imported, [floats(2, 4)])
+
+
 def test_weights_in_files_beside_the_model(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(
