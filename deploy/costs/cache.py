@@ -18,8 +18,8 @@ from dsconvert.converter.core.types import Choice
 
 logger = logging.getLogger(__name__)
 
-_SCHEMA: Literal["dsconvert.block-costs/1"] = "dsconvert.block-costs/1"
-"""To be raised when blocks are written or measured differently."""
+_SCHEMA: Literal["dsconvert.block-costs/2"] = "dsconvert.block-costs/2"
+"""To be raised when blocks are written or measured differently, or relative to another one."""
 
 
 class KnownCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,14 +29,18 @@ class KnownCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         conditions: What the costs depend on besides the block, by name.
         block: The convolution.
         choices: What its costs are given for.
-        costs: One figure per choice, and the convolution's own.
+        costs: One figure per choice, and the convolution's own: each value is a multiple of what
+            the reference block took in the same rounds, or, without a reference, in the target's
+            unit.
+        reference: What that was, in the target's unit; None where there was none.
     """
 
-    schema: Literal["dsconvert.block-costs/1"] = _SCHEMA
+    schema: Literal["dsconvert.block-costs/2"] = _SCHEMA
     conditions: dict[str, str]
     block: Block
     choices: tuple[Choice, ...]
     costs: BlockCosts
+    reference: float | None
 
 
 class Cache:
@@ -63,15 +67,15 @@ class Cache:
             logger.info("%s is ignored: %s", path, error)
             return None
         sound = len(known.choices) == len(known.costs.choices)
+        sound &= known.reference is None or known.reference > 0
         if not sound or known.block != block or known.conditions != self.conditions:
             logger.info("%s is ignored: it is about something else", path)
             return None
         return known
 
-    def save(self, block: Block, choices: tuple[Choice, ...], costs: BlockCosts) -> None:
+    def save(self, known: KnownCosts) -> None:
         """Keep the costs of a block; a folder that cannot be written to is no failure."""
-        known = KnownCosts(conditions=self.conditions, block=block, choices=choices, costs=costs)
-        path = self._path(block)
+        path = self._path(known.block)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path, overwrite=True) as temporary:

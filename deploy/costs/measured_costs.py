@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
@@ -16,40 +18,72 @@ from dsconvert.converter.core.types import Choice
 from ..devices.registry import open_device
 from ..devices.vela import vela_version
 from ..runtimes.registry import find_runtime
-from .cache import Cache
-from .on_device import SECONDS, described, measure_blocks, usable
+from .cache import Cache, KnownCosts
+from .on_device import SECONDS, DeviceBench, described, usable
+from .relative import Measured, scaled
 from .target import Target
-from .vela import estimate_block
+from .vela import VelaBench
 
-Measure = Callable[[Block, Sequence[Choice]], BlockCosts]
-"""Measures a block and what may replace it."""
-MeasureMany = Callable[[Sequence[tuple[Block, Sequence[Choice]]]], list[BlockCosts]]
-"""Measures several blocks at once, each as `Measure` does."""
+Asked = Sequence[tuple[Block, Sequence[Choice]]]
+"""Blocks, each with what may replace it."""
 _AT_ONCE = 8
 """Blocks that are measured in one visit to a device: what an interruption may lose."""
+
+
+class Bench(Protocol):
+    """What measures blocks on a target, or estimates them."""
+
+    def measure(self, asked: Asked) -> list[Measured]:
+        """Measure blocks, with choices as they are written down: all forms of one in turns."""
+
+    def reference(self) -> float | None:
+        """Measure the reference block: its time now; None where costs need none."""
+
+    def network(self, path: Path, inputs: Sequence[Array]) -> tuple[float, float | None]:
+        """Measure a whole file and, in turns with it, the reference block."""
 
 
 @dataclass(frozen=True)
 class MeasuredCosts:
     """A `CostModel` that asks a measurement for what its cache does not know.
 
+    Costs are kept relative to a reference block (see `relative`). They are given as of one moment:
+    of the measurement of a whole network, or of the first time that costs are asked for.
+
     Attributes:
         unit: "ms" or "cycles".
         target: The target in words.
-        measure: Measures one block with choices as they are written down.
+        bench: What measures.
         cache: What is known.
         progress: Told of one step per block that is measured.
-        measure_many: Measures several at once, where one by one takes longer.
+        present: What the reference block takes at the moment that the costs are of; None to
+            measure it when it is needed.
     """
 
     unit: str
     target: str
-    measure: Measure
+    bench: Bench
     cache: Cache
     progress: Progress = silent
-    measure_many: MeasureMany | None = None
+    present: float | None = None
 
-    def costs(self, blocks: Sequence[tuple[Block, Sequence[Choice]]]) -> list[BlockCosts]:
+    def beside(self, network: Path, inputs: Sequence[Array]) -> tuple[float, MeasuredCosts]:
+        """Measure a whole network, and give the costs that blocks have at the same moment.
+
+        Args:
+            network: Its file, in the target's format and precision.
+            inputs: One array per input, (n, ...), of which the first sample is run on.
+
+        Returns:
+            What the network costs, and the cost model whose figures can be set against that.
+
+        Raises:
+            InputError: If the file does not run on the target.
+        """
+        cost, present = self.bench.network(network, inputs)
+        return cost, replace(self, present=present)
+
+    def costs(self, blocks: Asked) -> list[BlockCosts]:
         """The costs of each block and of its choices; see `CostModel`.
 
         Equal blocks are measured once. A known block that is asked for with other choices is
@@ -61,51 +95,57 @@ class MeasuredCosts:
         asked: dict[Block, list[Choice]] = {}
         for block, choices in blocks:
             asked.setdefault(block, []).extend(map(_written, choices))
-        found: dict[Block, dict[Choice, int]] = {}
-        costs: dict[Block, BlockCosts] = {}
+        known: dict[Block, KnownCosts] = {}
         missing: dict[Block, tuple[Choice, ...]] = {}
         for block, wanted in asked.items():
-            known = self.cache.load(block)
-            before = known.choices if known else ()
-            if known and set(wanted) <= set(before):
-                found[block], costs[block] = _places(before), known.costs
+            found = self.cache.load(block)
+            before = found.choices if found else ()
+            if found and set(wanted) <= set(before):
+                known[block] = found
             else:
                 missing[block] = tuple(dict.fromkeys([*before, *wanted]))
         if missing:
             with self.progress("Measuring blocks", len(missing)) as advance:
-                for block, choices, measured in self._measured(list(missing.items())):
-                    self.cache.save(block, choices, measured)
-                    found[block], costs[block] = _places(choices), measured
+                for fresh in self._measured(list(missing.items())):
+                    self.cache.save(fresh)
+                    known[fresh.block] = fresh
                     advance()
-        return [
-            BlockCosts(
-                original=costs[block].original,
-                choices=tuple(costs[block].choices[found[block][_written(c)]] for c in choices),
-            )
-            for block, choices in blocks
-        ]
+        return [self._picked(known[block], choices) for block, choices in blocks]
 
     def _measured(
         self, missing: Sequence[tuple[Block, tuple[Choice, ...]]]
-    ) -> Iterator[tuple[Block, tuple[Choice, ...], BlockCosts]]:
-        """Measure blocks, several at once if that is wanted, and give each as it is known."""
-        if self.measure_many is None:
-            for block, choices in missing:
-                yield block, choices, self.measure(block, choices)
-            return
+    ) -> Iterator[KnownCosts]:
+        """Measure several blocks at once, and give each as it is known."""
         for start in range(0, len(missing), _AT_ONCE):
             part = missing[start : start + _AT_ONCE]
-            for (block, choices), costs in zip(part, self.measure_many(part), strict=True):
-                yield block, choices, costs
+            for (block, choices), found in zip(part, self.bench.measure(part), strict=True):
+                yield KnownCosts(
+                    conditions=self.cache.conditions,
+                    block=block,
+                    choices=choices,
+                    costs=found.shares,
+                    reference=found.reference,
+                )
+
+    def _picked(self, known: KnownCosts, choices: Sequence[Choice]) -> BlockCosts:
+        """The costs of some choices, as of the moment that all are of."""
+        costs = known.costs
+        if known.reference is not None:
+            costs = scaled(costs, self._present)
+        places = {choice: place for place, choice in enumerate(known.choices)}
+        picked = tuple(costs.choices[places[_written(choice)]] for choice in choices)
+        return BlockCosts(original=costs.original, choices=picked)
+
+    @cached_property
+    def _present(self) -> float:
+        present = self.bench.reference() if self.present is None else self.present
+        assert present is not None, "what has shares has a reference"
+        return present
 
 
 def _written(choice: Choice) -> Choice:
     """The one choice that stands for all that are written down alike."""
     return block_style(choice.block).written(choice)
-
-
-def _places(choices: Sequence[Choice]) -> dict[Choice, int]:
-    return {choice: place for place, choice in enumerate(choices)}
 
 
 def measured_costs(
@@ -132,7 +172,7 @@ def measured_costs(
         return MeasuredCosts(
             "cycles",
             f"{_npu_name(target.device)} int8, estimated by Vela {vela}",
-            partial(estimate_block, target=target),
+            VelaBench(target),
             Cache(cache, {"vela": vela, "device": target.device}),
             progress,
         )
@@ -150,14 +190,12 @@ def measured_costs(
         **described(info, target),
     }
     where = info.cpu if target.on_host else f"{info.cpu} ({info.name})"
-    many = partial(measure_blocks, device=device, target=target, seconds=seconds)
     return MeasuredCosts(
         "ms",
         f"{runtime.title} {target.precision}, {threads}, {where}",
-        lambda block, choices: many([(block, choices)])[0],
+        DeviceBench(device, target, seconds),
         Cache(cache, conditions),
         progress,
-        many,
     )
 
 

@@ -6,9 +6,11 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.base.predictor import Array
 from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
@@ -17,6 +19,7 @@ from ..devices.benchmark_model import NAME as BENCHMARK_MODEL
 from ..devices.benchmark_model import RUNTIME as BENCHMARKED
 from ..devices.device import Case, Device, DeviceInfo, Job, Report, TimedFile
 from ..profiling.latency import compare, summarize
+from ..profiling.profile import inputs_for
 from ..profiling.records import Latency
 from ..runtimes.registry import ORT, find_runtime, reference_runtime
 from ..runtimes.samples import random_inputs
@@ -24,6 +27,7 @@ from ..runtimes.session import first_line
 from ..verification.device_outputs import not_finite
 from .block_files import block_files
 from .ort_block_core import inside
+from .relative import REFERENCE, Measured
 from .target import Target
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ SECONDS = 0.4
 """Time that the timing of one block takes, if the fewest runs take no longer."""
 RUNS, MAX_RUNS = 30, 400
 _WARM_UPS = 5
+_NETWORK_RUNS, _NETWORK_SECONDS = 50, 2.0
+"""Of a whole network and the reference block together."""
 
 
 def usable(device: Device, target: Target) -> DeviceInfo:
@@ -75,53 +81,115 @@ def _runtime_of(info: DeviceInfo, target: Target) -> str | None:
     return found
 
 
-def measure_blocks(
-    asked: Sequence[tuple[Block, Sequence[Choice]]],
-    device: Device,
-    target: Target,
-    *,
-    seconds: float = SECONDS,
-) -> list[BlockCosts]:
-    """Measure blocks and what may replace them, all in one visit; the forms of each take turns.
+@dataclass(frozen=True)
+class DeviceBench:
+    """A device, a runtime and a precision to measure in: see `measured_costs.Bench`.
 
     On another machine, blocks of ONNX Runtime are measured with the conversions of layout at their
     ends: `inside` cuts them off the graph that it has optimized for this machine, which another one
     may not run.
 
-    Args:
-        asked: Blocks, each with what may replace it.
+    Attributes:
         device: Where.
         target: In which runtime and precision.
         seconds: Time for all forms of a block together, unless 30 invocations of each take longer.
-
-    Returns:
-        Medians in milliseconds, for each block. A choice that the runtime cannot run gets None and
-        a line in the log.
-
-    Raises:
-        InputError: If the device fails, or cannot run a convolution itself.
-        MissingExtra: If the runtime, or what writes its files, is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        jobs, forms = [], []
-        for number, (block, choices) in enumerate(asked):
-            cases = _cases(block, choices, target, Path(folder, str(number)))
-            forms.append(cases)
-            there = tuple(case for case in cases if case is not None)
-            jobs.append(
-                Job(
-                    cases=there,
-                    threads=target.threads,
-                    runs=RUNS,
-                    warmup=_WARM_UPS,
-                    min_seconds=seconds / len(there),
-                )
+
+    device: Device
+    target: Target
+    seconds: float = SECONDS
+
+    def measure(self, asked: Sequence[tuple[Block, Sequence[Choice]]]) -> list[Measured]:
+        """Measure blocks in one visit; the forms of each, and the reference block, take turns.
+
+        Args:
+            asked: Blocks, each with what may replace it.
+
+        Returns:
+            Medians in milliseconds, for each block. A choice that the runtime cannot run gets None
+            and a line in the log.
+
+        Raises:
+            InputError: If the device fails, or cannot run a convolution itself.
+            MissingExtra: If the runtime, or what writes its files, is not installed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            reference = self._reference(Path(folder))
+            jobs, forms = [], []
+            for number, (block, choices) in enumerate(asked):
+                cases = _cases(block, choices, self.target, Path(folder, str(number)))
+                forms.append(cases)
+                there = tuple(case for case in cases if case is not None)
+                jobs.append(self._job((reference, *there), RUNS, self.seconds))
+            reports = self._reports(jobs)
+        return [
+            Measured(
+                costs=_costs(block, choices, cases, report.files[1:]),
+                reference=_median(report.files[0], "the reference block"),
             )
-        reports = device.measure_all(jobs, startup=False, max_runs=MAX_RUNS)
-    return [
-        _costs(block, choices, cases, report)
-        for (block, choices), cases, report in zip(asked, forms, reports, strict=True)
-    ]
+            for (block, choices), cases, report in zip(asked, forms, reports, strict=True)
+        ]
+
+    def reference(self) -> float:
+        """Measure the reference block alone, in milliseconds.
+
+        Raises:
+            InputError: If it does not run there.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            job = self._job((self._reference(Path(folder)),), RUNS, self.seconds)
+            (report,) = self._reports([job])
+        return _median(report.files[0], "the reference block")
+
+    def network(self, path: Path, inputs: Sequence[Array]) -> tuple[float, float]:
+        """Measure a whole file and the reference block, in turns.
+
+        Args:
+            path: The file.
+            inputs: One array per input, (n, ...): the first sample is run on.
+
+        Returns:
+            The medians of the two, in milliseconds.
+
+        Raises:
+            InputError: If the file does not run there.
+        """
+        session = reference_runtime(path, self.target.runtime).open(path, 1)
+        arrays = inputs_for(session, inputs, seed=0)
+        case = Case(path, self.target.runtime, arrays, session.inputs, session.outputs)
+        with tempfile.TemporaryDirectory() as folder:
+            cases = (case, self._reference(Path(folder)))
+            (report,) = self._reports([self._job(cases, _NETWORK_RUNS, _NETWORK_SECONDS)])
+        whole, reference = report.files
+        return _median(whole, path.name), _median(reference, "the reference block")
+
+    def _job(self, cases: tuple[Case, ...], runs: int, seconds: float) -> Job:
+        return Job(
+            cases=cases,
+            threads=self.target.threads,
+            runs=runs,
+            warmup=_WARM_UPS,
+            min_seconds=seconds / len(cases),
+        )
+
+    def _reports(self, jobs: Sequence[Job]) -> list[Report]:
+        return self.device.measure_all(jobs, startup=False, max_runs=MAX_RUNS)
+
+    def _reference(self, folder: Path) -> Case:
+        """The reference block as a file.
+
+        Raises:
+            InputError: If it cannot be written or loaded.
+        """
+        target = self.target
+        try:
+            (file,) = block_files(REFERENCE, [None], target.suffix, target.precision)
+            return _case(file, target, folder / f"reference{target.suffix}")
+        except MissingExtra:
+            raise
+        except Exception as error:  # the runtimes raise anything
+            cannot(REFERENCE, None, first_line(error).replace(f"{folder}{os.sep}", ""), error)
+            raise
 
 
 def costs_of(samples: Sequence[Sequence[float] | None]) -> BlockCosts:
@@ -202,10 +270,13 @@ def _case(file: bytes | Exception, target: Target, path: Path) -> Case:
 
 
 def _costs(
-    block: Block, choices: Sequence[Choice], cases: Sequence[Case | None], report: Report
+    block: Block,
+    choices: Sequence[Choice],
+    cases: Sequence[Case | None],
+    files: Sequence[TimedFile],
 ) -> BlockCosts:
     """The costs of one block."""
-    found = iter(report.files)
+    found = iter(files)
     samples: list[Sequence[float] | None] = []
     for choice, case in zip([None, *choices], cases, strict=True):
         timed = None if case is None else next(found)
@@ -214,6 +285,18 @@ def _costs(
             cannot(block, choice, why)
         samples.append(None if timed is None or why else timed.samples_ms)
     return costs_of(samples)
+
+
+def _median(timed: TimedFile, what: str) -> float:
+    """The median time of a file, in milliseconds.
+
+    Raises:
+        InputError: If there is none.
+    """
+    why = _failure(timed)
+    if why:
+        raise InputError(f"{what} does not run: {why}")
+    return summarize(timed.samples_ms, 1).p50_ms
 
 
 def _failure(timed: TimedFile) -> str:

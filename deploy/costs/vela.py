@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.base.predictor import Array
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice, Figure
 
@@ -15,11 +17,40 @@ from ..devices.vela import estimate
 from ..runtimes.session import first_line
 from .block_files import block_files
 from .on_device import cannot
+from .relative import Measured
 from .target import Target
 
 _AT_ONCE = 2
 _FASTER = 0.99
 """An estimate has no noise, but a difference of one percent of it says nothing."""
+
+
+@dataclass(frozen=True)
+class VelaBench:
+    """Estimates for an NPU, the same at any time: a `Bench` that needs no reference.
+
+    Attributes:
+        target: The NPU.
+    """
+
+    target: Target
+
+    def measure(self, asked: Sequence[tuple[Block, Sequence[Choice]]]) -> list[Measured]:
+        """Estimate blocks; see `estimate_block`."""
+        return [
+            Measured(costs=estimate_block(block, choices, self.target)) for block, choices in asked
+        ]
+
+    def reference(self) -> None:
+        """None: an estimate is always the same."""
+
+    def network(self, path: Path, inputs: Sequence[Array]) -> tuple[float, None]:
+        """Estimate a whole file.
+
+        Raises:
+            InputError: If Vela cannot compile it.
+        """
+        return float(estimate(path, self.target.device).cycles), None
 
 
 def estimate_block(block: Block, choices: Sequence[Choice], target: Target) -> BlockCosts:

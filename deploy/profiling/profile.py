@@ -256,7 +256,7 @@ def _open(
     """
     reference = reference_runtime(path, chosen.name)
     session = reference.open(path, threads)
-    arrays = _inputs_for(session, inputs, seed)
+    arrays = inputs_for(session, inputs, seed)
     case = Case(path, chosen.name, arrays, session.inputs, session.outputs)
     prepared = session.prepare(arrays)  # whether they fit
     if here and reference is chosen:
@@ -268,8 +268,17 @@ def _open(
     return ProfiledFile(case, prepared.read(), reference.title if here else "this machine")
 
 
-def _inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
-    """One invocation's inputs for this file."""
+def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
+    """One invocation's inputs for a file.
+
+    Args:
+        session: The file, opened.
+        inputs: What to take them from; None for random ones.
+        seed: Of random inputs.
+
+    Raises:
+        InputError: If they do not fit.
+    """
     if inputs is None:
         try:
             return random_inputs(session.inputs, 1, seed)

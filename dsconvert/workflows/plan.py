@@ -177,8 +177,9 @@ def _time(session: PlanSession, plan: Plan) -> NetworkTimes | None:
         low, high = second.comparison.low, second.comparison.high
     else:
         before, after = target_files.cost(original, rewritten)
-    # The original was timed again just now, so the prediction starts from this time.
-    predicted = (plan.after.cost or 0.0) - ((plan.before and plan.before.cost) or 0.0) + before
+    # The original was timed again just now: where the machine is slower by now, all of it is.
+    assert plan.before is not None, "what was measured has both totals"
+    predicted = before * (plan.after.cost or 0.0) / (plan.before.cost or before)
     return NetworkTimes(
         unit=plan.unit,
         before=before,

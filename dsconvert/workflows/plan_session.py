@@ -206,7 +206,7 @@ def plan_session(
             )
             original = target_files.build(opened.model, "original")
             costs = measured_costs(chosen, progress=progress)
-            (whole,) = target_files.cost(original)
+            whole, costs = costs.beside(original, data.inputs)
         from dsconvert.converter.plan import search_space
 
         found = search_space(

@@ -3,8 +3,10 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from itertools import count
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,8 +21,10 @@ from dsconvert.deploy.costs import (
     on_device,
     target_for,
 )
+from dsconvert.deploy.costs.block_files import block_files
 from dsconvert.deploy.costs.cache import Cache
-from dsconvert.deploy.costs.on_device import measure_blocks
+from dsconvert.deploy.costs.on_device import DeviceBench
+from dsconvert.deploy.costs.relative import REFERENCE, Measured
 from dsconvert.deploy.devices.device import MachineState, Report, TimedFile
 from dsconvert.deploy.devices.records import DeviceInfo
 from dsconvert.deploy.runner.timing import time_in_rounds
@@ -93,13 +97,19 @@ class TestTarget:
 
 
 class Counted:
-    """A measurement that counts: figure n of call k is 100·k + n."""
+    """A bench that counts: figure n of call k is 100·k + n; it needs no reference."""
 
     def __init__(self, fails=()):
         self.calls = []
         self.fails = fails
 
-    def __call__(self, block, choices):
+    def measure(self, asked):
+        return [Measured(costs=self.one(block, choices)) for block, choices in asked]
+
+    def reference(self):
+        return None
+
+    def one(self, block, choices):
         self.calls.append((block, tuple(choices)))
         base = 100 * len(self.calls)
         return BlockCosts(
@@ -161,7 +171,7 @@ class TestCache:
         assert len(counted.calls) == len(list(tmp_path.rglob("*.json"))) == 3
 
     @pytest.mark.parametrize(
-        "damage", ["cut", "empty", "binary", "figures", "schema", "block", "target"]
+        "damage", ["cut", "empty", "binary", "figures", "schema", "block", "target", "reference"]
     )
     def test_damaged_files_are_ignored_and_replaced(self, tmp_path, damage):
         counted = Counted()
@@ -172,9 +182,11 @@ class TestCache:
         if damage == "figures":
             content["costs"]["choices"] = []
         elif damage == "schema":
-            content["schema"] = "dsconvert.block-costs/0"
+            content["schema"] = "dsconvert.block-costs/1"
         elif damage == "block":
             content["block"]["in_channels"] = 9
+        elif damage == "reference":
+            content["reference"] = 0.0
         elif damage == "target":
             content["conditions"]["version"] = "2"
         damaged = {"cut": text[:40].encode(), "empty": b"", "binary": b"\xff\x00"}
@@ -210,12 +222,116 @@ class TestCache:
 
         asked = [(SMALL, [ONE]), (OTHER, [ONE, TWO])]
         options = {"cache": tmp_path, "progress": Progress, "seconds": 0.01}
-        first = measured_costs(Target(), **options).costs(asked)
+        first = replace(measured_costs(Target(), **options), present=1.0).costs(asked)
         assert steps == [2, 2]
-        assert measured_costs(Target(), **options).costs(asked) == first
+        assert replace(measured_costs(Target(), **options), present=1.0).costs(asked) == first
         assert steps == [2, 2]
         measured_costs(Target(threads=2), **options).costs(asked[:1])
         assert steps == [2, 2, 1]
+
+
+class Changing:
+    """A device whose files take a time by their size, at a speed that changes.
+
+    Attributes:
+        slow: What all times are multiplied by, one factor per job, and so on from the last one.
+    """
+
+    def __init__(self):
+        self.slow = [1.0]
+
+    def measure_all(self, jobs, **options):
+        reports = []
+        for job in jobs:
+            slow = self.slow.pop(0) if len(self.slow) > 1 else self.slow[0]
+            files = tuple(
+                TimedFile("ORT", "1", "", samples_ms=(slow * one.path.stat().st_size / 1e3,) * 9)
+                for one in job.cases
+            )
+            info = DeviceInfo(name="host", cpu="", architecture="", cores=1)
+            reports.append(Report(info, MachineState(), MachineState(), files))
+        return reports
+
+
+class TestChangingSpeed:
+    TARGET = Target(runtime="ort", device="ssh:board")  # whose files are not optimized for this CPU
+    ASKED = ((SMALL, [ONE, TWO]), (MIDDLE, [ONE]))
+
+    def bench(self, folder):
+        device = Changing()
+        bench = DeviceBench(device, self.TARGET, 0.0)
+        return device, MeasuredCosts("ms", "a test", bench, Cache(folder, {}))
+
+    def network(self, folder):
+        """A file that stands for both convolutions, one after the other."""
+        path = folder / "network.onnx"
+        (made,) = block_files(OTHER, [None], ".onnx", "float32")
+        path.write_bytes(made)
+        return path, [np.zeros((1, 8, 8, 8), np.float32)]
+
+    @pytest.mark.parametrize("slower", [1.74, 0.4])
+    def test_costs_of_another_hour_are_told_in_the_times_of_this_one(self, tmp_path, slower):
+        """Absolute times would be wrong by 43 and by 150 percent."""
+        device, costs = self.bench(tmp_path)
+        path, inputs = self.network(tmp_path)
+        calm, model = costs.beside(path, inputs)
+        first = model.costs(self.ASKED)
+        assert first[0].original.value == pytest.approx(0.001 * self.size(SMALL))
+
+        device, costs = self.bench(tmp_path)
+        device.slow = [slower]
+        whole, model = costs.beside(path, inputs)
+        assert whole == pytest.approx(slower * calm)
+        for now, then in zip(model.costs(self.ASKED), first, strict=True):
+            assert now.original.value == pytest.approx(slower * then.original.value)
+            assert now.choices == tuple(
+                msgspec.structs.replace(one, value=pytest.approx(slower * one.value))
+                for one in then.choices
+            )
+
+    def size(self, block, choice=None):
+        return len(block_files(block, [choice], ".onnx", "float32")[0])
+
+    def test_a_speed_that_changes_while_blocks_are_measured(self, tmp_path):
+        """All are told as of one moment: that of the network, whatever came after."""
+        device, costs = self.bench(tmp_path)
+        device.slow = [1.0, 3.0, 0.5]  # the network, one block, the other
+        _, model = costs.beside(*self.network(tmp_path))
+        for (block, choices), found in zip(self.ASKED, model.costs(self.ASKED), strict=True):
+            figures = [found.original, *found.choices]
+            for choice, figure in zip([None, *choices], figures, strict=True):
+                assert figure.value == pytest.approx(0.001 * self.size(block, choice))
+
+    def test_without_a_network_the_moment_is_the_first_question(self, tmp_path):
+        device, costs = self.bench(tmp_path)
+        costs.costs(self.ASKED)
+        device, costs = self.bench(tmp_path)
+        device.slow = [2.0, 7.0]  # asked for once
+        for _ in range(2):
+            (found,) = costs.costs([(SMALL, [])])
+            assert found.original.value == pytest.approx(0.002 * self.size(SMALL))
+
+    def test_what_is_kept(self, tmp_path):
+        device, costs = self.bench(tmp_path)
+        device.slow = [5.0]
+        costs.costs([(SMALL, [ONE])])
+        (path,) = tmp_path.rglob("*.json")
+        kept = json.loads(path.read_text())
+        size = self.size(REFERENCE)
+        assert kept["reference"] == pytest.approx(0.005 * size)
+        assert kept["costs"]["original"]["value"] == pytest.approx(self.size(SMALL) / size)
+
+    def test_files_of_an_older_schema_are_left_alone(self, tmp_path):
+        """Their times are absolute."""
+        _, costs = self.bench(tmp_path)
+        costs.costs([(SMALL, [ONE])])
+        (path,) = tmp_path.rglob("*.json")
+        old = json.loads(path.read_text()) | {"schema": "dsconvert.block-costs/1"}
+        del old["reference"]
+        old["costs"]["original"]["value"] = 1e6
+        path.write_text(json.dumps(old))
+        (found,) = costs.costs([(SMALL, [ONE])])
+        assert found.original.value == pytest.approx(0.001 * self.size(SMALL))
 
 
 class Clock:
@@ -263,7 +379,8 @@ class Timed:
 
     def measure_all(self, jobs, **options):
         self.jobs, self.options = jobs, options
-        files = tuple(TimedFile("LiteRT", "1", "", samples_ms=tuple(one)) for one in self.samples)
+        times = [[1.0], *self.samples]  # the reference block is first
+        files = tuple(TimedFile("LiteRT", "1", "", samples_ms=tuple(one)) for one in times)
         info = DeviceInfo(name="host", cpu="", architecture="", cores=1)
         return [Report(info, MachineState(), MachineState(), files)]
 
@@ -277,6 +394,8 @@ class TestMeasuring:
         def timed(durations, **options):
             def block_files(block, forms, suffix, precision):
                 made = real(block, forms, suffix, precision)
+                if block == REFERENCE:
+                    return made
                 failed = [durations[choice] for choice in forms]
                 return [
                     why if isinstance(why, Exception) else one
@@ -286,8 +405,9 @@ class TestMeasuring:
             monkeypatch.setattr(on_device, "block_files", block_files)
             device = Timed([one for one in durations.values() if not isinstance(one, Exception)])
             choices = [choice for choice in durations if choice is not None]
-            (costs,) = measure_blocks([(SMALL, choices)], device, Target(), **options)
-            return costs, device
+            (found,) = DeviceBench(device, Target(), **options).measure([(SMALL, choices)])
+            assert found.reference == 1
+            return found.costs, device
 
         return timed
 
@@ -319,7 +439,7 @@ class TestMeasuring:
     def test_what_is_asked_of_the_device(self, timed):
         _, device = timed({None: [100.0], ONE: [50.0]}, seconds=0.1)
         (job,) = device.jobs
-        assert (job.runs, job.min_seconds, len(job.cases)) == (30, 0.05, 2)
+        assert (job.runs, job.min_seconds, len(job.cases)) == (30, pytest.approx(0.1 / 3), 3)
         assert device.options == {"startup": False, "max_runs": 400}
 
     def test_choice_that_cannot_run_has_no_figure(self, timed, caplog):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -45,16 +46,20 @@ def board(tmp_path, monkeypatch):
 def test_blocks_of_a_visit(board, tmp_path, runtime):
     target = Target(device="ssh:board", runtime=runtime)
     asked = [(WIDE, [ONE, TWO]), (OTHER, [ONE]), (WIDE, [ONE])]
-    costs = measured_costs(target, cache=tmp_path / "cache", seconds=0.02)
+    costs = replace(measured_costs(target, cache=tmp_path / "cache", seconds=0.02), present=1.0)
     assert costs.unit == "ms"
     assert "(ssh:board)" in costs.target
     first = costs.costs(asked)
-    assert board.visits == [[3, 2]]  # equal blocks together, both blocks in one visit
+    # Equal blocks together, both blocks in one visit, the reference block in turns with each.
+    assert board.visits == [[4, 3]]
     assert first[2].choices == first[0].choices[:1]
     assert first[0].choices[0].value < first[0].original.value  # an eighth of the MACs
     assert first[0].choices[0].faster
-    assert measured_costs(target, cache=tmp_path / "cache").costs(asked) == first
-    assert board.visits == [[3, 2]]
+    again = replace(measured_costs(target, cache=tmp_path / "cache"), present=1.0)
+    assert again.costs(asked) == first
+    assert board.visits == [[4, 3]]
+    measured_costs(target, cache=tmp_path / "cache", seconds=0.0).costs(asked)
+    assert board.visits == [[4, 3], [1]]  # what the reference block takes now
     for path in (tmp_path / "cache").rglob("*.json"):
         conditions = json.loads(path.read_text())["conditions"]
         assert conditions["device"] == "ssh:board"
@@ -79,7 +84,7 @@ def test_not_all_at_once(board, tmp_path, monkeypatch):
     measured_costs(BOARD, cache=tmp_path / "cache", seconds=0.0, progress=Progress).costs(
         [(WIDE, [ONE]), (OTHER, [ONE])]
     )
-    assert board.visits == [[2], [2]]
+    assert board.visits == [[3], [3], [1]]
     assert steps == [1, 2]
 
 
@@ -92,7 +97,7 @@ def test_other_boards_have_other_costs(board, tmp_path, monkeypatch):
         other = msgspec.structs.replace(info, **change)
         monkeypatch.setattr(board, "describe", lambda other=other: other)
         measured_costs(BOARD, **options).costs([(OTHER, [ONE])])
-    assert len(board.visits) == 4
+    assert len([visit for visit in board.visits if visit == [3]]) == 4
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,7 @@ def test_boards_that_cannot(board, tmp_path, monkeypatch, change, message):
 
 def test_form_that_fails_has_no_cost(board, tmp_path, monkeypatch, caplog):
     """And a convolution that fails ends it: there is nothing to compare with."""
-    real, bad = board.measure_all, [1]
+    real, bad = board.measure_all, [2]  # after the reference block and the convolution
 
     def measure_all(jobs, **options):
         (report,) = real(jobs, **options)
@@ -128,7 +133,7 @@ def test_form_that_fails_has_no_cost(board, tmp_path, monkeypatch, caplog):
     assert choices[0] is None
     assert choices[1].value > 0
     assert "it broke" in caplog.text
-    bad.append(0)
+    bad.append(1)
     with pytest.raises(InputError, match="has no cost on the target: it broke"):
         measured_costs(BOARD, cache=tmp_path / "two", seconds=0.0).costs([(OTHER, [ONE])])
 
