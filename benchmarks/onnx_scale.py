@@ -70,7 +70,7 @@ print(json.dumps({"seconds": time.process_time() - started}))
 REWRITE = """
 import json, resource, sys, time
 from pathlib import Path
-from dsconvert.converter import rewrite
+from dsconvert.converter.rewrite import rewrite
 from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.open import open_onnx
 clock, source = time.process_time, Path(sys.argv[1])

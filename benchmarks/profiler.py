@@ -53,7 +53,7 @@ BARE_AND_PROFILED = f"""
 import statistics, sys, time
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from dsconvert.deploy import profile
+from dsconvert.deploy.profiling.profile import profile
 path, rounds = sys.argv[1], int(sys.argv[2])
 interpreter = Interpreter(path, num_threads=1)
 interpreter.allocate_tensors()

@@ -72,8 +72,10 @@ def planted() -> Iterator[list[Any]]:
 def real(models: Path, data: Path) -> Iterator[list[Any]]:
     from dsconvert.base.errors import GateFailed, InputError
     from dsconvert.base.output_fidelity import measure_all
-    from dsconvert.deploy import export, open_runtime
-    from dsconvert.models import KerasPredictor, load
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.deploy.runtimes.registry import open_runtime
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
+    from dsconvert.models.loading import load
 
     for name, (file, shape, scale) in REAL.items():
         path = models / file

@@ -15,7 +15,7 @@ from ..runtimes.registry import RUNTIMES, default_runtime, find_runtime
 Precision = Literal["float32", "int8"]
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a network shall run.
 
     Attributes:
@@ -28,6 +28,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Raises:
         InputError: If there is no such target.
         MissingExtra: If what reaches the device is not installed.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.Target("ort", threads=2)
+        Target(runtime='ort', precision='float32', threads=2, device='host')
     """
 
     runtime: str = "litert"

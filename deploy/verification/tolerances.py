@@ -23,6 +23,11 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_kl_nats: Mean KL divergence of class distributions in nats.
         excused: With a default ``min_sqnr_db`` alone: the top-1 agreement, over more than one
             class, that excuses a class output below it.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.Thresholds(min_sqnr_db=20, max_kl_nats=0.01).min_agreement is None
+        True
     """
 
     min_sqnr_db: float | None = None

@@ -26,6 +26,12 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Raises:
         InputError: If a number is not finite, or scale or std is 0.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> prepare = ds.Preprocessing(scale=1 / 16, mean=(0.5,))
+        >>> ds.load_data("digits.npz", split="test", preprocessing=prepare).inputs[0].min()
+        np.float32(-0.5)
     """
 
     scale: float = 1.0

@@ -37,6 +37,11 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     Raises:
         InputError: If a value is out of range.
+
+    Example:
+        >>> import dsconvert as ds
+        >>> ds.FinetuneSettings(epochs=5, augment=("flip", "crop")).learning_rate
+        0.001
     """
 
     epochs: int = 3

@@ -87,7 +87,7 @@ class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Example:
         >>> import dsconvert as ds
         >>> ds.Goals(latency="0.5x", params="50k").words()
-        ('latency ≤ 0.5x', 'params ≤ 50k')
+        ('latency ≤ 0.5x', 'parameters ≤ 50k')
     """
 
     latency: Limit | str | None = None
