@@ -14,6 +14,8 @@ from block_form import save_block
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.converter.core.planning.cost_model import Block
+from dsconvert.converter.core.types import Choice
+from dsconvert.deploy.costs import measured_costs, target_for
 from dsconvert.deploy.devices import android
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.adb_shell import listed
@@ -337,3 +339,21 @@ def test_ten_samples_have_an_interval() -> None:
     comparison = compare("a", first, other, 0)
     assert comparison.low < comparison.ratio < comparison.high
     assert comparison.verdict == "no measurable difference"
+
+
+def test_blocks_are_timed_on_a_phone_whatever_it_is_called(
+    plug: Plug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = plug({"serial": "R5CR1", "output": "new"})
+    settings = tmp_path / "devices.toml"
+    settings.write_text('[phones.pixel]\nserial = "R5CR1"\n')
+    monkeypatch.setenv("DSCONVERT_DEVICES", str(settings))
+    block = Block(input_size=(8, 8), in_channels=8, out_channels=8, kernel_size=(3, 3))
+    target = target_for(".onnx", device="pixel")
+    assert target.runtime == "litert"
+    costs = measured_costs(target, cache=tmp_path / "costs", seconds=0.0)
+    assert costs.target.endswith("(adb:R5CR1)")
+    (found,) = costs.costs([(block, [Choice(pairs=1, order="depthwise-first")])])
+    assert found.original.value > 0
+    assert found.choices[0].value > 0
+    assert left_behind(phones) == []
