@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
 from .records import Artifact, CalibrationRecord, Metadata
 from .refine import OFF, HeldOut, Refinement, split
+from .tflite import FreeSizesRefused
 
 _SAMPLES = 32
 _FREE_SIZE = 64
@@ -157,9 +159,22 @@ def export(
             held_out = HeldOut(kept_out, source.predict(kept_out))
         advance()
         with replacing(path, overwrite=overwrite) as temporary:
-            written = writing.convert(
-                source, temporary, format, options, calibration, inputs, held_out
+            work = partial(
+                writing.convert,
+                path=temporary,
+                format=format,
+                options=options,
+                calibration=calibration,
+                samples=inputs,
+                held_out=held_out,
             )
+            try:
+                written = work(source)
+            except FreeSizesRefused:
+                if samples is None or original is not None:
+                    raise
+                source = read_source(model, samples, called, output_names, fix_sizes=True)
+                written = work(source)
             said = written.notes
             advance()
             ranges = None

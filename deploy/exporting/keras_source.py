@@ -16,6 +16,7 @@ from ..runtimes.samples import check_inputs
 from ..runtimes.session import first_line
 from ..runtimes.tensor_info import TensorInfo
 from .folding import fold_norms
+from .inference_only import without_augmentation
 
 _CHUNK = 32
 _LOW_PRECISION = ("float16", "bfloat16")
@@ -39,6 +40,11 @@ class KerasSource:
     inputs: tuple[TensorInfo, ...]
     output_names: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def free_inputs(self) -> tuple[str, ...]:
+        """The names of inputs that have free sizes beside the batch."""
+        return tuple(info.name for info in self.inputs if None in info.shape[1:])
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """The outputs for one array per input, (n, ...), as float32.
@@ -71,6 +77,8 @@ def read_source(
     samples: Sequence[Array] | None,
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
+    *,
+    fix_sizes: bool = False,
 ) -> KerasSource:
     """Make a Keras model ready for export; the model itself is not changed.
 
@@ -81,6 +89,7 @@ def read_source(
         input_names: What to call the inputs; by default as the model does. The model made here
             keeps its own, since Keras allows fewer names than other formats.
         output_names: What to call the outputs; by default as the model does.
+        fix_sizes: Fix all free sizes to those of the samples.
 
     Raises:
         InputError: If it is no Keras model, runs on another backend than TensorFlow, or has no
@@ -99,11 +108,14 @@ def read_source(
         own = getattr(model, "output_names", None) or functional.output_names
         names = unique(output_names or own)
         notes = []
+        functional, removed = without_augmentation(functional)
+        if removed:
+            notes.append(f"without {', '.join(removed)}, which do nothing in inference")
         if any(layer.compute_dtype in _LOW_PRECISION for layer in _all_layers(functional)):
             functional = _in_float32(keras, functional)
             notes.append("mixed-precision model: exported, and compared, in float32")
         fixed = None
-        if samples is not None and _is_dilated(functional):
+        if samples is not None and (fix_sizes or _is_dilated(functional)):
             fixed = check_inputs(samples, _infos(functional.inputs), "the data")
         inputs = _named_inputs(keras, functional, fixed)
         for tensor, original in zip(inputs, functional.inputs, strict=True):

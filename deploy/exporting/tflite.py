@@ -52,7 +52,10 @@ def convert(
     tf = require("tensorflow", "keras", "to write .tflite files")
     names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
-        save(tf, source, names, folder)
+        try:
+            save(tf, source, names, folder)
+        except Exception as error:  # what Keras and TensorFlow raise while they trace
+            raise unsupported_operation(error, source, quantize) from error
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         data = None
         if calibration is not None:
@@ -122,6 +125,10 @@ def flex_ops(path: Path) -> tuple[str, ...]:
     codes = (model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength()))
     names = {code.decode() for code in codes if code}
     return tuple(sorted(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
+
+
+class FreeSizesRefused(InputError):
+    """A model of free sizes cannot be converted; with fixed ones perhaps it can."""
 
 
 def _kernels(tf: Any, quantize: Quantization) -> Any:
@@ -202,6 +209,12 @@ def unsupported_operation(
     error: Exception, source: KerasSource, quantize: Quantization
 ) -> InputError:
     """Return the refusal of a model, from the converter's message of many lines."""
+    if source.free_inputs:
+        return FreeSizesRefused(
+            f"TFLite cannot hold this model{_quantized(quantize)} with the free sizes of "
+            f"{', '.join(source.free_inputs)}: {first_line(error)}",
+            "Give images of one size (--calibration or --verification): the file is fixed to it.",
+        )
     text = str(error)
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
     custom = re.findall(r"Custom ops: ([\w, ]+)", text)

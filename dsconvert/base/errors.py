@@ -29,6 +29,8 @@ class Words(NamedTuple):
     message: str
     hint: str
 
+from .keras_faults import mend
+
 
 class DsconvertError(Exception):
     """Base of all errors a user can meet.
@@ -133,10 +135,13 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         MissingExtra: If the module, or one that it imports, is not installed.
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).split(".")[0]  # the module, or what it needs in turn
         raise MissingExtra(
             f"{missing} is needed {purpose} and is not installed.",
             f"Try: pip install 'dsconvert[{extra}]'",
         ) from error
+    if module == "keras":
+        mend(found)
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsconvert.base.errors import InputError
+from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array, Shape, at_once
 
 
@@ -29,7 +29,7 @@ class KerasPredictor:
     """
 
     def __init__(self, model: Any, batch_size: int = 64) -> None:
-        import keras
+        keras = require("keras", "keras", "to run Keras models")
         import tensorflow as tf
 
         if not getattr(model, "outputs", None):

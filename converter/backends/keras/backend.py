@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array, Shape
 
 from ...core.network.fit_state import FitRun
@@ -32,6 +33,7 @@ class KerasBackend:
     @classmethod
     def of(cls, model: Any) -> KerasBackend:
         """Read a model; a subclassed one is redrawn as a functional one."""
+        require("keras", "keras", "to rewrite Keras models")
         source = as_functional(model)
         return cls(source, flatten(source))
 

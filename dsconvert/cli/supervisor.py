@@ -1,0 +1,116 @@
+"""The entry point: the command works in a child process, and a crash of native code is a sentence.
+
+TensorFlow, LiteRT, ONNX Runtime and HDF5 can end the process that they work in. The parent is
+forked before anything is imported, does nothing but wait, and says what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+_HINTS = {
+    "export": "Try another quantization (--quantize dynamic or float16), or the other format.",
+    "profile": "Profile the other files alone; this file crashes its runtime.",
+    "verify": "The runtime crashes on one of the files: try each with dsconvert profile.",
+    "evaluate": "The runtime crashes on one of the files: try each with dsconvert profile.",
+}
+_PASSED_ON = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)  # Windows lacks some, and forks no process
+)
+_REPORT = "If the file is sound, please report it with the output of: dsconvert doctor"
+
+
+def main() -> None:
+    """Run the command line; where processes can be forked, in a child."""
+    from . import main as command
+
+    if hasattr(os, "fork") and os.environ.get("DSCONVERT_SUPERVISE", "1") != "0":
+        sys.exit(supervised(command, sys.argv[1:]))
+    command()
+
+
+def supervised(command: Callable[[], object], words: list[str]) -> int:
+    """Run a command in a forked child.
+
+    Args:
+        command: Ends by `SystemExit`, as Click's commands do.
+        words: The command line, for the message.
+
+    Returns:
+        The exit code: the child's, or 1 where a signal that it did not ask for ended it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)  # the terminal's Ctrl-C comes through the parent, once
+        _die_with_parent()
+        command()
+        return 0
+    for number in _PASSED_ON:
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's & ignores Ctrl-C
+            signal.signal(number, lambda number, _: _pass_on(child, number))
+    while True:
+        try:
+            _, status = os.waitpid(child, 0)
+            break
+        except InterruptedError:
+            continue
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return code
+    return _ended_by(-code, words)
+
+
+def _pass_on(child: int, number: int) -> None:
+    try:
+        os.killpg(child, number)
+    except (ProcessLookupError, PermissionError):
+        os.kill(child, number)  # it has not made its group yet
+
+
+def _ended_by(number: int, words: list[str]) -> int:
+    """Say which signal ended the child; end by it too where somebody meant it."""
+    if number in (*_PASSED_ON, signal.SIGPIPE, signal.SIGKILL):
+        if number == signal.SIGKILL:
+            _say("Error: dsconvert was killed (SIGKILL); perhaps the memory was used up.", "")
+        return 128 + number
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    command = next((word for word in words if not word.startswith("-")), "")
+    what = f"dsconvert {command}".strip()
+    _say(
+        f"Error: native code brought {what} down ({name}); nothing was written under its name.",
+        _HINTS.get(command, _REPORT),
+    )
+    return 1
+
+
+def _say(message: str, hint: str) -> None:
+    try:
+        print(message, file=sys.stderr)  # noqa: T201 - stderr, where click may not be imported
+        if hint:
+            print(hint, file=sys.stderr)  # noqa: T201
+    except (OSError, ValueError):  # a closed stderr: nobody can be told
+        pass
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end the child when the parent dies; Linux only."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    except (OSError, AttributeError):
+        return
