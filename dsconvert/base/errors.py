@@ -15,6 +15,7 @@ import importlib
 from types import ModuleType
 from typing import ClassVar, NamedTuple
 
+from .keras_faults import mend
 from .option_words import as_arguments
 
 
@@ -28,8 +29,6 @@ class Words(NamedTuple):
 
     message: str
     hint: str
-
-from .keras_faults import mend
 
 
 class DsconvertError(Exception):
