@@ -1,7 +1,12 @@
 """Measurements say what was measured, and nothing about wrong answers."""
 
+import asyncio
+import contextlib
 import os
+import signal
+import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -192,6 +197,62 @@ def test_runner_that_does_not_start_is_said(tmp_path, monkeypatch):
     (measurement,) = profile([save_chain(tmp_path / "m.onnx", 1)], runs=1, min_seconds=0)
     assert (measurement.startup, measurement.latency) == (None, None)
     assert measurement.failure == "the runner failed on host: exit code 1"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_ctrl_c_leaves_neither_process_nor_files(tmp_path):
+    path = save_chain(tmp_path / "m.onnx", 1)
+    (tmp_path / "temporary").mkdir()
+    script = """
+import signal
+import sys
+from dsconvert.deploy.profiling.profile import profile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell's & starts
+profile([sys.argv[1]], runs=10**9)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+    )
+    try:
+        report = wait_for(lambda: next((tmp_path / "temporary").glob("*/report.json"), None))
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "KeyboardInterrupt" in complaints
+    assert not report.parent.exists()
+    assert not any(str(report.parent) in line for line in command_lines())
+
+
+def wait_for(found, seconds=60.0):
+    """What a function finds in the end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (one := found()) is not None:
+            return one
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def command_lines():
+    """Of all processes."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            yield path.read_bytes().decode(errors="replace")
+
+
+def test_inside_a_running_loop(tmp_path):
+    """As in notebooks."""
+    path = save_chain(tmp_path / "m.onnx", 1)
+
+    async def notebook():
+        return profile([path], runs=1, min_seconds=0)
+
+    (measurement,) = asyncio.run(notebook())
+    assert measurement.failure == ""
 
 
 class TestLatency:
