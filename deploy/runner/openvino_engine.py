@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .loaded import Array
 
 _WARMUP = 3
+_PLACES = ("Exception from ", "Check '", "FrontEnd API failed")
+"""Lines that say where in OpenVINO's sources something went wrong, not what."""
 _FUSED = "/WithoutBiases"
 """What OpenVINO puts behind the name of a convolution whose bias it keeps apart."""
 
@@ -30,13 +33,26 @@ def compiled(ov: Any, path: str, threads: int, *, profiled: bool = False) -> Any
         "ENABLE_CPU_PINNING": False,  # the cores are those that this process was given
         "PERF_COUNT": profiled,
     }
-    return ov.Core().compile_model(path, "CPU", config)
+    with _said_in_words():
+        return ov.Core().compile_model(path, "CPU", config)
+
+
+@contextmanager
+def _said_in_words() -> Iterator[None]:
+    """Put the cause of an error first, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        words = [line for line in lines if line and not line.startswith(_PLACES)]
+        raise RuntimeError(" ".join(words or lines)) from error
 
 
 def bound(ov: Any, request: Any, arrays: Sequence[Array]) -> Engine:
     """Put arrays into a request's inputs, without copying them."""
-    for i, array in enumerate(arrays):
-        request.set_input_tensor(i, ov.Tensor(array, shared_memory=True))
+    with _said_in_words():
+        for i, array in enumerate(arrays):
+            request.set_input_tensor(i, ov.Tensor(array, shared_memory=True))
     outputs = range(len(request.model_outputs))
     return Engine(
         partial(_infer, request, arrays),
