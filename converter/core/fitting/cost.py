@@ -61,6 +61,50 @@ def pair_params(spec: ConvSpec, order: Order, pairs: int, *, bias: bool) -> int:
     return pairs * (spec.taps * depthwise + C * N) + N * bias
 
 
+def block_macs(spec: ConvSpec, channels: int) -> int | None:
+    """MACs of a three-factor block of R ``channels`` over all calls; None where a size is free.
+
+    The first 1×1 runs at the input's resolution, the other two at the output's: R·(C·s² + k² + N)
+    per output pixel at stride s.
+    """
+    total = 0
+    for size in spec.input_sizes:
+        if size is None:
+            return None
+        outside = size[0] * size[1] * spec.in_channels
+        total += channels * (outside + output_pixels(spec, size) * (spec.taps + spec.out_channels))
+    return total
+
+
+def block_params(spec: ConvSpec, channels: int, *, bias: bool) -> int:
+    """Weights of a three-factor block of R ``channels``, and the one bias of its last layer."""
+    weights = channels * (spec.in_channels + spec.taps + spec.out_channels)
+    return weights + spec.out_channels * bias
+
+
+def channels_within(spec: ConvSpec, macs: float, multiple: int = 8) -> int:
+    """The most channels R of a three-factor block that costs no more than ``macs``.
+
+    Runtimes work on blocks of channels, thus R is a multiple of one: 34 channels took longer than
+    40 where it was measured.
+
+    Args:
+        spec: The convolution; its sizes must be known.
+        macs: The budget, over all calls.
+        multiple: The runtime's block of channels.
+
+    Returns:
+        A multiple of ``multiple``; 0 if not even one fits.
+
+    Raises:
+        ValueError: If an input size is free.
+    """
+    each = block_macs(spec, 1)
+    if each is None:
+        raise ValueError(f"{spec.name}: MACs of a free input size")
+    return int(macs // (each * multiple)) * multiple if each else 0
+
+
 _NOMINAL: Size = (224, 224)
 
 

@@ -1,0 +1,393 @@
+"""Three-factor blocks: steps go downhill, exact cases are met, and free scales are free."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dsconvert.converter.core.fitting.cost import block_macs, block_params, channels_within
+from dsconvert.converter.core.fitting.cp_objective import CpObjective
+from dsconvert.converter.core.fitting.factorize import by_channel, from_weights
+from dsconvert.converter.core.fitting.fit import FitOptions
+from dsconvert.converter.core.fitting.mobilenet_block import fresh_block
+from dsconvert.converter.core.fitting.moments import Statistics
+from dsconvert.converter.core.fitting.three_factor import (
+    fit_three_factors,
+    from_pairs,
+    full_channels,
+    rescaled,
+    three_factors_from_weights,
+)
+from dsconvert.converter.core.types import ORDERS, ConvSpec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+shapes = st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(1, 5)] * 2)
+wide_shapes = st.tuples(st.integers(2, 3), st.integers(1, 3), *[st.integers(2, 5)] * 2)
+seeds = st.integers(0, 2**32 - 1)
+
+few = settings(max_examples=25)
+"""Each example is a whole fit."""
+
+
+def flat(kernel):
+    """(kh, kw, C, N) as (D, N), channel by channel."""
+    return by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[-1])
+
+
+def exact(x, y):
+    """The moments of all samples in float64."""
+    centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return Statistics(
+        cov=centred_x.T @ centred_x / len(x),
+        cross=centred_x.T @ centred_y / len(x),
+        mean_x=x.mean(axis=0),
+        mean_y=y.mean(axis=0),
+        var_y=y.var(axis=0),
+        count=len(x),
+    )
+
+
+def layer(shape, seed, drift=0.0, kernel=None):
+    """Samples x of correlated patches, the layer's outputs y on undrifted ones, and its kernel."""
+    rng = np.random.default_rng(seed)
+    D = shape[0] * shape[1] * shape[2]
+    kernel = rng.normal(size=shape) if kernel is None else kernel
+    x = rng.normal(size=(3 * D + 20, D)) @ rng.normal(size=(D, D)) + rng.normal(size=D)
+    y = x @ flat(kernel) + rng.normal(size=shape[3])
+    return x * (1 - drift * rng.uniform(size=D)) + drift * rng.normal(size=x.shape), y, kernel
+
+
+def inner(x, factors):
+    """What x makes of the R channels: before the depthwise convolution (P, k², R), and after it."""
+    kh, kw, R = factors.depthwise.shape
+    patches = x.reshape(len(x), -1, kh * kw)
+    before = np.einsum("pca,cr->par", patches, factors.pointwise_in)
+    return before, np.einsum("par,ar->pr", before, factors.depthwise.reshape(kh * kw, R))
+
+
+# The objective.
+
+
+@given(shapes, seeds, st.integers(1, 6), st.sampled_from([0.0, 0.1]))
+def test_objective_is_its_definition_and_the_gradient_its_derivative(shape, seed, R, penalty):
+    x, y, kernel = layer(shape, seed, drift=0.3)
+    stats = exact(x, y)
+    rng = np.random.default_rng(seed)
+    kh, kw, C, N = shape
+    p, q = rng.normal(size=(C, R)), rng.normal(size=(kh * kw, R))
+    weight = rng.uniform(0.5, 2, N)
+    objective = CpObjective.of([stats], kernel, np.sqrt(weight), 1e-2, penalty)
+    point = objective.at(p, q)
+    noise = 1e-2 * np.trace(stats.cov) / len(stats.cov)
+
+    def by_definition(v):
+        estimate = np.einsum("cr,ar,rn->can", p, q, v).reshape(-1, N)
+        gaps = ((flat(kernel) - estimate) ** 2).sum(axis=0)
+        features = np.einsum("cr,ar->car", p, q).reshape(-1, R)
+        own = np.einsum("dr,dr->r", features, stats.cov @ features + noise * features)
+        cancelling = penalty * own @ (v**2 * weight).sum(axis=1)
+        return float(weight @ (stats.explained(estimate) + noise * gaps) + cancelling)
+
+    last = point.last / np.sqrt(weight)
+    assert point.value == pytest.approx(by_definition(last), rel=1e-6, abs=1e-9 * objective.constant)
+    for _ in range(3):  # no other last factor does better
+        other = last + rng.normal(size=last.shape) * 1e-2 * np.linalg.norm(last)
+        assert by_definition(other) >= point.value - 1e-7 * objective.constant
+
+    by_p, by_q = objective.gradient(p, q, point)
+    dp, dq = rng.normal(size=p.shape), rng.normal(size=q.shape)
+    step = 1e-5
+    ahead = objective.at(p + step * dp, q + step * dq).value
+    behind = objective.at(p - step * dp, q - step * dq).value
+    slope = float(np.vdot(by_p, dp) + np.vdot(by_q, dq))
+    assert (ahead - behind) / (2 * step) == pytest.approx(slope, rel=1e-3, abs=1e-5 * point.value)
+
+
+@given(seeds)
+def test_blocks_of_channels_that_are_independent_are_one_layer(seed):
+    x, y, kernel = layer((2, 2, 4, 3), seed)
+    stats = exact(x, y)
+    cov = stats.cov * np.kron(np.eye(2), np.ones((8, 8)))
+    cov[:8, :8] *= 8 * 2 / np.trace(cov[:8, :8])  # each with the same mean variance, so the same λ
+    cov[8:, 8:] *= 8 * 2 / np.trace(cov[8:, 8:])
+    weights = flat(kernel)
+
+    def moments(rows):
+        return replace(
+            stats,
+            cov=cov[rows, rows],
+            cross=cov[rows, rows] @ weights[rows],
+            mean_x=stats.mean_x[rows],
+            mean_y=weights[rows].T @ stats.mean_x[rows],
+            var_y=np.einsum("dn,de,en->n", weights[rows], cov[rows, rows], weights[rows]),
+        )
+
+    whole, parts = moments(slice(0, 16)), [moments(slice(0, 8)), moments(slice(8, 16))]
+    rng = np.random.default_rng(seed)
+    p, q = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    one = CpObjective.of([whole], kernel, np.ones(3), 1e-3, 0.01)
+    two = CpObjective.of(parts, kernel, np.ones(3), 1e-3, 0.01)
+    here, there = one.at(p, q), two.at(p, q)
+
+    assert there.value == pytest.approx(here.value, rel=1e-9)
+    for got, expected in zip(two.gradient(p, q, there), one.gradient(p, q, here), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+    factors = fit_three_factors(parts, kernel, 3)
+    assert factors.pointwise_in.shape == (4, 3)
+    got = whole.mean_y - flat(factors.kernel()).T @ whole.mean_x
+    np.testing.assert_allclose(factors.bias, got, rtol=1e-9, atol=1e-9)
+    assert factors.data_error == pytest.approx(whole.relative_error(flat(factors.kernel())), rel=1e-6)
+
+
+# The fit.
+
+
+@few
+@given(wide_shapes, seeds, st.booleans())
+def test_no_step_goes_uphill(shape, seed, weighted):
+    x, y, kernel = layer(shape, seed, drift=0.3)
+    stats = exact(x, y)
+    rng = np.random.default_rng(seed)
+    weight = 10 ** rng.uniform(-5, 2, shape[3]) if weighted else None
+    R = max(1, full_channels(shape) // 2)
+    values = []
+    factors = fit_three_factors(
+        [stats],
+        kernel,
+        R,
+        output_weight=weight,
+        trace=values.append,
+        options=FitOptions(steps=15, tolerance=0.0),
+    )
+    counts = np.ones(shape[3]) if weight is None else np.maximum(weight, 1e-6 * weight.max())
+    noise = 1e-3 * np.trace(stats.cov) / len(stats.cov)
+    zero = float(counts @ (stats.var_y + noise * (flat(kernel) ** 2).sum(axis=0)))
+
+    assert len(values) >= 2
+    assert (np.diff(values) <= 1e-12 * zero).all()
+    # What it follows is the objective of the factors it returns.
+    estimate = flat(factors.kernel())
+    gaps = ((flat(kernel) - estimate) ** 2).sum(axis=0)
+    missed = float(counts @ (stats.explained(estimate) + noise * gaps))
+    _, after = inner(x, factors)
+    kh, kw, _ = factors.depthwise.shape
+    length = (factors.pointwise_in**2).sum(axis=0) * (
+        factors.depthwise.reshape(kh * kw, -1) ** 2
+    ).sum(axis=0)
+    terms = (after.var(axis=0) + noise * length) @ (factors.pointwise_out**2 @ counts)
+    expected = missed + FitOptions().penalty * terms
+    assert values[-1] == pytest.approx(expected, rel=1e-6, abs=1e-9 * zero)
+
+
+@given(shapes, seeds)
+def test_full_rank_finds_the_kernel(shape, seed):
+    x, y, kernel = layer(shape, seed)
+    factors = fit_three_factors([exact(x, y)], kernel, full_channels(shape))
+
+    # The solver's damping disturbs by 1e-7: see the tests of the pairs' fit.
+    np.testing.assert_allclose(factors.kernel(), kernel, atol=1e-6 * np.linalg.norm(kernel))
+    assert factors.data_error < 1e-4
+    assert factors.channels <= full_channels(shape)
+    plain = three_factors_from_weights(kernel, None, 1000)
+    np.testing.assert_allclose(plain.kernel(), kernel, atol=1e-6 * np.linalg.norm(kernel))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(shapes, seeds, st.integers(1, 3))
+def test_any_sum_of_pairs_is_a_block(order, shape, seed, T):
+    pairs = from_weights(np.random.default_rng(seed).normal(size=shape), np.ones(shape[3]), order, T)
+    block = from_pairs(pairs)
+
+    depthwise_channels = shape[2] if order == "depthwise-first" else shape[3]
+    assert block.channels == pairs.pairs * depthwise_channels
+    np.testing.assert_allclose(block.kernel(), pairs.kernel(), atol=1e-12)
+    np.testing.assert_array_equal(block.bias, pairs.bias)
+
+
+def test_mobilenet_blocks_are_no_three_factor_blocks():
+    pairs = from_weights(np.ones((3, 3, 2, 2)), None, "depthwise-first", 1)
+    with pytest.raises(ValueError, match="activation"):
+        from_pairs(fresh_block(pairs))
+
+
+@few
+@given(seeds, st.integers(1, 2))
+def test_a_layer_of_pairs_is_found_again(seed, T):
+    pairs = from_weights(
+        np.random.default_rng(seed).normal(size=(3, 3, 3, 5)), None, "depthwise-first", T
+    )
+    x, y, kernel = layer((3, 3, 3, 5), seed, kernel=pairs.kernel())
+    stats = exact(x, y)
+    factors = fit_three_factors([stats], kernel, 3 * T)
+
+    # At the pairs themselves only the penalty and the ridge are left: J cannot end above that.
+    _, after = inner(x, from_pairs(pairs))
+    terms = after.var(axis=0) @ (from_pairs(pairs).pointwise_out ** 2).sum(axis=1)
+    share = float(terms / stats.var_y.sum())
+    assert factors.data_error**2 <= FitOptions().penalty * share * 1.01 + 1e-3
+
+
+@few
+@given(wide_shapes, seeds)
+def test_weights_alone_do_no_worse_than_pairs_of_as_many_channels(shape, seed):
+    kernel = np.random.default_rng(seed).normal(size=shape)
+    pairs = from_weights(kernel, None, "depthwise-first", 1)
+    block = three_factors_from_weights(kernel, np.ones(shape[3]), shape[2])
+
+    allowed = pairs.weight_error**2 + FitOptions().penalty + 1e-6
+    assert block.weight_error**2 <= allowed
+    np.testing.assert_array_equal(block.bias, np.ones(shape[3]))
+    assert block.data_error is None
+
+
+@few
+@given(wide_shapes, seeds)
+def test_the_fit_can_begin_with_a_wider_block(shape, seed):
+    x, y, kernel = layer(shape, seed)
+    stats = exact(x, y)
+    R = max(2, full_channels(shape) // 2)
+    wide = fit_three_factors([stats], kernel, R)
+    values = []
+    narrow = fit_three_factors([stats], kernel, R - 1, start=wide, trace=values.append)
+
+    assert narrow.channels == min(R, full_channels(shape)) - 1
+    p = wide.pointwise_in[:, : R - 1]
+    q = wide.depthwise.reshape(-1, wide.channels)[:, : R - 1]
+    begun = CpObjective.of([stats], kernel, np.ones(shape[3]), 1e-3, FitOptions().penalty).at(p, q)
+    assert values[0] == pytest.approx(begun.value, rel=1e-6)
+    assert values[-1] <= values[0]
+
+
+def test_the_penalty_keeps_terms_from_cancelling():
+    # Of rank 3, but the limit of tensors of rank 2 whose terms grow without bound.
+    a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    sides = [(a, a, b), (a, b, a), (b, a, a)]
+    kernel = sum(np.einsum("k,c,n->kcn", *side) for side in sides)[:, None]  # (2, 1, C, N)
+    x = np.random.default_rng(0).normal(size=(200, 4))
+    stats = exact(x, x @ flat(kernel))
+    free, held = (
+        fit_three_factors([stats], kernel, 2, options=FitOptions(penalty=mu, tolerance=0.0))
+        for mu in (0.0, 1e-2)
+    )
+    assert free.data_error < 0.1
+    assert free.cancellation > 20
+    assert held.cancellation < 3
+    assert held.data_error < 0.5
+
+
+@few
+@given(wide_shapes, seeds)
+def test_channels_have_a_mean_square_of_one_and_their_scale_is_free(shape, seed):
+    x, y, kernel = layer(shape, seed)
+    factors = fit_three_factors([exact(x, y)], kernel, max(1, full_channels(shape) // 2))
+    before, after = inner(x, factors)
+    np.testing.assert_allclose((before**2).mean(axis=(0, 1)), 1, rtol=1e-6)
+    np.testing.assert_allclose((after**2).mean(axis=0), 1, rtol=1e-6)
+    sizes = np.linalg.norm(factors.pointwise_out, axis=1)
+    assert (np.diff(sizes) <= 1e-12 * sizes[0]).all()
+
+    rng = np.random.default_rng(seed)
+    first, second = 10 ** rng.uniform(-3, 3, (2, factors.channels))
+    moved = rescaled(factors, first, second)
+    new_before, new_after = inner(x, moved)
+    np.testing.assert_allclose(new_before, before * first, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(new_after, after * second, rtol=1e-9, atol=1e-9 * second.max())
+    # Rounding errors are relative to the terms, which may cancel.
+    terms = np.linalg.norm(after[:, :, None] * factors.pointwise_out, axis=0).sum()
+    np.testing.assert_allclose(moved.kernel(), factors.kernel(), atol=1e-12 * max(terms, 1))
+
+
+def test_the_same_seed_gives_the_same_factors():
+    x, y, kernel = layer((3, 3, 6, 7), 5)
+    stats = exact(x, y)
+    one, two = (fit_three_factors([stats], kernel, 8, seed=3) for _ in range(2))
+    for name in ("pointwise_in", "depthwise", "pointwise_out", "bias"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_more_starts_do_no_worse():
+    x, y, kernel = layer((3, 3, 6, 7), 6)
+    stats = exact(x, y)
+    ends = []
+    for starts in (1, 2, 3, 4):
+        values = []
+        options = FitOptions(starts=starts)
+        fit_three_factors([stats], kernel, 8, options=options, trace=values.append)
+        ends.append(values[-1])
+    assert (np.diff(ends) <= 0).all()
+    assert ends[-1] < ends[0]
+
+
+@pytest.mark.parametrize("channels", [4, 1000])
+def test_bias_restores_the_mean_output(channels):
+    x, y, kernel = layer((3, 3, 4, 6), 1, drift=0.5)
+    factors = fit_three_factors([exact(x, y)], kernel, channels)
+    estimate = x @ flat(factors.kernel()) + factors.bias
+
+    np.testing.assert_allclose(estimate.mean(axis=0), y.mean(axis=0), rtol=1e-9)
+    error = np.linalg.norm(y - estimate) / np.linalg.norm(y - y.mean(axis=0))
+    assert factors.data_error == pytest.approx(error, rel=1e-8)
+    _, after = inner(x, factors)
+    terms = after.var(axis=0) @ (factors.pointwise_out**2).sum(axis=1) / y.var(axis=0).sum()
+    assert factors.cancellation == pytest.approx(terms, rel=1e-8)
+    assert fit_three_factors([exact(x, y)], kernel, channels, keeps_bias=False).bias is None
+
+
+@pytest.mark.parametrize("channels", [3, 1000])
+def test_dead_channels_stay_dead(channels):
+    x, y, kernel = layer((3, 3, 5, 6), 3)
+    x.reshape(len(x), 5, 9)[:, 1] = 0  # an input that is always zero
+    kernel[..., 2] = 0  # an output that is always zero
+    y = x @ flat(kernel)
+    factors = fit_three_factors([exact(x, y)], kernel, channels)
+
+    for array in (factors.pointwise_in, factors.depthwise, factors.pointwise_out, factors.bias):
+        assert np.isfinite(array).all()
+    assert np.abs(factors.kernel()[..., 2]).max() < 1e-9
+    assert factors.data_error < 1
+
+
+def test_a_kernel_of_zeros_stays_zero():
+    x, y, kernel = layer((3, 3, 3, 4), 3, kernel=np.zeros((3, 3, 3, 4)))
+    factors = fit_three_factors([exact(x, y)], kernel, 2)
+    assert np.abs(factors.kernel()).max() < 1e-9
+    np.testing.assert_allclose(factors.bias, y[0], atol=1e-9)
+
+
+# Costs.
+
+
+def spec(strides=(1, 1), sizes=((9, 10),)):
+    return ConvSpec(
+        name="a",
+        kernel_size=(3, 3),
+        strides=strides,
+        padding="same",
+        in_channels=20,
+        out_channels=30,
+        input_sizes=sizes,
+    )
+
+
+def test_costs_count_the_first_pointwise_at_the_input():
+    assert block_macs(spec(), 7) == 90 * 7 * (20 + 9 + 30)
+    assert block_macs(spec((2, 2)), 7) == 7 * (90 * 20 + 25 * (9 + 30))
+    assert block_macs(spec(sizes=((9, 10), (4, 4))), 7) == (90 + 16) * 7 * (20 + 9 + 30)
+    assert block_macs(spec(sizes=(None,)), 7) is None
+    assert block_params(spec(), 7, bias=True) == 7 * (20 + 9 + 30) + 30
+    assert block_params(spec(), 7, bias=False) == 7 * (20 + 9 + 30)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 8, 16]), st.sampled_from([1, 2]))
+def test_channels_are_the_most_that_fit(budget, multiple, stride):
+    conv = spec((stride, stride))
+    R = channels_within(conv, budget, multiple)
+    assert R % multiple == 0
+    assert R == 0 or block_macs(conv, R) <= budget
+    assert block_macs(conv, R + multiple) > budget
+
+
+def test_channels_need_a_known_size():
+    with pytest.raises(ValueError, match="free"):
+        channels_within(spec(sizes=(None,)), 1000)
