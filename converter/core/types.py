@@ -314,48 +314,6 @@ class Factorization(ABC):
         """The layers that are written down: of each branch, whose outputs are summed."""
 
 
-@dataclass(frozen=True)
-class ThreeFactors:
-    """A 1×1, a depthwise and another 1×1 convolution that stand for one kernel W (kh, kw, C, N).
-
-    W[a, b, c, n] ≈ Σ_r pointwise_in[c, r] · depthwise[a, b, r] · pointwise_out[r, n]
-
-    Nothing is between them, so this is a sum of R rank-one terms: a CP decomposition.
-
-    Attributes:
-        pointwise_in: (C, R).
-        depthwise: (kh, kw, R).
-        pointwise_out: (R, N).
-        bias: (N,), of the last convolution; None leaves the convolution's own bias as it is.
-        weight_error: ‖W − Ŵ‖ / ‖W‖ (Frobenius).
-        data_error: ‖y − ŷ‖ / ‖y − E y‖ on the patches it was fitted to; None without data.
-        cancellation: Σ_r Var(term r) / Var(y): 1 if the terms are uncorrelated, more if they cancel
-            each other, which costs accuracy in 8 bits. None without data.
-        notes: What a reader of the report should know about the fit.
-    """
-
-    pointwise_in: Float
-    depthwise: Float
-    pointwise_out: Float
-    bias: Float | None
-    weight_error: float
-    data_error: float | None = None
-    cancellation: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def channels(self) -> int:
-        """R."""
-        return int(self.depthwise.shape[-1])
-
-    def kernel(self) -> Float:
-        """The kernel that these factors stand for, (kh, kw, C, N)."""
-        kh, kw, R = self.depthwise.shape
-        C, N = len(self.pointwise_in), self.pointwise_out.shape[1]
-        spread = self.depthwise.reshape(kh * kw, 1, R) * self.pointwise_in  # (k², C, R)
-        return as_float((spread.reshape(-1, R) @ self.pointwise_out).reshape(kh, kw, C, N))
-
-
 def error_between(kernel: Array, approximation: Array) -> float:
     """‖W − Ŵ‖ / ‖W‖, zero for a zero kernel that is met exactly."""
     norm = float(np.linalg.norm(np.asarray(kernel, np.float64)))

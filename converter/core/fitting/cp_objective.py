@@ -107,20 +107,19 @@ class CpObjective:
         """Multiplications of one evaluation with its gradient, to plan with."""
         wide = [part.kernel.shape[0] * part.kernel.shape[1] for part in self.parts]
         outputs = self.parts[0].kernel.shape[2]
-        each = [D * channels * (D + 2.0 * channels + 2.0 * outputs) for D in wide]
-        return sum(each) + float(channels) ** 3
+        each: list[float] = [D * channels * (D + 2.0 * channels + 2.0 * outputs) for D in wide]
+        return sum(each) + float(channels**3)
 
     def at(self, first: Float, taps: Float) -> Point:
         """The objective at p (C, R) and q (k², R), with the best v for them."""
-        R = taps.shape[1]
-        normal, right, moved = np.zeros((R, R)), 0.0, []
+        R, N = taps.shape[1], self.parts[0].kernel.shape[2]
+        normal, right, moved = np.zeros((R, R)), np.zeros((R, N)), []
         for part, features in self._features(first, taps):
             pulled = part.cov.reshape(len(features), -1) @ features
             normal += features.T @ pulled
-            right = right + features.T @ part.cross.reshape(len(features), -1)
+            right += features.T @ part.cross.reshape(len(features), N)
             moved.append(pulled)
         variance = np.maximum(np.diag(normal), 0.0)
-        right = np.asarray(right)
         # The length of each feature is free: solve for features of variance 1.
         root = np.sqrt(np.where(variance > 0, variance, 1.0))
         scaled = normal / root / root[:, None]

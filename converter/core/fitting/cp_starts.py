@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..types import Float
+from ..types import Float, as_float
 from .factorize import leading_subspace
 
 Start = tuple[Float, Float]
@@ -62,8 +63,8 @@ def from_pairs(kernel: Float, channels: int) -> Start:
 def _principal(gram: Float) -> Float:
     """Eigenvectors as columns, the largest first."""
     basis, _ = leading_subspace(gram[None], len(gram))
-    return basis[0]
+    return as_float(basis[0])
 
 
-def _largest(sizes: Float, count: int) -> Float:
+def _largest(sizes: Float, count: int) -> NDArray[np.intp]:
     return np.argsort(-sizes, kind="stable")[:count]

@@ -1,110 +1,68 @@
-"""Pointwise → depthwise → pointwise with R channels between: fitted to data or to the weights.
+"""Three-factor blocks: pointwise → depthwise → pointwise, with R channels between.
 
-The block stands for Ŵ[k, c, n] = Σ_r p[c, r]·q[k, r]·v[r, n], a CP decomposition of the kernel. The
-fit minimises the same objective as that of pairs, from the same moments, by L-BFGS over p and q
-with v solved for (see `cp_objective`). Alternating least squares over the three factors was
-measured beside this: after 60 sweeps at the error that L-BFGS has after 15 evaluations, each of
-which costs less than a sweep.
-
-Every sum of T pairs is such a block: depthwise first with R = T·C and p the identity, pointwise
-first with R = T·N and v the identity.
+Every sum of T pairs is such a block: depthwise first with R = T·C and an identity in front,
+pointwise first with R = T·N and an identity behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 
-from dsconvert.base.predictor import Array
-
-from ..types import Factorization, Float, Order, ThreeFactors, as_float, error_between
-from .cp_objective import CpObjective, Point
-from .cp_starts import Start, starts
-from .factorize import by_channel, from_weights
-from .fit import FitOptions
-from .moments import Statistics
-
-_WORK = 4e11
-"""Multiplications that one fit may take: about 20 seconds of one core."""
-_FEWEST_STEPS = 40
-_WORK_OF_STARTS = 1e10
-"""The same for the fits from all starts together, where a layer gets more than one."""
-_PATIENCE = 10
-"""Steps over which the gain is judged."""
+from ..types import Branch, Choice, Depthwise, Factorization, Float, Pointwise, as_float
+from .pairs import Pairs
 
 
-def full_channels(kernel_shape: tuple[int, ...]) -> int:
-    """The least R with which pairs, written as a three-factor block, reproduce any kernel."""
-    kh, kw, C, N = kernel_shape
-    return min(C * min(kh * kw, N), N * min(kh * kw, C))
+@dataclass(frozen=True, kw_only=True)
+class ThreeFactors(Factorization):
+    """A 1×1, a depthwise and another 1×1 convolution that stand for one kernel W (kh, kw, C, N).
 
+    W[a, b, c, n] ≈ Σ_r pointwise_in[c, r] · depthwise[a, b, r] · pointwise_out[r, n]
 
-def fit_three_factors(
-    stats: Sequence[Statistics],
-    kernel: Array,
-    channels: int,
-    *,
-    keeps_bias: bool = True,
-    output_weight: Float | None = None,
-    options: FitOptions | None = None,
-    seed: int = 0,
-    start: ThreeFactors | None = None,
-    trace: Callable[[float], None] | None = None,
-) -> ThreeFactors:
-    """Fit a three-factor block to the moments.
+    Nothing is between them, thus this is a sum of R rank-one terms: a CP decomposition.
 
-    Args:
-        stats: Moments of patches and of the outputs to aim at: of the whole layer, or of each
-            block of its input channels in their order with its share of the output.
-        kernel: The trained W, (kh, kw, C, N): the start and the prior.
-        channels: R, at least 1; no more than `full_channels` are made.
-        keeps_bias: Whether to return the bias b̂ = E y − ŴᵀE x; otherwise None.
-        output_weight: (N,) how much the squared error of each output counts; see `fit.fit`.
-        options: See `fit.FitOptions`.
-        seed: Draws the random start.
-        start: A block of the same layer with at least R channels to begin with, instead of the
-            starts made from the kernel.
-        trace: Called with the objective at each start and after each step of the fit from there,
-            for the start that is kept.
-
-    Returns:
-        Factors whose R channels have a mean square of 1 both before and after the depthwise
-        convolution, the largest terms first.
+    Attributes:
+        pointwise_in: (C, R).
+        depthwise: (kh, kw, R).
+        pointwise_out: (R, N).
+        cancellation: Σ_r Var(term r) / Var(y): 1 if the terms are uncorrelated, more if they cancel
+            each other, which costs accuracy in 8 bits. None without data.
     """
-    options = options or FitOptions()
-    weight = np.ones(kernel.shape[3]) if output_weight is None else as_float(output_weight)
-    # An output that counts for nothing would leave its pointwise weights undetermined.
-    scale = np.sqrt(np.maximum(weight, 1e-6 * max(float(weight.max()), 1e-300)))
-    objective = CpObjective.of(stats, kernel, scale, options.ridge, options.penalty)
-    if channels >= full_channels(kernel.shape):  # any kernel can be met, so take the best one
-        made = _exact(objective.best_kernel(kernel.shape) / scale)
-    else:
-        first, taps, last = _best(objective, channels, options, seed, start, trace)
-        made = _pack(first, taps, last / scale, kernel.shape)
-    made = _normalized(made, stats)
-    return _judged(made, stats, kernel, weight, keeps_bias)
+
+    pointwise_in: Float
+    depthwise: Float
+    pointwise_out: Float
+    cancellation: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """R."""
+        return int(self.depthwise.shape[-1])
+
+    @property
+    def choice(self) -> Choice:
+        """What this is, with nothing left open."""
+        return Choice(block="three-factor", channels=self.channels)
+
+    def kernel(self) -> Float:
+        """The kernel that these factors stand for, (kh, kw, C, N)."""
+        kh, kw, R = self.depthwise.shape
+        C, N = len(self.pointwise_in), self.pointwise_out.shape[1]
+        spread = self.depthwise.reshape(kh * kw, 1, R) * self.pointwise_in  # (k², C, R)
+        return as_float((spread.reshape(-1, R) @ self.pointwise_out).reshape(kh, kw, C, N))
+
+    def scaled(self, gain: Float) -> ThreeFactors:
+        """The block of the kernel W·gain, where gain (N,) scales the outputs."""
+        return replace(self, pointwise_out=self.pointwise_out * gain)
+
+    def branches(self) -> list[Branch]:
+        """One branch of three layers."""
+        first, last = Pointwise(self.pointwise_in, "in"), Pointwise(self.pointwise_out, "out")
+        return [(first, Depthwise(self.depthwise[..., None]), last)]
 
 
-def three_factors_from_weights(
-    kernel: Array, bias: Array | None, channels: int, *, seed: int = 0
-) -> ThreeFactors:
-    """Find the three-factor block that is near to the kernel, judged by the weights.
-
-    Args:
-        kernel: W, (kh, kw, C, N).
-        bias: (N,) or None.
-        channels: R, at least 1.
-        seed: Draws the random start.
-    """
-    made = fit_three_factors([_white(kernel)], kernel, channels, keeps_bias=False, seed=seed)
-    bias = None if bias is None else as_float(bias)
-    return replace(made, bias=bias, data_error=None, cancellation=None)
-
-
-def from_pairs(pairs: Factorization) -> ThreeFactors:
+def from_pairs(pairs: Pairs) -> ThreeFactors:
     """Write a sum of pairs with nothing between their kernels as a three-factor block.
 
     Args:
@@ -147,192 +105,4 @@ def rescaled(factors: ThreeFactors, before: Float, after: Float) -> ThreeFactors
         pointwise_in=factors.pointwise_in * before,
         depthwise=factors.depthwise * (after / before),
         pointwise_out=factors.pointwise_out / after[:, None],
-    )
-
-
-def _exact(kernel: Float) -> ThreeFactors:
-    """The pairs of full rank in the order that needs fewer channels, as a block."""
-    kh, kw, C, N = kernel.shape
-    by_input = C * min(kh * kw, N) <= N * min(kh * kw, C)
-    order: Order = "depthwise-first" if by_input else "pointwise-first"
-    return from_pairs(from_weights(kernel, None, order, kh * kw))
-
-
-def _pack(first: Float, taps: Float, last: Float, shape: tuple[int, ...]) -> ThreeFactors:
-    kh, kw = shape[:2]
-    return ThreeFactors(first, taps.reshape(kh, kw, -1), last, bias=None, weight_error=0.0)
-
-
-# Minimising.
-
-
-def _best(
-    objective: CpObjective,
-    channels: int,
-    options: FitOptions,
-    seed: int,
-    start: ThreeFactors | None,
-    trace: Callable[[float], None] | None,
-) -> tuple[Float, Float, Float]:
-    """The factors p, q and v of the best of several fits."""
-    work = objective.work(channels)
-    steps = int(np.clip(_WORK / work, _FEWEST_STEPS, options.steps))
-    if start is not None:
-        taps = start.depthwise.reshape(-1, start.channels)[:, :channels]
-        begin: list[Start] = [(start.pointwise_in[:, :channels], taps)]
-    else:
-        count = int(np.clip(_WORK_OF_STARTS / (work * steps), 1, options.starts))
-        spread = objective.spread()
-        made = starts(
-            objective.kernel * spread[:, None, None], channels, np.random.default_rng(seed)
-        )
-        begin = [(p / spread[:, None], q) for p, q in (next(made) for _ in range(count))]
-    kept, history = None, []
-    for first, taps in begin:
-        values: list[float] = []
-        first, taps = _descend(objective, first, taps, steps, options.tolerance, values.append)
-        point = objective.at(first, taps)
-        if kept is None or point.value < kept[2].value:
-            kept, history = (first, taps, point), values
-    assert kept is not None, "at least one start"
-    for value in history if trace is not None else ():
-        trace(value)
-    return kept[0], kept[1], kept[2].last
-
-
-def _descend(
-    objective: CpObjective,
-    first: Float,
-    taps: Float,
-    steps: int,
-    tolerance: float,
-    trace: Callable[[float], None],
-) -> tuple[Float, Float]:
-    """L-BFGS from p and q.
-
-    The variables are p, in units in which all input channels vary alike, and q, both of length 1
-    at the start and then multiplied by the size of their term, ‖v_r‖. This makes the curvature in
-    all directions about the same.
-    """
-    spread = objective.spread()[:, None]
-    length = np.linalg.norm(first * spread, axis=0), np.linalg.norm(taps, axis=0)
-    first, taps = first / np.where(length[0] > 0, length[0], 1), taps / np.maximum(length[1], 1e-300)
-    point = objective.at(first, taps)
-    size = np.linalg.norm(point.last, axis=1)
-    size = np.maximum(size, 1e-3 * max(float(size.max()), 1e-300))
-    split = first.size
-    constant = objective.constant
-
-    def factors(values: Float) -> tuple[Float, Float]:
-        p, q = values[:split].reshape(first.shape), values[split:].reshape(taps.shape)
-        return p / (spread * size), q / size
-
-    def evaluate(values: Float) -> tuple[float, Float]:
-        p, q = factors(values)
-        point = objective.at(p, q)
-        by_first, by_taps = objective.gradient(p, q, point)
-        slope = np.concatenate([(by_first / (spread * size)).ravel(), (by_taps / size).ravel()])
-        return point.value / constant, slope / constant
-
-    values = [point.value / constant]
-    trace(point.value)
-
-    def watch(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        values.append(float(intermediate_result.fun))
-        trace(values[-1] * constant)
-        if len(values) > _PATIENCE and values[-1 - _PATIENCE] - values[-1] < tolerance:
-            raise StopIteration
-
-    begin = np.concatenate([(first * spread * size).ravel(), (taps * size).ravel()])
-    result = scipy.optimize.minimize(
-        evaluate,
-        begin,
-        jac=True,
-        method="L-BFGS-B",
-        callback=watch,
-        options={"maxiter": steps, "maxcor": 10, "ftol": 0.0, "gtol": 1e-9},
-    )
-    return factors(result.x)
-
-
-# What is returned.
-
-
-def _normalized(factors: ThreeFactors, stats: Sequence[Statistics]) -> ThreeFactors:
-    """Give the R channels a mean square of 1 on both sides of the depthwise convolution.
-
-    The largest terms come first.
-    """
-    kh, kw, R = factors.depthwise.shape
-    taps = factors.depthwise.reshape(kh * kw, R)
-    before, after = np.zeros(R), np.zeros(R)
-    mean_before, mean_after = np.zeros((kh * kw, R)), np.zeros(R)
-    start = 0
-    for part in stats:
-        C = len(part.cov) // (kh * kw)
-        own = factors.pointwise_in[start : start + C]
-        cov, mean = part.cov.reshape(C, kh * kw, C, kh * kw), part.mean_x.reshape(C, kh * kw)
-        for tap in range(kh * kw):
-            before += np.einsum("cr,cr->r", own, cov[:, tap, :, tap] @ own) / (kh * kw)
-        mean_before += mean.T @ own
-        features = (own[:, None, :] * taps).reshape(-1, R)
-        after += np.einsum("dr,dr->r", features, part.cov @ features)
-        mean_after += part.mean_x @ features
-        start += C
-    total = sum(float(part.var_y.sum()) for part in stats)
-    summed = float(after @ (factors.pointwise_out**2).sum(axis=1))
-    factors = replace(factors, cancellation=summed / total if total > 0 else 0.0)
-    before += (mean_before**2).mean(axis=0)
-    made = rescaled(factors, _one_over_root(before), _one_over_root(after + mean_after**2))
-    order = np.argsort(-np.linalg.norm(made.pointwise_out, axis=1), kind="stable")
-    return replace(
-        made,
-        pointwise_in=np.ascontiguousarray(made.pointwise_in[:, order]),
-        depthwise=np.ascontiguousarray(made.depthwise[..., order]),
-        pointwise_out=made.pointwise_out[order],
-    )
-
-
-def _one_over_root(square: Float) -> Float:
-    usable = square > 0
-    return np.where(usable, 1 / np.sqrt(np.where(usable, square, 1.0)), 1.0)
-
-
-def _judged(
-    factors: ThreeFactors,
-    stats: Sequence[Statistics],
-    kernel: Array,
-    weight: Float,
-    keeps_bias: bool,
-) -> ThreeFactors:
-    """Add the bias and the errors."""
-    taps, N = kernel.shape[0] * kernel.shape[1], kernel.shape[3]
-    estimate = factors.kernel()
-    flat = by_channel(estimate, "depthwise-first").reshape(-1, N)
-    bias, missed, total, first = np.zeros(N), 0.0, 0.0, 0
-    for part in stats:
-        own = flat[first : first + len(part.cov)]
-        bias += part.mean_y - own.T @ part.mean_x
-        missed += max(float(part.explained(own).sum()), 0.0)
-        total += float(part.var_y.sum())
-        first += len(part.cov)
-    return replace(
-        factors,
-        bias=bias if keeps_bias else None,
-        weight_error=error_between(kernel, estimate),
-        data_error=float(np.sqrt(missed / total)) if total > 0 else 0.0,
-    )
-
-
-def _white(kernel: Array) -> Statistics:
-    """The moments of inputs that are all independent and vary by 1."""
-    flat = by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[3])
-    D, N = flat.shape
-    return Statistics(
-        cov=np.eye(D),
-        cross=flat,
-        mean_x=np.zeros(D),
-        mean_y=np.zeros(N),
-        var_y=np.asarray((flat**2).sum(axis=0)),
-        count=1,
     )
