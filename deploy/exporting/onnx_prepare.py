@@ -16,7 +16,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
-from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.open import embed_weights, load
 from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import free_weights
@@ -83,13 +83,14 @@ def _fitted(
     source: OnnxSource, folder: Path, samples: Sequence[Array]
 ) -> tuple[Path, tuple[str, ...]]:
     """The file with an opset, a file format and operators that quantization takes."""
-    model = load(source.path, weights=True)
+    model, beside = load(source.path), source.path.parent
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
-    if not any([sort_nodes(model), free_weights(model), widen_resizes(model), old]):
+    if not any([sort_nodes(model), free_weights(model), widen_resizes(model, beside), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."
     if old:
+        embed_weights(model, beside)
         try:
             with captured():
                 model = _converted(model, opset)
@@ -100,7 +101,7 @@ def _fitted(
                 hint,
             ) from error
     fitted = folder / "fitted.onnx"
-    save(model, None, fitted, overwrite=True, external=source.external, check=False)
+    save(model, beside, fitted, overwrite=True, external=source.external, check=False)
     changed = _changed(source, fitted, samples)
     if changed:
         raise InputError(

@@ -6,6 +6,7 @@ then refuses the graph that it has made.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,16 +21,17 @@ _SCALES, _SIZES = 2, 3
 """Which input of a Resize holds them."""
 
 
-def widen_resizes(model: ModelProto) -> bool:
+def widen_resizes(model: ModelProto, folder: Path | None) -> bool:
     """Give each Resize a size or a scale for all axes; others keep theirs.
 
     Args:
         model: The model, which is changed.
+        folder: Where its external data are.
 
     Returns:
         Whether anything changed. A node that crops, or keeps an aspect ratio, stays.
     """
-    graph = OnnxGraph(model)
+    graph = OnnxGraph(model, folder)
     nodes: list[NodeProto] = []
     taken = set(all_names(model.graph))
     for node in model.graph.node:

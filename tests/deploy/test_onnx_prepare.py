@@ -23,9 +23,9 @@ def decibels(expected, got):
     return 10 * np.log10(np.sum(np.asarray(expected, np.float64) ** 2) / max(noise, 1e-300))
 
 
-def ready(model, folder):
+def ready(model, folder, **saved):
     path = folder / "model.onnx"
-    onnx.save(model, path)
+    onnx.save(onnx.ModelProto.FromString(model.SerializeToString()), path, **saved)
     file, notes = prepared(read_onnx(path), folder, [X])
     return onnx.load(file), notes
 
@@ -89,14 +89,16 @@ def test_files_of_ir_3_become_valid_ones(listed, quantize, tmp_path):
 class TestResizeOfSomeAxes:
     @pytest.mark.parametrize("axes", [[2, 3], [3, 2], [-1, 2]])
     @pytest.mark.parametrize("by", ["sizes", "scales"])
-    def test_becomes_one_of_all(self, axes, by, tmp_path):
+    @pytest.mark.parametrize("external", [False, True])
+    def test_becomes_one_of_all(self, axes, by, external, tmp_path):
         net = Net()
         net.constant("sizes", np.int64([13, 14]))
         net.constant("scales", np.float32([1.5, 2]))
-        inputs = ["x", "", "", "sizes"] if by == "sizes" else ["x", "", "scales"]
+        net.conv("x", "a", (6, 6), pads=[1] * 4)
+        inputs = ["a", "", "", "sizes"] if by == "sizes" else ["a", "", "scales"]
         net.node("Resize", inputs, "y", mode="linear", antialias=1, axes=axes)
         model = net.model(opset=18, inputs={"x": ("n", 6, 9, 10)})
-        got, _ = ready(model, tmp_path)
+        got, _ = ready(model, tmp_path, save_as_external_data=external, size_threshold=512)
         (node,) = [node for node in got.graph.node if node.op_type == "Resize"]
         assert "axes" not in {attribute.name for attribute in node.attribute}
         np.testing.assert_array_equal(outputs(got, X)[0], outputs(model, X)[0])
