@@ -43,13 +43,20 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"cannot write {path}: the folder {path.parent} does not exist.",
             f"Try: mkdir -p {path.parent}",
+            code="folder-not-found",
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unwritable(path, "it may not be written to")
     if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder.", "Name a file.")
+        raise InputError(
+            f"cannot write {path}: it is a folder.", "Name a file.", code="output-is-a-folder"
+        )
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already.", "Name another file, or add --overwrite.")
+        raise InputError(
+            f"{path} exists already.",
+            "Name another file, or add --overwrite.",
+            code="output-exists",
+        )
 
 
 @contextmanager
@@ -79,6 +86,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise InputError(
             f"cannot write {path}: {error.strerror}.",
             "Free some space, or name a file elsewhere with -o.",
+            code="not-writable",
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -98,8 +106,9 @@ def _place(temporary: Path, path: Path) -> None:
             raise InputError(
                 f"{path} exists already: something wrote it meanwhile. This result is {beside}.",
                 f"Compare the two; then: mv {beside} {path}",
+                code="output-exists",
             )
-    raise InputError(f"{path} exists already.", "Name another file.")
+    raise InputError(f"{path} exists already.", "Name another file.", code="output-exists")
 
 
 def _linked(temporary: Path, path: Path) -> bool:
@@ -121,4 +130,5 @@ def _unwritable(path: Path, cause: str) -> InputError:
     return InputError(
         f"cannot write {path}: the folder {path.parent}: {cause}.",
         "Name a file in a folder of yours.",
+        code="not-writable",
     )

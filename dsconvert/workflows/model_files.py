@@ -224,6 +224,16 @@ def _from_object(model: Model, wanted: str) -> ModelFile:
     from dsconvert.base.errors import InputError
 
     if type(model).__name__ == "ModelProto":
+        from dsconvert.formats.onnx.checking import Refused, check_runs
+
+        try:
+            check_runs(model, Path.cwd())
+        except Refused as error:
+            raise InputError(
+                f"the {wanted} {model.graph.name!r} does not run as it is; {error}",
+                "Give a graph that plain ONNX Runtime runs, with its weights in it.",
+                code="does-not-run",
+            ) from error
         return _onnx(model, Path.cwd())
     if hasattr(model, "layers") and hasattr(model, "get_weights"):
         return _keras(model)

@@ -106,6 +106,7 @@ def check_runtime(runtime: str | None, models: Sequence[ModelSource]) -> None:
         raise InputError(
             f"Keras models run in Keras, not in {title}.",
             "Leave --runtime out, or export the model and name that file.",
+            code="runtime-not-used",
         )
 
 

@@ -78,7 +78,9 @@ class TargetFiles:
         )
         for one in measured:
             if one.failure:
-                raise InputError(f"{Path(one.path).name} does not run: {one.failure}")
+                raise InputError(
+                    f"{Path(one.path).name} does not run: {one.failure}", code="does-not-run"
+                )
         return measured
 
     def _onnx(self, model: Any, path: Path, few: Sequence[Array]) -> Path:

@@ -170,6 +170,41 @@ class TestRefusals:
         refused(arguments, folder, 2, *parts)
         assert sorted(path.name for path in folder.iterdir()) == before
 
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ("inspect absent.keras", "model-not-found"),
+            ("rewrite model.keras -o model.keras", "same-file"),
+            ("rewrite model.keras -o /nowhere/out.keras", "folder-not-found"),
+            ("rewrite model.keras -o out.tflite", "wrong-suffix"),
+            ("rewrite model.keras -o data.keras --method svd --calibration d.npz",
+             "calibration-ignored"),
+            ("rewrite model.keras -o x.keras --plan none.json", "plan-not-found"),
+            ("plan model.keras", "needs-calibration"),
+            ("plan model.keras --max-drop 1%", "needs-labels"),
+            ("plan model.keras --labels", "unused-data"),
+            ("plan model.keras --max-drop much --data data.npz --labels", "not-a-drop"),
+            ("export model.keras -o x.tflite --report", "int8-only"),
+            ("export model.keras -o x.tflite --like model.onnx", "wrong-suffix"),
+            ("import model.keras", "not-onnx"),
+            ("finetune model.keras --teacher model.keras --data data.npz -o x.onnx",
+             "wrong-suffix"),
+            ("finetune model.keras --teacher model.keras --data data.npz --resume",
+             "nothing-to-resume"),
+            ("zoo mobilenet", "needs-output"),
+            ("zoo --separable", "needs-name"),
+        ],
+    )  # fmt: skip
+    def test_an_error_has_a_stable_code(self, folder: Path, arguments: str, code: str) -> None:
+        result = call(f"{arguments} --json", folder)
+        assert (result.exit_code, result.stdout) == (2, "")
+        error = json.loads(result.stderr.splitlines()[-1])
+        assert error.keys() == {"schema", "code", "message", "hint"}
+        assert (error["schema"], error["code"]) == ("dsconvert.error/1", code)
+        told = call(f"{arguments} -v", folder).stderr
+        assert told.splitlines()[-1] == f"code: {code}"
+        assert error["message"] in told
+
     def test_wrong_option_is_a_usage_error(self, folder: Path) -> None:
         result = call("rewrite model.keras --pairs 0", folder)
         assert result.exit_code == 2

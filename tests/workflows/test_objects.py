@@ -76,6 +76,14 @@ class TestObjects:
             ds.inspect(np.zeros(3))
         assert caught.value.code == "not-a-model"
 
+    def test_a_graph_that_does_not_run_is_refused(self, proto):
+        broken = onnx.ModelProto()
+        broken.CopyFrom(proto)
+        broken.graph.node[0].input[0] = "nobody"
+        with pytest.raises(ds.InputError) as caught:
+            ds.rewrite(broken)
+        assert caught.value.code == "does-not-run"
+
 
 class TestOpenedOnce:
     def test_a_loaded_model_is_not_opened_again(self, folder, images, monkeypatch):
