@@ -131,20 +131,13 @@ def kind_of_source(source: ModelSource) -> Kind:
 def kind_of(path: Path) -> Kind:
     """Tell what a model file holds: by its content where that says so, else by its suffix.
 
-    What is neither of them counts as Keras, whose loader says what a file is instead.
-
-    Raises:
-        InputError: If it is a TensorFlow SavedModel.
+    What is neither of them counts as Keras, whose loader says what a file is instead. The folder of
+    a SavedModel is Keras if Keras' description of its layers is in it; otherwise it becomes ONNX.
     """
-    from dsconvert.base.errors import InputError
+    if path.is_dir():
+        from dsconvert.models.loading.saved_model import is_keras_saved_model, is_saved_model
 
-    if (path / "saved_model.pb").is_file():
-        raise InputError(
-            f"{path} is a TensorFlow SavedModel: it holds a graph of operations, no Keras layers.",
-            "Save the model as .keras where it was made, or make an .onnx file of it: "
-            f"python -m tf2onnx.convert --saved-model {path} --output model.onnx",
-            code="saved-model",
-        )
+        return "onnx" if is_saved_model(path) and not is_keras_saved_model(path) else "keras"
     head = b""
     if path.is_file():
         with path.open("rb") as file:
@@ -263,6 +256,11 @@ def _open_onnx(path: Path) -> ModelFile:
     from dsconvert.base.messages import note
     from dsconvert.formats.onnx.open import open_onnx
 
+    if path.is_dir():
+        from dsconvert.models.loading.saved_model_onnx import as_onnx
+
+        note(f"{path.name}: a SavedModel without Keras layers; read through tf2onnx as ONNX")
+        path = as_onnx(path)
     file = open_onnx(path)
     for repair in file.repairs:
         note(f"{path.name}: {repair}")

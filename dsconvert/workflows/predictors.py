@@ -59,6 +59,8 @@ def runtime_of(
     path = path_of(source)
     if path is not None:
         refuse_absent(path)
+        if path.is_dir():
+            path = open_model(source).path or path  # a SavedModel, read as ONNX
         yield _runtime(path, threads, runtime)
         return
     opened = open_model(source)

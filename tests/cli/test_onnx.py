@@ -244,10 +244,12 @@ class TestOpening:
         "command",
         ["inspect {}", "export {} -o x.tflite", "import {}", f"evaluate {{}} {FIT}"],
     )
-    def test_saved_models_are_refused_with_what_to_do(self, folder: Path, command: str) -> None:
+    def test_saved_models_that_cannot_be_read_are_refused_with_what_to_do(
+        self, folder: Path, command: str
+    ) -> None:
         (folder / "saved_model").mkdir(exist_ok=True)
         (folder / "saved_model" / "saved_model.pb").write_bytes(b"\x08\x01")
-        refused(command.format("saved_model"), folder, 2, "is a TensorFlow SavedModel", "tf2onnx")
+        refused(command.format("saved_model"), folder, 2, "tf2onnx cannot convert", "model.save(")
 
     @pytest.mark.parametrize("name", ["import", "export", "inspect"])
     def test_damaged_files(self, folder: Path, name: str) -> None:

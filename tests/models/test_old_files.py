@@ -299,3 +299,36 @@ def test_a_saved_model_with_a_damaged_checkpoint(tmp_path):
     (folder / "variables" / "variables.index").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="checkpoint"):
         load(folder)
+
+
+@pytest.fixture(scope="module")
+def graph_only(tmp_path_factory):
+    """A SavedModel without Keras' description, and the model that it was exported from."""
+    folder = tmp_path_factory.mktemp("graph") / "saved"
+    model = randomised(plain())
+    model.export(folder, verbose=False)
+    return folder, model
+
+
+@pytest.mark.slow
+def test_a_saved_model_without_layers_is_read_as_onnx(graph_only, tmp_path, monkeypatch):
+    import dsconvert as ds
+
+    folder, model = graph_only
+    rewritten = ds.rewrite(
+        folder, options=ds.RewriteOptions(pairs=100), output=tmp_path / "small.onnx"
+    )
+    assert len(rewritten.report.rewritten) > 0
+    imported = ds.import_onnx(folder).model
+    expected = model.predict(IMAGES, verbose=0)
+    assert np.allclose(imported.predict(IMAGES, verbose=0), expected, atol=1e-4)
+
+
+def test_a_saved_model_that_cannot_be_converted(tmp_path):
+    import dsconvert as ds
+
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(InputError) as refused:
+        ds.inspect(tmp_path / "saved")
+    assert refused.value.code == "saved-model"
