@@ -19,7 +19,7 @@ from ..devices.benchmark_model import NAME as BENCHMARK_MODEL
 from ..devices.benchmark_model import RUNTIME as BENCHMARKED
 from ..devices.device import Case, Device, DeviceInfo, Job, Report, TimedFile
 from ..profiling.latency import compare, summarize
-from ..profiling.profile import inputs_for
+from ..profiling.opened_files import inputs_for
 from ..profiling.records import Latency
 from ..runtimes.registry import ORT, find_runtime, reference_runtime
 from ..runtimes.samples import random_inputs

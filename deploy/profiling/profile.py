@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from dsconvert.base.errors import DsconvertError, InputError
 from dsconvert.base.files import sha256
-from dsconvert.base.image_layout import arrange, choose
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
@@ -21,34 +18,15 @@ from ..devices.records import HOST, DeviceInfo, OperatorTime, Startup
 from ..devices.registry import DeviceEntry, find_device
 from ..devices.side_by_side import measure_on
 from ..runner.machine import usable_cpus
-from ..runtimes.registry import find_runtime, reference_runtime, runtime_for
+from ..runtimes.registry import find_runtime, runtime_for
 from ..runtimes.runtime import Runtime
-from ..runtimes.samples import check_inputs, random_inputs
-from ..runtimes.session import Session
 from ..verification.device_outputs import not_finite, wrong_answer
 from .latency import compare, summarize
 from .machine_warnings import doubts
 from .model_stats import model_stats
+from .opened_files import Inputs, ProfiledFile, open_file
 from .operator_matching import matched
 from .records import Measurement
-
-Inputs = Mapping[str, Array] | Sequence[Array] | Array
-"""Arrays by input name, or in the order of the inputs, or the one array of the one input."""
-
-
-class ProfiledFile(NamedTuple):
-    """A file and the runtime to run it in.
-
-    Attributes:
-        case: What a device is asked.
-        expected: The outputs of the format's default runtime on this machine; None if this is what
-            is measured, or it cannot run the file.
-        reference: What gave them, for people.
-    """
-
-    case: Case
-    expected: tuple[Array, ...] | None
-    reference: str = "this machine"
 
 
 def profile(
@@ -120,7 +98,7 @@ def profile(
     if cpus and first.capabilities.this_machine:
         check_cpus(cpus, usable_cpus())
     here = first.capabilities.this_machine
-    opened = [_open(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
+    opened = [open_file(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
     job = Job(
         cases=tuple(one.case for one in opened),
         threads=threads,
@@ -246,74 +224,6 @@ def _estimated(
     return estimate_measurements(files, device)
 
 
-def _open(
-    path: Path, chosen: Runtime, inputs: Inputs | None, seed: int, threads: int, here: bool
-) -> ProfiledFile:
-    """Load a file to see that it can be, what it takes and, to compare with, what it gives.
-
-    The default runtime of its format tells this, where it is installed: a runtime that is measured
-    beside it is compared with it, and a board's need not be installed here.
-    """
-    reference = reference_runtime(path, chosen.name)
-    session = reference.open(path, threads)
-    arrays = inputs_for(session, inputs, seed)
-    case = Case(path, chosen.name, arrays, session.inputs, session.outputs)
-    prepared = session.prepare(arrays)  # whether they fit
-    if here and reference is chosen:
-        return ProfiledFile(case, None)
-    try:
-        prepared.run()
-    except Exception:  # it may run there all the same, and is not compared
-        return ProfiledFile(case, None)
-    return ProfiledFile(case, prepared.read(), reference.title if here else "this machine")
-
-
-def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
-    """One invocation's inputs for a file.
-
-    Args:
-        session: The file, opened.
-        inputs: What to take them from; None for random ones.
-        seed: Of random inputs.
-
-    Raises:
-        InputError: If they do not fit.
-    """
-    if inputs is None:
-        try:
-            return random_inputs(session.inputs, 1, seed)
-        except InputError as error:
-            said = error.words
-            raise InputError(
-                f"{session.path}: {said.message}", said.hint, code=error.code
-            ) from error
-    if isinstance(inputs, Mapping):
-        missing = [name for name in session.input_names if name not in inputs]
-        if missing:
-            raise InputError(
-                f"{session.path}: no array for input {', '.join(missing)}; "
-                f"there are arrays for {', '.join(inputs)}."
-            )
-        inputs = [inputs[name] for name in session.input_names]
-    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    if len(arrays) == len(session.inputs):  # one file may take images as NHWC, the next as NCHW
-        arrays = [
-            arrange(array, choose(array.shape, info.shape, channels_first=False))
-            for array, info in zip(map(np.asarray, arrays), session.inputs, strict=True)
-        ]
-    arrays = list(check_inputs(arrays, session.inputs, str(session.path)))
-    for i, (array, info) in enumerate(zip(arrays, session.inputs, strict=True)):
-        if info.shape:
-            size = info.shape[0] or 1
-            if len(array) < size:
-                raise InputError(
-                    f"{session.path}: input {info.name} takes {size} samples at once, "
-                    f"the array holds {len(array)}."
-                )
-            arrays[i] = array[:size]
-    return tuple(arrays)
-
-
 def _batch(arrays: Sequence[Array]) -> int:
     """Samples per invocation; 1 if there is nothing that counts them."""
     return max((len(array) for array in arrays[:1] if array.ndim), default=1)
@@ -368,8 +278,8 @@ def _measurement(
 
 def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[str, list[str]]:
     """Why there is no latency, or an empty string, and what else to say."""
-    if timed.failure:
-        return timed.failure, []
+    if timed.failure or opened.wrong:
+        return timed.failure or opened.wrong, []
     remarks = []
     if timed.outputs is not None:
         wrong = not_finite(timed.outputs)
@@ -379,7 +289,7 @@ def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[
         if wrong:
             return wrong, []
     if timed.outputs is None or (opened.expected is None and info.name != HOST):
-        remarks.append(f"its outputs were not compared with {opened.reference}'s")
+        remarks.append("its outputs were not compared with this machine's")
     if info.emulated:
         return "emulated: the times of an emulated processor are no latency", remarks
     return "" if timed.samples_ms else "the device gave no timings", remarks

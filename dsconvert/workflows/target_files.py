@@ -73,7 +73,7 @@ class TargetFiles:
             threads=self.target.threads,
             runs=runs,
             min_seconds=1.0,
-            inputs=[array[:8] for array in self.images],
+            inputs=[array[:32] for array in self.images],
             progress=self.progress,
         )
         for one in measured:

@@ -16,6 +16,7 @@ from dsconvert.converter.core.types import Choice
 from dsconvert.deploy.costs import Target, measured_costs
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.runtimes import registry
+from dsconvert.deploy.runtimes.openvino import OpenVinoSession
 from dsconvert.deploy.runtimes.registry import open_runtime, runtime_for
 from dsconvert.workflows.evaluate import evaluate
 from dsconvert.workflows.verify import verify
@@ -129,6 +130,22 @@ def test_one_file_in_two_runtimes_in_turns(files):
         assert [op.kind for op in one.operators].count("convolution") == 1
     assert first.comparison is None
     assert second.comparison.baseline == first.path
+
+
+def test_a_wrong_answer_has_no_latency(files, monkeypatch):
+    real = OpenVinoSession._decoded
+    monkeypatch.setattr(
+        OpenVinoSession,
+        "_decoded",
+        lambda self, arrays: tuple(1.01 * a for a in real(self, arrays)),
+    )
+    first, second = profile(
+        [files["ort", "float32"]], runtime=["ort", "openvino"], runs=1, min_seconds=0
+    )
+    assert first.latency is not None
+    assert second.latency is None
+    assert second.failure.startswith("a wrong answer: y has an SQNR of 40.0 dB")
+    assert second.failure.endswith("(against ONNX Runtime)")
 
 
 def test_each_file_in_the_runtimes_that_run_it(files):
