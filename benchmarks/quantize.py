@@ -152,18 +152,23 @@ def _planned(
 
 
 def _result(model: Model, original: Path, path: Path, data: Path) -> str:
-    """Top-1 of a classifier, else the SQNR of the worst output against the original."""
+    """Top-1 of a classifier, else the SQNR of the worst group of channels against the original."""
     if isinstance(model.data, str):
         return _top1(path, data, *model.scale)
-    threshold = ("--min-sqnr", -1000)
-    result, reason = _try("verify", original, path, "--data", data, *threshold, *model.scale)
+    options = ("--data", data, "--reference", original, *model.scale)
+    result, reason = _try("evaluate", path, *options)
     if reason:
         return reason
-    figures = [
-        (np.inf if one["sqnr_db"] is None else one["sqnr_db"]) if one["finite"] else -np.inf
-        for one in result["fidelity"]
-    ]
+    figures = [_worst(one) for one in result[0]["fidelity"]]
     return "equal" if min(figures) == np.inf else f"{min(figures):.1f} dB"
+
+
+def _worst(fidelity: Any) -> float:
+    """The lowest SQNR of an output's groups."""
+    if not fidelity["finite"]:
+        return float(-np.inf)
+    groups = [group["sqnr_db"] for group in fidelity["measure"]["groups"]]
+    return min((sqnr for sqnr in groups if sqnr is not None), default=float(np.inf))
 
 
 def _top1(path: Path, data: Path, *options: object) -> str:

@@ -114,9 +114,9 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
 
 def refusals(names: Any, references: Any, outputs: Any, quantize: Any) -> tuple[str, ...]:
     from dsconvert.base.output_fidelity import failures, find_all, measure_all
-    from dsconvert.deploy.verification.tolerances import OUTPUT_TOLERANCES
+    from dsconvert.deploy.verification.tolerances import TOLERANCES
 
-    return failures(find_all(measure_all(names, references, outputs), OUTPUT_TOLERANCES[quantize]))
+    return failures(find_all(measure_all(names, references, outputs), TOLERANCES[quantize]))
 
 
 def pictures(data: Path, shape: tuple[int, ...]) -> Any:

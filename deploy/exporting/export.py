@@ -13,6 +13,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import check_writable, replacing, sha256
+from dsconvert.base.output_fidelity import warnings
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.formats.onnx.open import load
@@ -23,6 +24,7 @@ from ..runtimes.registry import open_runtime
 from ..runtimes.samples import check_inputs, count_samples, random_count, random_inputs
 from ..runtimes.tensor_info import TensorInfo
 from ..verification.gate import Verdict, judge, refused
+from ..verification.tolerances import remarks
 from . import rejected, writing
 from .export_options import Options, RangeChoice, checked_format
 from .keras_source import KerasSource, read_source
@@ -221,6 +223,7 @@ def export(
                 inputs=ends[0],
                 outputs=ends[1],
                 fidelity=verdict.fidelity,
+                findings=verdict.findings,
                 verified_on=metadata.verified_on,
                 samples=len(inputs[0]) if gate else 0,
                 preprocessing=metadata.preprocessing,
@@ -268,12 +271,7 @@ def _ends(source: Source, path: Path) -> tuple[tuple[TensorInfo, ...], tuple[Ten
 
 def _remarks(verdict: Verdict, random: bool, gate: bool) -> list[str]:
     """What should keep a reader from trusting the file too much."""
-    found = [
-        f"{output.name}: the model predicts a single class on these samples, so the top-1 "
-        "agreement proves nothing"
-        for output in verdict.fidelity
-        if output.reference_classes == 1
-    ]
+    found = [*remarks(verdict.fidelity), *warnings(verdict.findings)]
     if random:
         found.append(
             "calibrated on random numbers: for trying out only, its ranges are not those of images"

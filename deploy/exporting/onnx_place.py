@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from dsconvert.base.files import check_writable, sha256
+from dsconvert.base.output_fidelity import warnings
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
@@ -87,10 +88,11 @@ def place_onnx(
             inputs=() if runtime is None else runtime.inputs,
             outputs=() if runtime is None else runtime.outputs,
             fidelity=verdict.fidelity,
+            findings=verdict.findings,
             verified_on=verified_on,
             samples=len(inputs[0]),
             failures=verdict.failures,
-            notes=notes,
+            notes=(*notes, *warnings(verdict.findings)),
         )
         if verdict.failures:
             error = refused(verdict, path.name, quantize, verified_on)

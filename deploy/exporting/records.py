@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from dsconvert.base.fidelity import OutputFidelity
+from dsconvert.base.output_fidelity import Finding
 from dsconvert.formats.quantization import CalibrationMethod, Format, Quantization, VerifiedOn
 
 from ..runtimes.tensor_info import TensorInfo
@@ -68,6 +69,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         inputs: Its inputs, in the order of the source model.
         outputs: Its outputs, in the order of the source model.
         fidelity: How close each output is to the source model's.
+        findings: What is wrong or doubtful with each output, with its figures.
         verified_on: What data the outputs were compared on; "nothing" if that was not wanted.
         samples: How many samples that was.
         preprocessing: What was done to the stored images; None if not told.
@@ -89,6 +91,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     fidelity: tuple[OutputFidelity, ...]
+    findings: tuple[Finding, ...] = ()
     verified_on: VerifiedOn
     samples: int
     preprocessing: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array, Predictor
 from dsconvert.formats.quantization import CalibrationMethod
 
@@ -120,23 +121,23 @@ class HeldOut:
     references: tuple[Array, ...]
 
     def sqnr(self, path: Path) -> float:
-        """SQNR of all outputs of a file together, each relative to its own size, in dB."""
-        noise = self._noise(path)
+        """SQNR of all outputs of a file together, in dB; each group at its own scale."""
+        noise = [float(np.mean(groups)) for groups in self._noise(path)]
         return _decibels(sum(noise) / len(noise))
 
     def worst(self, path: Path) -> float:
-        """SQNR of the output that has the lowest, in dB."""
-        return _decibels(max(self._noise(path)))
+        """SQNR of the group of an output's channels that has the lowest, in dB."""
+        return _decibels(max(noise for groups in self._noise(path) for noise in groups))
 
-    def _noise(self, path: Path) -> list[float]:
-        """Of each output ‖y − ŷ‖² / ‖y‖²; infinite where a value is not finite."""
-        found = []
+    def _noise(self, path: Path) -> list[list[float]]:
+        """Of each group of each output ‖y − ŷ‖² / ‖y‖²; infinite where a value is not finite."""
         outputs = open_runtime(path).predict(self.inputs)
-        for reference, output in zip(self.references, outputs, strict=True):
-            r = np.asarray(reference, np.float64)
-            error = float(np.sum((r - output) ** 2)) / (float(np.sum(r * r)) or 1.0)
-            found.append(error if np.isfinite(output).all() else math.inf)
-        return found
+        return [
+            group_noise(reference, output)
+            if np.any(reference)
+            else [float(np.sum(np.square(output, dtype=np.float64)))]
+            for reference, output in zip(self.references, outputs, strict=True)
+        ]
 
 
 def _decibels(noise: float) -> float:

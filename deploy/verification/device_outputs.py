@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from dsconvert.base.fidelity import compare_outputs
+from dsconvert.base.output_fidelity import failures
 from dsconvert.base.predictor import Array
 
 from ..runtimes.precision import precision_of
 from ..runtimes.samples import shape_text
 from ..runtimes.tensor_info import TensorInfo
-from .tolerances import DEFAULTS, failures
+from .tolerances import judge_outputs, tolerance_of
 
 _STEPS = 2.0
 
@@ -49,13 +50,13 @@ def wrong_answer(
                 f"its output {info.name} has the shape {shape_text(there.shape)}, "
                 f"on this machine {shape_text(here.shape)}"
             )
-    limits = DEFAULTS[precision_of(path)]
+    tolerance = tolerance_of(precision_of(path))
     found: list[str] = []
     for info, here, there in zip(infos, expected, got, strict=True):
         if info.scale is not None and _steps_apart(here, there, info.scale) <= _STEPS:
             continue
         fidelity = compare_outputs([info.name], [_batched(here)], [_batched(there)])
-        found += failures(fidelity, limits)
+        found += failures(judge_outputs(fidelity, tolerance))
     return f"a wrong answer: {'; '.join(found)}" if found else ""
 
 

@@ -13,6 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .output_fidelity.group_error import group_noise
+from .output_fidelity.measure import GroupFidelity, OutputMeasure, measure
+
 Array = NDArray[Any]
 
 _TINY = 1e-12
@@ -32,6 +35,8 @@ class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         top1_agreement: Share of samples with the same arg max, for class outputs only.
         reference_classes: Number of classes the reference predicts at least once: an agreement of
             1.0 over a single class says nothing.
+        measure: The same for each group of channels at its own scale, and what the error looks
+            like; None in records of before.
     """
 
     name: str
@@ -42,6 +47,19 @@ class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kl_nats: float | None = None
     top1_agreement: float | None = None
     reference_classes: int | None = None
+    measure: OutputMeasure | None = None
+
+    @property
+    def worst(self) -> GroupFidelity | None:
+        """The group of channels of the lowest SQNR, where there are several."""
+        if self.measure is None or len(self.measure.groups) < 2:
+            return None
+        return self.measure.worst
+
+    @property
+    def worst_db(self) -> float | None:
+        """SQNR of the worst group of channels, else of the whole output; None where equal."""
+        return self.sqnr_db if self.worst is None else self.worst.sqnr_db
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,9 +146,15 @@ def compare_output(name: str, reference: Array, other: Array) -> OutputFidelity:
     """
     if reference.shape != other.shape:
         raise ValueError(f"{name}: shape {other.shape} where the reference has {reference.shape}")
+    close = measure(name, reference, other) if reference.size else None
     if not np.isfinite(other).all():
         return OutputFidelity(
-            name=name, finite=False, sqnr_db=None, relative_error=None, max_abs_error=None
+            name=name,
+            finite=False,
+            sqnr_db=None,
+            relative_error=None,
+            max_abs_error=None,
+            measure=close,
         )
     error = relative_error(reference, other)
     classes = reference.ndim == 2 and reference.shape[1] >= 2
@@ -144,6 +168,7 @@ def compare_output(name: str, reference: Array, other: Array) -> OutputFidelity:
         kl_nats=kl_divergence(reference, other) if is_class_distribution(reference) else None,
         top1_agreement=None if winners is None else float(np.mean(winners == other.argmax(axis=1))),
         reference_classes=None if winners is None else int(np.unique(winners).size),
+        measure=close,
     )
 
 
@@ -161,7 +186,8 @@ def output_error(references: Sequence[Array], others: Sequence[Array]) -> float:
     """One number to choose by: how far the outputs moved, smaller is better.
 
     The sum over outputs of the mean KL for class distributions and of the squared relative error
-    for everything else; infinite where any value is not finite.
+    for everything else, the mean over groups of channels of like scale; infinite where any value
+    is not finite.
     """
     total = 0.0
     for reference, other in zip(references, others, strict=True):
@@ -170,5 +196,5 @@ def output_error(references: Sequence[Array], others: Sequence[Array]) -> float:
         if is_class_distribution(reference):
             total += kl_divergence(reference, other)
         else:
-            total += relative_error(reference, other) ** 2
+            total += float(np.mean(group_noise(reference, other)))
     return total

@@ -55,10 +55,11 @@ def verify(
 ) -> Verification:
     """Compare B's outputs with A's on the same images, and fail if they differ too much.
 
-    A and B are Keras, TFLite or ONNX files; each is fed in its own layout. The exit code is 1 if an
-    output is not finite or misses a threshold. Without thresholds, what B stores chooses one:
-    an SQNR of 60 dB for float32, 26 for float16, 10 for int8 (or the same class for 90 % of the
-    samples).
+    A and B are Keras, TFLite or ONNX files; each is fed in its own layout. Channels of like scale
+    are judged together: boxes apart from scores. The exit code is 1 if a group of channels misses
+    a threshold, or if an output is not finite, dead, constant, inverted, exchanged, moved or names
+    a class no more. Without thresholds, what B stores chooses one: an SQNR of 60 dB for float32,
+    26 for float16, 10 for int8 (or the same class for 90 % of the samples).
     """
     from dsconvert.deploy.verification.tolerances import Thresholds
     from dsconvert.workflows.verify import verify as run

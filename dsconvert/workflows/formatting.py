@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dsconvert.base.units import short as short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dsconvert.base.fidelity import OutputFidelity
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -35,3 +42,22 @@ def ms(value: float | None) -> str:
 def file(path: str, size: int | None, digest: str) -> str:
     """A written file with its size and hash."""
     return f"{path}: {kib(size or 0)}, SHA-256 {digest}"
+
+
+def sqnr(output: OutputFidelity) -> str:
+    """The SQNR of an output's worst group of channels: "31.4 dB", "equal", or "–" without one."""
+    if output.worst_db is not None:
+        return f"{output.worst_db:.1f} dB"
+    return "equal" if output.relative_error == 0 else "–"
+
+
+def groups(outputs: Sequence[OutputFidelity]) -> list[str]:
+    """A line on each output whose channels are of several scales, with its worst group."""
+    from dsconvert.base.output_fidelity.channel_groups import named
+
+    return [
+        f"{output.name}: {len(output.measure.groups)} scales, the worst is that of "
+        f"{named(output.worst.channels)} with {output.worst.sqnr_db:.1f} dB"
+        for output in outputs
+        if output.measure is not None and output.worst is not None
+    ]

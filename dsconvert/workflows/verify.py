@@ -60,7 +60,10 @@ def verify(
 ) -> Verification:
     """Compare a model's outputs with a reference's on the same samples.
 
-    Both may be Keras, TFLite or ONNX; each is fed in its own layout.
+    Both may be Keras, TFLite or ONNX; each is fed in its own layout. Channels of like scale are
+    judged together, boxes apart from scores. What fails is a group of channels that misses its
+    SQNR, and an output that is not finite, dead, constant, inverted, exchanged, moved or names a
+    class no more.
 
     Args:
         reference: The model that is believed.
@@ -90,7 +93,13 @@ def verify(
         >>> ds.verify("model.keras", "model.onnx", data="digits.npz", thresholds=strict).failures
         ()
     """
-    from dsconvert.deploy.verification.tolerances import DEFAULTS, failures, remarks
+    from dsconvert.base.output_fidelity import failures, warnings
+    from dsconvert.deploy.verification.tolerances import (
+        Thresholds,
+        judge_outputs,
+        remarks,
+        tolerance_of,
+    )
     from dsconvert.models.data.checks import check_same_inputs, layout_notes
     from dsconvert.models.evaluation.compare import compare
 
@@ -109,9 +118,11 @@ def verify(
         fidelity = compare(
             b.predictor, a.predictor, images, name=name, progress=as_progress(progress)
         )
-    limits = thresholds or DEFAULTS[b.precision]
-    _check_applicable(fidelity, limits)
-    found = failures(fidelity, limits)
+    tolerance = tolerance_of(b.precision)
+    if thresholds is not None:
+        _check_applicable(fidelity, thresholds)
+    findings = judge_outputs(fidelity, tolerance, thresholds)
+    found = failures(findings)
     return Verification(
         reference=a.told,
         model=b.told,
@@ -119,10 +130,11 @@ def verify(
         source=images.source,
         samples=len(images),
         preprocessing=images.preprocessing,
-        thresholds=limits,
+        thresholds=thresholds or Thresholds.of(tolerance),
         shapes=a.output_shapes,
         fidelity=fidelity,
-        remarks=(*remarks(fidelity), *runtime_notes(runtime, [model])),
+        findings=findings,
+        remarks=(*remarks(fidelity), *runtime_notes(runtime, [model]), *warnings(findings)),
         failures=found,
         passed=not found,
     )

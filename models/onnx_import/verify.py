@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.output_fidelity.channel_groups import channel_axis, channels_last, groups
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.session import sentence
 
@@ -22,6 +23,11 @@ CLOSE = 1e-2
 CLOSE_FLOAT16 = 5e-2
 _HALF = (10, 16)
 """ONNX's element types float16 and bfloat16."""
+_LEAST = 1e-6
+"""What is taken for the largest value where all are smaller."""
+_SMALL = 1e-4
+"""Share of the largest value below which a group of channels is measured by that: a sigmoid's
+smallest values are no outputs of their own."""
 _RANGES = ((1.0, 0.0), (0.25, 0.5), (64.0, 128.0))
 """Scale and shift of the random floats: normalised, 0 … 1 and 0 … 255 images."""
 
@@ -38,7 +44,7 @@ def compare(
     Which range of values a model is made for does not stand in the file, and a network for images
     of 0 … 255 amplifies rounding errors where it is fed noise around 0. So it has to agree fully
     on one of the ranges (and on the real inputs), and closely on the others. Differences count in
-    units of the largest value that the output has in any run.
+    units of the largest value that the group of channels of like scale has in any run.
 
     Raises:
         GateFailed: If an output differs.
@@ -57,8 +63,7 @@ def compare(
     pairs = [[_run_both(graph, run, drawn, feed) for feed in feeds] for feeds in sets]
     for index, name in enumerate(graph.outputs):
         results = [[pair[index] for pair in runs] for runs in pairs]
-        scale = max(largest(theirs) for runs in results for _, theirs in runs)
-        apart = [max(difference(*pair) for pair in runs) / scale for runs in results]
+        apart = _apart(results)
         strict = min(apart[: len(_RANGES)], default=0.0)
         worst = max(apart)
         if given is not None:
@@ -160,16 +165,42 @@ def _run_both(
 _REPORT = "The import of this model is wrong and is not to be used: please report it."
 
 
-def difference(ours: Array, theirs: Array) -> float:
-    """The largest difference; infinite where infinities and NaNs do not agree."""
-    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf")
-    return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+def _apart(results: Sequence[Sequence[tuple[Array, Array]]]) -> list[float]:
+    """The largest difference in each set of runs, in units of the largest values.
+
+    Args:
+        results: One output's values in Keras and in ONNX Runtime, by set and run.
+    """
+    outputs = [theirs for runs in results for _, theirs in runs]
+    axis = channel_axis(outputs[0])
+    parts = [[tuple(_rows(array, axis) for array in pair) for pair in runs] for runs in results]
+    if len({rows.shape[1] for runs in parts for _, rows in runs}) > 1:  # a free size lies there
+        parts = [[tuple(rows.reshape(-1, 1) for rows in pair) for pair in runs] for runs in parts]
+    sizes = np.max([_largest(theirs) for runs in parts for _, theirs in runs], axis=0)
+    scales = np.full(len(sizes), max(float(sizes.max()), _LEAST))
+    for group in groups(np.where(sizes >= _SMALL * scales, sizes, 0.0)):
+        scales[group] = sizes[group].max()
+    return [
+        max(float(np.max(_differences(*pair) / scales, initial=0.0)) for pair in runs)
+        for runs in parts
+    ]
 
 
-def largest(values: Array) -> float:
-    """The largest finite absolute value; 1e-6 where all are smaller."""
-    finite = np.abs(np.asarray(values, np.float64)[np.isfinite(values)])
-    return float(finite.max(initial=1e-6))
+def _rows(array: Array, axis: int) -> Array:
+    """One row for each sample and position, (n, channels), in float64."""
+    last = channels_last(array, axis)
+    return np.asarray(last.reshape(-1, last.shape[-1]), np.float64)
+
+
+def _differences(ours: Array, theirs: Array) -> Array:
+    """The largest of each channel; infinite where infinities and NaNs do not agree."""
+    finite = np.isfinite(theirs)
+    alike = finite | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    apart = np.abs(np.subtract(ours, theirs, where=finite, out=np.zeros_like(theirs)))
+    apart = np.where(np.isnan(apart) | ~alike, np.inf, apart)
+    return np.asarray(apart.max(axis=0, initial=0.0))
+
+
+def _largest(values: Array) -> Array:
+    """The largest finite absolute value of each channel."""
+    return np.asarray(np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=0, initial=0.0))

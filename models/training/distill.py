@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dsconvert.base.output_fidelity.channel_groups import channel_axis, channels_last
+from dsconvert.base.output_fidelity.group_error import judged_groups
 from dsconvert.base.predictor import Array
 
 _FLOOR = 1e-30
@@ -79,13 +81,15 @@ class SoftTargets:
 
 @dataclass(frozen=True)
 class NormalizedError:
-    """(ŷ − y)² / Var(y) for any other output.
+    """(ŷ − y)² / Var(y) for any other output, the mean over groups of channels of like scale.
 
     Attributes:
-        variance: Of the teacher's output over samples and positions.
+        variance: Of the teacher's output over samples and positions; or, where channels have
+            several scales, what to divide each channel's error by, in a shape that is broadcast
+            against one sample's output.
     """
 
-    variance: float
+    variance: float | Array
 
     def targets(self, teacher: Array, labels: Array | None) -> Array:
         """The teacher's output as it is."""
@@ -97,7 +101,7 @@ class NormalizedError:
         from keras import ops
 
         axes = tuple(range(1, len(student.shape)))
-        return ops.mean(ops.square(student - target), axis=axes) / self.variance
+        return ops.mean(ops.square(student - target) / self.variance, axis=axes)
 
 
 def objectives(
@@ -160,7 +164,32 @@ def _is_softmax(tensor: Any) -> bool:
     return getattr(operation, "activation", None) is keras.activations.softmax
 
 
-def _variance(values: Array) -> float:
+def _variance(values: Array) -> float | Array:
+    """What squared errors are divided by; see `NormalizedError`.
+
+    Boxes in pixels beside scores of 0 … 1 would leave the scores nothing to be learnt by: with
+    groups g of n_g of the N channels the loss is the mean over the G groups of their own, each
+    channel's error divided by G · n_g / N · Var(y_g).
+
+    Args:
+        values: The teacher's output, (n, ...).
+    """
+    axis = channel_axis(values)
+    grouped = judged_groups(values, axis)
+    if len(grouped) < 2:
+        return _spread(values)
+    last = channels_last(values, axis)
+    channels = last.shape[-1]
+    divisor = np.full(channels, np.inf, np.float32)  # what is nothing but noise is not learnt
+    for group in grouped:
+        share = len(grouped) * len(group) / channels
+        divisor[group] = share * _spread(last[..., group])
+    shape = [1] * (values.ndim - 1)
+    shape[axis - 1] = channels
+    return divisor.reshape(shape)
+
+
+def _spread(values: Array) -> float:
     """Variance, or the mean square where the output is constant, never zero."""
     values = np.asarray(values, np.float64)
     return float(values.var()) or float(np.mean(values**2)) or 1.0

@@ -5,46 +5,122 @@ from __future__ import annotations
 import json
 
 import keras
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from dsconvert.base.fidelity import OutputFidelity
+from dsconvert.base.fidelity import OutputFidelity, compare_output
+from dsconvert.base.output_fidelity import failures
 from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.precision import precision_of
-from dsconvert.deploy.verification.tolerances import DEFAULTS, Thresholds, failures, remarks
+from dsconvert.deploy.verification.tolerances import (
+    TOLERANCES,
+    Thresholds,
+    judge_outputs,
+    remarks,
+)
 
 
-def output(**values) -> OutputFidelity:
-    known = {"finite": True, "sqnr_db": 30.0, "relative_error": 0.03, "max_abs_error": 0.1}
-    return OutputFidelity(name="y", **known | values)
+def with_error(db: float, samples: int = 64, seed: int = 0) -> OutputFidelity:
+    """An image output of one scale whose SQNR is so many dB."""
+    rng = np.random.default_rng(seed)
+    reference, noise = rng.normal(size=(2, samples, 8, 8, 2))
+    noise *= np.linalg.norm(reference) / np.linalg.norm(noise) * 10 ** (-db / 20)
+    return compare_output("y", reference, reference + noise)
+
+
+def with_classes(agreement: float, classes: int = 3, noise: float = 1.0) -> OutputFidelity:
+    """Scores of 100 samples with so many equal arg maxima, and much noise besides."""
+    rng = np.random.default_rng(0)
+    winner = np.arange(100) % classes
+    reference = rng.uniform(-1, 1, (100, 4)) + 3 * np.eye(4)[winner]
+    other = reference + noise * rng.uniform(-1, 1, reference.shape)
+    other += 3 * np.eye(4)[winner] - 3 * np.eye(4)[winner][:, ::-1]
+    wrong = np.arange(100) >= round(100 * agreement)
+    other[wrong] = np.roll(other[wrong], 1, axis=1)
+    return compare_output("y", reference, other)
 
 
 @pytest.mark.parametrize(
-    ("values", "limits", "wrong"),
+    ("quantize", "db", "passes"),
     [
-        ({}, Thresholds(min_sqnr_db=30), ""),
-        ({}, Thresholds(min_sqnr_db=30.1), "SQNR of 30.0 dB"),
-        ({"sqnr_db": None, "relative_error": 0.0}, Thresholds(min_sqnr_db=90), ""),
-        ({"sqnr_db": None, "relative_error": None}, Thresholds(min_sqnr_db=0), "SQNR of -inf"),
-        ({"top1_agreement": 0.8, "reference_classes": 3}, Thresholds(min_agreement=0.8), ""),
-        ({"top1_agreement": 0.8, "reference_classes": 3}, Thresholds(min_agreement=0.9), "80.0%"),
-        ({"top1_agreement": 1.0, "reference_classes": 1}, Thresholds(min_agreement=0.9), "nothing"),
-        ({"kl_nats": 0.2}, Thresholds(max_kl_nats=0.1), "KL divergence of 0.2"),
-        ({"kl_nats": 0.2}, Thresholds(max_kl_nats=0.2), ""),
-        ({"finite": False}, Thresholds(), "not finite"),
-        ({"sqnr_db": 5.0, "top1_agreement": 0.95, "reference_classes": 3}, DEFAULTS["int8"], ""),
-        ({"sqnr_db": 5.0, "top1_agreement": 1.0, "reference_classes": 1}, DEFAULTS["int8"], "SQNR"),
-        ({"sqnr_db": 5.0, "top1_agreement": 1.0, "reference_classes": 9}, DEFAULTS["float32"], "S"),
+        ("none", 60.1, True),
+        ("none", 59.9, False),
+        ("float16", 26.1, True),
+        ("float16", 25.9, False),
+        ("dynamic", 10.1, True),
+        ("int8", 10.1, True),
+        ("int8", 9.9, False),
+        ("int8-float-io", 9.9, False),
+        ("int16x8", 20.1, True),
+        ("int16x8", 19.9, False),
     ],
 )
-def test_each_threshold_on_both_sides(values, limits, wrong):
-    found = failures([output(**values)], limits)
-    assert bool(found) == bool(wrong)
-    assert wrong in " ".join(found)
+def test_each_quantization_has_its_tolerance(quantize, db, passes):
+    found = failures(judge_outputs([with_error(db)], TOLERANCES[quantize]))
+    assert (found == ()) is passes
+
+
+@pytest.mark.parametrize(
+    ("agreement", "classes", "quantize", "passes"),
+    [
+        (0.95, 3, "int8", True),
+        (0.85, 3, "int8", False),
+        (1.0, 1, "int8", False),
+        (0.95, 3, "none", False),
+    ],
+)
+def test_the_same_classes_excuse_a_low_sqnr(agreement, classes, quantize, passes):
+    output = with_classes(agreement, classes)
+    assert output.sqnr_db < 9
+    assert (output.top1_agreement >= 0.9) == (agreement >= 0.9)
+    assert (failures(judge_outputs([output], TOLERANCES[quantize])) == ()) is passes
+
+
+def output(**values) -> OutputFidelity:
+    return msgspec.structs.replace(with_error(30.0), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "code"),
+    [
+        ({}, Thresholds(min_sqnr_db=29.9), None),
+        ({}, Thresholds(min_sqnr_db=30.1), "group-below"),
+        ({"top1_agreement": 0.8, "reference_classes": 3}, Thresholds(min_agreement=0.8), None),
+        (
+            {"top1_agreement": 0.8, "reference_classes": 3},
+            Thresholds(min_agreement=0.9),
+            "agreement-below",
+        ),
+        (
+            {"top1_agreement": 1.0, "reference_classes": 1},
+            Thresholds(min_agreement=0.9),
+            "single-class",
+        ),
+        ({"kl_nats": 0.2}, Thresholds(max_kl_nats=0.1), "kl-above"),
+        ({"kl_nats": 0.2}, Thresholds(max_kl_nats=0.2), None),
+    ],
+)
+def test_each_threshold_on_both_sides(values, limits, code):
+    found = judge_outputs([output(**values)], TOLERANCES["int8"], limits)
+    assert [one.code for one in found if one.severity == "failure"] == ([code] if code else [])
+
+
+def test_thresholds_that_are_asked_for_excuse_noise_and_nothing_else():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(40, 8, 8, 3))
+    shifted = compare_output("y", reference, reference + 0.4)
+    swapped = compare_output("y", reference, reference[..., [1, 0, 2]])
+    lenient = Thresholds(min_sqnr_db=-99)
+
+    (told,) = judge_outputs([shifted], TOLERANCES["int8"], lenient)
+    assert (told.code, told.severity) == ("offset", "warning")
+    refused = judge_outputs([swapped], TOLERANCES["int8"], lenient)
+    assert [one.code for one in refused if one.severity == "failure"] == ["swapped"]
 
 
 def test_agreement_on_one_class_is_said_to_prove_nothing():

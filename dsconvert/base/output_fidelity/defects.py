@@ -34,10 +34,11 @@ def find(sums: ChannelSums, grouped: Sequence[Channels]) -> tuple[Defect, ...]:
     visible = np.sqrt(sums.noise) > _VISIBLE * np.sqrt(sums.var_r)
     if not visible.any():
         return ()
-    found = [*changed_values.constant(sums, grouped), *rearranged.mixed(sums, grouped, r, y)]
+    found = list(changed_values.constant(sums, grouped))
     visible &= ~changed_values.still(sums)  # what is constant is told as that
     for group in grouped:
         if visible[group].any():
+            found += rearranged.mixed(group, r[..., group], y[..., group])
             found += changed_values.affine(sums, group)
             found += changed_values.saturated(sums, group, r[..., group], y[..., group])
     if sums.count.max() >= FEWEST:

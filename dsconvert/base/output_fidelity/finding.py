@@ -21,6 +21,9 @@ FindingCode = (
         "reference-constant",
         "reference-near-zero",
         "weak-channels",
+        "agreement-below",
+        "single-class",
+        "kl-above",
     ]
 )
 Severity = Literal["failure", "warning"]
@@ -40,8 +43,8 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         floor: Error, over the largest value of its group, up to which that second SQNR is not
             asked for: where an output hardly changes, a step of its integers is more.
         excused: The top-1 agreement, over more than one class, that excuses a class output below.
-        half_step: Error that a probability may always have: half a step of an 8-bit one; 0 for
-            files of floats.
+        half_step: Half a step of an 8-bit probability; 0 for files of floats.
+        strict: Whether a probability needs its SQNR even where its error is below half a step.
         defect: Error, over the standard deviation, from which a recognised defect counts.
     """
 
@@ -49,6 +52,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     floor: float
     excused: float | None = None
     half_step: float = 0.0
+    strict: bool = False
     defect: float = 0.05
 
 

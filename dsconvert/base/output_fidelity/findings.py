@@ -84,18 +84,19 @@ def _groups(measure: OutputMeasure, tolerance: Tolerance) -> Iterator[Finding]:
 
 def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -> Iterator[Finding]:
     sqnr, variation = group.sqnr_db, group.variation_db
-    if sqnr is None or (group.probabilities and group.noise <= tolerance.half_step):
+    rounding = group.probabilities and group.noise <= tolerance.half_step
+    if sqnr is None or (rounding and not tolerance.strict):
         return
     least = tolerance.min_sqnr_db * _OF_VARIATION
     low = sqnr < tolerance.min_sqnr_db
     flat = variation is not None and variation < least
     if not low and not (flat and group.noise > tolerance.floor * group.peak):
         return
-    told = f"SQNR {sqnr:.1f} dB; at least {tolerance.min_sqnr_db:g} dB required"
+    told = f"SQNR {_decibels(sqnr)} dB; at least {tolerance.min_sqnr_db:g} dB required"
     if not low:
         told = (
-            f"SQNR {variation:.1f} dB of what changes in it; at least {least:g} dB required "
-            f"({sqnr:.1f} dB with what is constant)"
+            f"SQNR {_decibels(variation or 0.0)} dB of what changes in it; at least {least:g} dB "
+            f"required ({sqnr:.1f} dB with what is constant)"
         )
     classes = measure.classes
     if classes is not None and tolerance.excused and len(measure.groups) == measure.positions == 1:
@@ -112,6 +113,11 @@ def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -
     certain = low or measure.samples >= SAMPLES
     severity: Severity = "failure" if certain else "warning"
     yield finding(measure, "group-below", severity, group.channels, figures, told)
+
+
+def _decibels(value: float) -> str:
+    """Rounded, 0.0 without a sign."""
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 def _unjudged(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from .channel_sums import ChannelSums, Float, Mask
+from .channel_groups import as_ranges
+from .channel_sums import Float, Mask
 from .defect import EXPLAINED, FEWEST, STILL, Channels, Defect, each, ratio
 
 CHANNELS = 2048
@@ -53,20 +54,23 @@ def swapped(r: Float, y: Float, visible: Mask) -> Iterator[Defect]:
     yield from each("swapped", chosen, 1 - ratio(best, own), error, share, told[:80])
 
 
-def mixed(sums: ChannelSums, grouped: Sequence[Channels], r: Float, y: Float) -> Iterator[Defect]:
-    """Samples that got each other's outputs, or all the same one."""
+def mixed(group: Channels, r: Float, y: Float) -> Iterator[Defect]:
+    """Samples that got each other's outputs, or all the same one.
+
+    Args:
+        group: Channels of like scale.
+        r: Their reference, (n, ..., C).
+        y: What they are.
+    """
     count = min(len(r), _SAMPLES)
     if count < _POSITIONS:
         return
-    size = np.full(r.shape[-1], np.inf)
-    for group in grouped:
-        size[group] = math.sqrt(float(sums.power[group].mean()))
-    R, Y = ((a[:count] / size).reshape(count, -1) for a in (r, y))
+    R, Y = (a[:count].reshape(count, -1) for a in (r, y))
     R, Y = (a[:, :: max(1, a.shape[1] // _FEATURES)] for a in (R, Y))
     own = float(((R - Y) ** 2).mean())
     between = float(R.var(axis=0).mean())
-    ranges = ((0, r.shape[-1] - 1),)
-    if own <= 0 or between <= 1e-12:
+    ranges = as_ranges(group)
+    if own <= 0 or between <= 1e-12 * float((R * R).mean()):
         return
     error = math.sqrt(own / between)
     if float(Y.var(axis=0).mean()) <= STILL**2 * between:

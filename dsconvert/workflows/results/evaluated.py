@@ -37,13 +37,14 @@ def evaluation_blocks(found: Sequence[Evaluation]) -> Iterator[Block]:
                 output.name,
                 formatting.percent(output.top1_agreement),
                 "–" if output.kl_nats is None else f"{output.kl_nats:.3g} nats",
-                "–" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB",
+                formatting.sqnr(output),
             )
             cells = [""] * 5
     yield table
     if any(one.top1 for one in found):
         yield "± is the half width of the 95 % Wilson interval"
     for one in found:
+        yield from (f"{one.name}: {line}" for line in formatting.groups(one.fidelity))
         yield from (f"{one.name}: {warning}" for warning in one.warnings)
 
 

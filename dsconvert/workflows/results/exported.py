@@ -41,9 +41,14 @@ class ExportedFile(Shown, Artifact, frozen=True, kw_only=True):
 
 def told_fidelity(output: OutputFidelity, samples: int, what: str) -> str:
     """How close one output is, on what."""
+    from dsconvert.base.output_fidelity.channel_groups import named
+
     parts = [f"relative error {output.relative_error:.2g}"] if output.relative_error else []
     if output.sqnr_db is not None:
         parts.append(f"SQNR {output.sqnr_db:.1f} dB")
+    if output.worst is not None:
+        channels = named(output.worst.channels)
+        parts.append(f"SQNR of {channels}, the worst, {formatting.sqnr(output)}")
     if output.top1_agreement is not None:
         parts.append(f"top-1 agreement {formatting.percent(output.top1_agreement)}")
     return f"{output.name}: {', '.join(parts) or 'equal'} on {samples} samples ({what})"

@@ -48,20 +48,20 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """One line per epoch, then the file."""
+        """One line per epoch and output, then the file."""
         titles = ("epoch", "loss", "output error", "output", "agreement", "SQNR", "time")
         table = Table(titles)
         for epoch in self.history:
-            first = epoch.fidelity[0]
-            table.add(
+            cells = [
                 f"{epoch.epoch}{' (kept)' if epoch.epoch == self.best_epoch else ''}",
                 formatting.short(epoch.loss),
                 formatting.short(epoch.output_error),
-                first.name,
-                formatting.percent(first.top1_agreement),
-                "–" if first.sqnr_db is None else f"{first.sqnr_db:.1f} dB",
-                f"{epoch.seconds:.1f} s",
-            )
+            ]
+            time = f"{epoch.seconds:.1f} s"
+            for output in epoch.fidelity:
+                agreement = formatting.percent(output.top1_agreement)
+                table.add(*cells, output.name, agreement, formatting.sqnr(output), time)
+                cells, time = [""] * 3, ""
         yield table
         yield (
             "output error: KL in nats, or squared relative error, to the teacher on held-out images"

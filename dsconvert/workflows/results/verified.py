@@ -13,6 +13,7 @@ from .. import formatting
 
 if TYPE_CHECKING:
     from dsconvert.base.fidelity import OutputFidelity
+    from dsconvert.base.output_fidelity import Finding
     from dsconvert.base.predictor import Shape
     from dsconvert.deploy.runtimes.precision import Precision
     from dsconvert.deploy.verification.tolerances import Thresholds
@@ -32,6 +33,7 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
         thresholds: What every output must reach.
         shapes: The shape of each of A's outputs, batch axis first.
         fidelity: How close each of B's outputs is.
+        findings: What is wrong or doubtful with each output, with its figures.
         remarks: What a reader should not be misled by.
         failures: What is wrong; empty if nothing is.
         passed: Whether nothing is.
@@ -47,6 +49,7 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
     thresholds: Thresholds
     shapes: tuple[Shape, ...]
     fidelity: tuple[OutputFidelity, ...]
+    findings: tuple[Finding, ...] = ()
     remarks: tuple[str, ...]
     failures: tuple[str, ...]
     passed: bool
@@ -61,7 +64,7 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
                 output.name,
                 "×".join("n" if size is None else str(size) for size in shape),
                 "yes" if output.finite else "no",
-                _sqnr(output),
+                formatting.sqnr(output),
                 formatting.short(output.relative_error),
                 formatting.short(output.max_abs_error),
                 "–" if output.kl_nats is None else f"{output.kl_nats:.3g} nats",
@@ -70,13 +73,8 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
             )
         yield f"{self.model} ({self.precision}) against {self.reference}"
         yield table
+        yield from formatting.groups(self.fidelity)
         yield f"on {self.samples} samples of {self.source}"
         yield from (f"note: {remark}" for remark in self.remarks)
         yield from (f"failed: {failure}" for failure in self.failures)
         yield "passed" if self.passed else "NOT passed"
-
-
-def _sqnr(output: OutputFidelity) -> str:
-    if output.sqnr_db is not None:
-        return f"{output.sqnr_db:.1f} dB"
-    return "equal" if output.relative_error == 0 else "–"
