@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsconvert.base.fidelity import output_error
 from dsconvert.base.output_fidelity import OutputComparison, Tolerance, find, measure
 from dsconvert.base.output_fidelity.channel_groups import (
     as_ranges,
@@ -15,6 +16,7 @@ from dsconvert.base.output_fidelity.channel_groups import (
     named,
 )
 from dsconvert.base.output_fidelity.channel_sums import ChannelSums
+from dsconvert.base.output_fidelity.group_error import group_noise, judged_groups
 
 INT8 = Tolerance(min_sqnr_db=10, floor=3 / 255, excused=0.9, half_step=1 / 512)
 FLOAT = Tolerance(min_sqnr_db=60, floor=1e-5, defect=0.01)
@@ -177,6 +179,39 @@ class TestMeasure:
 SHAPES = [(40,), (40, 1), (40, 10), (40, 64), (24, 64, 20), (8, 16, 16, 3), (6, 3, 16, 16), (1, 9)]
 
 
+class TestGroupError:
+    """The numbers that plans, fits and int8 files are chosen by."""
+
+    def test_each_group_counts_alike(self):
+        r = detector()
+        y = r * np.append(np.full(4, 0.9), np.full(80, 0.5))
+
+        assert group_noise(r, y) == pytest.approx([0.01, 0.25])
+        assert output_error([r], [y]) == pytest.approx(0.13)
+        one_scale = in_steps(r)
+        apart = np.concatenate([in_steps(r[..., :4]), in_steps(r[..., 4:])], axis=2)
+        assert output_error([r], [apart]) < output_error([r], [one_scale]) / 1e3
+
+    def test_one_group_is_the_whole(self):
+        rng = np.random.default_rng(0)
+        r, y = rng.normal(size=(2, 30, 7))
+
+        assert group_noise(r, y) == pytest.approx([((r - y) ** 2).sum() / (r**2).sum()])
+        assert group_noise(np.zeros((3, 2)), np.zeros((3, 2))) == [0]
+        assert group_noise(r, y * np.nan) == [np.inf]
+
+    def test_rare_classes_are_no_group(self):
+        probabilities = softmax(np.append(np.random.default_rng(0).normal(0, 3, 5), -9)[None])
+
+        assert len(judged_groups(np.repeat(probabilities, 20, axis=0))) == 1
+
+    def test_features_that_hardly_fire_do_not_count(self):
+        r = np.random.default_rng(0).normal(size=(40, 64))
+        r[:, 3] /= 1e4
+
+        assert [len(group) for group in judged_groups(r)] == [63]
+
+
 class TestSound:
     """What rounding and noise do is no defect."""
 
@@ -214,6 +249,23 @@ class TestSound:
             r = np.random.default_rng(0).normal(size=shape)
             assert codes(r, r, FLOAT) == set()
             assert codes(r, r.astype(np.float32), FLOAT) == set()
+
+    def test_weak_features_are_told(self):
+        rng = np.random.default_rng(0)
+        r = np.maximum(rng.normal(size=(40, 64)), 0) * 50
+        r[:, 7] /= 1000
+        found = find(measure("y", r, in_steps(r)), INT8)
+
+        assert [(one.code, one.severity) for one in found] == [("weak-channels", "warning")]
+
+    def test_one_large_value_is_no_exchange(self):
+        r = np.full((40, 6), 0.01)
+        r += np.random.default_rng(0).uniform(0, 0.002, r.shape)
+        r[5, :2] = 0.5, 0.3
+        y = r.copy()
+        y[5, :2] = 0.3, 0.5
+
+        assert "swapped" not in codes(r, y)
 
     def test_small_channels_of_many_features(self):
         rng = np.random.default_rng(0)

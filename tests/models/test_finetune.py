@@ -9,7 +9,12 @@ from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.evaluation.evaluate import evaluate
 from dsconvert.models.training.batches import augmentation, epoch_batches
-from dsconvert.models.training.distill import NormalizedError, SoftTargets, ends_in_softmax
+from dsconvert.models.training.distill import (
+    NormalizedError,
+    SoftTargets,
+    ends_in_softmax,
+    objectives,
+)
 from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.settings import FinetuneSettings
 from dsconvert.models.training.student_copy import copy_model, kept_layers
@@ -399,6 +404,26 @@ class TestObjectives:
         y, other = np.random.default_rng(0).normal(0, 3, (2, 5, 4, 4)).astype(np.float32)
         loss = NormalizedError(9.0).loss(y, other)
         np.testing.assert_allclose(loss, ((y - other) ** 2).mean((1, 2)) / 9, rtol=1e-5)
+
+    def test_boxes_and_scores_weigh_alike(self):
+        rng = np.random.default_rng(0)
+        scale = np.append(np.full(4, 600.0), np.full(80, 1.0))
+        y, other = (rng.normal(0, scale, (9, 16, 84)).astype(np.float32) for _ in range(2))
+        (objective,) = objectives(_plain(y.shape[1:]), [y], 1.0, 0.0)
+        loss = objective.loss(y, other)
+
+        gaps = (y - other).astype(np.float64) ** 2
+        parts = [gaps[..., part].mean((1, 2)) / y[..., part].var() for part in (BOXES, SCORES)]
+        np.testing.assert_allclose(loss, sum(parts) / 2, rtol=1e-4)
+
+
+BOXES, SCORES = slice(0, 4), slice(4, 84)
+
+
+def _plain(shape):
+    """A model of one output that is no softmax."""
+    x = keras.Input(shape)
+    return keras.Model(x, keras.layers.Rescaling(2.0)(x))
 
 
 class TestBatches:

@@ -63,8 +63,7 @@ class ClassCounts:
         if not self.scores or not reference.size:
             return
         r = np.asarray(reference.reshape(-1, reference.shape[-1]), np.float64)
-        sums = r.sum(axis=1)
-        self.distribution &= bool(np.all(r >= _LOW) and np.all(np.abs(sums - 1) <= _SUM))
+        self.distribution = self.distribution and is_distribution(r)
         self.scores = self.distribution or reference.ndim == 2
         if not self.scores:
             return
@@ -98,3 +97,11 @@ class ClassCounts:
             total=self.total / self.rows,
             expected_total=self.expected / self.rows,
         )
+
+
+def is_distribution(rows: Array) -> bool:
+    """Whether every row, (n, classes), holds probabilities of classes: they sum to one."""
+    if rows.shape[1] < 2:
+        return False
+    near = np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM
+    return bool(np.all(rows >= _LOW) and np.all(near))

@@ -9,6 +9,7 @@ import numpy as np
 from ..predictor import Array
 from .channel_groups import FEW, GAP, GAP_OF_FEW, channel_axis, channels_last, groups
 from .channel_sums import Float
+from .class_counts import is_distribution
 from .defect import Channels
 
 _SMALL = 1 / 256
@@ -21,7 +22,8 @@ def judged_groups(reference: Array, axis: int | None = None) -> list[Channels]:
     """Find the groups of channels of a reference whose errors count.
 
     A group counts unless the reference holds rounding noise there, or the group is a small part of
-    many channels and far smaller than the others, as features are that hardly ever fire.
+    many channels and far smaller than the others, as features are that hardly ever fire. Class
+    probabilities are one group, rare classes included.
 
     Args:
         reference: (n, ...), finite.
@@ -36,7 +38,8 @@ def judged_groups(reference: Array, axis: int | None = None) -> list[Channels]:
     if not len(flat):
         return []
     peak = np.maximum(flat.max(axis=0), -flat.min(axis=0)).astype(np.float64)
-    found = groups(peak, GAP if len(flat) >= FEW else GAP_OF_FEW)
+    gap = GAP if len(flat) >= FEW else GAP_OF_FEW
+    found = groups(peak, math.inf if is_distribution(flat) else gap)
     top = float(peak.max())
     return [
         group
