@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,21 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("converter", "models", "deploy")
+"""Folders at the top of the repository that are packages of dsconvert."""
+
+
+def place_of(path: Path) -> Path:
+    """Where a file of the repository lies in the wheel."""
+    inside = path.relative_to(ROOT)
+    return inside if inside.parts[0] == "dsconvert" else Path("dsconvert") / inside
 
 
 def on_disk() -> set[str]:
-    """Dotted names of all packages in the rooms."""
+    """Dotted names of all packages."""
     return {
-        "dsconvert." + ".".join(path.parent.relative_to(ROOT).parts)
-        for room in ROOMS
-        for path in (ROOT / room).rglob("__init__.py")
+        ".".join(place_of(path.parent).parts)
+        for top in ("dsconvert", *ROOMS)
+        for path in (ROOT / top).rglob("__init__.py")
     }
 
 
@@ -31,10 +39,10 @@ def test_every_package_is_listed() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_module_and_no_other(tmp_path: Path) -> None:
+def test_the_wheel_holds_every_module_and_no_other_and_runs(tmp_path: Path) -> None:
     source = tmp_path / "source"  # setuptools would add what an earlier build left in build/
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for top in ("dsconvert", *ROOMS):
+        shutil.copytree(ROOT / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
@@ -43,10 +51,22 @@ def test_the_wheel_holds_every_module_and_no_other(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {
-        f"dsconvert/{path.relative_to(ROOT)}"
-        for room in ROOMS
-        for path in (ROOT / room).rglob("*.py")
+        str(place_of(path)) for top in ("dsconvert", *ROOMS) for path in (ROOT / top).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == modules
     assert all(name.startswith("dsconvert/") for name in names)
-    assert "dsconvert/converter/py.typed" in names
+    assert "dsconvert/py.typed" in names
+
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    code = "import dsconvert.cli as c, dsconvert.converter.core.types; print(c.__file__); c.main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(unpacked)},
+    )
+    assert done.stdout.startswith(str(unpacked))
+    assert "rewrite" in done.stdout
