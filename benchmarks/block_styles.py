@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def compared(path: Path, data: Path) -> Iterator[list[Any]]:
-    """One row for each start."""
+    """Yield one row for each start."""
     from dsconvert.converter.rewrite import rewrite
     from dsconvert.models.data.datasets import load_data
     from dsconvert.models.loading import load
@@ -81,7 +81,7 @@ def naive(linear: Any, like: Any, calibration: Any) -> Any:
 
 
 def cuts(report: Any) -> str:
-    """The shifts that the fit chose, layer by layer."""
+    """Return the shifts that the fit chose, layer by layer."""
     notes = [layer.notes[-1] for layer in report.layers if layer.block == "mobilenet"]
     return " ".join(f"{note.split('cuts ')[1].split()[0]}σ" for note in notes)
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def markdown(record: Any) -> str:
-    """A kept table as it was printed."""
+    """Return a kept table as it was printed."""
     lines = [f"| {' | '.join(record['columns'])} |", f"|{'---|' * len(record['columns'])}"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in record["rows"]])
 
@@ -197,7 +197,7 @@ def mobilenet(axes: Any, steps: Path) -> None:
 
 
 def ratio(axes: Any, steps: Path) -> None:
-    """What a pair costs of its convolution: 1/N + 1/k²."""
+    """Return what a pair costs of its convolution: 1/N + 1/k²."""
     import numpy as np
 
     from dsconvert.converter.core.fitting.cost import conv_macs, pair_macs

@@ -32,7 +32,7 @@ VGG6 = "keras/vgg6_cifar10.h5"
 
 
 def arguments(description: str | None, *parts: str) -> argparse.Namespace:
-    """The options of every benchmark; one of several parts can be left out with --only."""
+    """Return the options of every benchmark; one of several parts can be left out with --only."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--models",
@@ -56,7 +56,7 @@ def arguments(description: str | None, *parts: str) -> argparse.Namespace:
 
 
 def machine() -> str:
-    """One line about where the figures come from."""
+    """Return one line about where the figures come from."""
     from dsconvert.deploy.runner.machine import cpu_name
 
     packages = ("tensorflow-cpu", "keras", "ai-edge-litert", "onnxruntime", "numpy")

@@ -58,7 +58,7 @@ def run(arguments: str) -> None:
 
 
 def ask(arguments: str) -> Any:
-    """A command's result as data."""
+    """Return a command's result as data."""
     command = [DSCONVERT, *arguments.split(), "--json", "-q"]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 

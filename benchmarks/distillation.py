@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def tuned(models: Path, data: Path) -> Iterator[list[Any]]:
-    """The data-fitted start, and the tutorials' fresh one with the same training."""
+    """Yield the data-fitted start, and the tutorials' fresh one with the same training."""
     from dsconvert.converter.rewrite import rewrite
     from dsconvert.models.data.datasets import load_data
     from dsconvert.models.loading import load

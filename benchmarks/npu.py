@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def estimates(path: Path, pictures: Any, folder: Path) -> Iterator[list[str]]:
-    """A row per variant."""
+    """Yield a row per variant."""
     from dsconvert.base.units import short
     from dsconvert.deploy.exporting.export import export
     from dsconvert.deploy.profiling.profile import profile
@@ -65,7 +65,7 @@ def estimates(path: Path, pictures: Any, folder: Path) -> Iterator[list[str]]:
 
 
 def variants(path: Path, pictures: Any) -> Iterator[tuple[str, Any]]:
-    """The networks, by the names of `VARIANTS`."""
+    """Yield the networks, by the names of `VARIANTS`."""
     from dsconvert.converter.rewrite import rewrite
     from dsconvert.models.loading import load
 

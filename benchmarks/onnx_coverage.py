@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def coverage() -> str:
-    """The table, in Markdown."""
+    """Return the table, in Markdown."""
     import onnx
     from backend_cases import covered, outcomes
 
@@ -72,7 +72,7 @@ def coverage() -> str:
 
 
 def in_tflite(names: list[str]) -> str:
-    """Whether one of these cases converts to TFLite's builtin operators and gives the same."""
+    """Tell whether one of these cases converts to TFLite's builtin operators and gives the same."""
     import numpy as np
     import onnx_graphs
     from backend_cases import cases, differences
@@ -95,7 +95,7 @@ def in_tflite(names: list[str]) -> str:
 
 
 def notes(results: list[Outcome]) -> str:
-    """What is to be said of the cases of an operator that did not pass."""
+    """Return what is to be said of the cases of an operator that did not pass."""
     from backend_cases import known
 
     left = Counter(f"left out: {o.left_out}" for o in results if o.left_out)

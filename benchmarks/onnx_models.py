@@ -151,7 +151,7 @@ def _top1(file: Path, data: Path, *options: str) -> str:
 
 
 def run(*arguments: object) -> str:
-    """One command, as a user would give it; what it prints on stdout."""
+    """Return one command, as a user would give it; what it prints on stdout."""
     code = "from dsconvert.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments), "-q"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -173,7 +173,7 @@ def _ratio(measurement: Any) -> str:
 
 
 def _naive(plan: Any) -> Any:
-    """Every convolution, the stem included, as one pair with depth_multiplier 2."""
+    """Return every convolution, the stem included, as one pair with depth_multiplier 2."""
     import msgspec
 
     from dsconvert.converter.core.types import Choice

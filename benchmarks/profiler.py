@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def export_all(models: Path, folder: Path) -> dict[str, list[Path]]:
-    """The three models in both formats."""
+    """Return the three models in both formats."""
     from dsconvert.deploy.exporting.export import export
     from dsconvert.models.loading import load
 
@@ -119,7 +119,7 @@ def agreement(files: dict[str, list[Path]]) -> None:
 
 
 def overhead(files: dict[str, list[Path]]) -> None:
-    """What the turns of profile add to a bare loop around invoke, in one process."""
+    """Return what the turns of profile add to a bare loop around invoke, in one process."""
     rows = []
     for path in files[".tflite"]:
         pairs = [tuple(map(float, line)) for line in lines(BARE_AND_PROFILED, path, ROUNDS)]
@@ -144,7 +144,7 @@ def start(files: dict[str, list[Path]]) -> None:
 
 
 def in_turns(*tools: Callable[[], float]) -> list[list[float]]:
-    """Each tool's figures, one per round; every other round in the other order."""
+    """Return each tool's figures, one per round; every other round in the other order."""
     found: list[list[float]] = [[] for _ in tools]
     for number in range(ROUNDS):
         order = range(len(tools))
@@ -154,7 +154,7 @@ def in_turns(*tools: Callable[[], float]) -> list[list[float]]:
 
 
 def asked(path: Path) -> float:
-    """The p50 that the command prints."""
+    """Return the p50 that the command prints."""
     code = "from dsconvert.cli import main; main()"
     words = ["profile", str(path), f"--runs={RUNS}", f"--warmup={WARMUP}", "--min-seconds=0"]
     done = run([sys.executable, "-c", code, *words, "--json", "--quiet"])
@@ -162,13 +162,13 @@ def asked(path: Path) -> float:
 
 
 def ask(script: str, *words: object) -> list[float]:
-    """The figures in the one line that a script prints."""
+    """Return the figures in the one line that a script prints."""
     (found,) = lines(script, *words)
     return list(map(float, found))
 
 
 def lines(script: str, *words: object) -> list[list[str]]:
-    """What a script prints after "p50", line by line."""
+    """Return what a script prints after "p50", line by line."""
     done = run([sys.executable, "-c", script, *map(str, words)])
     return [line.split()[1:] for line in done.splitlines() if line.startswith("p50 ")]
 

@@ -88,7 +88,7 @@ def arguments() -> argparse.Namespace:
 
 
 def build(name: str, data: Labelled, *, separable: bool, seed: int = 0) -> Any:
-    """A reference network for these images and classes."""
+    """Return a reference network for these images and classes."""
     import keras
 
     from dsconvert.models.reference import BuildSettings
@@ -115,7 +115,7 @@ def trained(
     epochs: int,
     batch: int,
 ) -> Any:
-    """A step: a network trained from random weights and kept."""
+    """Return a step: a network trained from random weights and kept."""
 
     def work() -> Any:
         model = build(network, data, separable=separable)
@@ -138,7 +138,7 @@ def tuned(
     tuning: Mapping[str, Any] = TUNING,
     **how: Any,
 ) -> Any:
-    """A step: a trained network rewritten, fine-tuned and kept."""
+    """Return a step: a trained network rewritten, fine-tuned and kept."""
 
     def work() -> Any:
         original = load(bench.shelf.model(teacher))

@@ -114,7 +114,7 @@ def _both(settings: Any) -> tuple[Any, Any]:
 
 
 def _shares(settings: Any) -> list[list[str]]:
-    """The paper's Table 2."""
+    """Return the paper's Table 2."""
     from dsconvert.converter.core.fitting.cost import conv_macs, conv_params
     from dsconvert.converter.inspect import inspect
     from dsconvert.models.reference import build as draw

@@ -138,7 +138,7 @@ def _rows(name: str, model: Model, original: Path, data: Path, folder: Path) -> 
 def _planned(
     original: Path, kind: str, precision: str, calibration: tuple[object, ...], folder: Path
 ) -> tuple[Path, str]:
-    """The network rewritten by a plan for a runtime and a precision, or why it is not."""
+    """Return the network rewritten by a plan for a runtime and a precision, or why it is not."""
     runtime = "litert" if kind == "tflite" else "ort"
     stem = f"{original.stem}-{runtime}-{precision}"
     plan, small = folder / f"{stem}.json", folder / f"{stem}{_stored(original)}"
@@ -164,7 +164,7 @@ def _result(model: Model, original: Path, path: Path, data: Path) -> str:
 
 
 def _worst(fidelity: Any) -> float:
-    """The lowest SQNR of an output's groups."""
+    """Return the lowest SQNR of an output's groups."""
     if not fidelity["finite"]:
         return float(-np.inf)
     groups = [group["sqnr_db"] for group in fidelity["measure"]["groups"]]
@@ -177,7 +177,7 @@ def _top1(path: Path, data: Path, *options: object) -> str:
 
 
 def _times(model: Model, baseline: Path, path: Path, data: Path) -> tuple[str, str]:
-    """The median, and its ratio to another file's from the same run."""
+    """Return the median, and its ratio to another file's from the same run."""
     files = dict.fromkeys((baseline, path))
     result, reason = _try("profile", *files, "--data", data, *model.scale)
     if reason or result[-1]["latency"] is None:
@@ -296,7 +296,7 @@ def tuned(models: Path, data: Path, folder: Path) -> None:
 
 
 def _train(name: str, models: Path, data: Path, kept: Path) -> Path:
-    """The rewritten and fine-tuned network."""
+    """Return the rewritten and fine-tuned network."""
     original, how = models / MODELS[name].file, TRAINED[name]
     small, trained = kept / f"{name}.keras", kept / f"{name}_tuned.keras"
     if trained.exists():
@@ -383,7 +383,7 @@ def pitfall(
 
 
 def _data(model: Model, cifar: Path, folder: Path) -> Path:
-    """Where the model's images are."""
+    """Tell where the model's images are."""
     if model.data == "cifar10":
         return cifar
     if model.data == "mnist":
@@ -409,7 +409,7 @@ def _stored(path: Path) -> str:
 
 
 def _try(*arguments: object) -> tuple[Any, str]:
-    """One command, as a user would give it: its JSON, or why there is none."""
+    """Return one command, as a user would give it: its JSON, or why there is none."""
     from click.testing import CliRunner
 
     from dsconvert.cli import main as dsconvert
@@ -426,7 +426,7 @@ def _try(*arguments: object) -> tuple[Any, str]:
 
 
 def _without_folders(text: str) -> str:
-    """A message that fits into a table and names no folder of this machine."""
+    """Return a message that fits into a table and names no folder of this machine."""
     return re.sub(r"(?<!\S)/\S*/", "", text)[:240]
 
 

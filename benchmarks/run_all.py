@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
 
 
 def scripts(chosen: argparse.Namespace) -> list[tuple[str, list[str]]]:
-    """What to run, with its options; what lacks its data is left out, and said so."""
+    """Return what to run, with its options; what lacks its data is left out, and said so."""
     if chosen.quick:
         return [("published", ["--quick"])]
     options = ["--models", str(chosen.models), "--data", str(chosen.data)]

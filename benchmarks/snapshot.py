@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The options of both uses."""
+    """Return the options of both uses."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -146,7 +146,7 @@ def at_full_rank(model: str, options: str = "") -> Commands:
 
 
 def ending_of(model: str) -> str:
-    """The ending of what a model is rewritten to: a file of its own kind."""
+    """Return the ending of what a model is rewritten to: a file of its own kind."""
     return ".onnx" if ".onnx" in model else ".keras"
 
 
@@ -183,7 +183,7 @@ def run(
 
 
 def error(told: str) -> str:
-    """The class of an error, and its first line: what the user reads, or what a bug raises."""
+    """Give the class of an error, and its first line: what the user reads, or what a bug raises."""
     if "Traceback (most" in told:
         return f"traceback: {told.strip().splitlines()[-1].split(':')[0]}"
     first = re.search("^Error: (.*)", told, re.MULTILINE)
@@ -192,7 +192,7 @@ def error(told: str) -> str:
 
 
 def read(out: str) -> Any:
-    """The answer of a command without the keys LEFT_OUT, or its text if that is not JSON."""
+    """Return the answer of a command without the keys LEFT_OUT, or its text if that is not JSON."""
     try:
         return json.loads(out, object_hook=lambda x: {k: x[k] for k in x if k not in LEFT_OUT})
     except ValueError:

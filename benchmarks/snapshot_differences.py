@@ -66,7 +66,7 @@ def differences(
 
 
 def leaves(value: Any, names: Mapping[str, str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each number, word or null, with its path; items of a list go by their names."""
+    """Yield each number, word or null, with its path; items of a list go by their names."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, names, f"{path}.{names.get(key, key)}".lstrip("."))
@@ -79,7 +79,7 @@ def leaves(value: Any, names: Mapping[str, str], path: str = "") -> Iterator[tup
 
 
 def keys_of(path: str) -> list[str]:
-    """The keys in a path: verify, answer, finite of verify.answer[dense].finite."""
+    """Return the keys in a path: verify, answer, finite of verify.answer[dense].finite."""
     return re.sub(r"\[.*?\]", "", path).split(".")
 
 

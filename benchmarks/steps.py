@@ -52,7 +52,7 @@ class Shelf:
         return result
 
     def model(self, name: str) -> Path:
-        """Where a step's model lies."""
+        """Tell where a step's model lies."""
         (self.folder / "models").mkdir(parents=True, exist_ok=True)
         return self.folder / "models" / f"{name}.keras"
 
@@ -182,7 +182,7 @@ def rewritten(
     images: int = 1000,
     seed: int = 0,
 ) -> tuple[Any, dict[str, Any]]:
-    """A trained network rewritten at T = 1 and fine-tuned by its answers and the labels.
+    """Return a trained network rewritten at T = 1 and fine-tuned by its answers and the labels.
 
     With the method "random" the pairs forget what was trained: the control.
     """

@@ -29,7 +29,7 @@ class CalibrationImages:
 
     @property
     def fitted(self) -> int:
-        """How many images are fitted to."""
+        """Tell how many images are fitted to."""
         return len(self.inputs[0]) - self.held_out
 
 
@@ -45,7 +45,7 @@ def split(inputs: Sequence[Array], seed: int) -> CalibrationImages:
 def as_inputs(
     calibration: Array | Sequence[Array] | None, shapes: Sequence[Shape]
 ) -> list[Array] | None:
-    """The data as a list with one array per input, once they fit the model.
+    """Return the data as a list with one array per input, once they fit the model.
 
     Args:
         calibration: Images (n, ...), or one such array per input, or None.

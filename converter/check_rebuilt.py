@@ -54,12 +54,12 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
 
 
 def _error(wanted: Array, got: Array) -> float:
-    """The relative error of the worst group of channels of like scale."""
+    """Return the relative error of the worst group of channels of like scale."""
     return math.sqrt(max(group_noise(wanted, got), default=0.0))
 
 
 def _nudged(array: Array) -> Array:
-    """The same within a few roundings; whole numbers stay."""
+    """Return the same within a few roundings; whole numbers stay."""
     if array.dtype.kind != "f":
         return array
     noise = np.random.default_rng(0).standard_normal(array.shape)

@@ -185,7 +185,7 @@ class _Row:
             self.reason = _no_gain(self.cost, best, figure, unit)
 
     def layer_candidates(self, effects: Effects) -> LayerCandidates:
-        """The record, with the effects of what is left."""
+        """Return the record, with the effects of what is left."""
         spec, reason = self.spec, self.reason
         if not any(self._usable(effects, choice) for choice in self.choices):
             reason = reason or _UNUSABLE
@@ -239,7 +239,7 @@ def _add_costs(rows: Sequence[_Row], costs: CostModel) -> None:
 
 
 def _lowerings(choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Every way to write each choice down."""
+    """Return every way to write each choice down."""
     return tuple(way for c in choices for way in block_style(c.block).lowerings(c))
 
 
@@ -256,7 +256,7 @@ def _cheapest(
 
 
 def _together(figures: Sequence[Figure | None]) -> Figure | None:
-    """The cost of all calls of a layer; faster only if every call is."""
+    """Return the cost of all calls of a layer; faster only if every call is."""
     known = [figure for figure in figures if figure is not None]
     if not known or len(known) < len(figures):
         return None

@@ -156,7 +156,7 @@ def rewrite(
 
 
 def _untrained(chosen: Mapping[str, Choice]) -> list[str]:
-    """What to know of blocks that must be fine-tuned."""
+    """Return what to know of blocks that must be fine-tuned."""
     names: dict[str, list[str]] = {}
     for name, choice in chosen.items():
         if block_style(choice.block).untrained:
@@ -171,7 +171,7 @@ def _untrained(chosen: Mapping[str, Choice]) -> list[str]:
 
 
 def _strategies(stages: Stages) -> list[FitStrategy]:
-    """The ways worth trying on this network: no two that would do the same."""
+    """Return the ways worth trying on this network: no two that would do the same."""
     sites = [site for site in stages.sites if site is not None]
     strategies = [FitStrategy(), FitStrategy(sequential=True)]
     if any(site.role == "shortcut" or site.beside is not None for site in sites):
@@ -184,7 +184,7 @@ def _strategies(stages: Stages) -> list[FitStrategy]:
 def _factorize(
     convolutions: Iterable[Convolution], chosen: Mapping[str, Choice], method: Method, seed: int
 ) -> FitRun:
-    """The pairs of each layer by itself, without data."""
+    """Return the pairs of each layer by itself, without data."""
     rng = np.random.default_rng(seed)
     fit_run = FitRun(FitStrategy())
     for convolution in convolutions:

@@ -20,14 +20,14 @@ class Convolution(ConvolutionFacts, Protocol):
 
     @property
     def activation(self) -> Activation:
-        """What follows it, if runtimes fuse that; else "none"."""
+        """Return what follows it, if runtimes fuse that; else "none"."""
 
     @property
     def absorbed(self) -> int | None:
         """Parameters of what follows it and goes into its pairs; None if nothing does."""
 
     def weights(self) -> tuple[Array, Array | None]:
-        """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
+        """Return the kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
 
 
 class Backend(Protocol):
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
     @property
     def narrow(self) -> bool:
-        """Whether some of it computes in 16 bits."""
+        """Tell whether some of it computes in 16 bits."""
 
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""
@@ -63,12 +63,12 @@ class Backend(Protocol):
         """Weights of convolutions and dense layers, without biases and norms."""
 
     def params(self) -> int:
-        """How many weights the model has."""
+        """Tell how many weights the model has."""
 
     def stages(
         self, rewritten: Collection[str], inputs: Sequence[Array], *, refit: bool = True
     ) -> Stages:
-        """The network, cut where the named convolutions and what may be refitted stand.
+        """Return the network, cut where the named convolutions and what may be refitted stand.
 
         Args:
             rewritten: Names of the convolutions to fit.
@@ -81,7 +81,7 @@ class Backend(Protocol):
 
 
 def backend_for(model: Any, folder: Path | None = None) -> Backend:
-    """The backend for a model.
+    """Return the backend for a model.
 
     Args:
         model: A ``keras.Model`` or an ``onnx.ModelProto``.

@@ -47,7 +47,7 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def text(self) -> str:
-        """What the layer became, e.g. "2 × depthwise-first"; empty if it was left alone."""
+        """Return what the layer became, e.g. "2 × depthwise-first"; empty if it was left alone."""
         if self.block is None or self.pairs is None:
             return ""
         choice = Choice(
@@ -124,7 +124,7 @@ class RewriteReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def layer_reports(plan: Plan, factors: Mapping[str, Factorization]) -> tuple[LayerReport, ...]:
-    """One report per layer of the plan."""
+    """Return one report per layer of the plan."""
     return tuple(_layer_report(layer, factors.get(layer.name)) for layer in plan.layers)
 
 

@@ -61,7 +61,7 @@ class ConvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.kernel_size[0] * self.kernel_size[1]
 
     def full_rank(self, order: Order) -> int:
-        """The number of pairs that reproduces any kernel: min(k², N), or min(k², C)."""
+        """Return the number of pairs that reproduces any kernel: min(k², N), or min(k², C)."""
         mixed = self.out_channels if order == "depthwise-first" else self.in_channels
         return min(self.taps, mixed)
 
@@ -290,11 +290,11 @@ class Factorization(ABC):
     @property
     @abstractmethod
     def choice(self) -> Choice:
-        """What this is, with nothing left open."""
+        """Return what this is, with nothing left open."""
 
     @property
     def linear(self) -> bool:
-        """Whether `kernel` says all that it computes, besides the bias."""
+        """Tell whether `kernel` says all that it computes, besides the bias."""
         return True
 
     @abstractmethod
@@ -303,15 +303,15 @@ class Factorization(ABC):
 
     @abstractmethod
     def scaled(self, gain: Float) -> Self:
-        """The same with each output, before the bias, multiplied by its gain (N,)."""
+        """Return the same with each output, before the bias, multiplied by its gain (N,)."""
 
     def renormed(self, change: Callable[[NormActivation], NormActivation]) -> Self:
-        """The same with other norms inside; itself where it has none."""
+        """Return the same with other norms inside; itself where it has none."""
         return self
 
     @abstractmethod
     def branches(self) -> list[Branch]:
-        """The layers that are written down: of each branch, whose outputs are summed."""
+        """Return the layers that are written down: of each branch, whose outputs are summed."""
 
 
 def error_between(kernel: Array, approximation: Array) -> float:
@@ -322,5 +322,5 @@ def error_between(kernel: Array, approximation: Array) -> float:
 
 
 def as_float(values: Any) -> Float:
-    """A float64 copy or view, in which all algebra of the core is done."""
+    """Return a float64 copy or view, in which all algebra of the core is done."""
     return np.asarray(values, np.float64)

@@ -57,7 +57,7 @@ class Cache:
         self.conditions = dict(conditions)
 
     def load(self, block: Block) -> KnownCosts | None:
-        """What is known of a block; None if nothing is, or its file cannot be read."""
+        """Return what is known of a block; None if nothing is, or its file cannot be read."""
         path = self._path(block)
         try:
             known = msgspec.json.decode(path.read_bytes(), type=KnownCosts)
@@ -84,6 +84,6 @@ class Cache:
             logger.warning("the cost of a block cannot be kept: %s", error)
 
     def _path(self, block: Block) -> Path:
-        """The file of a block: named by a hash of all that its costs depend on."""
+        """Return the file of a block: named by a hash of all that its costs depend on."""
         key = msgspec.json.encode([_SCHEMA, self.conditions, block], order="deterministic")
         return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.json"

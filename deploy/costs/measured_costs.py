@@ -84,7 +84,7 @@ class MeasuredCosts:
         return cost, replace(self, present=present)
 
     def costs(self, blocks: Asked) -> list[BlockCosts]:
-        """The costs of each block and of its choices; see `CostModel`.
+        """Return the costs of each block and of its choices; see `CostModel`.
 
         Equal blocks are measured once. A known block that is asked for with other choices is
         measured anew with all of them, so that its figures were always taken together.
@@ -128,7 +128,7 @@ class MeasuredCosts:
                 )
 
     def _picked(self, known: KnownCosts, choices: Sequence[Choice]) -> BlockCosts:
-        """The costs of some choices, as of the moment that all are of."""
+        """Return the costs of some choices, as of the moment that all are of."""
         costs = known.costs
         if known.reference is not None:
             costs = scaled(costs, self._present)
@@ -144,7 +144,7 @@ class MeasuredCosts:
 
 
 def _written(choice: Choice) -> Choice:
-    """The one choice that stands for all that are written down alike."""
+    """Return the one choice that stands for all that are written down alike."""
     return block_style(choice.block).written(choice)
 
 

@@ -41,7 +41,7 @@ _NETWORK_RUNS, _NETWORK_SECONDS = 50, 2.0
 
 
 def usable(device: Device, target: Target) -> DeviceInfo:
-    """What the device is, if it can measure for the target.
+    """Return what the device is, if it can measure for the target.
 
     Raises:
         InputError: If it cannot be reached, lacks the runtime, or is emulated.
@@ -63,7 +63,7 @@ def usable(device: Device, target: Target) -> DeviceInfo:
 
 
 def described(info: DeviceInfo, target: Target) -> dict[str, str]:
-    """What of a device its times depend on."""
+    """Return what of a device its times depend on."""
     return {
         "version": _runtime_of(info, target) or "",
         "cpu": info.cpu,
@@ -74,7 +74,7 @@ def described(info: DeviceInfo, target: Target) -> dict[str, str]:
 
 
 def _runtime_of(info: DeviceInfo, target: Target) -> str | None:
-    """The version of what runs the target's files there."""
+    """Return the version of what runs the target's files there."""
     found = info.runtimes.get(target.runtime)
     if found is None and target.runtime == BENCHMARKED:
         return info.runtimes.get(BENCHMARK_MODEL)
@@ -176,7 +176,7 @@ class DeviceBench:
         return self.device.measure_all(jobs, startup=False, max_runs=MAX_RUNS)
 
     def _reference(self, folder: Path) -> Case:
-        """The reference block as a file.
+        """Return the reference block as a file.
 
         Raises:
             InputError: If it cannot be written or loaded.
@@ -193,7 +193,7 @@ class DeviceBench:
 
 
 def costs_of(samples: Sequence[Sequence[float] | None]) -> BlockCosts:
-    """The costs of a block from the milliseconds of its forms, which took turns.
+    """Return the costs of a block from the milliseconds of its forms, which took turns.
 
     Args:
         samples: Those of the convolution itself, then of each choice; None for one that failed.
@@ -238,7 +238,7 @@ def cannot(block: Block, choice: Choice | None, why: str, error: Exception | Non
 def _cases(
     block: Block, choices: Sequence[Choice], target: Target, folder: Path
 ) -> list[Case | None]:
-    """The forms of a block as files; None for one that cannot be written or loaded here."""
+    """Return the forms of a block as files; None for one that cannot be written or loaded here."""
     folder.mkdir()
     cases: list[Case | None] = []
     forms = [None, *choices]
@@ -275,7 +275,7 @@ def _costs(
     cases: Sequence[Case | None],
     files: Sequence[TimedFile],
 ) -> BlockCosts:
-    """The costs of one block."""
+    """Return the costs of one block."""
     found = iter(files)
     samples: list[Sequence[float] | None] = []
     for choice, case in zip([None, *choices], cases, strict=True):
@@ -288,7 +288,7 @@ def _costs(
 
 
 def _median(timed: TimedFile, what: str) -> float:
-    """The median time of a file, in milliseconds.
+    """Return the median time of a file, in milliseconds.
 
     Raises:
         InputError: If there is none.
@@ -300,7 +300,7 @@ def _median(timed: TimedFile, what: str) -> float:
 
 
 def _failure(timed: TimedFile) -> str:
-    """Why a form has no time; empty if it has."""
+    """Tell why a form has no time; empty if it has."""
     if timed.failure or not timed.samples_ms:
         return timed.failure or "the device gave no timings"
     return not_finite(timed.outputs) if timed.outputs is not None else ""

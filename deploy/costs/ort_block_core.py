@@ -91,7 +91,7 @@ def _cut_output(graph: OnnxGraph) -> list[str]:
 
 
 def _channels(graph: OnnxGraph, name: str) -> int:
-    """How many channels the first convolution that reads a value takes."""
+    """Tell how many channels the first convolution that reads a value takes."""
     node = next(n for n in graph.readers[name] if n.op_type == "Conv" and n.input[0] == name)
     shape = constant_shape(graph, node.input[1])
     assert shape is not None, "ONNX Runtime stores the kernels of its optimized graph"

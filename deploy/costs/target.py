@@ -63,7 +63,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What can be asked of the device.
+        """Return what can be asked of the device.
 
         Raises:
             InputError: If there is no such device.
@@ -72,12 +72,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def on_host(self) -> bool:
-        """Whether it is measured on this machine."""
+        """Tell whether it is measured on this machine."""
         return self.capabilities.this_machine
 
     @property
     def estimated(self) -> bool:
-        """Whether its costs are estimated from the files; they are measured otherwise."""
+        """Tell whether its costs are estimated from the files; they are measured otherwise."""
         return not self.capabilities.measured
 
     @property
@@ -86,7 +86,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return find_runtime(self.runtime).suffixes[0]
 
     def _unfit(self, can: Capabilities) -> InputError:
-        """The refusal of a runtime or a precision that the device does not have."""
+        """Return the refusal of a runtime or a precision that the device does not have."""
         suffixes = dict.fromkeys(s for name in can.runtimes for s in RUNTIMES[name].suffixes)
         precisions = [one for one in get_args(Precision) if one in can.precisions]
         one = "" if len(precisions) > 1 else f"{precisions[0]} "
@@ -107,7 +107,7 @@ def target_for(
     threads: int = 1,
     device: str = HOST,
 ) -> Target:
-    """The target of a model, with what is not given chosen for the device.
+    """Return the target of a model, with what is not given chosen for the device.
 
     Args:
         suffix: Of the file that the model becomes most directly: ".onnx" or ".tflite".

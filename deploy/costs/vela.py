@@ -54,7 +54,7 @@ class VelaBench:
 
 
 def estimate_block(block: Block, choices: Sequence[Choice], target: Target) -> BlockCosts:
-    """The cycles of a block and of what may replace it.
+    """Return the cycles of a block and of what may replace it.
 
     A choice that Vela leaves on the CPU, even in part, gets None and a line in the log.
 
@@ -90,7 +90,7 @@ def _figure(cycles: int, original: int) -> Figure:
 def _cycles(
     block: Block, choice: Choice | None, file: bytes | Exception, target: Target, path: Path
 ) -> int | None:
-    """The cycles of one form, if all of it runs on the NPU."""
+    """Return the cycles of one form, if all of it runs on the NPU."""
     if isinstance(file, Exception):
         cannot(block, choice, first_line(file), file)
         return None

@@ -73,7 +73,7 @@ class AdbDevice:
         return android.describe(self.name, said, {NAME: version_of(binary)})
 
     def state(self) -> MachineState:
-        """How it is doing now.
+        """Tell how it is doing now.
 
         Raises:
             InputError: If there is no such phone, or it cannot be used, with what to do.
@@ -135,7 +135,7 @@ class AdbDevice:
             )
 
     def _find_binary(self, abis: Sequence[str]) -> Path:
-        """The program for a phone that runs these ABIs, checked for its architecture."""
+        """Return the program for a phone that runs these ABIs, checked for its architecture."""
         if not abis:
             raise InputError(f"{self.name} does not say what architecture it has.")
         allowed = {architecture_of_abi(abi) for abi in abis}
@@ -164,7 +164,7 @@ class AdbDevice:
 
     @contextmanager
     def _workplace(self, phone: AdbPhone) -> Iterator[str]:
-        """A folder of our own on the phone, gone afterwards whatever happens."""
+        """Give a folder of our own on the phone, gone afterwards whatever happens."""
         folder = inside(self._folder, f"dsconvert-{secrets.token_hex(4)}")
         made = phone.shell("mkdir", "-p", folder)
         if made.code != 0:
@@ -180,12 +180,12 @@ class AdbDevice:
 
 
 def binary_place(abi: str) -> Path:
-    """Where a `benchmark_model` for this ABI is looked for."""
+    """Tell where a `benchmark_model` for this ABI is looked for."""
     return cache_folder() / NAME / abi / NAME
 
 
 def _get_binary(abi: str) -> str:
-    """How to come by a program for this ABI."""
+    """Tell how to come by a program for this ABI."""
     place = binary_place(abi)
     if abi in _PREBUILT_NAMES:
         url = _PREBUILT.format(name=_PREBUILT_NAMES[abi])

@@ -45,19 +45,19 @@ class AdbEntry(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether it takes commands."""
+        """Tell whether it takes commands."""
         return self.state == "device"
 
     @property
     def trouble(self) -> str:
-        """What keeps it from being used; empty if nothing does."""
+        """Return what keeps it from being used; empty if nothing does."""
         if self.usable:
             return ""
         return "not accessible for this user" if self.state == "no" else self.state
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """Return what to do about it."""
         return "" if self.usable else _REMEDIES.get(self.state, "Reconnect it.")
 
 
@@ -69,7 +69,7 @@ class Said(NamedTuple):
 
 
 def adb_path() -> str:
-    """The adb to use: ``$ADB``, else that of the PATH.
+    """Return the adb to use: ``$ADB``, else that of the PATH.
 
     Raises:
         InputError: If there is none.
@@ -86,7 +86,7 @@ def adb_path() -> str:
 
 
 def listed(timeout_s: float = _ANSWER_S) -> list[AdbEntry]:
-    """The devices that adb knows, whether they can be used or not.
+    """Return the devices that adb knows, whether they can be used or not.
 
     Raises:
         InputError: If there is no adb, or its server does not answer.
@@ -105,7 +105,7 @@ def listed(timeout_s: float = _ANSWER_S) -> list[AdbEntry]:
 
 
 def choose(serial: str | None) -> str:
-    """The serial number of the phone that is meant.
+    """Return the serial number of the phone that is meant.
 
     Raises:
         InputError: If it is not there or cannot be used, or none was named and there are several.
@@ -216,5 +216,5 @@ def _last_line(text: str) -> str:
 
 
 def inside(folder: str, *parts: str) -> str:
-    """A path on the phone."""
+    """Return a path on the phone."""
     return str(PurePosixPath(folder, *parts))

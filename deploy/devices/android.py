@@ -60,7 +60,7 @@ def abis(said: dict[str, str]) -> list[str]:
 
 
 def describe(name: str, said: dict[str, str], runtimes: dict[str, str]) -> DeviceInfo:
-    """What the properties make of a phone.
+    """Return what the properties make of a phone.
 
     Args:
         name: What `--device` calls it.
@@ -88,7 +88,7 @@ _PRODUCT = ("manufacturer", "model")
 
 
 def state(phone: AdbPhone, cpus: Sequence[int]) -> MachineState:
-    """How it is doing.
+    """Tell how it is doing.
 
     The temperature is of the hottest sensor of the processor; without one, of the battery.
 
@@ -103,7 +103,7 @@ def state(phone: AdbPhone, cpus: Sequence[int]) -> MachineState:
 
 
 def read_state(text: str, cpus: Sequence[int]) -> MachineState:
-    """The state in what the phone printed; see `state`."""
+    """Return the state in what the phone printed; see `state`."""
     governors, now, reach = (_of_cores(text, name, cpus) for name in _CPUFREQ_FILES)
     load = re.search(r"^loadavg=([\d.]+)", text, re.MULTILINE)
     status = re.search(r"Thermal Status: (\d+)", text)
@@ -121,7 +121,7 @@ _CPUFREQ_FILES = ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq")
 
 
 def _of_cores(text: str, name: str, cpus: Sequence[int]) -> list[str]:
-    """The content of this file of the cores in use, where it could be read."""
+    """Return the content of this file of the cores in use, where it could be read."""
     found = re.findall(rf"/cpu(\d+)/cpufreq/{name}=(\S+)", text)
     return [value for core, value in found if not cpus or int(core) in cpus]
 
@@ -146,7 +146,7 @@ def _plausible(values: Sequence[float]) -> Iterator[float]:
 
 
 def _count(ranges: str) -> int:
-    """How many numbers "0-3,6" names; 0 if it names none."""
+    """Tell how many numbers "0-3,6" names; 0 if it names none."""
     count = 0
     for part in filter(None, ranges.split(",")):
         first, _, last = part.partition("-")

@@ -180,7 +180,7 @@ class BenchmarkModelResult:
 
     @property
     def failure(self) -> str:
-        """Why there are no timings, in one line; empty if there are."""
+        """Tell why there are no timings, in one line; empty if there are."""
         if self.avg_ms is not None:
             return ""
         return self.errors[0] if self.errors else "it printed no timings"
@@ -278,7 +278,7 @@ def _read(line: str, found: dict[str, float]) -> None:
 
 
 def _delegate(line: str) -> tuple[str, ...]:
-    """What a line says took nodes over."""
+    """Return what a line says took nodes over."""
     if replaced := _DELEGATE.search(line):
         return (f"{replaced[3]}: {replaced[1]} of {replaced[2]} nodes",)
     if explicit := _EXPLICIT.match(line):

@@ -163,7 +163,7 @@ class Turns:
         inputs: bool = True,
         per_op: bool = False,
     ) -> BenchmarkModelResult:
-        """One process; a result that failed says why."""
+        """Return one process; a result that failed says why."""
         job = self._job
         given = file.inputs if inputs else None
         words = arguments(
@@ -266,7 +266,7 @@ def measure_in_turns(
 
 
 def split_outputs(data: bytes, case: Case) -> tuple[Array, ...] | None:
-    """The outputs, real-valued, that a file holds one after the other.
+    """Return the outputs, real-valued, that a file holds one after the other.
 
     Returns:
         None if the bytes are not as many as the shapes ask for. A free first size is that of the
@@ -293,7 +293,7 @@ def split_outputs(data: bytes, case: Case) -> tuple[Array, ...] | None:
 
 
 def version_of(binary: Path) -> str:
-    """What the program is known by: it prints no version."""
+    """Return what the program is known by: it prints no version."""
     return f"sha256:{sha256(binary)[:12]}"
 
 
@@ -350,7 +350,7 @@ def _startup(result: BenchmarkModelResult, notes: list[str]) -> Startup | str:
 
 
 def timed(file: Progressing, version: str) -> TimedFile:
-    """What is known of a file in the end."""
+    """Return what is known of a file in the end."""
     return TimedFile(
         runtime=NAME,
         runtime_version=version,
@@ -374,6 +374,6 @@ def _failed(why: str, code: int | None = None) -> BenchmarkModelResult:
 
 
 def line_of(said: Said) -> str:
-    """The last line of what a command said."""
+    """Return the last line of what a command said."""
     lines = [line.strip() for line in said.text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it said nothing"

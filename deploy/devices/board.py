@@ -86,7 +86,7 @@ class BoardDevice:
 
     @property
     def name(self) -> str:
-        """What `--device` calls it."""
+        """Return what `--device` calls it."""
         return self._name
 
     def describe(self) -> DeviceInfo:
@@ -178,7 +178,7 @@ class BoardDevice:
 
     @asynccontextmanager
     async def _at(self, link: Transport) -> AsyncIterator[str]:
-        """A folder of ours on the board."""
+        """Give a folder of ours on the board."""
         done = await link.run(["sh", "-c", _FOLDER, "sh", self._folder or ""])
         lines = done.stdout.strip().splitlines()  # a login script may have printed before
         folder = lines[-1] if lines else ""

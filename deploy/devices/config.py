@@ -53,19 +53,19 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        """What `--device` calls it without this file."""
+        """Return what `--device` calls it without this file."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user}@" if self.user else ""
         return f"ssh:{user}{host}" + (f":{self.port}" if self.port else "")
 
     @property
     def kind(self) -> Kind:
-        """How it is reached."""
+        """Tell how it is reached."""
         return "ssh"
 
     @property
     def options(self) -> dict[str, Any]:
-        """What its `Device` is made with."""
+        """Return what its `Device` is made with."""
         return _given(self.benchmark_binary, folder=self.folder, python=self.python)
 
 
@@ -84,17 +84,17 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        """What `--device` calls it without this file."""
+        """Return what `--device` calls it without this file."""
         return f"adb:{self.serial}"
 
     @property
     def kind(self) -> Kind:
-        """How it is reached."""
+        """Tell how it is reached."""
         return "adb"
 
     @property
     def options(self) -> dict[str, Any]:
-        """What its `Device` is made with."""
+        """Return what its `Device` is made with."""
         return _given(self.benchmark_binary, folder=self.folder)
 
 
@@ -156,7 +156,7 @@ def known(path: Path | None = None) -> NamedDevices:
 
 
 def _given(benchmark_binary: str | None, **options: str | None) -> dict[str, Any]:
-    """The options that have a value."""
+    """Return the options that have a value."""
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if benchmark_binary is not None:
         given["benchmark_binary"] = Path(benchmark_binary).expanduser()

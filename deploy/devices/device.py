@@ -130,7 +130,7 @@ class Device(Protocol):
 
     @property
     def name(self) -> str:
-        """What `--device` calls it."""
+        """Return what `--device` calls it."""
         ...
 
     def describe(self) -> DeviceInfo:

@@ -28,7 +28,7 @@ _ABIS = {
 
 
 def architecture(path: Path) -> str:
-    """The architecture that a program runs on, e.g. "aarch64".
+    """Return the architecture that a program runs on, e.g. "aarch64".
 
     Raises:
         InputError: If it is no ELF file, or one for a processor that nobody profiles on.
@@ -51,5 +51,5 @@ def architecture(path: Path) -> str:
 
 
 def architecture_of_abi(abi: str) -> str:
-    """What Android calls "arm64-v8a" is "aarch64"; unknown names stay."""
+    """Return what Android calls "arm64-v8a" is "aarch64"; unknown names stay."""
     return _ABIS.get(abi, abi)

@@ -56,7 +56,7 @@ class HostDevice(BoardDevice):
 
     @asynccontextmanager
     async def _at(self, link: Transport) -> AsyncIterator[str]:
-        """A folder of ours, made without a shell."""
+        """Give a folder of ours, made without a shell."""
         folder = tempfile.mkdtemp(prefix="dsconvert.")
         try:
             yield folder

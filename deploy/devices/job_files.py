@@ -120,7 +120,7 @@ def unwire(
     info: DeviceInfo,
     ended: str,
 ) -> list[Report]:
-    """The reports of jobs.
+    """Return the reports of jobs.
 
     Args:
         jobs: What was asked.
@@ -158,7 +158,7 @@ def _timed(
     info: DeviceInfo,
     ended: str,
 ) -> TimedFile:
-    """What was found of one file."""
+    """Return what was found of one file."""
 
     def text(said: str) -> str:
         said = said.replace(f"{place}model{case.path.suffix.lower()}", str(case.path))
@@ -190,7 +190,7 @@ def _timed(
 
 
 def _decoded(case: Case, content: bytes | None) -> tuple[tuple[Array, ...] | None, str]:
-    """The outputs as real values, or why there are none."""
+    """Return the outputs as real values, or why there are none."""
     if content is None:
         return None, "its outputs did not come back"
     try:
@@ -204,7 +204,7 @@ def _decoded(case: Case, content: bytes | None) -> tuple[tuple[Array, ...] | Non
 
 
 def _packed(case: Case) -> bytes:
-    """The inputs as the file stores them, as an .npz."""
+    """Return the inputs as the file stores them, as an .npz."""
     arrays = [encode(a, info) for a, info in zip(case.inputs, case.input_infos, strict=True)]
     content = io.BytesIO()
     np.savez(content, *arrays)
@@ -217,7 +217,7 @@ def _bytes(shape: Sequence[int | None]) -> int:
 
 
 def _beside(path: Path) -> dict[str, Path]:
-    """The external data of an .onnx file, by path relative to it."""
+    """Return the external data of an .onnx file, by path relative to it."""
     if path.suffix.lower() != ".onnx":
         return {}
     tensors = [tensor for tensor, _ in tensors_of(load(path)) if is_external(tensor)]

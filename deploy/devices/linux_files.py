@@ -34,7 +34,7 @@ done; true"""
 
 
 def describe(answer: str, name: str, runtimes: dict[str, str]) -> DeviceInfo:
-    """What the machine is that gave this answer."""
+    """Return what the machine is that gave this answer."""
     architecture, kernel, cores, files = _read(answer)
     with tempfile.TemporaryDirectory() as folder:
         root = _laid_out(files, Path(folder))
@@ -54,7 +54,7 @@ def describe(answer: str, name: str, runtimes: dict[str, str]) -> DeviceInfo:
 
 
 def state(answer: str, cpus: Sequence[int]) -> MachineState:
-    """How it was doing when it answered."""
+    """Tell how it was doing when it answered."""
     _, _, cores, files = _read(answer)
     with tempfile.TemporaryDirectory() as folder:
         root = _laid_out(files, Path(folder))

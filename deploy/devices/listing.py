@@ -88,7 +88,7 @@ def list_devices(timeout_s: float = TIMEOUT_S) -> Listing:
 def _phones(
     named: set[str],
 ) -> tuple[list[tuple[ListedDevice, Callable[[], Answer]]], list[str]]:
-    """The phones that adb knows, but those with a name; and notes."""
+    """Return the phones that adb knows, but those with a name; and notes."""
     try:
         found = [one for one in adb_shell.listed() if one.serial not in named]
     except InputError as error:
@@ -146,7 +146,7 @@ def _answers(
 
 
 def _estimated() -> list[ListedDevice]:
-    """What needs no device."""
+    """Return what needs no device."""
     missing = ListedDevice(
         name="",
         kind="npu",

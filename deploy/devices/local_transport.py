@@ -69,7 +69,7 @@ class LocalTransport:
         return place.read_bytes() if place.exists() else None
 
     async def free_bytes(self, folder: str) -> int | None:
-        """The space left; see `Transport.free_bytes`."""
+        """Return the space left; see `Transport.free_bytes`."""
         return shutil.disk_usage(folder).free
 
 

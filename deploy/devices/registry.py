@@ -47,7 +47,7 @@ class Capabilities:
 
     @property
     def measured(self) -> bool:
-        """Whether files run there; otherwise its figures are estimated from the files."""
+        """Tell whether files run there; otherwise its figures are estimated from the files."""
         return self.unit == "ms"
 
 
@@ -135,7 +135,7 @@ _FORMS = ", ".join(kind.form for kind in KINDS.values() if kind.form)
 
 
 def find_device(name: str, benchmark_binary: Path | None = None) -> DeviceEntry:
-    """What a name leads to; nothing is reached.
+    """Return what a name leads to; nothing is reached.
 
     Args:
         name: "host", "ssh:[USER@]HOST[:PORT]", "adb[:SERIAL]", an accelerator of Vela's, "mcu", or
@@ -162,7 +162,7 @@ def find_device(name: str, benchmark_binary: Path | None = None) -> DeviceEntry:
 
 
 def open_device(name: str, benchmark_binary: Path | None = None) -> Device:
-    """The device of this name; it is not reached yet.
+    """Return the device of this name; it is not reached yet.
 
     Args:
         name: As for `find_device`.
@@ -176,7 +176,7 @@ def open_device(name: str, benchmark_binary: Path | None = None) -> Device:
 
 
 def _named(name: str, options: dict[str, Any]) -> tuple[Kind, str, dict[str, Any]]:
-    """A device of devices.toml: its kind, its name without that file, its options.
+    """Return a device of devices.toml: its kind, its name without that file, its options.
 
     Raises:
         InputError: If the file names none, or cannot be used.

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def wait(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, also where a loop is running already, as in notebooks.
+    """Return the result of a coroutine, also where a loop is running already, as in notebooks.
 
     Ctrl-C cancels the work, which cleans up before this raises KeyboardInterrupt.
     """

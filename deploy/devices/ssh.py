@@ -70,7 +70,7 @@ class SshDevice(BoardDevice):
 
 
 def parse_name(name: str) -> Address:
-    """The address in "ssh:[USER@]HOST[:PORT]"; an IPv6 address is in brackets.
+    """Return the address in "ssh:[USER@]HOST[:PORT]"; an IPv6 address is in brackets.
 
     Raises:
         InputError: If it is not of this form.
@@ -86,7 +86,7 @@ def parse_name(name: str) -> Address:
 
 @asynccontextmanager
 async def _connected(name: str, address: Address) -> AsyncIterator[SshTransport]:
-    """An open connection, by keys only, to the host that known_hosts knows.
+    """Give an open connection, by keys only, to the host that known_hosts knows.
 
     Raises:
         InputError: If there is none to be had, with what to do.
@@ -126,7 +126,7 @@ async def _connected(name: str, address: Address) -> AsyncIterator[SshTransport]
 
 
 async def _has_other_keys(place: Place, wanted: dict[str, Any]) -> bool:
-    """Whether a host that broke off has keys, but none of the kinds known of it.
+    """Tell whether a host that broke off has keys, but none of the kinds known of it.
 
     Only those kinds were asked for, so that it had nothing to say.
     """

@@ -68,7 +68,7 @@ def explained(place: Place) -> Iterator[None]:
 
 
 def known_keys(place: Place) -> list[Any]:
-    """The keys that are known of a host, those of authorities included."""
+    """Return the keys that are known of a host, those of authorities included."""
     import asyncssh
 
     port = None if place.port == _SSH_PORT else place.port
@@ -77,7 +77,7 @@ def known_keys(place: Place) -> list[Any]:
 
 
 def _untrusted(place: Place, why: str) -> InputError:
-    """The host's key is not the one that is known; or none is."""
+    """Return the host's key is not the one that is known; or none is."""
     shown = place.alias or place.host
     if place.port != _SSH_PORT and not place.alias:
         shown = f"[{shown}]:{place.port}"

@@ -98,7 +98,7 @@ class SshTransport:
             return content
 
     async def free_bytes(self, folder: str) -> int | None:
-        """The space left; see `Transport.free_bytes`."""
+        """Return the space left; see `Transport.free_bytes`."""
         import asyncssh
 
         with self._watched():

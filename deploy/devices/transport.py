@@ -78,7 +78,7 @@ class Transport(Protocol):
         ...
 
     async def free_bytes(self, folder: str) -> int | None:
-        """The space that is left for files in a folder; None if the board does not say."""
+        """Return the space that is left for files in a folder; None if the board does not say."""
         ...
 
 

@@ -47,7 +47,7 @@ class NpuEstimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def vela_version() -> str:
-    """The version of Vela.
+    """Return the version of Vela.
 
     Raises:
         MissingExtra: If it is not installed.

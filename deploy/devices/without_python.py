@@ -27,7 +27,7 @@ _RUNS = {
 
 
 def describe(machine: Linked, binary: Path) -> DeviceInfo:
-    """What the board is.
+    """Return what the board is.
 
     Raises:
         InputError: If the program is none for it.

@@ -262,7 +262,7 @@ def _stamp(path: Path, metadata: Metadata) -> list[Path]:
 
 
 def _ends(source: Source, path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """The file's inputs and outputs, as its runtime has them."""
+    """Return the file's inputs and outputs, as its runtime has them."""
     if writing.flex_operations(path):  # which no runtime here can load
         return source.inputs, ()
     runtime = open_runtime(path)
@@ -270,7 +270,7 @@ def _ends(source: Source, path: Path) -> tuple[tuple[TensorInfo, ...], tuple[Ten
 
 
 def _remarks(verdict: Verdict, random: bool, gate: bool) -> list[str]:
-    """What should keep a reader from trusting the file too much."""
+    """Return what should keep a reader from trusting the file too much."""
     found = [*remarks(verdict.fidelity), *warnings(verdict.findings)]
     if random:
         found.append(
@@ -303,14 +303,14 @@ def _check_labels(labels: Sequence[str], source: Source) -> None:
 
 
 def _arrays(data: Data) -> Sequence[Array]:
-    """The data as one array per input."""
+    """Return the data as one array per input."""
     return [data] if isinstance(data, np.ndarray) else [np.asarray(array) for array in data]
 
 
 def _verification_inputs(
     source: Source, calibration: Sequence[Array] | None, verification: Data | None, seed: int
 ) -> tuple[tuple[Array, ...], VerifiedOn]:
-    """What to compare the outputs on, and what to call it."""
+    """Return what to compare the outputs on, and what to call it."""
     if verification is not None:
         data = check_inputs(verification, source.inputs, "verification data")
         count_samples(data, "verification data")
@@ -330,7 +330,7 @@ def _random(source: Source, seed: int) -> tuple[Array, ...]:
 
 
 def _packages(format: Format, source: Source) -> tuple[str, ...]:
-    """The packages that took part."""
+    """Return the packages that took part."""
     if isinstance(source, OnnxSource):
         return _ONNX_PACKAGES
     if format == "onnx":
@@ -339,7 +339,7 @@ def _packages(format: Format, source: Source) -> tuple[str, ...]:
 
 
 def tools(*packages: str) -> dict[str, str]:
-    """The versions of the packages that took part, and with Keras of TensorFlow."""
+    """Return the versions of the packages that took part, and with Keras of TensorFlow."""
     found = {}
     if "keras" in packages:
         # TensorFlow is installed under several package names: tensorflow, tensorflow-cpu…

@@ -71,7 +71,7 @@ class Options:
 def checked_format(
     path: Path, format: Format | None, quantize: Quantization, original: Path | None = None
 ) -> Format:
-    """The format to write.
+    """Return the format to write.
 
     Args:
         path: The file to write.

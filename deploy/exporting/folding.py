@@ -26,7 +26,7 @@ class _Fold:
 
 
 def fold_norms(model: Any) -> Any:
-    """The same function without those norms: the model itself where it has none.
+    """Return the same function without those norms: the model itself where it has none.
 
     Args:
         model: A functional `keras.Model` in float32; it is not changed. Norms inside nested
@@ -64,7 +64,7 @@ def fold_norms(model: Any) -> Any:
 
 
 def _folds(keras: Any, model: Any) -> Iterator[_Fold]:
-    """The norms of the outer model that can go, each with its convolutions."""
+    """Yield the norms of the outer model that can go, each with its convolutions."""
     # A layer may have been called in other models as well: only this one's calls count.
     nodes = [node for level in model._nodes_by_depth.values() for node in level]
     calls = Counter(id(node.operation) for node in nodes)
@@ -73,7 +73,7 @@ def _folds(keras: Any, model: Any) -> Iterator[_Fold]:
     outputs = {id(tensor) for tensor in model.outputs}
 
     def maker(tensor: Any) -> Any:
-        """What makes a tensor that one operation reads, if it makes nothing else."""
+        """Return what makes a tensor that one operation reads, if it makes nothing else."""
         operation = tensor._keras_history.operation
         alone = readers[id(tensor)] == 1 and id(tensor) not in outputs
         return operation if alone and calls[id(operation)] == 1 else None

@@ -34,7 +34,7 @@ def without_augmentation(model: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def _inner(keras: Any, model: Any) -> Any:
-    """A nested model without such layers; one of nothing else stays and is not called."""
+    """Return a nested model without such layers; one of nothing else stays and is not called."""
     if _only_augmentation(model) or not any(map(_is_augmentation, _leaves(model))):
         return model
     if isinstance(model, keras.Sequential):
@@ -54,7 +54,7 @@ def _only_augmentation(layer: Any) -> bool:
 
 
 def _is_augmentation(layer: Any) -> bool:
-    """Whether a layer of Keras itself changes images in training only."""
+    """Tell whether a layer of Keras itself changes images in training only."""
     kinds = {kind.__name__ for kind in type(layer).__mro__}
     return (
         "BaseImagePreprocessingLayer" in kinds

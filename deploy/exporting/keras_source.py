@@ -47,7 +47,7 @@ class KerasSource:
         return tuple(info.name for info in self.inputs if None in info.shape[1:])
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """The outputs for one array per input, (n, ...), as float32.
+        """Return the outputs for one array per input, (n, ...), as float32.
 
         Raises:
             InputError: If the model cannot run on arrays of these sizes.
@@ -152,7 +152,7 @@ def _infos(tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorInf
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """The names with ``_1``, ``_2``… appended to repeated ones."""
+    """Return the names with ``_1``, ``_2``… appended to repeated ones."""
     taken: list[str] = []
     for name in names:
         candidates = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
@@ -161,7 +161,7 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _functional(keras: Any, model: Any, samples: Sequence[Array] | None) -> Any:
-    """The model with known symbolic inputs and outputs, in flat lists."""
+    """Return the model with known symbolic inputs and outputs, in flat lists."""
     if not model.built or not getattr(model, "outputs", None):
         if samples is None:
             raise InputError(
@@ -197,7 +197,7 @@ def _named_inputs(keras: Any, functional: Any, samples: Sequence[Array] | None) 
 
 
 def _is_dilated(model: Any) -> bool:
-    """Whether any convolution is dilated.
+    """Tell whether any convolution is dilated.
 
     TensorFlow wraps those in SPACE_TO_BATCH and BATCH_TO_SPACE where a size is free.
     """
@@ -205,7 +205,7 @@ def _is_dilated(model: Any) -> bool:
 
 
 def _all_layers(model: Any) -> Iterable[Any]:
-    """All layers, those of nested models too."""
+    """Return all layers, those of nested models too."""
     for layer in model.layers:
         yield layer
         if hasattr(layer, "layers"):
@@ -213,10 +213,10 @@ def _all_layers(model: Any) -> Iterable[Any]:
 
 
 def _in_float32(keras: Any, model: Any) -> Any:
-    """A copy of the model that computes in float32 with the same weights."""
+    """Return a copy of the model that computes in float32 with the same weights."""
 
     def with_policy(config: Any) -> Any:
-        """The configuration with every low-precision policy in it replaced."""
+        """Return the configuration with every low-precision policy in it replaced."""
         if isinstance(config, dict):
             return {key: with_policy(value) for key, value in config.items()}
         if isinstance(config, list | tuple):

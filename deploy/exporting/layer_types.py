@@ -47,7 +47,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     unmatched: int
 
     def worst(self, count: int) -> tuple[LayerError, ...]:
-        """The layers of lowest SQNR, the worst first; of equal ones the earlier."""
+        """Return the layers of lowest SQNR, the worst first; of equal ones the earlier."""
         return tuple(sorted(self.layers, key=_order)[:count])
 
 

@@ -34,7 +34,7 @@ def stamp_onnx(model: Any, metadata: Metadata) -> None:
 
 
 def read_metadata(path: str | Path) -> Metadata | None:
-    """What a .tflite or .onnx file says of itself; None if dsconvert did not write it.
+    """Return what a .tflite or .onnx file says of itself; None if dsconvert did not write it.
 
     Raises:
         InputError: If the file is missing, or what it says cannot be read.

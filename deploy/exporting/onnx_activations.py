@@ -58,7 +58,7 @@ class OnnxValues:
         self._watched: tuple[str, ...] = ()
 
     def run(self, inputs: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
-        """The named values, as real ones, for one sample.
+        """Return the named values, as real ones, for one sample.
 
         Raises:
             InputError: If ONNX Runtime cannot run the file.
@@ -80,7 +80,7 @@ class OnnxValues:
         return dict(zip(names, found, strict=True))
 
     def _open(self, wanted: Sequence[str]) -> Any:
-        """A session that has these values as outputs too."""
+        """Return a session that has these values as outputs too."""
         from onnx import ValueInfoProto
 
         model = copied(self._model)
@@ -92,7 +92,7 @@ class OnnxValues:
 
 
 def _layer_name(node: Any, value: str) -> str:
-    """The Keras layer where tf2onnx has written it; else what the node is called, or makes."""
+    """Give the Keras layer where tf2onnx has written it; else what the node is called, or makes."""
     if node.name.startswith(_KERAS):
         return layer_name(node.name)
     # A convolution that a normalisation was folded into has a new name, its kernel has not.

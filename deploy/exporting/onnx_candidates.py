@@ -83,7 +83,7 @@ class OnnxBuilder:
         shutil.copyfile(self.source, path)
 
     def equalized(self) -> tuple[OnnxBuilder, tuple[str, ...]] | None:
-        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
         model = load(self.source)
         new, notes = equalized(model, self.calibration)
         if new is model:
@@ -93,7 +93,7 @@ class OnnxBuilder:
         return replace(self, source=path), notes
 
     def otherwise(self) -> OnnxBuilder | None:
-        """A builder whose activations get their ranges in another way; None for no other."""
+        """Return a builder whose activations get their ranges in another way; None for no other."""
         return None if self.other is None else replace(self, method=self.other, other=None)
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
@@ -146,7 +146,7 @@ def _bias(graph: OnnxGraph, node: NodeProto) -> tuple[TensorProto, Array] | None
 def _means(
     model: ModelProto, values: Sequence[str], path: Path, samples: Sequence[Array]
 ) -> dict[str, Array]:
-    """The mean of each channel, (C,), of inner values: axis 1 of images and of vectors."""
+    """Return the mean of each channel, (C,), of inner values: axis 1 of images and of vectors."""
     from onnx import ValueInfoProto
 
     watched = copied(model)

@@ -105,5 +105,5 @@ def place_onnx(
 
 
 def _holds_float16(model: Any) -> bool:
-    """Whether the file rounds weights to half precision: float16 or bfloat16."""
+    """Tell whether the file rounds weights to half precision: float16 or bfloat16."""
     return any(tensor.data_type in (10, 16) for tensor in all_tensors(model.graph))

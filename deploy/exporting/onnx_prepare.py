@@ -82,7 +82,7 @@ def prepared(
 def _fitted(
     source: OnnxSource, folder: Path, samples: Sequence[Array]
 ) -> tuple[Path, tuple[str, ...]]:
-    """The file with an opset, a file format and operators that quantization takes."""
+    """Return the file with an opset, a file format and operators that quantization takes."""
     model, beside = load(source.path), source.path.parent
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
@@ -116,7 +116,7 @@ def _fitted(
 
 
 def _converted(model: ModelProto, opset: int) -> ModelProto:
-    """The model in the opset of quantization per channel."""
+    """Return the model in the opset of quantization per channel."""
     onnx = require("onnx", "onnx", "to quantize .onnx files")
     converted: ModelProto = onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
     if opset > _ASYMMETRIC_OPSET:
@@ -134,7 +134,7 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
 
 
 def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:
-    """What is wrong with a prepared file; empty where its outputs are the source's."""
+    """Return what is wrong with a prepared file; empty where its outputs are the source's."""
     expected = source.predict(samples)
     got = open_runtime(path).predict(samples)
     for name, wanted, found in zip(source.output_names, expected, got, strict=True):

@@ -51,7 +51,7 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
 
 
 def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
-    """A float32 model with float16 weights and activations.
+    """Return a float32 model with float16 weights and activations.
 
     Operators without a float16 kernel stay float32, and so do nodes that read a constant that
     float16 cannot hold: with a value above 65504, or with none in the range of full precision.
@@ -88,7 +88,7 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
 
 
 def _out_of_range(graph: OnnxGraph) -> list[NodeProto]:
-    """The nodes that read a float constant that float16 cannot hold."""
+    """Return the nodes that read a float constant that float16 cannot hold."""
     limits = np.finfo(np.float16)
     bad = set()
     for name in graph.stored:

@@ -44,7 +44,7 @@ class OnnxSource:
         return self.runtime.output_names
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """The outputs for one array per input, (n, ...), as float32.
+        """Return the outputs for one array per input, (n, ...), as float32.
 
         Raises:
             InputError: If the model cannot run on them, or has outputs without a batch axis.

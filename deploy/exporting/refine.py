@@ -90,7 +90,7 @@ class CandidateBuilder(Protocol):
 
     @property
     def method(self) -> CalibrationMethod:
-        """How activations get their ranges."""
+        """Tell how activations get their ranges."""
 
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
         """Write the int8 file; ``in_float`` names layers as a `QuantizationReport` does."""
@@ -99,10 +99,10 @@ class CandidateBuilder(Protocol):
         """Write the same model in float32."""
 
     def equalized(self) -> tuple[CandidateBuilder, tuple[str, ...]] | None:
-        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
 
     def otherwise(self) -> CandidateBuilder | None:
-        """A builder whose activations get their ranges in another way; None for no other."""
+        """Return a builder whose activations get their ranges in another way; None for no other."""
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with corrected biases; how many layers have other ones."""
@@ -231,7 +231,7 @@ class _Search:
         return chosen.path, chosen.sqnr
 
     def _equalized(self, builder: CandidateBuilder) -> _Made:
-        """The file with or without equal ranges inside the pairs."""
+        """Return the file with or without equal ranges inside the pairs."""
         found = None if self.wish.equalize == "off" else builder.equalized()
         if found is None:
             return _Made(builder, *self._write(builder))
@@ -249,7 +249,7 @@ class _Search:
         return (after if kept else before)._replace(notes=(*said, told))
 
     def _corrected(self, best: Path, sqnr: float, full: Path) -> tuple[Path, float]:
-        """The file with the biases that make up for shifted means, if that helps."""
+        """Return the file with the biases that make up for shifted means, if that helps."""
         path = self._new()
         count = self.builder.corrected(full, best, path)
         if count == 0:
@@ -263,7 +263,7 @@ class _Search:
         return (path, after) if kept else (best, sqnr)
 
     def _in_float(self, best: Path, sqnr: float, full: Path, wanted: int | Literal["auto"]) -> Path:
-        """The file whose worst layers are in float: so many, or as few as are enough."""
+        """Return the file whose worst layers are in float: so many, or as few as are enough."""
         report = layer_report(full, best, self._looked_at())
         if wanted != "auto" and wanted >= len(report.layers):
             raise InputError(

@@ -18,7 +18,7 @@ _TOO_SLOW = 1.0
 
 
 def time_ratio(path: Path, baseline: Path, inputs: Sequence[Array]) -> float | None:
-    """The file's least time over the baseline's, one thread, interleaved.
+    """Return the file's least time over the baseline's, one thread, interleaved.
 
     The least, since whatever else runs can only add to a time. `profile` measures properly; this
     takes half a second.

@@ -132,7 +132,7 @@ class FreeSizesRefused(InputError):
 
 
 def _kernels(tf: Any, quantize: Quantization) -> Any:
-    """The set of kernels that a file may use."""
+    """Return the set of kernels that a file may use."""
     sets = tf.lite.OpsSet
     if quantize in ("int8", "int8-float-io"):
         return sets.TFLITE_BUILTINS_INT8
@@ -164,7 +164,7 @@ def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> Non
 def one_by_one(
     source: KerasSource, names: Sequence[str], arrays: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
-    """The calibration data as the converter takes it: one sample at a time, by input name."""
+    """Yield the calibration data as the converter takes it: one sample at a time, by input name."""
     for i in range(len(arrays[0])):
         yield {
             name: np.asarray(array[i : i + 1], info.dtype)
@@ -173,7 +173,7 @@ def one_by_one(
 
 
 def in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytearray:
-    """The file with its inputs and outputs in the given order.
+    """Return the file with its inputs and outputs in the given order.
 
     The converter sorts them by name. The order stands in two vectors of tensor indices, which
     are permuted in place: packing the file anew would lose the alignment of its weights.
@@ -192,12 +192,12 @@ def in_order(flatbuffer: bytes, inputs: Sequence[str], outputs: Sequence[str]) -
 
 
 def input_tensor_names(source: KerasSource) -> tuple[str, ...]:
-    """What the inputs are called in the file."""
+    """Return what the inputs are called in the file."""
     return unique(_tensor_name(info.name) for info in source.inputs)
 
 
 def _tensor_name(name: str) -> str:
-    """A Keras name as TensorFlow allows it: letters, digits, ``_``, ``.`` and ``-``."""
+    """Return a Keras name as TensorFlow allows it: letters, digits, ``_``, ``.`` and ``-``."""
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip("_-") or "input"
 
 
@@ -245,7 +245,7 @@ def _listed(found: Sequence[str]) -> list[str]:
 
 
 def _layers_of(text: str, source: KerasSource) -> list[str]:
-    """The Keras layers that the converter's message places its complaints in.
+    """Return the Keras layers that the converter's message places its complaints in.
 
     It writes paths such as ``functional_1/my_layer_1/Erf``, where Keras counts up the names.
     """
@@ -261,7 +261,7 @@ def _layers_of(text: str, source: KerasSource) -> list[str]:
 
 
 def _layer_names(model: Any) -> set[str]:
-    """The names of all layers within a model that hold no layers themselves."""
+    """Return the names of all layers within a model that hold no layers themselves."""
     names: set[str] = set()
     for layer in model.layers:
         inner = getattr(layer, "layers", None)
@@ -272,7 +272,7 @@ def _layer_names(model: Any) -> set[str]:
 def _notes(
     source: KerasSource, names: Sequence[str], quantize: Quantization, path: Path
 ) -> tuple[str, ...]:
-    """What the user of the file should know."""
+    """Return what the user of the file should know."""
     notes = [
         f"input {info.name!r} is called {name!r}: the format allows letters, digits, _ . and -"
         for info, name in zip(source.inputs, names, strict=True)
@@ -295,7 +295,7 @@ def _notes(
 
 
 def _holds_int8(path: Path) -> bool:
-    """Whether any tensor of a .tflite file is stored as int8."""
+    """Tell whether any tensor of a .tflite file is stored as int8."""
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
     model = schema.Model.GetRootAs(path.read_bytes())
     graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]

@@ -83,12 +83,12 @@ class TfliteValues(LiteRTSession):
         }
 
     def run(self, inputs: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
-        """The named values, as real ones, for one batch of the size that the file has."""
+        """Return the named values, as real ones, for one batch of the size that the file has."""
         self._run(self._encoded(inputs))
         return {name: self._value(self._tensors[name]) for name in names}
 
     def read(self, inputs: Sequence[Array], tensor: int) -> Array:
-        """The value of one tensor, as real numbers, for one batch of the file's size."""
+        """Return the value of one tensor, as real numbers, for one batch of the file's size."""
         self._run(self._encoded(inputs))
         return self._value(tensor)
 
@@ -103,7 +103,7 @@ class TfliteValues(LiteRTSession):
         return values[:, 0] if values.shape[1] == 1 and self._rank(tensor) == 1 else values
 
     def scales(self, tensor: int) -> Array:
-        """The scales of a tensor, (N,) or (1,), or none."""
+        """Return the scales of a tensor, (N,) or (1,), or none."""
         scales = self._detail(tensor)["quantization_parameters"]["scales"]
         return np.asarray(scales, np.float64)
 

@@ -50,7 +50,7 @@ class TfliteBuilder:
 
     @property
     def method(self) -> CalibrationMethod:
-        """How activations get their ranges: the converter knows one way."""
+        """Tell how activations get their ranges: the converter knows one way."""
         return "minmax"
 
     def otherwise(self) -> None:
@@ -71,7 +71,7 @@ class TfliteBuilder:
         return tflite.convert(self.source, path, quantize, self.calibration, **flex)
 
     def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
-        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
         try:
             new, notes = equalized(self.source.model, self.calibration)
         except InputError:  # no graph of stock layers: nothing to balance

@@ -145,7 +145,7 @@ def _total(path: Path) -> int:
 
 
 def _float32(source: KerasSource | OnnxSource, folder: Path) -> OnnxSource:
-    """The model as a float32 .onnx file."""
+    """Return the model as a float32 .onnx file."""
     if isinstance(source, OnnxSource):
         return source
     from .onnx_source import read_onnx
@@ -222,5 +222,5 @@ def _carry_over(model: ModelProto, original: ModelProto) -> None:
 
 
 def _quantizes(proto: ModelProto) -> bool:
-    """Whether a graph holds any quantized operator."""
+    """Tell whether a graph holds any quantized operator."""
     return any(node.op_type == "DequantizeLinear" for node in proto.graph.node)

@@ -156,7 +156,7 @@ _Pair = tuple[Measurement, Measurement, Literal["hash", "name", "being the only 
 def _paired(
     first: Sequence[Measurement], second: Sequence[Measurement]
 ) -> tuple[list[_Pair], list[Measurement], list[Measurement]]:
-    """The pairs in the order of the first run, and what is left of each run."""
+    """Return the pairs in the order of the first run, and what is left of each run."""
     left, right = list(first), list(second)
     found: list[_Pair] = []
     ways: tuple[tuple[Literal["hash", "name"], Callable[[Measurement], str]], ...] = (
@@ -177,7 +177,7 @@ def _paired(
 
 
 def _differences(pairs: Sequence[_Pair]) -> dict[str, str]:
-    """What differs within pairs, by aspect, a phrase each."""
+    """Return what differs within pairs, by aspect, a phrase each."""
     found: dict[str, str] = {}
     for a, b, _ in pairs:
         for name, of in _ASPECTS.items():
@@ -219,7 +219,7 @@ def _compared(a: Measurement, b: Measurement, how: Any, seed: int) -> PairedFile
 
 
 def _notes(a: Measurement, b: Measurement) -> tuple[str, ...]:
-    """What does not forbid a comparison and may explain a difference."""
+    """Return what does not forbid a comparison and may explain a difference."""
     found = []
     for one, which in ((a, "first"), (b, "second")):
         found += [f"in the {which} run {note}" for note in one.notes if note != _RANDOM]

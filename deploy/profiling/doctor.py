@@ -118,7 +118,7 @@ def _python() -> Check:
 
 
 def _extra(extra: str, job: str) -> Check:
-    """Whether what an extra asks for is installed, in the versions it asks for."""
+    """Tell whether what an extra asks for is installed, in the versions it asks for."""
     found, missing, wrong = [], [], []
     for requirement in _requirements(extra):
         installed = _installed(requirement.name)
@@ -162,7 +162,7 @@ def _asked_for(requirement: Requirement, extra: str) -> bool:
 
 
 def _installed(name: str) -> tuple[str, str] | None:
-    """The distribution that brings a package, and its version."""
+    """Return the distribution that brings a package, and its version."""
     for candidate in next((group for group in _SAME_MODULE if name in group), (name,)):
         try:
             return candidate, metadata.version(candidate)
@@ -216,7 +216,7 @@ def _has(name: str) -> bool:
 
 
 def _unmet(name: str) -> Iterator[Check]:
-    """What an installed package asks for and does not get."""
+    """Return what an installed package asks for and does not get."""
     installed = _installed(name)
     if installed is None:
         return
@@ -319,7 +319,7 @@ def _cache() -> Check:
 
 
 def _machine() -> Check:
-    """Whether timings taken here would mean something."""
+    """Tell whether timings taken here would mean something."""
     said: dict[str, Any] = machine.describe()
     info = DeviceInfo(name="host", **said)
     now = MachineState(**machine.state())  # type: ignore[arg-type]
@@ -333,7 +333,7 @@ def _machine() -> Check:
 
 
 def _quieter(troubles: Sequence[str], now: MachineState) -> str:
-    """What makes timings steadier."""
+    """Return what makes timings steadier."""
     steps = []
     if any("governor" in trouble for trouble in troubles):
         steps.append("sudo cpupower frequency-set -g performance")

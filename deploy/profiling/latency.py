@@ -50,7 +50,7 @@ def summarize(samples_ms: Sequence[float], batch: int) -> Latency:
 def compare(
     baseline: str, first: Latency, other: Latency, seed: int, *, paired: bool = True
 ) -> Comparison:
-    """The ratio of medians with its 95 % interval by a moving-block bootstrap.
+    """Return the ratio of medians with its 95 % interval by a moving-block bootstrap.
 
     Of one run the invocations are paired: sample i of both files was taken in the same round.
     Blocks of consecutive samples are drawn for both files together, so that what disturbed both
@@ -83,7 +83,7 @@ def compare(
 
 
 def verdict(low: float, high: float, resolution: float) -> Verdict:
-    """What the interval of a time ratio allows to say: something if it stays clear of 1."""
+    """Return what the interval of a time ratio allows to say: something if it stays clear of 1."""
     if high < 1 - resolution:
         return "faster"
     return "slower" if low > 1 + resolution else "no measurable difference"

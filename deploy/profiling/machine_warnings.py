@@ -13,7 +13,7 @@ _SLOWER = 0.9
 def doubts(
     info: DeviceInfo, before: MachineState, after: MachineState, busy: int, cpus: int = 0
 ) -> list[str]:
-    """What a reader of the figures should know, a phrase each.
+    """Return what a reader of the figures should know, a phrase each.
 
     Args:
         info: The device.
@@ -45,7 +45,7 @@ def doubts(
 
 
 def _slower(before: MachineState, after: MachineState) -> list[str]:
-    """A busy core whose frequency is far below what it could be, or fell."""
+    """Return a busy core whose frequency is far below what it could be, or fell."""
     now, most = after.frequency_mhz, after.max_frequency_mhz or before.max_frequency_mhz
     if now is None or after.governor == "userspace":
         return []

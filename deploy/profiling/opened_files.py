@@ -81,7 +81,7 @@ def open_file(
 
 
 def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
-    """One invocation's inputs for a file.
+    """Return one invocation's inputs for a file.
 
     Args:
         session: The file, opened.
@@ -113,7 +113,7 @@ def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Arra
 
 
 def _arranged(session: Session, inputs: Inputs) -> list[Array]:
-    """All of the given samples, in the order and the layout of the file's inputs."""
+    """Return all of the given samples, in the order and the layout of the file's inputs."""
     if isinstance(inputs, Mapping):
         missing = [name for name in session.input_names if name not in inputs]
         if missing:
@@ -138,7 +138,7 @@ def _difference(
     inputs: Inputs | None,
     seed: int,
 ) -> str:
-    """Why two runtimes do not compute the same of a file; empty if they do.
+    """Tell why two runtimes do not compute the same of a file; empty if they do.
 
     In int8 they may round each value to the next step, so that of one sample alone the outputs may
     differ by as much as the quantization costs: they are compared on several.

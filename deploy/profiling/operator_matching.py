@@ -25,7 +25,7 @@ _ADDED = re.compile(r"_(nchwc|token_\d+)$")
 
 
 def matched(times: Sequence[OperatorTime], ops: Sequence[Op]) -> tuple[OperatorTime, ...]:
-    """The operators with their kinds, and the file's names where that is sure.
+    """Return the operators with their kinds, and the file's names where that is sure.
 
     Args:
         times: As the device reports them, in the order of execution.
@@ -59,7 +59,7 @@ def matched(times: Sequence[OperatorTime], ops: Sequence[Op]) -> tuple[OperatorT
 
 
 def _same(time: OperatorTime, ops: dict[int, Op]) -> int | None:
-    """The operator that goes by this name, or has this place in the file."""
+    """Return the operator that goes by this name, or has this place in the file."""
     said = _PLACE.match(time.name)
     if said:
         place = int(said[1])
@@ -72,12 +72,12 @@ def _same(time: OperatorTime, ops: dict[int, Op]) -> int | None:
 
 
 def _can_be(time: OperatorTime, op: Op) -> bool:
-    """Whether nothing speaks against it: XNNPACK calls depthwise kernels so."""
+    """Tell whether nothing speaks against it: XNNPACK calls depthwise kernels so."""
     return not _DEPTHWISE.search(time.type) or op.kind in ("depthwise", "convolution")
 
 
 def _alone(time: OperatorTime) -> str:
-    """The kind of an operator that is none of the file's, as far as its type tells."""
+    """Return the kind of an operator that is none of the file's, as far as its type tells."""
     if _DEPTHWISE.search(time.type):
         return "depthwise"
     return "unknown" if _HEAVY.search(time.type) else "other"

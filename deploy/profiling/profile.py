@@ -128,7 +128,7 @@ def profile(
 def _records(
     opened: Sequence[ProfiledFile], report: Report, job: Job, random: bool
 ) -> list[Measurement]:
-    """One device's records, compared with the first of them."""
+    """Return one device's records, compared with the first of them."""
     said = doubts(report.info, report.before, report.after, job.threads, len(job.cpus))
     notes = [*said, *report.notes]
     if random:
@@ -142,7 +142,7 @@ def _records(
 
 
 def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Measurement:
-    """The record of a file on a device that failed as a whole."""
+    """Return the record of a file on a device that failed as a whole."""
     return Measurement(
         path=str(case.path),
         sha256=sha256(case.path),
@@ -187,7 +187,7 @@ def _check_options(files: Sequence[Path], threads: int, runs: int, warmup: int) 
 def _in_runtimes(
     files: Sequence[Path], runtime: str | Sequence[str] | None
 ) -> list[tuple[Path, Runtime]]:
-    """Each file with each of the runtimes that are to run it.
+    """Return each file with each of the runtimes that are to run it.
 
     Raises:
         InputError: If there is no such file or runtime, or one has no counterpart.
@@ -212,7 +212,7 @@ def _in_runtimes(
 def _estimated(
     files: Sequence[Path], device: str, cpus: Sequence[int], per_op: bool
 ) -> list[Measurement]:
-    """What is known of the files on a device that is not there."""
+    """Return what is known of the files on a device that is not there."""
     if cpus or per_op:
         raise InputError(
             f"{device} is estimated from the file: there are no cores to choose and no operators "
@@ -232,7 +232,7 @@ def _batch(arrays: Sequence[Array]) -> int:
 def _measurement(
     opened: ProfiledFile, timed: TimedFile, report: Report, job: Job, notes: Sequence[str]
 ) -> Measurement:
-    """The record of one file, not yet compared."""
+    """Return the record of one file, not yet compared."""
     case, info = opened.case, report.info
     failure, remarks = _verdict(opened, timed, info)
     startup: Startup | None = None
@@ -277,7 +277,7 @@ def _measurement(
 
 
 def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[str, list[str]]:
-    """Why there is no latency, or an empty string, and what else to say."""
+    """Tell why there is no latency, or an empty string, and what else to say."""
     if timed.failure or opened.wrong:
         return timed.failure or opened.wrong, []
     remarks = []
@@ -296,7 +296,7 @@ def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[
 
 
 def _compared(first: Measurement, other: Measurement, seed: int) -> Measurement:
-    """The measurement with its comparison, if both files have a latency."""
+    """Return the measurement with its comparison, if both files have a latency."""
     if first.latency is None or other.latency is None:
         return other
     comparison = compare(first.path, first.latency, other.latency, seed)

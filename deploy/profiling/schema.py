@@ -15,7 +15,7 @@ from .records import Measurement
 
 
 def measurement_schema() -> str:
-    """The schema of what ``dsconvert profile --json`` prints: a list of measurements."""
+    """Return the schema of what ``dsconvert profile --json`` prints: a list of measurements."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema |= msgspec.json.schema(list[Measurement])
     for record in schema["$defs"].values():  # from Python 3.13 on, docstrings are not indented

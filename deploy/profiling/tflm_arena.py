@@ -65,7 +65,7 @@ class Buffer(NamedTuple):
     name: str = ""
 
     def meets(self, other: Buffer) -> bool:
-        """Whether both are alive in some step."""
+        """Tell whether both are alive in some step."""
         return self.first <= other.last and other.first <= self.last
 
 
@@ -122,7 +122,7 @@ def arena_of(path: Path) -> Arena:
 
 
 def plan(buffers: Sequence[Buffer]) -> tuple[int, ...]:
-    """The offset of each buffer, as TFLM's greedy planner chooses it.
+    """Return the offset of each buffer, as TFLM's greedy planner chooses it.
 
     Among buffers of one size the one that was added last comes first.
     """
@@ -143,13 +143,13 @@ def plan(buffers: Sequence[Buffer]) -> tuple[int, ...]:
 
 
 def needed(buffers: Iterable[Buffer], offsets: Iterable[int]) -> int:
-    """The bytes that a plan takes."""
+    """Return the bytes that a plan takes."""
     ends = (o + _aligned(buffer.size) for buffer, o in zip(buffers, offsets, strict=True))
     return max(ends, default=0)
 
 
 def floor(buffers: Sequence[Buffer]) -> int:
-    """The most bytes that are alive in one step."""
+    """Return the most bytes that are alive in one step."""
     steps = {buffer.first for buffer in buffers}  # the sum only grows where one begins
     alive = ((b for b in buffers if b.first <= step <= b.last) for step in steps)
     return max((sum(_aligned(b.size) for b in some) for some in alive), default=0)
@@ -188,7 +188,7 @@ class _File:
         ]
 
     def buffers(self) -> tuple[Buffer, ...]:
-        """The activations with their lives."""
+        """Return the activations with their lives."""
         return tuple(
             Buffer(self._size(i), self._first[i], self._last[i], self._name(i))
             for i in self.activations
@@ -201,7 +201,7 @@ class _File:
         return sum(buffers.values())
 
     def kernels(self) -> frozenset[str]:
-        """The types of the weights of convolutions and dense layers."""
+        """Return the types of the weights of convolutions and dense layers."""
         return frozenset(self.type_of(weights) for _, weights, _ in self._weighted())
 
     def multipliers(self) -> int:
@@ -222,16 +222,16 @@ class _File:
                 yield name, op.Inputs(1), op.Outputs(0)
 
     def type_of(self, index: int) -> str:
-        """What a tensor holds, e.g. "INT8"."""
+        """Return what a tensor holds, e.g. "INT8"."""
         return self._types[self._graph.Tensors(index).Type()]
 
     def shape_of(self, index: int) -> tuple[int, ...]:
-        """A tensor's shape; a free size is stored as 1."""
+        """Return a tensor's shape; a free size is stored as 1."""
         tensor = self._graph.Tensors(index)
         return tuple(int(tensor.Shape(axis)) for axis in range(tensor.ShapeLength()))
 
     def _constant(self, index: int) -> int:
-        """The bytes of a constant; 0 for what is computed."""
+        """Return the bytes of a constant; 0 for what is computed."""
         buffer = self._model.Buffers(self._graph.Tensors(index).Buffer())
         return int(buffer.DataLength() or buffer.Size())
 
@@ -248,7 +248,7 @@ class _File:
 
 
 def _lives(graph: Any) -> tuple[dict[int, int], dict[int, int]]:
-    """The steps at which each tensor is written first and used last."""
+    """Return the steps at which each tensor is written first and used last."""
     first = {graph.Inputs(i): 0 for i in range(graph.InputsLength())}
     last = dict(first)
     steps = graph.OperatorsLength()

@@ -97,7 +97,7 @@ def _be_child(work: Callable[[Send], None], log: Path, writer: int) -> None:
 
 
 def _messages(reader: int, attached: bool) -> Iterator[dict[str, Any]]:
-    """The lines that come through the pipe, until its other end is closed."""
+    """Yield the lines that come through the pipe, until its other end is closed."""
     pending = b""
     while True:
         ready = select.select([reader, 0] if attached else [reader], [], [])[0]
@@ -114,7 +114,7 @@ def _messages(reader: int, attached: bool) -> Iterator[dict[str, Any]]:
 
 
 def _why(status: int, log: Path) -> str:
-    """What a process died of."""
+    """Return what a process died of."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:

@@ -10,7 +10,7 @@ _ELF = b"\x7fELF"
 
 
 def is_emulated(root: Path = _ROOT, executable: str | None = None) -> bool:
-    """Whether another program interprets this one's instructions, as qemu-user does.
+    """Tell whether another program interprets this one's instructions, as qemu-user does.
 
     Such a program shows its guest the guest's own file as ``/proc/self/exe``, and the processor
     that it was told to be in ``/proc/cpuinfo``. It does not do so under ``/proc/thread-self``:
@@ -34,7 +34,7 @@ def is_emulated(root: Path = _ROOT, executable: str | None = None) -> bool:
 
 
 def _machine(path: Path) -> bytes | None:
-    """The kind of processor that a program is for, with its word size; None if it is none."""
+    """Give the kind of processor that a program is for, with its word size; None if it is none."""
     try:
         with path.open("rb") as file:
             header = file.read(20)

@@ -66,7 +66,7 @@ class RunnerRefused(Exception):
 
 
 def read_job(folder: Path) -> RunnerJob:
-    """The job in a folder.
+    """Return the job in a folder.
 
     Raises:
         RunnerRefused: If it is of another version.

@@ -18,7 +18,7 @@ _NO_XNNPACK = "XNNPACK took none of its operators over: LiteRT's own kernels wer
 
 
 def delegated(interpreter: Any) -> bool | None:
-    """Whether XNNPACK took operators over; None where LiteRT does not say."""
+    """Tell whether XNNPACK took operators over; None where LiteRT does not say."""
     details = getattr(interpreter, "_get_ops_details", None)
     if details is None:
         return None
@@ -55,7 +55,7 @@ def _operators(litert: Any, asked: OperatorRuns) -> list[OperatorMedian]:
 
 
 def _with_fixed_sizes(file: bytes, arrays: Sequence[Array]) -> bytearray:
-    """The file with the sizes that it leaves free set to those it stores.
+    """Return the file with the sizes that it leaves free set to those it stores.
 
     Raises:
         ValueError: If these are not the ones of the inputs.

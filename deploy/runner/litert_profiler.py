@@ -34,7 +34,7 @@ class Unavailable(Exception):
 
 
 def library() -> Path:
-    """The library with LiteRT's C functions.
+    """Return the library with LiteRT's C functions.
 
     Raises:
         Unavailable: If the installed package brings none.
@@ -122,7 +122,7 @@ class _Profiled:
         ]
 
     def _events(self) -> list[tuple[int, int, str, int]]:
-        """The operators of the last run: type of event and index, tag, microseconds."""
+        """Return the operators of the last run: type of event and index, tag, microseconds."""
         count = ctypes.c_int()
         self._call("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
         words = (ctypes.c_uint64 * (count.value * 2 * _WORDS))()  # room, should an event be longer
@@ -142,7 +142,7 @@ class _Profiled:
         return found
 
     def _buffers(self, side: str) -> tuple[list[str], Any]:
-        """The names of the inputs or outputs, and a buffer for each."""
+        """Return the names of the inputs or outputs, and a buffer for each."""
         count = ctypes.c_size_t()
         self._call(f"LiteRtGetNumSignature{side}s", self._signature, ctypes.byref(count))
         names, buffers = [], (ctypes.c_void_p * count.value)()

@@ -49,7 +49,7 @@ _ARM_PARTS = {
 
 
 def cpu_name(root: Path = _ROOT) -> str:
-    """The processor's name as its maker calls it, or what the platform knows.
+    """Return the processor's name as its maker calls it, or what the platform knows.
 
     Arm's Linux names no processor, but the board and the kind of each core.
     """
@@ -67,7 +67,7 @@ def cpu_name(root: Path = _ROOT) -> str:
 
 
 def describe(root: Path = _ROOT) -> dict[str, Said]:
-    """The fields of a `DeviceInfo` that its operating system knows.
+    """Return the fields of a `DeviceInfo` that its operating system knows.
 
     Returns:
         "cpu", "architecture", "cores", "memory_mib" and "system".
@@ -86,7 +86,7 @@ def describe(root: Path = _ROOT) -> dict[str, Said]:
 
 
 def state(cpus: Sequence[int] = (), root: Path = _ROOT) -> dict[str, Said]:
-    """How the machine is doing now: the fields of a `MachineState`; None is "it does not say".
+    """Tell how the machine is doing now: the fields of a `MachineState`; None is "it does not say".
 
     Args:
         cpus: The cores in use, by number; empty for all that this process may use.
@@ -116,7 +116,7 @@ def usable_cpus() -> list[int]:
 
 
 def peak_bytes(root: Path = _ROOT) -> int | None:
-    """The peak resident memory of this process; None where the system does not say.
+    """Return the peak resident memory of this process; None where the system does not say.
 
     On Linux not from ``getrusage``: its maximum is inherited through exec, so that it would report
     the memory of the process that started this one.
@@ -129,7 +129,7 @@ def peak_bytes(root: Path = _ROOT) -> int | None:
 
 
 def resident_bytes(root: Path = _ROOT) -> int | None:
-    """The resident memory of this process now; None where there is no /proc."""
+    """Return the resident memory of this process now; None where there is no /proc."""
     return _field(root / "proc/self/status", "VmRSS")
 
 
@@ -141,7 +141,7 @@ def _load() -> float | None:
 
 
 def _x86_frequencies(cpus: Sequence[int], root: Path) -> list[float]:
-    """What /proc/cpuinfo says in MHz, for kernels and virtual machines without cpufreq."""
+    """Return what /proc/cpuinfo says in MHz, for kernels and virtual machines without cpufreq."""
     lines = (_text(root / "proc/cpuinfo") or "").splitlines()
     values = [line.split(":", 1)[1] for line in lines if line.startswith("cpu MHz")]
     return [float(values[cpu]) for cpu in cpus if cpu < len(values)]
@@ -158,7 +158,7 @@ def _temperatures(root: Path) -> Iterator[float]:
 
 
 def _throttled(root: Path) -> bool | None:
-    """Whether the firmware or the kernel caps the processor's frequency now."""
+    """Tell whether the firmware or the kernel caps the processor's frequency now."""
     said = []
     for word in (root / "sys/devices/platform").glob("soc*/*firmware*/get_throttled"):
         text = _text(word)
@@ -172,7 +172,7 @@ def _throttled(root: Path) -> bool | None:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """A line like "VmHWM:  12345 kB" in bytes."""
+    """Return a line like "VmHWM:  12345 kB" in bytes."""
     for line in (_text(path) or "").splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
@@ -188,7 +188,7 @@ def _number(path: Path) -> float | None:
 
 
 def _text(path: Path) -> str | None:
-    """The content; None where it is missing, hidden, or the sensor does not answer."""
+    """Return the content; None where it is missing, hidden, or the sensor does not answer."""
     try:
         return path.read_text(errors="replace")
     except OSError:

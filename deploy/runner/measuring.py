@@ -94,7 +94,7 @@ def _record_start(run: Any, file: File, job: RunnerJob, record: Record) -> None:
 
 
 def _started(file: File, job: RunnerJob) -> Record:
-    """What a fresh process finds; that an error is one, the rounds will say too."""
+    """Return what a fresh process finds; that an error is one, the rounds will say too."""
     try:
         engines.load(file.runtime)
         arrays = _read(file.inputs)
@@ -251,12 +251,12 @@ def _operators(file: File, job: RunnerJob, invocation_ms: float) -> Record:
 
 
 def operator_runs(invocation_ms: float) -> int:
-    """The invocations of a file in which its operators are timed."""
+    """Return the invocations of a file in which its operators are timed."""
     return max(_FEWEST, min(_OPERATOR_RUNS, int(1e3 * _SECONDS / max(invocation_ms, 1e-3))))
 
 
 def _read(path: Path) -> list[Any]:
-    """The arrays of an .npz in their order: contiguous, as the runtimes want them."""
+    """Return the arrays of an .npz in their order: contiguous, as the runtimes want them."""
     import numpy as np
 
     with np.load(path) as arrays:
@@ -264,6 +264,6 @@ def _read(path: Path) -> list[Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line."""
+    """Return an error's first line."""
     lines = str(error).strip().splitlines()
     return lines[0][:_LINE] if lines else type(error).__name__

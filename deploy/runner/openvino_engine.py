@@ -89,7 +89,7 @@ def _operators(ov: Any, asked: OperatorRuns) -> list[OperatorMedian]:
 
 
 def _name(name: str) -> str:
-    """The name that the file gives an operator."""
+    """Return the name that the file gives an operator."""
     return name[: -len(_FUSED)] if name.endswith(_FUSED) else name
 
 

@@ -25,7 +25,7 @@ class OperatorMedian(NamedTuple):
 
 
 def median_ms(whole_us: Sequence[int]) -> float:
-    """The median of durations that were cut to whole microseconds, in milliseconds.
+    """Return the median of durations that were cut to whole microseconds, in milliseconds.
 
     The median of grouped data: the durations that read 3 µs lie somewhere between 3 and 4, so the
     median is where half of all would be if they were spread evenly there. The median of the cut
@@ -39,7 +39,7 @@ def median_ms(whole_us: Sequence[int]) -> float:
 
 
 def parse_ort_profile(text: str, skipped: int) -> list[OperatorMedian]:
-    """The operators in the profile that ONNX Runtime wrote, in the order of their first run.
+    """Return the operators in the profile that ONNX Runtime wrote, in the order of their first run.
 
     Args:
         text: The JSON of one session that only invoked one file, always in the same way.
@@ -79,7 +79,7 @@ def parse_ort_profile(text: str, skipped: int) -> list[OperatorMedian]:
 
 
 def _node(event: dict[str, Any], name: str) -> tuple[tuple[str, str], str, int]:
-    """A node's name and index, its type and its duration."""
+    """Return a node's name and index, its type and its duration."""
     args, duration = event.get("args"), event.get("dur")
     if not isinstance(args, dict) or not isinstance(args.get("op_name"), str):
         raise ValueError(f"ONNX Runtime's profile has no operator type at {name}")

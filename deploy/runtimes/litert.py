@@ -51,7 +51,7 @@ class LiteRTSession(Session):
         return described
 
     def _options(self, litert: Any) -> dict[str, Any]:
-        """What else the interpreter is made with."""
+        """Return what else the interpreter is made with."""
         return {}
 
     def _signature_names(self) -> dict[int, str]:

@@ -68,7 +68,7 @@ def _info(path: Path, port: Any) -> TensorInfo:
 
 
 def _is_stored(info: TensorInfo) -> bool:
-    """Whether a tensor of a .tflite file may stand for real values by a scale."""
+    """Tell whether a tensor of a .tflite file may stand for real values by a scale."""
     return info.dtype in ("int8", "uint8", "int16")
 
 

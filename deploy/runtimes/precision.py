@@ -21,7 +21,7 @@ _HALF = (10, 16)
 
 
 def precision_of(path: str | Path) -> Precision:
-    """The precision of a .tflite or .onnx file.
+    """Return the precision of a .tflite or .onnx file.
 
     Raises:
         InputError: If the file is of another kind or cannot be read.

@@ -47,7 +47,7 @@ def _runtime(
 
 
 def _late(session: str) -> OpenFile:
-    """A function that imports a `Session` when a file is opened."""
+    """Return a function that imports a `Session` when a file is opened."""
     module, _, cls = session.partition(":")
 
     def open_file(path: Path, threads: int) -> Session:
@@ -69,7 +69,7 @@ SUFFIXES = tuple(dict.fromkeys(suffix for one in RUNTIMES.values() for suffix in
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of this name.
+    """Return the runtime of this name.
 
     Raises:
         InputError: If there is none.
@@ -80,7 +80,7 @@ def find_runtime(name: str) -> Runtime:
 
 
 def default_runtime(suffix: str, among: Collection[str] = ()) -> Runtime | None:
-    """The first runtime that runs files of a suffix; None if there is none.
+    """Return the first runtime that runs files of a suffix; None if there is none.
 
     Args:
         suffix: With its dot, e.g. ".onnx".
@@ -93,7 +93,7 @@ def default_runtime(suffix: str, among: Collection[str] = ()) -> Runtime | None:
 
 
 def runtime_for(path: Path, name: str | None = None) -> Runtime:
-    """The runtime for a file, by its suffix; the file is not opened.
+    """Return the runtime for a file, by its suffix; the file is not opened.
 
     Args:
         path: The file.
@@ -123,7 +123,7 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
 
 
 def reference_runtime(path: Path, *names: str) -> Runtime:
-    """The runtime that tells what a file takes and gives, for those that run it elsewhere.
+    """Return the runtime that tells what a file takes and gives, for those that run it elsewhere.
 
     Args:
         path: The file.

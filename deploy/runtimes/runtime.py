@@ -75,5 +75,5 @@ class Runtime:
 
     @property
     def purpose(self) -> str:
-        """What it is needed for, as `require` says it."""
+        """Return what it is needed for, as `require` says it."""
         return f"to run {' and '.join(self.suffixes)} files in {self.title}"

@@ -29,7 +29,7 @@ def shape_text(shape: Sequence[int | None]) -> str:
 def check_inputs(
     data: Sequence[Array] | Array, inputs: Sequence[TensorInfo], what: str
 ) -> tuple[Array, ...]:
-    """The data as one array per input, (n, ...), of sizes that the inputs allow.
+    """Return the data as one array per input, (n, ...), of sizes that the inputs allow.
 
     The first axis is free: a file with a fixed batch is fed batch by batch.
 
@@ -54,7 +54,7 @@ def check_inputs(
 
 
 def count_samples(arrays: Sequence[Array], what: str) -> int:
-    """How many samples the arrays hold.
+    """Tell how many samples the arrays hold.
 
     Args:
         arrays: One array per input, (n, ...).
@@ -92,7 +92,7 @@ def _check_array(array: Array, info: TensorInfo, what: str) -> None:
 
 
 def random_count(inputs: Sequence[TensorInfo], free_size: int) -> int:
-    """How many random samples to compare on: 32, down to 4 where they are large.
+    """Tell how many random samples to compare on: 32, down to 4 where they are large.
 
     Args:
         inputs: The inputs they are for.
@@ -136,7 +136,7 @@ def random_inputs(
 
 
 def _random_array(rng: np.random.Generator, info: TensorInfo, shape: Any) -> Array:
-    """One random array; see `random_inputs`."""
+    """Return one random array; see `random_inputs`."""
     dtype = np.dtype(info.dtype)
     array: Array
     if dtype.kind == "f":

@@ -34,7 +34,7 @@ _STEPS = 2.0
 def wrong_answer(
     path: Path, infos: Sequence[TensorInfo], expected: Sequence[Array], got: Sequence[Array]
 ) -> str:
-    """Why outputs are no answer; empty if they are one.
+    """Tell why outputs are no answer; empty if they are one.
 
     Args:
         path: The file, whose precision says how close they must be.
@@ -61,13 +61,13 @@ def wrong_answer(
 
 
 def not_finite(outputs: Sequence[Array]) -> str:
-    """Why outputs are no answer by themselves; empty if they may be one."""
+    """Tell why outputs are no answer by themselves; empty if they may be one."""
     finite = all(np.isfinite(output).all() for output in outputs)
     return "" if finite else "its outputs hold NaN or infinity"
 
 
 def _steps_apart(here: Array, there: Array, scale: float) -> float:
-    """The largest difference in steps; rounded, since both are multiples of the scale."""
+    """Return the largest difference in steps; rounded, since both are multiples of the scale."""
     difference = np.abs(np.asarray(here, np.float64) - np.asarray(there, np.float64))
     return float(np.round(np.max(difference, initial=0.0) / scale, 3))
 

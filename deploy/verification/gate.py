@@ -60,7 +60,7 @@ def judge(
 def refused(
     verdict: Verdict, name: str, quantize: Quantization, verified_on: VerifiedOn
 ) -> GateFailed:
-    """The error for a file that does not pass.
+    """Return the error for a file that does not pass.
 
     Args:
         verdict: Why it does not.
@@ -85,7 +85,7 @@ def refused(
 
 
 def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
-    """What to try when a file does not pass."""
+    """Return what to try when a file does not pass."""
     if verified_on == "random inputs":
         return (
             "It was compared on random inputs, which need not be what the model is made for: give "

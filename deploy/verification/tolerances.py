@@ -38,7 +38,7 @@ _SOFT = ("scale", "offset", "saturated", "group-below")
 
 
 def tolerance_of(precision: Precision) -> Tolerance:
-    """How close a file must be of which only the precision is known."""
+    """Tell how close a file must be of which only the precision is known."""
     return TOLERANCES[_SCHEMES[precision]]
 
 
@@ -65,7 +65,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @classmethod
     def of(cls, tolerance: Tolerance) -> Thresholds:
-        """Those of a file of which nothing else is asked."""
+        """Return those of a file of which nothing else is asked."""
         return cls(min_sqnr_db=tolerance.min_sqnr_db, excused=tolerance.excused)
 
 
@@ -88,7 +88,7 @@ def judge_outputs(
 
 
 def remarks(outputs: Sequence[OutputFidelity]) -> tuple[str, ...]:
-    """What a reader should not be misled by."""
+    """Return what a reader should not be misled by."""
     return tuple(
         f"{output.name}: the reference predicts a single class on these samples; its top-1 "
         "agreement proves nothing"
@@ -123,7 +123,7 @@ def _below(finding: Finding, least: float) -> bool:
 
 
 def _asked(output: OutputFidelity, asked: Thresholds) -> list[Finding]:
-    """What misses the thresholds on classes."""
+    """Return what misses the thresholds on classes."""
     found = []
     agreement, kl = output.top1_agreement, output.kl_nats
     if asked.min_agreement is not None and agreement is not None:

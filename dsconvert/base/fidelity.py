@@ -73,7 +73,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def wilson(correct: int, total: int, z: float = 1.959964) -> Accuracy:
-    """The share correct/total with its Wilson score interval (95 % for the default z).
+    """Return the share correct/total with its Wilson score interval (95 % for the default z).
 
     Raises:
         ValueError: If ``total`` is not positive or ``correct`` is outside 0…total.
@@ -107,7 +107,7 @@ def top_k(scores: Array, labels: Array, k: int) -> Accuracy:
 
 
 def is_class_distribution(outputs: Array) -> bool:
-    """Whether every row is a probability distribution over at least two classes."""
+    """Tell whether every row is a probability distribution over at least two classes."""
     return (
         outputs.ndim == 2
         and outputs.shape[1] >= 2
@@ -183,7 +183,7 @@ def compare_outputs(
 
 
 def output_error(references: Sequence[Array], others: Sequence[Array]) -> float:
-    """One number to choose by: how far the outputs moved, smaller is better.
+    """Return one number to choose by: how far the outputs moved, smaller is better.
 
     The sum over outputs of the mean KL for class distributions and of the squared relative error
     for everything else, the mean over groups of channels of like scale; infinite where any value

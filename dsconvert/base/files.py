@@ -27,7 +27,7 @@ _NO_ROOM = (
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -61,7 +61,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block succeeds.
+    """Give a temporary path beside ``path`` that takes its place when the block succeeds.
 
     The temporary file has the same suffix, since Keras and others choose the format by it.
 

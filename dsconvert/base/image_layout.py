@@ -27,7 +27,7 @@ _IMAGE_CHANNELS = (1, 3, 4)
 
 
 def fits(shape: Sequence[int | None], expected: Shape) -> bool:
-    """Whether samples (n, ...) of this shape are what a model takes; None is any size.
+    """Tell whether samples (n, ...) of this shape are what a model takes; None is any size.
 
     The first axis, the batch, is not looked at.
     """
@@ -38,13 +38,13 @@ def fits(shape: Sequence[int | None], expected: Shape) -> bool:
 
 
 def same_samples(one: Shape, other: Shape) -> bool:
-    """Whether two inputs take the same samples, wherever the channel axis of each is."""
+    """Tell whether two inputs take the same samples, wherever the channel axis of each is."""
     moves: tuple[Layout, ...] = ("as stored", "moved first", "moved last")
     return any(fits(arranged(one, move), other) for move in moves)
 
 
 def choose(stored: Sequence[int], expected: Shape | None, *, channels_first: bool) -> Layout:
-    """What to do with the channel axis of an array so that a model takes it.
+    """Return what to do with the channel axis of an array so that a model takes it.
 
     Args:
         stored: The array's shape, (n, ...).
@@ -73,7 +73,7 @@ def choose(stored: Sequence[int], expected: Shape | None, *, channels_first: boo
 
 
 def arranged(shape: Sequence[int | None], layout: Layout) -> tuple[int | None, ...]:
-    """The shape that an array of this shape gets; () where the layout is not one for it."""
+    """Return the shape that an array of this shape gets; () where the layout is not one for it."""
     if layout == "added first":
         return (shape[0], 1, *shape[1:])
     if layout == "added last":
@@ -84,7 +84,7 @@ def arranged(shape: Sequence[int | None], layout: Layout) -> tuple[int | None, .
 
 
 def arrange(array: Array, layout: Layout) -> Array:
-    """The array with its channel axis where the layout says, contiguous."""
+    """Return the array with its channel axis where the layout says, contiguous."""
     if layout == "as stored":
         return array
     if layout.startswith("added"):
@@ -93,7 +93,7 @@ def arrange(array: Array, layout: Layout) -> Array:
 
 
 def channel_axes(shape: Sequence[int], layout: Layout) -> tuple[int, ...]:
-    """The axes of an arranged array that may hold the channels, the likeliest first.
+    """Return the axes of an arranged array that may hold the channels, the likeliest first.
 
     Where nothing was moved nobody said which it is: the last one, or the one behind the batch.
     """
@@ -103,7 +103,7 @@ def channel_axes(shape: Sequence[int], layout: Layout) -> tuple[int, ...]:
 
 
 def then(before: Layout, after: Layout) -> Layout:
-    """One layout for two in a row, the second of which moves the axis or does nothing."""
+    """Return one layout for two in a row, the second of which moves the axis or does nothing."""
     if after == "as stored":
         return before
     if before == "as stored":
@@ -114,7 +114,7 @@ def then(before: Layout, after: Layout) -> Layout:
 
 
 def channels_last(shape: Shape, *, channels_first: bool = False) -> Shape:
-    """The shape of a model's input with the channels last, where that is an image.
+    """Return the shape of a model's input with the channels last, where that is an image.
 
     Args:
         shape: Batch axis first.

@@ -18,7 +18,7 @@ a network of 64 channels at full size."""
 
 
 def at_once(arrays: Sequence[Array], most: int) -> int:
-    """How many samples to run at once so that large ones do not fill the memory.
+    """Tell how many samples to run at once so that large ones do not fill the memory.
 
     Args:
         arrays: One per input, (n, ...).

@@ -16,7 +16,7 @@ _WIDTH = 24
 
 @contextmanager
 def silent(label: str, total: int) -> Iterator[Advance]:
-    """The progress nobody sees: the default of every function that takes one."""
+    """Give the progress nobody sees: the default of every function that takes one."""
     del label, total
     yield lambda: None
 

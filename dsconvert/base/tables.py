@@ -35,7 +35,7 @@ class Table:
         self.rows.append(cells)
 
     def full_rows(self) -> list[list[str]]:
-        """The rows with an empty cell where one is short."""
+        """Return the rows with an empty cell where one is short."""
         width = len(self.columns)
         return [[*row, *[""] * (width - len(row))] for row in self.rows]
 

@@ -86,7 +86,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace the output i
 def as_preprocessing(
     scale: str | None, mean: str | None, std: str | None, channels_first: bool
 ) -> Preprocessing:
-    """The four options as one value."""
+    """Return the four options as one value."""
     from dsconvert.models.data.preprocess import Preprocessing, parse_number
 
     def numbers(text: str | None) -> tuple[float, ...] | None:
@@ -101,7 +101,7 @@ def as_preprocessing(
 
 
 def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
-    """The options that say the same on the command line again; none where nothing is done."""
+    """Give the options that say the same on the command line again; none where nothing is done."""
 
     def number(value: float) -> str:
         whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
@@ -117,7 +117,7 @@ def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
 
 
 def output(ending: str, kind: str) -> Callable[[Command], Command]:
-    """The option -o with its default described."""
+    """Return the option -o with its default described."""
     return click.option(
         "-o",
         "--output",
@@ -127,12 +127,12 @@ def output(ending: str, kind: str) -> Callable[[Command], Command]:
 
 
 def opened_with(model: Path, trust: bool, custom_objects: str | None) -> ModelPath:
-    """The model and the options of `loading` as one value."""
+    """Return the model and the options of `loading` as one value."""
     return ModelPath(model, trust=trust, custom_objects=custom_objects)
 
 
 def beside(model: Path, keras: str, onnx: str | None = None) -> Path:
-    """The default of -o: the model's name with an ending that may depend on its kind."""
+    """Return the default of -o: the model's name with an ending that may depend on its kind."""
     if onnx is None:
         return model.with_name(model.stem + keras)
     return model.with_name(model.stem + (onnx if kind_of(model) == "onnx" else keras))

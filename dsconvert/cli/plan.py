@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def next_command(result: PlanResult) -> Iterator[str]:
-    """The command that rewrites by the plan."""
+    """Yield the command that rewrites by the plan."""
     command = shlex.join(
         [
             *("dsconvert", "rewrite", result.model, "--plan", result.output),
@@ -96,7 +96,7 @@ def plan(
 
 
 def _accuracy(max_drop: str | None, data: str | None, labels: bool) -> AccuracyGoal | None:
-    """The three options as one value, if all are there."""
+    """Return the three options as one value, if all are there."""
     from dsconvert.base.errors import InputError
     from dsconvert.workflows.plan import AccuracyGoal
 

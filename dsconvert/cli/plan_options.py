@@ -53,10 +53,10 @@ search = options.stack(
 
 
 def as_target(runtime: Any, threads: int, precision: Any, device: str) -> TargetWish:
-    """The options of `target` as one value."""
+    """Return the options of `target` as one value."""
     return TargetWish(runtime=runtime, threads=threads, precision=precision, device=device)
 
 
 def as_options(seed: int, **chosen: Any) -> PlanOptions:
-    """The options of `search`, but for the images, as one value."""
+    """Return the options of `search`, but for the images, as one value."""
     return PlanOptions(seed=seed, **chosen)

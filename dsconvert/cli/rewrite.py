@@ -92,7 +92,7 @@ def rewrite(
 
 
 def _with_next_command(result: RewriteResult) -> RewriteResult:
-    """The result with the command that trains its untrained blocks, if it has any."""
+    """Return the result with the command that trains its untrained blocks, if it has any."""
     import msgspec
 
     report = result.report

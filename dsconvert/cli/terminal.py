@@ -129,7 +129,7 @@ def console(out: TextIO) -> Console:
 
 @contextmanager
 def _stdout_kept() -> Iterator[TextIO]:
-    """The real stdout; within, everything else that writes there reaches stderr."""
+    """Give the real stdout; within, everything else that writes there reaches stderr."""
     kept = sys.stdout
     kept.flush()
     try:

@@ -36,7 +36,7 @@ MOVERS = frozenset(
 
 
 def layer_name(tensor: str) -> str:
-    """The Keras layer that a tensor's name is made of.
+    """Return the Keras layer that a tensor's name is made of.
 
     "functional_2_1/stem_1/Relu;functional_2_1/stem_1/convolution" is "stem": the layer with the
     weights where several were fused, without the number of its call.

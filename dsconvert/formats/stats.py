@@ -51,7 +51,7 @@ class ModelStats:
 
 
 def total(ops: Iterable[Op]) -> int | str:
-    """The MACs of all operators, or the first reason why one's are not known."""
+    """Return the MACs of all operators, or the first reason why one's are not known."""
     macs = 0
     for op in ops:
         if isinstance(op.macs, str):
@@ -61,7 +61,7 @@ def total(ops: Iterable[Op]) -> int | str:
 
 
 def largest(ops: Iterable[Op]) -> int | str:
-    """The most bytes of one operator, or the first reason why one's are not known."""
+    """Return the most bytes of one operator, or the first reason why one's are not known."""
     most = 0
     for op in ops:
         if isinstance(op.bytes, str):
@@ -71,7 +71,7 @@ def largest(ops: Iterable[Op]) -> int | str:
 
 
 def kind_of_kernel(taps: int, per_group: int, groups: int) -> Kind:
-    """What a convolution is by its kernel.
+    """Return what a convolution is by its kernel.
 
     Args:
         taps: The product of the kernel's sizes.

@@ -159,13 +159,13 @@ def evaluate(
 
 
 def _key(source: ModelSource) -> int | Path:
-    """What tells whether two are the same model."""
+    """Return what tells whether two are the same model."""
     path = None if isinstance(source, ModelFile) else path_of(source)
     return id(source) if path is None else path
 
 
 def _told(models: Sequence[ModelSource]) -> list[str]:
-    """What messages call them: paths, or names with a number where two are the same."""
+    """Return what messages call them: paths, or names with a number where two are the same."""
     told: list[str] = []
     for source in models:
         path = path_of(source)
@@ -175,7 +175,7 @@ def _told(models: Sequence[ModelSource]) -> list[str]:
 
 
 def _names(models: Sequence[ModelSource]) -> list[str]:
-    """The files' names, or their paths where two files have the same name."""
+    """Return the files' names, or their paths where two files have the same name."""
     paths = [Path(text) for text in _told(models)]
     names = [path.name for path in paths]
     return [path.name if names.count(path.name) == 1 else str(path) for path in paths]

@@ -176,7 +176,7 @@ def refuse_the_same(model: ModelSource, quantize: str) -> None:
 
 @contextmanager
 def _native_file(source: ConvertedModel, native: bool) -> Iterator[Model | Path]:
-    """What is converted: a Keras model, or a file of an ONNX model."""
+    """Return what is converted: a Keras model, or a file of an ONNX model."""
     if not native:
         yield source.model
         return
@@ -217,7 +217,7 @@ def _verification(
     seed: int,
     preprocessing: Preprocessing | None,
 ) -> Data | None:
-    """The images to verify on, other than those of the calibration; None if there are none."""
+    """Give the images to verify on, other than those of the calibration; None if there are none."""
     from dsconvert.models.data.checks import check_against
 
     chosen = verification
@@ -239,7 +239,7 @@ def _verification(
 
 
 def _has_both(calibration: Path) -> bool:
-    """Whether a data source is an .npz file with x_train and x_test."""
+    """Tell whether a data source is an .npz file with x_train and x_test."""
     if calibration.suffix != ".npz":
         return False
     with zipfile.ZipFile(calibration) as archive:
@@ -247,7 +247,7 @@ def _has_both(calibration: Path) -> bool:
 
 
 def _done(preprocessing: Preprocessing | None, data: Data | None) -> dict[str, Any] | None:
-    """What was done to stored images, as the file keeps it; None if nobody said."""
+    """Return what was done to stored images, as the file keeps it; None if nobody said."""
     import msgspec
 
     from dsconvert.models.data.preprocess import Preprocessing

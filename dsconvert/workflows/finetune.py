@@ -138,7 +138,7 @@ def _save(
 
 
 def _named(history: tuple[Epoch, ...], teacher: ConvertedModel) -> tuple[Epoch, ...]:
-    """The history with the outputs called as in the teacher's file."""
+    """Return the history with the outputs called as in the teacher's file."""
     import msgspec
 
     if teacher.imported is None:
@@ -157,7 +157,7 @@ def _named(history: tuple[Epoch, ...], teacher: ConvertedModel) -> tuple[Epoch, 
 
 
 def _place(student: ModelSource, output: Path, overwrite: bool) -> Path:
-    """Where the tuned model goes, by what the student is."""
+    """Tell where the tuned model goes, by what the student is."""
     from dsconvert.base.errors import InputError
 
     if kind_of_source(student) == "onnx":
@@ -175,7 +175,7 @@ def _place(student: ModelSource, output: Path, overwrite: bool) -> Path:
 
 
 def _state(output: Path, resume: bool, overwrite: bool) -> Path:
-    """The file beside the output that an interrupted run leaves."""
+    """Return the file beside the output that an interrupted run leaves."""
     from dsconvert.base.errors import InputError
 
     state = output.with_name(output.name + ".state")

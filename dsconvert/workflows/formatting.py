@@ -18,12 +18,12 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def ratio(before: float | None, after: float | None) -> str:
-    """How many times smaller: "3.4×"; "–" where unknown."""
+    """Tell how many times smaller: "3.4×"; "–" where unknown."""
     return "–" if not before or not after else f"{before / after:.2f}×"
 
 
 def change(before: float | None, after: float | None) -> str:
-    """How many times fewer, or more: "3.4× fewer"; "–" where unknown."""
+    """Tell how many times fewer, or more: "3.4× fewer"; "–" where unknown."""
     if not before or not after:
         return "–"
     return f"{after / before:.2f}× more" if after > before else f"{before / after:.2f}× fewer"
@@ -40,7 +40,7 @@ def ms(value: float | None) -> str:
 
 
 def file(path: str, size: int | None, digest: str) -> str:
-    """A written file with its size and hash."""
+    """Return a written file with its size and hash."""
     return f"{path}: {kib(size or 0)}, SHA-256 {digest}"
 
 
@@ -52,7 +52,7 @@ def sqnr(output: OutputFidelity) -> str:
 
 
 def groups(outputs: Sequence[OutputFidelity]) -> list[str]:
-    """A line on each output whose channels are of several scales, with its worst group."""
+    """Return a line on each output whose channels are of several scales, with its worst group."""
     from dsconvert.base.output_fidelity.channel_groups import named
 
     return [

@@ -114,7 +114,7 @@ def import_onnx(
 def _compared(
     drawn: ConvertedModel, inputs: Sequence[Array] | None, seed: int
 ) -> tuple[tuple[OutputFidelity, ...], int, tuple[str, ...]]:
-    """The figures, on how many samples, and what is to be said of them."""
+    """Return the figures, on how many samples, and what is to be said of them."""
     from dsconvert.base.errors import InputError
 
     if inputs is not None:
@@ -142,6 +142,6 @@ def _tensors(
 
 
 def _onnx_shape(shape: Shape, axes: Sequence[int], batch: int | None) -> Shape:
-    """A Keras shape as it is in the ONNX file, whose batch may be fixed."""
+    """Return a Keras shape as it is in the ONNX file, whose batch may be fixed."""
     sizes = [shape[axes.index(axis)] for axis in range(len(shape))]
     return (batch if sizes[0] is None else sizes[0], *sizes[1:]) if sizes else ()

@@ -72,13 +72,13 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """What messages call it: the file, or the model's own name."""
+        """Return what messages call it: the file, or the model's own name."""
         own = self.model.name if self.kind == "keras" else self.model.graph.name
         return self.path.name if self.path else str(own or "the model")
 
     @property
     def told(self) -> str:
-        """What records call it: the path, or the model's own name."""
+        """Return what records call it: the path, or the model's own name."""
         return str(self.path) if self.path else self.name
 
     def __repr__(self) -> str:

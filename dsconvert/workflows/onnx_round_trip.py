@@ -46,7 +46,7 @@ class ConvertedModel(ModelFile):
 
     @classmethod
     def unconverted(cls, opened: ModelFile) -> ConvertedModel:
-        """An opened model as it is."""
+        """Return an opened model as it is."""
         return cls(**vars(opened))
 
     @property
@@ -181,7 +181,7 @@ def _original(drawn: ConvertedModel) -> AbstractContextManager[Any]:
 
 
 def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:
-    """The Keras model's outputs against those of the ONNX file in ONNX Runtime.
+    """Return the Keras model's outputs against those of the ONNX file in ONNX Runtime.
 
     Args:
         drawn: The import.
@@ -285,7 +285,7 @@ def check_layers(model: Model, drawn: ConvertedModel) -> None:
 
 
 def _weight_shapes(model: Model) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes of each layer's weights, by its name."""
+    """Return the shapes of each layer's weights, by its name."""
     return {
         layer.name: [tuple(weight.shape) for weight in layer.weights]
         for layer in model.layers

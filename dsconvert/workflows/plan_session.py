@@ -70,7 +70,7 @@ class TargetWish:
 
     @property
     def says_where(self) -> bool:
-        """Whether anything but the number of threads was asked for."""
+        """Tell whether anything but the number of threads was asked for."""
         return (self.runtime, self.precision, self.device) != (None, None, "host")
 
     def complete(self, kind: Kind) -> Target:

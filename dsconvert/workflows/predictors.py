@@ -137,7 +137,7 @@ def _runtime(path: Path, threads: int, runtime: str | None = None) -> Session:
 
 @contextmanager
 def _saved(model: Model, folder: Path | None) -> Iterator[Path]:
-    """A temporary file of an ONNX model."""
+    """Give a temporary file of an ONNX model."""
     from dsconvert.formats.onnx.save import save
 
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as place:

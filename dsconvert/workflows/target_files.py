@@ -39,7 +39,7 @@ class TargetFiles:
     progress: Progress = silent
 
     def build(self, model: Any, name: str) -> Path:
-        """The file for the target's runtime and precision."""
+        """Return the file for the target's runtime and precision."""
         tflite = self.target.suffix == ".tflite"
         path = self.workspace / f"{name}{self.target.suffix}"
         few = tuple(array[:CALIBRATION_IMAGES] for array in self.images)
@@ -54,7 +54,7 @@ class TargetFiles:
         return self._quantized(plain, path, few)
 
     def cost(self, *paths: Path) -> list[float]:
-        """What whole files cost: milliseconds (p50, taking turns) or cycles."""
+        """Return what whole files cost: milliseconds (p50, taking turns) or cycles."""
         if self.target.estimated:
             from dsconvert.deploy.costs import estimate
 
@@ -62,7 +62,7 @@ class TargetFiles:
         return [m.latency.p50_ms for m in self.profile(*paths) if m.latency is not None]
 
     def profile(self, *paths: Path, runs: int = 50) -> list[Any]:
-        """The files' measurements, taken together: for a second each, or as many runs."""
+        """Return the files' measurements, taken together: for a second each, or as many runs."""
         from dsconvert.base.errors import InputError
         from dsconvert.deploy.profiling.profile import profile
 

@@ -198,7 +198,7 @@ def _load(
     seed: int,
     preprocessing: Preprocessing | None,
 ) -> Data:
-    """The images in the layout of the model that leaves the fewest sizes open."""
+    """Return the images in the layout of the model that leaves the fewest sizes open."""
     from dsconvert.models.evaluation.plausibility import suspicions
 
     first = min(opened, key=lambda one: str(one.predictor.input_shapes).count("None")).predictor

@@ -48,7 +48,7 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
 
 
 def layout_notes(data: Data) -> list[str]:
-    """What was done with the channel axis of the data without having been asked for."""
+    """Return what was done with the channel axis of the data without having been asked for."""
     done = data.preprocessing
     names = data.names if len(data.inputs) > 1 else ("",)
     notes = []

@@ -62,7 +62,7 @@ class Data:
         return f"{len(self)} samples of {self.source}: {'; '.join(told)}"
 
     def take(self, index: NDArray[np.intp] | slice) -> Data:
-        """The samples of these indices."""
+        """Return the samples of these indices."""
         return replace(
             self,
             inputs=tuple(array[index] for array in self.inputs),
@@ -218,7 +218,7 @@ def _check_counts(raw: Raw, source: str) -> None:
 
 
 def _recorded(preprocessing: Preprocessing, layout: tuple[Layout, ...]) -> Preprocessing:
-    """The preprocessing with what was done to the channel axes, if anything was."""
+    """Return the preprocessing with what was done to the channel axes, if anything was."""
     moved = layout if set(layout) - {"as stored"} else ()
     return msgspec.structs.replace(preprocessing, layout=moved)
 

@@ -18,7 +18,7 @@ from .sources import Raw, Request, numeric
 
 
 def is_function(source: str) -> bool:
-    """Whether the source reads "module:function"."""
+    """Tell whether the source reads "module:function"."""
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source) is not None
 
 
@@ -56,7 +56,7 @@ def _call(function: Callable[..., Any], request: Request) -> Any:
 
 
 def _is_element(given: Any) -> bool:
-    """Whether this is x or (x, y) rather than a series of them."""
+    """Tell whether this is x or (x, y) rather than a series of them."""
     return isinstance(given, tuple | Mapping) or hasattr(given, "__array__")
 
 
@@ -93,7 +93,7 @@ def _batches(elements: Iterable[Any], request: Request) -> Iterator[Raw]:
 
 
 def _is_sample(raw: Raw, shape: Shape) -> bool:
-    """Whether this is one sample of a model's input ``shape`` instead of a batch of them.
+    """Tell whether this is one sample of a model's input ``shape`` instead of a batch of them.
 
     Args:
         raw: A sample, or a batch.
@@ -110,7 +110,7 @@ def _is_sample(raw: Raw, shape: Shape) -> bool:
 
 
 def _joined(batches: Iterable[Raw], samples: int | None) -> Raw:
-    """All batches, or as many as hold the first ``samples`` samples."""
+    """Return all batches, or as many as hold the first ``samples`` samples."""
     parts, count = [], 0
     for part in batches:
         parts.append(part)

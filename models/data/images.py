@@ -50,7 +50,7 @@ def _split_folder(folder: Path, request: Request) -> Path:
 
 
 def _listed(folder: Path) -> tuple[list[Path], list[int] | None]:
-    """The image files, and the number of each one's class if there are classes."""
+    """Return the image files, and the number of each one's class if there are classes."""
     loose = _images(folder.iterdir())
     # An empty folder keeps its number: the other classes must not move up.
     classes = sorted(

@@ -51,7 +51,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def does_nothing(self) -> bool:
-        """Whether values are fed as they are stored."""
+        """Tell whether values are fed as they are stored."""
         return (self.scale, self.mean, self.std, self.channels_first) == (1.0, None, None, False)
 
     def apply(self, values: Array, layout: Layout | None = None) -> Array:
@@ -81,7 +81,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def _per_channel(
         self, name: str, numbers: tuple[float, ...] | None, shape: tuple[int, ...], layout: Layout
     ) -> Array | None:
-        """The numbers in a shape that goes with arrays of ``shape``, channel by channel."""
+        """Return the numbers in a shape that goes with arrays of ``shape``, channel by channel."""
         if numbers is None or len(numbers) == 1:
             return None if numbers is None else np.asarray(numbers, np.float32)
         axes = channel_axes(shape, layout)
@@ -99,7 +99,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def parse_number(text: str) -> float:
-    """A number as people write it: "0.00392", "127.5", or a quotient such as "1/255".
+    """Return a number as people write it: "0.00392", "127.5", or a quotient such as "1/255".
 
     Raises:
         InputError: If it is neither, or not finite.

@@ -154,7 +154,7 @@ def read_array(path: Path, request: Request) -> Raw:
 
 
 def numeric(values: Any, what: str) -> Array:
-    """An array of numbers.
+    """Return an array of numbers.
 
     Raises:
         InputError: If it holds anything else.

@@ -27,7 +27,7 @@ def compare(
     name: str = "",
     progress: Progress = silent,
 ) -> tuple[OutputFidelity, ...]:
-    """How close each output of a model is to the reference's on the same samples.
+    """Tell how close each output of a model is to the reference's on the same samples.
 
     Args:
         subject: The model.
@@ -51,7 +51,7 @@ def compare(
 def compare_with(
     reference: Predictor, data: Data, outputs: Sequence[Array], progress: Progress
 ) -> tuple[OutputFidelity, ...]:
-    """How close the outputs of a model are to those of the reference.
+    """Tell how close the outputs of a model are to those of the reference.
 
     Args:
         reference: The reference.
@@ -90,7 +90,7 @@ def predict_all(
 
 
 def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
-    """How images as one model takes them become images as another takes them."""
+    """Tell how images as one model takes them become images as another takes them."""
     moves = (
         choose(array.shape, shape, channels_first=False)
         for array, shape in zip(data.inputs, input_shapes, strict=True)
@@ -99,7 +99,7 @@ def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
 
 
 def _like(output: Array, reference: Array, turn: Layout) -> Array:
-    """An image output (n, ...) with its channel axis where the reference's is.
+    """Return an image output (n, ...) with its channel axis where the reference's is.
 
     Where it fits either way, height, width and channels being the same, it goes as the inputs do.
     """

@@ -105,7 +105,7 @@ def evaluate(
 
 
 def as_predictor(model: Predictor | Any) -> Predictor:
-    """The model itself if it is a predictor, else a predictor over the Keras model."""
+    """Return the model itself if it is a predictor, else a predictor over the Keras model."""
     if hasattr(model, "input_shapes"):
         return model
     from .keras_predictor import KerasPredictor
@@ -114,7 +114,7 @@ def as_predictor(model: Predictor | Any) -> Predictor:
 
 
 def _by_labels(output: Array, data: Data) -> dict[str, Any]:
-    """The figures that labels allow, by the names of their fields."""
+    """Return the figures that labels allow, by the names of their fields."""
     labels = data.labels
     if labels is None:
         return {}

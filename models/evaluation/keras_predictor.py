@@ -104,7 +104,7 @@ class KerasPredictor:
 
 
 def leaf_layers(model: Any) -> Iterator[Any]:
-    """All layers that are not themselves models, nested ones included."""
+    """Yield all layers that are not themselves models, nested ones included."""
     import keras
 
     for layer in model.layers:

@@ -23,7 +23,7 @@ _PROBE = 32
 def variance_at_first_batch_norm(
     model: ModelProto, folder: Path | None, inputs: Sequence[Array]
 ) -> tuple[str, float] | None:
-    """What the data do at the first BatchNormalization of a graph.
+    """Return what the data do at the first BatchNormalization of a graph.
 
     Args:
         model: The graph, which runs; its external weights are named, not loaded.
@@ -54,7 +54,7 @@ def variance_at_first_batch_norm(
 def _value(
     graph: OnnxGraph, nodes: Sequence[NodeProto], name: str, inputs: Sequence[Array]
 ) -> Array:
-    """A value inside the graph for all samples, (n, C, ...)."""
+    """Return a value inside the graph for all samples, (n, C, ...)."""
     from dsconvert.formats.onnx.shapes import shape_of
     from dsconvert.formats.onnx.subgraph import Part
 

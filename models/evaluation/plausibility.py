@@ -25,7 +25,7 @@ stays within about 3.
 
 
 def suspicions(data: Data, model: Any = None, folder: Path | None = None) -> list[str]:
-    """What looks wrong with the data but need not be.
+    """Return what looks wrong with the data but need not be.
 
     Args:
         data: The samples.
@@ -61,7 +61,7 @@ def _fault(array: Array) -> str | None:
 
 
 def _rescaling(data: Data, model: Any) -> list[str]:
-    """A model that divides its inputs by 255 itself, fed with what was divided already."""
+    """Return a model that divides its inputs by 255 itself, fed with what was divided already."""
     import keras
 
     from .keras_predictor import leaf_layers
@@ -80,7 +80,7 @@ def _rescaling(data: Data, model: Any) -> list[str]:
 
 
 def _batch_norm(data: Data, model: Any) -> tuple[str, float] | None:
-    """The variance at the first BatchNorm of a Keras model over the one it remembers."""
+    """Return the variance at the first BatchNorm of a Keras model over the one it remembers."""
     import keras
 
     from .keras_predictor import KerasPredictor

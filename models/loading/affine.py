@@ -48,7 +48,7 @@ class Affine:
 
 
 def read_affine(data: bytes) -> Affine | None:
-    """The affine function of one argument that marshalled code computes, or None.
+    """Return the affine function of one argument that marshalled code computes, or None.
 
     Args:
         data: A marshalled code object of Python 2.7 or 3.5 to 3.13.

@@ -58,7 +58,7 @@ class Source:
 
     @property
     def is_old(self) -> bool:
-        """Whether Keras 2 or 1 wrote it."""
+        """Tell whether Keras 2 or 1 wrote it."""
         return self.keras_version.startswith(("1", "2"))
 
     @property
@@ -108,7 +108,7 @@ def _refuse_other_things(path: Path) -> None:
 
 
 def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
-    """The message and hint for a file that is neither HDF5 nor zip."""
+    """Return the message and hint for a file that is neither HDF5 nor zip."""
     if head.startswith(b"version https://git-lfs"):
         return f"{path} is a git-lfs pointer, not the model itself.", "Run: git lfs pull"
     if head[4:8] == b"TFL3":

@@ -90,13 +90,13 @@ def check_names(path: Path, model: Config, custom: Mapping[str, Any]) -> tuple[C
 
 
 def _kind(key: str) -> str:
-    """What the value of a key is, by the key's last word."""
+    """Return what the value of a key is, by the key's last word."""
     word = key.rpartition("_")[2]
     return word if word in (*_FIXED_NAMESPACES, "quantizer") else "layer"
 
 
 def _missing(value: Any, custom: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
-    """Every unknown object in the tree as (kind, name)."""
+    """Yield every unknown object in the tree as (kind, name)."""
     kind = _kind(key)
     if isinstance(value, list):
         for child in value:
@@ -130,7 +130,7 @@ def _is_known_name(name: str, kind: str, custom: Mapping[str, Any]) -> bool:
 
 
 def _is_known(item: Config, kind: str, custom: Mapping[str, Any]) -> bool:
-    """Whether Keras or the user has the class of an object."""
+    """Tell whether Keras or the user has the class of an object."""
     import keras
 
     name, module = item["class_name"], item.get("module")

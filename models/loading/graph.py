@@ -11,7 +11,7 @@ Repaired = tuple[Config, str | None]
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a JSON value is an old reference to a tensor: [layer, call, output, …]."""
+    """Tell whether a JSON value is an old reference to a tensor: [layer, call, output, …]."""
     return (
         isinstance(value, list)
         and len(value) >= 3
@@ -134,7 +134,7 @@ def _is_old_model(layer: Config) -> bool:
 
 
 def _refs(item: Config) -> Iterator[list[Any]]:
-    """Every tensor that the layers of a functional model take."""
+    """Yield every tensor that the layers of a functional model take."""
 
     def find(value: Any) -> Iterator[list[Any]]:
         if is_tensor(value):
@@ -150,7 +150,7 @@ def _refs(item: Config) -> Iterator[list[Any]]:
 
 
 def _shift(value: Any, names: set[str]) -> Any:
-    """A copy in which the references to these layers point one call earlier."""
+    """Return a copy in which the references to these layers point one call earlier."""
     if is_tensor(value) and value[0] in names:
         return [value[0], value[1] - 1, *(_shift(rest, names) for rest in value[2:])]
     if isinstance(value, list):
@@ -173,7 +173,7 @@ def _keyword_tensors(node: Any) -> list[Any]:
 
 
 def _modern(node: list[Any]) -> Config:
-    """A call in the words of Keras 3. The shapes are looked up again when it is rebuilt."""
+    """Return a call in the words of Keras 3. The shapes are looked up again when it is rebuilt."""
     tensors = [tensor(ref) for ref in node]
     keywords = node[0][3] if len(node[0]) > 3 else {}
     return {
@@ -183,13 +183,13 @@ def _modern(node: list[Any]) -> Config:
 
 
 def tensor(ref: list[Any]) -> Config:
-    """A reference to a tensor in the words of Keras 3."""
+    """Return a reference to a tensor in the words of Keras 3."""
     config = {"shape": [], "dtype": "float32", "keras_history": ref[:3]}
     return {"class_name": "__keras_tensor__", "config": config}
 
 
 def _batch_shape(layer: Config) -> Any:
-    """The input shape that a first layer carries, its own or that of its own first layer."""
+    """Return the input shape that a first layer carries, its own or that of its own first layer."""
     config = layer["config"]
     shape = config.get("batch_input_shape") or config.get("batch_shape")
     if shape or layer["class_name"] not in MODEL_CLASSES:

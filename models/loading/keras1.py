@@ -108,7 +108,7 @@ def keras1_vocabulary(model: Config) -> tuple[Config, str | None]:
 
 
 def _config(item: Config, renamed: dict[str, str]) -> Config:
-    """One layer's configuration in today's words."""
+    """Return one layer's configuration in today's words."""
     class_name, config = item["class_name"], dict(item["config"])
     if config.get("dim_ordering", "tf") != "tf":
         raise InputError(

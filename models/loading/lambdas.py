@@ -83,7 +83,7 @@ def _affine(function: Any) -> Affine | None:
 
 
 def _parts(function: Any) -> tuple[bytes | None, Any, Any]:
-    """The bytecode, defaults and closure of a stored function; None where it holds no code."""
+    """Give the bytecode, defaults and closure of a stored function; None where it holds no code."""
     if isinstance(function, dict) and function.get("class_name") == "__lambda__":
         inner = function.get("config", {})
         if "value" in inner:  # Keras 3.0
@@ -102,7 +102,7 @@ def _parts(function: Any) -> tuple[bytes | None, Any, Any]:
 
 
 def _codes(item: Config) -> dict[str, bytes]:
-    """The bytecode in one layer's configuration: its function, output shape or mask."""
+    """Return the bytecode in one layer's configuration: its function, output shape or mask."""
     return {
         key: code
         for key, value in item["config"].items()
@@ -112,7 +112,7 @@ def _codes(item: Config) -> dict[str, bytes]:
 
 
 def _is_of_this_python(data: bytes) -> bool:
-    """Whether bytecode can be of the running Python: its layout and its RESUME instruction."""
+    """Tell whether bytecode can be of the running Python: its layout and its RESUME instruction."""
     try:
         code = read_code(data)
     except NotReadable:
@@ -121,7 +121,7 @@ def _is_of_this_python(data: bytes) -> bool:
 
 
 def _runnable(item: Config) -> Config | None:
-    """The form in which Keras 3 expects a Lambda layer's functions, with code or named."""
+    """Return the form in which Keras 3 expects a Lambda layer's functions, with code or named."""
     functions: Config = {}
     for key, code in _codes(item).items():
         _, defaults, closure = _parts(item["config"][key])

@@ -69,7 +69,7 @@ def _renamed_layer(layer: Config, names: dict[str, str]) -> Config:
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """A copy in which references to tensors name the layers anew."""
+    """Return a copy in which references to tensors name the layers anew."""
     if is_tensor(value):
         return [names.get(value[0], value[0]), *(_renamed(rest, names) for rest in value[1:])]
     if isinstance(value, list):

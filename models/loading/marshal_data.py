@@ -106,7 +106,7 @@ class _Reader:
         return int(struct.unpack("<i", self.take(4))[0])
 
     def value(self) -> Any:
-        """The next value. A reference counts from before its contents, as in CPython."""
+        """Return the next value. A reference counts from before its contents, as in CPython."""
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise NotReadable("nested too deeply")

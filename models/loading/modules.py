@@ -38,7 +38,7 @@ def _home(item: Config) -> str:
 
 
 def modern(model: Config, *, keras2: bool) -> Config:
-    """The configuration in today's words, with every layer's module said.
+    """Return the configuration in today's words, with every layer's module said.
 
     What Keras 3 still reads from a legacy .h5 file by itself, it reads here too; so these changes
     are no repairs. Compilation is left out: it is never restored.

@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def _saved_metadata() -> Any:
-    """The protobuf message of keras_metadata.pb, by its published definition."""
+    """Return the protobuf message of keras_metadata.pb, by its published definition."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="keras_metadata.proto", package="dsconvert")

@@ -86,7 +86,7 @@ def _slice(item: Config) -> Config:
 
 
 def _index(key: Any) -> Any:
-    """One index of a slice: a number, None, an ellipsis or start:stop:step."""
+    """Return one index of a slice: a number, None, an ellipsis or start:stop:step."""
     if not isinstance(key, dict):
         return key
     if "class_name" in key:
@@ -95,13 +95,13 @@ def _index(key: Any) -> Any:
 
 
 def _function_of(item: Config) -> str:
-    """The function that a layer records, with the layer."""
+    """Return the function that a layer records, with the layer."""
     function = item["config"].get("function")
     return f"tf.{function} (layer {name_of(item)})" if function else name_of(item)
 
 
 def _recorded(item: Config) -> tuple[str, list[Any], Config] | None:
-    """The function, what it is called on, and its keywords; None where it is called twice."""
+    """Give the function, what it is called on, and its keywords; None where it is called twice."""
     nodes = item.get("inbound_nodes") or []
     function = str(item["config"].get("function", "")).removeprefix("__operators__.")
     if len(nodes) != 1 or not nodes[0]:
@@ -113,7 +113,7 @@ def _recorded(item: Config) -> tuple[str, list[Any], Config] | None:
 
 
 def _translate(item: Config) -> Call | None:
-    """The layer that computes the same, where there is one."""
+    """Return the layer that computes the same, where there is one."""
     recorded = _recorded(item)
     if recorded is None or recorded[0] not in _TRANSLATIONS:
         return None
@@ -124,7 +124,7 @@ def _translate(item: Config) -> Call | None:
 
 
 def _as_operation(item: Config) -> Config | None:
-    """The operation of Keras that computes the same, where there is one."""
+    """Return the operation of Keras that computes the same, where there is one."""
     recorded = _recorded(item)
     found = operation(*recorded) if recorded else None
     if recorded is None or found is None:
@@ -142,7 +142,7 @@ def _as_operation(item: Config) -> Config | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a constant is a number, or one number for each channel."""
+    """Tell whether a constant is a number, or one number for each channel."""
     if isinstance(value, list):
         return bool(value) and all(_is_number(v) and not isinstance(v, list) for v in value)
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -153,7 +153,7 @@ def _arithmetic(
     left: Callable[[Any], Config | None],
     right: Callable[[Any], Config | None],
 ) -> Callable[[list[Any], Config], Call | None]:
-    """A binary operator.
+    """Return a binary operator.
 
     Args:
         layer: The layer for two tensors, if there is one.
@@ -191,7 +191,7 @@ def _inverse(value: Any) -> Config | None:
 
 
 def _unary(layer: str, **config: Any) -> Callable[[list[Any], Config], Call | None]:
-    """A function of one tensor and nothing else."""
+    """Return a function of one tensor and nothing else."""
     return lambda values, keywords: None if keywords else (layer, config, values)
 
 
@@ -210,7 +210,7 @@ def _concat(values: list[Any], keywords: Config) -> Call | None:
 
 
 def _pooled(layer: str) -> Callable[[list[Any], Config], Call | None]:
-    """A reduction over height and width."""
+    """Return a reduction over height and width."""
 
     def translate(values: list[Any], keywords: Config) -> Call | None:
         if keywords.get("axis") != [1, 2]:

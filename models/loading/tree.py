@@ -13,7 +13,7 @@ MODEL_CLASSES = frozenset({"Functional", "Model", "Sequential"})
 
 
 def is_object(value: Any) -> bool:
-    """Whether a JSON value describes a Keras object with a configuration of its own."""
+    """Tell whether a JSON value describes a Keras object with a configuration of its own."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("class_name"), str)
@@ -22,7 +22,7 @@ def is_object(value: Any) -> bool:
 
 
 def objects(value: Any) -> Iterator[Config]:
-    """Every Keras object at any depth: the outer one first, then what it holds, in order."""
+    """Yield every Keras object at any depth: the outer one first, then what it holds, in order."""
     if is_object(value):
         yield value
     children = value.values() if isinstance(value, dict) else value
@@ -32,7 +32,7 @@ def objects(value: Any) -> Iterator[Config]:
 
 
 def edit(value: Any, change: Callable[[Config], Config | None]) -> tuple[Any, list[Config]]:
-    """A copy of the tree in which every Keras object went through ``change``.
+    """Return a copy of the tree in which every Keras object went through ``change``.
 
     Inner objects are changed before the objects that hold them.
 
@@ -61,18 +61,18 @@ def edit(value: Any, change: Callable[[Config], Config | None]) -> tuple[Any, li
 
 
 def with_config(item: Config, /, *without: str, **values: Any) -> Config:
-    """A copy of a Keras object whose configuration lacks some keys and has others."""
+    """Return a copy of a Keras object whose configuration lacks some keys and has others."""
     kept = {key: value for key, value in item["config"].items() if key not in without}
     return {**item, "config": kept | values}
 
 
 def name_of(item: Config) -> str:
-    """The name of a layer, or its class where the file gives no name."""
+    """Return the name of a layer, or its class where the file gives no name."""
     return str(item["config"].get("name") or item.get("name") or item["class_name"])
 
 
 def counted(items: Iterable[Config]) -> str:
-    """What was changed, in words: ``"13 DepthwiseConv2D layers and 1 Dense layer"``."""
+    """Return what was changed, in words: ``"13 DepthwiseConv2D layers and 1 Dense layer"``."""
     counts = Counter(str(item["class_name"]) for item in items)
     parts = [f"{n} {name} layer{'s' if n > 1 else ''}" for name, n in sorted(counts.items())]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

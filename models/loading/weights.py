@@ -106,7 +106,7 @@ def _saved(
 
 
 def _names(group: h5py.Group, key: str) -> list[str]:
-    """A list of names; HDF5 limits the size of an attribute, so long lists come in parts."""
+    """Return a list of names; HDF5 limits the size of an attribute, so long lists come in parts."""
     if key in group.attrs:
         parts = [group.attrs[key]]
     else:
@@ -152,7 +152,7 @@ def _from_keras1(layer: keras.Layer, value: Array) -> Array:
 
 
 def _mirrored(kernel: Array) -> Array:
-    """The kernel turned around in all its window axes, which come first."""
+    """Return the kernel turned around in all its window axes, which come first."""
     return np.flip(kernel, axis=tuple(range(kernel.ndim - 2)))
 
 

@@ -24,13 +24,13 @@ _TARGETS = {"Reshape": 1, "Resize": 3, "Expand": 1}
 
 
 def fixed_batch(graph: Graph, facts: ProbedValues) -> int | None:
-    """The batch that all inputs have in common and that cannot be chosen, or None."""
+    """Return the batch that all inputs have in common and that cannot be chosen, or None."""
     sizes = {shape[0] if shape else 0 for shapes in facts.inputs.values() for shape in shapes}
     return sizes.pop() if len(sizes) == 1 and 0 not in sizes else None
 
 
 def free_batch(graph: Graph, facts: ProbedValues, batch: int) -> Any:
-    """A copy of a model in which the first axis of all inputs is free.
+    """Return a copy of a model in which the first axis of all inputs is free.
 
     Args:
         graph: The graph.
@@ -92,7 +92,7 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
 
 
 def _written_batch(graph: Graph, facts: ProbedValues, node: Node, batch: int) -> Any:
-    """The shape that is given to a node, if the batch stands in its first place."""
+    """Return the shape that is given to a node, if the batch stands in its first place."""
     index = _TARGETS.get(node.op)
     if index is None or not node.has(index) or (node.op == "Expand" and batch == 1):
         return None

@@ -20,7 +20,7 @@ from .weights import Arrange, Binding
 
 
 def refuse(node: Node, why: str, hint: str = "") -> InputError:
-    """The error for a node that cannot be drawn in Keras; to be raised."""
+    """Return the error for a node that cannot be drawn in Keras; to be raised."""
     return InputError(f"{node} cannot be imported: {why}.", hint)
 
 
@@ -75,7 +75,7 @@ class KerasBuilder(KerasMaker):
         return value if rows else self.unflatten(value)
 
     def constant(self, node: Node, index: int, default: Any = None) -> Any:
-        """The value of input `index` as an array, or the default where it is left out.
+        """Return the value of input `index` as an array, or the default where it is left out.
 
         Floats come in float32.
 
@@ -94,11 +94,11 @@ class KerasBuilder(KerasMaker):
         return value.value
 
     def is_constant(self, node: Node, index: int) -> bool:
-        """Whether input `index` is given and does not depend on the data."""
+        """Tell whether input `index` is given and does not depend on the data."""
         return node.has(index) and isinstance(self._values[node.inputs[index]], Constant)
 
     def setting(self, node: Node, name: str, index: int, default: Any = None) -> Any:
-        """What older opsets have as attribute `name` and newer ones as input `index`.
+        """Return what older opsets have as attribute `name` and newer ones as input `index`.
 
         An input comes as an array, an attribute as it is.
         """
@@ -107,11 +107,11 @@ class KerasBuilder(KerasMaker):
         return self.constant(node, index, default)
 
     def sizes(self, name: str) -> tuple[Sizes, ...]:
-        """The shape of a data-dependent value in ONNX axes, once per probe."""
+        """Return the shape of a data-dependent value in ONNX axes, once per probe."""
         return self._facts.shapes[name]
 
     def output_shapes(self, node: Node, index: int = 0) -> tuple[Sizes, ...]:
-        """The shape of output `index` in ONNX axes, once per probe."""
+        """Return the shape of output `index` in ONNX axes, once per probe."""
         return self._facts.shapes[node.outputs[index]]
 
     # --- making things ----------------------------------------------------------------------
@@ -159,7 +159,7 @@ class KerasBuilder(KerasMaker):
     # --- what is around a node ----------------------------------------------------------------
 
     def is_used(self, name: str) -> bool:
-        """Whether anybody reads a value."""
+        """Tell whether anybody reads a value."""
         return name in self.graph.consumers or name in self.graph.outputs
 
     def refuse_outputs(self, node: Node, first: int, what: str) -> None:
@@ -175,7 +175,7 @@ class KerasBuilder(KerasMaker):
                 )
 
     def bias_after(self, node: Node, channel_axis: int) -> tuple[Node, int] | None:
-        """The Add that gives a node its bias, and which of its inputs holds it.
+        """Return the Add that gives a node its bias, and which of its inputs holds it.
 
         It counts as drawn from then on: the layer takes the bias as a weight that trains.
 
@@ -189,28 +189,28 @@ class KerasBuilder(KerasMaker):
         return found
 
     def absorbed(self, node: Node) -> Tensor | None:
-        """The output of a node that the layer before it has taken in."""
+        """Return the output of a node that the layer before it has taken in."""
         if node.index not in self._absorbed:
             return None
         x = next(v for v in map(self.read, node.inputs) if isinstance(v, Tensor))
         return Tensor(node.outputs[0], x.keras, x.order, x.shapes, x.rows)
 
     def is_non_negative(self, name: str) -> bool:
-        """Whether a value is known to hold nothing below zero."""
+        """Tell whether a value is known to hold nothing below zero."""
         return is_non_negative(self.graph, name)
 
     # --- axis orders ------------------------------------------------------------------------
 
     def channels_last(self, x: Tensor) -> Tensor:
-        """The tensor as (N, ..., C)."""
+        """Return the tensor as (N, ..., C)."""
         return self.reorder(x, layout.channels_last(x.rank))
 
     def onnx_order(self, x: Tensor) -> Tensor:
-        """The tensor with its axes as ONNX has them."""
+        """Return the tensor with its axes as ONNX has them."""
         return self.reorder(x, layout.identity(x.rank))
 
     def reorder(self, x: Tensor, order: Order) -> Tensor:
-        """The tensor with its axes in this order; transposed once for all who ask."""
+        """Return the tensor with its axes in this order; transposed once for all who ask."""
         if x.order == order:
             return x
         known = self._reordered.get((x.name, order))
@@ -234,7 +234,7 @@ class KerasBuilder(KerasMaker):
         return moved
 
     def unflatten(self, x: Tensor) -> Tensor:
-        """The tensor without `Tensor.rows`."""
+        """Return the tensor without `Tensor.rows`."""
         if x.rows is None:
             return x
         tensor = self.keras.ops.take(x.keras, np.argsort(x.rows).astype(np.int32), axis=-1)
@@ -242,7 +242,7 @@ class KerasBuilder(KerasMaker):
         return Tensor(x.name, tensor, x.order, x.shapes)
 
     def align(self, node: Node) -> tuple[list[Any], Order]:
-        """All inputs of an elementwise node in one axis order, ready to be broadcast.
+        """Return all inputs of an elementwise node in one axis order, ready to be broadcast.
 
         Returns:
             Keras tensors and arrays, and their common order. Constants are transposed here, at
@@ -269,7 +269,7 @@ class KerasBuilder(KerasMaker):
         self._values[value.name] = value
 
     def read(self, name: str) -> Value:
-        """A value by its ONNX name."""
+        """Return a value by its ONNX name."""
         return self._values[name]
 
     def _aligned(self, value: Value, order: Order) -> Any:

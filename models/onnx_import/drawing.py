@@ -170,7 +170,7 @@ def _input(builder: KerasBuilder, info: GraphInput, facts: ProbedValues) -> Tens
 
 
 def _wants_channels_last(graph: Graph, name: str) -> bool:
-    """Whether a value reaches a convolution before anything that moves its axes."""
+    """Tell whether a value reaches a convolution before anything that moves its axes."""
     seen = {name}
     queue = [name]
     while queue:

@@ -52,11 +52,11 @@ class Node:
         return f"{self.op} {self.name!r}"
 
     def has(self, index: int) -> bool:
-        """Whether an optional input is given."""
+        """Tell whether an optional input is given."""
         return index < len(self.inputs) and self.inputs[index] != ""
 
     def get(self, attribute: str, default: Any = None) -> Any:
-        """An attribute, or the default."""
+        """Return an attribute, or the default."""
         return self.attributes.get(attribute, default)
 
 

@@ -55,7 +55,7 @@ class Imported:
     _folded: dict[str, Array] = field(repr=False)
 
     def write_back(self, model: Any = None) -> Any:
-        """The original ONNX graph with the values that the Keras model's weights have now.
+        """Return the original ONNX graph with the values that the Keras model's weights have now.
 
         Nodes, names, layout, opset and metadata stay; a weight that was not changed stays as it
         is, bit by bit. Values are stored in the type of the original. An initialiser that several
@@ -139,12 +139,12 @@ def import_onnx(
 
 
 def _free_sizes(facts: ProbedValues) -> bool:
-    """Whether any size but the batch is free."""
+    """Tell whether any size but the batch is free."""
     return any(None in common_shape(shapes)[1:] for shapes in facts.inputs.values())
 
 
 def _pinned(graph: Graph, facts: ProbedValues) -> tuple[str, ...]:
-    """What to say of sizes that the model calls free and that are not."""
+    """Return what to say of sizes that the model calls free and that are not."""
     notes = []
     for info in graph.inputs:
         for axis, size in enumerate(common_shape(facts.inputs[info.name])):
@@ -159,7 +159,7 @@ def _pinned(graph: Graph, facts: ProbedValues) -> tuple[str, ...]:
 def _draw(
     graph: Graph, facts: ProbedValues, inputs: Sequence[Array] | None, seed: int
 ) -> tuple[ConvertedGraph, tuple[str, ...]]:
-    """The graph in Keras, compared; with a free batch where that can be had."""
+    """Return the graph in Keras, compared; with a free batch where that can be had."""
     notes: tuple[str, ...] = ()
     batch = fixed_batch(graph, facts)
     if batch is not None:

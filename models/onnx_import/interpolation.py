@@ -36,7 +36,7 @@ class Sampling:
 
 
 def output_size(size: int, scale: float) -> int:
-    """How many positions a scaled axis has."""
+    """Tell how many positions a scaled axis has."""
     return int(np.floor(size * np.float32(scale)))
 
 
@@ -47,7 +47,7 @@ def positions(
     sampling: Sampling,
     region: tuple[float, float] = (0.0, 1.0),
 ) -> Array:
-    """Where each output position lies on the input axis.
+    """Tell where each output position lies on the input axis.
 
     Args:
         size: Positions of the input.
@@ -81,7 +81,7 @@ def positions(
 
 
 def nearest(where: Array, size: int, rounding: str) -> Array:
-    """The input position next to each of ``where``, shape (target,), int64."""
+    """Return the input position next to each of ``where``, shape (target,), int64."""
     if rounding == "round_prefer_floor":
         chosen = np.ceil(where - 0.5)
     elif rounding == "round_prefer_ceil":
@@ -92,7 +92,7 @@ def nearest(where: Array, size: int, rounding: str) -> Array:
 
 
 def matrix(where: Array, size: int, scale: float, sampling: Sampling) -> Array:
-    """What each output takes of each input.
+    """Return what each output takes of each input.
 
     Args:
         where: Where the outputs lie, (target,).
@@ -128,7 +128,7 @@ def _linear(distance: Array) -> Array:
 
 
 def _cubic(a: float) -> Callable[[Array], Array]:
-    """The cubic convolution kernel (Keys, 1981)."""
+    """Return the cubic convolution kernel (Keys, 1981)."""
 
     def kernel(distance: Array) -> Array:
         d = np.abs(distance)

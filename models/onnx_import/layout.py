@@ -13,7 +13,7 @@ from .values import Order, Sizes
 
 
 def identity(rank: int) -> Order:
-    """The order of ONNX itself."""
+    """Return the order of ONNX itself."""
     return tuple(range(rank))
 
 
@@ -23,19 +23,19 @@ def channels_last(rank: int) -> Order:
 
 
 def after_transpose(order: Order, perm: Sequence[int]) -> Order:
-    """The order in which a stored tensor holds the axes that a Transpose gives it."""
+    """Return the order in which a stored tensor holds the axes that a Transpose gives it."""
     new_axis = {old: new for new, old in enumerate(perm)}
     return tuple(new_axis[axis] for axis in order)
 
 
 def after_squeeze(order: Order, axes: Sequence[int]) -> Order:
-    """The order that is left when these ONNX axes are dropped."""
+    """Return the order that is left when these ONNX axes are dropped."""
     left = [axis for axis in order if axis not in axes]
     return tuple(axis - sum(dropped < axis for dropped in axes) for axis in left)
 
 
 def is_trivial(shapes: Sequence[Sizes], old: Order, new: Order) -> bool:
-    """Whether going from one order to another moves only axes of size 1: a reshape does it."""
+    """Tell whether going from one order to another moves only axes of size 1: a reshape does it."""
     large = {axis for axis in old if any(sizes[axis] != 1 for sizes in shapes)}
     return [a for a in old if a in large] == [a for a in new if a in large]
 
@@ -49,7 +49,7 @@ class Segment:
 
 
 def segments(before: Sequence[Sizes], after: Sequence[Sizes]) -> list[Segment]:
-    """The smallest pieces of a reshape; axes of size 1 are in none of them.
+    """Return the smallest pieces of a reshape; axes of size 1 are in none of them.
 
     (N, C, H, W) to (N, 2, C/2, HW) is 0 → 0, 1 → 1 2, 2 3 → 3.
 

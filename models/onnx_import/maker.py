@@ -25,7 +25,7 @@ class KerasMaker:
         self._names: set[str] = set()
 
     def name(self, wanted: str) -> str:
-        """A name that Keras allows and that no other layer has."""
+        """Return a name that Keras allows and that no other layer has."""
         clean = re.sub(r"[^\w.-]+", "_", wanted, flags=re.ASCII).strip("_-.") or "layer"
         unique, number = clean, 0
         while unique in self._names:
@@ -35,7 +35,7 @@ class KerasMaker:
         return unique
 
     def layer(self, node: Node, kind: str, *, suffix: str = "", **config: Any) -> Any:
-        """A stock Keras layer called after the node.
+        """Return a stock Keras layer called after the node.
 
         Args:
             node: The node.
@@ -64,13 +64,13 @@ class KerasMaker:
         return made
 
     def view(self, node: Node, tensor: Any, key: tuple[slice, ...]) -> Any:
-        """A strided slice of a Keras tensor."""
+        """Return a strided slice of a Keras tensor."""
         part = tensor[key]
         self.rename(part, node.name)
         return part
 
     def held(self, operand: Any, near: Any) -> Any:
-        """A large array as the output of a layer that holds it, anything else as it is.
+        """Return a large array as the output of a layer that holds it, anything else as it is.
 
         Arrays that operations are called with become text in the model's configuration.
 
@@ -133,12 +133,12 @@ class KerasMaker:
 
 
 def is_symbolic(operand: Any) -> bool:
-    """Whether an operand is a Keras tensor of the model, and no array."""
+    """Tell whether an operand is a Keras tensor of the model, and no array."""
     return hasattr(operand, "_keras_history")
 
 
 def _taken_for_bias(a: Any, b: Any) -> bool:
-    """Whether Keras would add ``b`` along another axis than it stands on.
+    """Tell whether Keras would add ``b`` along another axis than it stands on.
 
     On TensorFlow `keras.ops.add` takes a ``b`` that has one axis larger than 1 for the bias of
     ``a``'s channels where the sizes allow it, whichever axis that is: (4, 1) is added to (…, 4, 4)

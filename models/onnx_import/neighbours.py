@@ -45,7 +45,7 @@ def bias_of(
 
 
 def is_non_negative(graph: Graph, name: str) -> bool:
-    """Whether a value is known to hold nothing below zero."""
+    """Tell whether a value is known to hold nothing below zero."""
     node = graph.producers.get(name)
     if node is None or node.domain:
         return False
@@ -60,7 +60,7 @@ def is_non_negative(graph: Graph, name: str) -> bool:
 
 
 def origin(graph: Graph, node: Node, index: int) -> tuple[Node, int, Arrange | None]:
-    """The node that reads the stored tensor behind a weight, and what moves it on the way.
+    """Return the node that reads the stored tensor behind a weight, and what moves it on the way.
 
     It is the node itself where the weight is stored, or is computed from what is stored.
 

@@ -124,7 +124,7 @@ def random_feed(
 
 
 def _instrumented(graph: Graph, stored: Collection[str]) -> tuple[Any, list[str], list[str]]:
-    """The model with the shapes of its live values and its folded constants as outputs."""
+    """Return the model with the shapes of its live values and its folded constants as outputs."""
     onnx = require("onnx", "onnx", "to import .onnx files")
     proto = copied(graph.proto)
     measured = [info.name for info in graph.inputs]

@@ -47,7 +47,7 @@ class Tensor:
         return common_shape(self.shapes)
 
     def axis(self, onnx_axis: int) -> int:
-        """The Keras axis that holds an ONNX axis, which may be counted from the end."""
+        """Return the Keras axis that holds an ONNX axis, which may be counted from the end."""
         return self.order.index(onnx_axis % self.rank)
 
 
@@ -65,7 +65,7 @@ class Constant:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it is the same for all input sizes."""
+        """Tell whether it is the same for all input sizes."""
         first = self.probes[0]
         return all(p.shape == first.shape and np.array_equal(p, first) for p in self.probes[1:])
 
@@ -95,5 +95,5 @@ def in_float32(array: Array) -> Array:
 
 
 def common_shape(shapes: Sequence[Sizes]) -> Shape:
-    """What several shapes of one rank have in common; None where they differ."""
+    """Return what several shapes of one rank have in common; None where they differ."""
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))

@@ -123,7 +123,7 @@ def check_given(graph: Graph, given: Sequence[Array]) -> dict[str, Array]:
 
 
 def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]) -> list[Array]:
-    """The model's outputs for inputs in ONNX axes."""
+    """Return the model's outputs for inputs in ONNX axes."""
     import keras
 
     stored = [
@@ -137,7 +137,7 @@ def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]
 def _run_both(
     graph: Graph, run: Any, drawn: ConvertedGraph, feed: dict[str, Array]
 ) -> list[tuple[Array, Array]]:
-    """The outputs of Keras and of ONNX Runtime, both with their axes as Keras has them."""
+    """Return the outputs of Keras and of ONNX Runtime, both with their axes as Keras has them."""
     try:
         wanted = run.run(list(graph.outputs), feed)
     except Exception as error:  # ONNX Runtime's errors share no base class
@@ -166,7 +166,7 @@ _REPORT = "The import of this model is wrong and is not to be used: please repor
 
 
 def _apart(results: Sequence[Sequence[tuple[Array, Array]]]) -> list[float]:
-    """The largest difference in each set of runs, in units of the largest values.
+    """Return the largest difference in each set of runs, in units of the largest values.
 
     Args:
         results: One output's values in Keras and in ONNX Runtime, by set and run.
@@ -187,13 +187,13 @@ def _apart(results: Sequence[Sequence[tuple[Array, Array]]]) -> list[float]:
 
 
 def _rows(array: Array, axis: int) -> Array:
-    """One row for each sample and position, (n, channels), in float64."""
+    """Return one row for each sample and position, (n, channels), in float64."""
     last = channels_last(array, axis)
     return np.asarray(last.reshape(-1, last.shape[-1]), np.float64)
 
 
 def _differences(ours: Array, theirs: Array) -> Array:
-    """The largest of each channel; infinite where infinities and NaNs do not agree."""
+    """Return the largest of each channel; infinite where infinities and NaNs do not agree."""
     finite = np.isfinite(theirs)
     alike = finite | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     apart = np.abs(np.subtract(ours, theirs, where=finite, out=np.zeros_like(theirs)))
@@ -202,5 +202,5 @@ def _differences(ours: Array, theirs: Array) -> Array:
 
 
 def _largest(values: Array) -> Array:
-    """The largest finite absolute value of each channel."""
+    """Return the largest finite absolute value of each channel."""
     return np.asarray(np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=0, initial=0.0))

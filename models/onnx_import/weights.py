@@ -24,7 +24,7 @@ MOVES = frozenset({"Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Un
 
 
 def moved_by(nodes: Sequence[Any], constants: Mapping[str, Array | None], opset: int) -> Arrange:
-    """What a chain of `MOVES` does to the stored tensor that it begins with.
+    """Return what a chain of `MOVES` does to the stored tensor that it begins with.
 
     Args:
         nodes: The chain's nodes as they stand in the file, in order.
@@ -76,7 +76,7 @@ class Binding:
     scale: float = 1.0
 
     def forward(self, stored: Array) -> Array:
-        """The variable's values for a stored tensor, in float32."""
+        """Return the variable's values for a stored tensor, in float32."""
         arranged = self.arrange(stored.astype(np.float32))
         return arranged if self.scale == 1 else (arranged * np.float32(self.scale))
 
@@ -107,7 +107,7 @@ class Binding:
 def write_back(
     proto: Any, bindings: Sequence[Binding], model: Any, folded: dict[str, Array]
 ) -> Any:
-    """A copy of an ONNX model with the values of a Keras model's weights.
+    """Return a copy of an ONNX model with the values of a Keras model's weights.
 
     Args:
         proto: The original, its weights in memory.
@@ -163,7 +163,7 @@ def write_back(
 
 
 def variable_of(model: Any, binding: Binding) -> Array:
-    """The values of a bound variable.
+    """Return the values of a bound variable.
 
     Raises:
         InputError: If the model has no such layer or variable.

@@ -44,11 +44,11 @@ class Window:
 
     @property
     def is_free(self) -> bool:
-        """Whether the input's size is free."""
+        """Tell whether the input's size is free."""
         return len(set(self.sizes)) > 1
 
     def count(self, size: int) -> int:
-        """The number of windows, as ONNX counts them."""
+        """Return the number of windows, as ONNX counts them."""
         if self.same_upper:
             return -(-size // self.stride)
         room = size + self.before + self.after - self.extent
@@ -59,7 +59,7 @@ class Window:
         return count - ((count - 1) * self.stride >= size + self.before)
 
     def needed(self, size: int) -> tuple[int, int]:
-        """What has to stand before and after the input so that every window is whole."""
+        """Return what has to stand before and after the input so that every window is whole."""
         reach = (self.count(size) - 1) * self.stride + self.extent
         if self.same_upper:
             total = max(reach - size, 0)
@@ -79,7 +79,7 @@ class Window:
 
     @property
     def is_same(self) -> bool:
-        """Whether TensorFlow's SAME padding is this one, for every size that can occur."""
+        """Tell whether TensorFlow's SAME padding is this one, for every size that can occur."""
         if self.same_upper:
             return True
         for size in self._possible():
@@ -91,7 +91,7 @@ class Window:
 
     @property
     def is_valid(self) -> bool:
-        """Whether there is no padding at all, for every size that can occur."""
+        """Tell whether there is no padding at all, for every size that can occur."""
         return all(self.needed(size) == (0, 0) for size in self._possible())
 
     def _possible(self) -> Sequence[int]:
@@ -101,7 +101,7 @@ class Window:
 
 
 def read_windows(node: Node, shapes: Sequence[Sizes], kernel: Sequence[int]) -> tuple[Window, ...]:
-    """The windows of a convolution or pool, one per spatial axis.
+    """Return the windows of a convolution or pool, one per spatial axis.
 
     Args:
         node: The node.

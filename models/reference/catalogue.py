@@ -21,7 +21,7 @@ REFERENCES = (
 
 
 def reference(name: str) -> Reference:
-    """The reference network of this name.
+    """Return the reference network of this name.
 
     Raises:
         InputError: If there is none.

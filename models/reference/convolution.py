@@ -6,7 +6,7 @@ from typing import Any
 
 
 def convolution(filters: int, size: int, name: str, *, separable: bool, **options: Any) -> Any:
-    """A convolution with k×k kernels, or the depthwise + pointwise pair in its place.
+    """Return a convolution with k×k kernels, or the depthwise + pointwise pair in its place.
 
     Parameters from C to N channels, with a bias: k²·C·N + N, and k²·C + C·N + N for the pair,
     whose depthwise half has no bias in Keras' SeparableConv2D.

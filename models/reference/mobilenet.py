@@ -82,7 +82,7 @@ def _million(
     size: int = 224,
     shallow: bool = False,
 ) -> Published:
-    """A figure of the paper's tables, printed in millions."""
+    """Return a figure of the paper's tables, printed in millions."""
     settings = BuildSettings(
         separable=separable,
         input_shape=(size, size, 3),

@@ -32,7 +32,7 @@ class Published:
     digits: int = 0
 
     def agrees(self, count: int) -> bool:
-        """Whether a count, rounded as the figure is, is the figure."""
+        """Tell whether a count, rounded as the figure is, is the figure."""
         return round(count / self.unit, self.digits) == self.value
 
     @property
@@ -76,7 +76,7 @@ class Reference:
         return f"{self.author}, “{self.title}”, {self.where}"
 
     def settings(self, *, separable: bool) -> BuildSettings:
-        """The article's own network in one of its two forms."""
+        """Return the article's own network in one of its two forms."""
         return BuildSettings(
             separable=separable, input_shape=self.input_shape, classes=self.classes
         )

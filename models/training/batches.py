@@ -24,7 +24,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
 ) -> Iterator[tuple[Array, tuple[Array, ...]]]:
-    """One epoch's batches; samples that do not fill the last batch are left out.
+    """Yield one epoch's batches; samples that do not fill the last batch are left out.
 
     Args:
         inputs: One array per model input, (n, ...).
@@ -51,7 +51,7 @@ def epoch_batches(
 def augmentation(
     inputs: Sequence[Array], asked: Sequence[Augmentation] | None
 ) -> Sequence[Augmentation]:
-    """What to do with these inputs: what was asked for, or a flip of colour images.
+    """Return what to do with these inputs: what was asked for, or a flip of colour images.
 
     Raises:
         InputError: If there is no input (n, H, W, C).

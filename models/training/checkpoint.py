@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 def fingerprint(arrays: Iterable[Array]) -> str:
-    """A hash over shapes, types and values."""
+    """Return a hash over shapes, types and values."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())

@@ -25,10 +25,10 @@ class Objective(Protocol):
     """How one output of the student is compared with the teacher's."""
 
     def targets(self, teacher: Array, labels: Array | None) -> Array:
-        """What to aim at, from the teacher's output (batch, ...) and labels (batch,)."""
+        """Return what to aim at, from the teacher's output (batch, ...) and labels (batch,)."""
 
     def loss(self, target: Any, student: Any) -> Any:
-        """The loss of a batch of Keras tensors, one value per sample (and position)."""
+        """Return the loss of a batch of Keras tensors, one value per sample (and position)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SoftTargets:
         return np.asarray(soft, np.float32)
 
     def loss(self, target: Any, student: Any) -> Any:
-        """The divergence from the target of the student's answer (batch, ..., classes)."""
+        """Return the divergence from the target of the student's answer (batch, ..., classes)."""
         from keras import ops
 
         logits = student if self.logits else ops.log(ops.maximum(student, _FLOOR))
@@ -92,12 +92,12 @@ class NormalizedError:
     variance: float | Array
 
     def targets(self, teacher: Array, labels: Array | None) -> Array:
-        """The teacher's output as it is."""
+        """Return the teacher's output as it is."""
         del labels
         return teacher
 
     def loss(self, target: Any, student: Any) -> Any:
-        """The relative squared error of each sample, (batch,)."""
+        """Return the relative squared error of each sample, (batch,)."""
         from keras import ops
 
         axes = tuple(range(1, len(student.shape)))
@@ -112,7 +112,7 @@ def objectives(
     *,
     logits: bool = False,
 ) -> tuple[Objective, ...]:
-    """One objective per output.
+    """Return one objective per output.
 
     Args:
         teacher: The Keras model.
@@ -130,7 +130,7 @@ def objectives(
 
 
 def takes_logits(model: Any) -> bool:
-    """Whether the one output of a model may be scores of classes before a softmax."""
+    """Tell whether the one output of a model may be scores of classes before a softmax."""
     shapes = [tuple(tensor.shape) for tensor in model.outputs]
     plain = len(shapes) == 1 and len(shapes[0]) == 2 and (shapes[0][1] or 0) > 1
     return plain and not any(ends_in_softmax(model))
@@ -143,13 +143,13 @@ def softmax(logits: Array) -> Array:
 
 
 def surprise(probabilities: Array, labels: Array) -> float:
-    """The mean cross-entropy −log p of the true classes, in nats."""
+    """Return the mean cross-entropy −log p of the true classes, in nats."""
     true = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(true, _FLOOR)).mean())
 
 
 def ends_in_softmax(model: Any) -> tuple[bool, ...]:
-    """Whether each output of a functional or sequential Keras model is a softmax."""
+    """Tell whether each output of a functional or sequential Keras model is a softmax."""
     return tuple(_is_softmax(tensor) for tensor in model.outputs)
 
 
@@ -165,7 +165,7 @@ def _is_softmax(tensor: Any) -> bool:
 
 
 def _variance(values: Array) -> float | Array:
-    """What squared errors are divided by; see `NormalizedError`.
+    """Return what squared errors are divided by; see `NormalizedError`.
 
     Boxes in pixels beside scores of 0 … 1 would leave the scores nothing to be learnt by: with
     groups g of n_g of the N channels the loss is the mean over the G groups of their own, each

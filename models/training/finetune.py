@@ -121,7 +121,7 @@ class _Judge:
         return tuple(map(softmax, outputs)) if self._logits else outputs
 
     def epoch(self, number: int, loss: float | None, started: float) -> Epoch:
-        """The record of an epoch that began at ``started`` (time.perf_counter())."""
+        """Return the record of an epoch that began at ``started`` (time.perf_counter())."""
         outputs = self._judged(self._student.predict(self._inputs))
         damage = output_error(self._references, outputs)
         if self._labels is not None:
@@ -138,7 +138,7 @@ class _Judge:
 
 
 def best_epoch(history: Sequence[Epoch]) -> int:
-    """The first epoch with the least output error."""
+    """Return the first epoch with the least output error."""
     return min(
         history, key=lambda epoch: math.inf if epoch.output_error is None else epoch.output_error
     ).epoch
@@ -164,7 +164,7 @@ def _notes(history: Sequence[Epoch]) -> tuple[str, ...]:
 
 
 def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -> None:
-    """What can be refused before anything is computed."""
+    """Return what can be refused before anything is computed."""
     for side in ("inputs", "outputs"):
         shapes = [
             [tuple(tensor.shape) for tensor in getattr(model, side)] for model in (student, teacher)

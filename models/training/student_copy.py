@@ -19,7 +19,7 @@ steps, which a short run on little data does not have."""
 
 
 def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
-    """A float32 or bfloat16 copy that takes and gives flat tuples.
+    """Return a float32 or bfloat16 copy that takes and gives flat tuples.
 
     Regularizers are left out: the weights were regularised when the teacher was trained, and
     pulling on them now only moves the outputs away from the teacher's.
@@ -61,12 +61,12 @@ def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
 
 
 def bare(values: Sequence[Any]) -> Any:
-    """A single value by itself, several as a tuple: how Keras wants inputs and targets."""
+    """Return a single value by itself, several as a tuple: how Keras wants inputs and targets."""
     return values[0] if len(values) == 1 else tuple(values)
 
 
 def kept_layers(student_copy: Any, teacher: Any) -> list[Any]:
-    """The trainable layers that the teacher has too: same name, same weight shapes.
+    """Return the trainable layers that the teacher has too: same name, same weight shapes.
 
     Empty where they are all there are, since freezing them would leave nothing to train.
     """
@@ -85,7 +85,7 @@ def seed_random_layers(student_copy: Any, seed: int) -> None:
 
 
 def _output_operations(model: Any) -> Iterator[Any]:
-    """The innermost operations that give the model's outputs."""
+    """Yield the innermost operations that give the model's outputs."""
     import keras
 
     for tensor in model.outputs:

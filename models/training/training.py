@@ -61,11 +61,11 @@ class Trainer:
         self._optimizer.build(self._copy.trainable_variables)
 
     def weights(self) -> list[Array]:
-        """The copy's weights, in the student's order."""
+        """Return the copy's weights, in the student's order."""
         return list(self._copy.get_weights())
 
     def state(self) -> tuple[list[Array], list[Array]]:
-        """The variables of the copy (random states included) and of the optimizer."""
+        """Return the variables of the copy (random states included) and of the optimizer."""
         return (
             [np.asarray(variable) for variable in self._copy.variables],
             [np.asarray(variable) for variable in self._optimizer.variables],
@@ -147,7 +147,7 @@ class Trainer:
 
 
 def _optimizer(settings: FinetuneSettings, steps: int) -> Any:
-    """The optimizer with its schedule over all epochs of ``steps`` steps."""
+    """Return the optimizer with its schedule over all epochs of ``steps`` steps."""
     import keras
 
     total = settings.epochs * steps

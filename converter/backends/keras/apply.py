@@ -130,7 +130,7 @@ class _Rebuild:
 
 
 def _same_structure(structure: Any, known: Mapping[int, Any]) -> Any:
-    """The structure with its tensors replaced; a list of one is the tensor itself."""
+    """Return the structure with its tensors replaced; a list of one is the tensor itself."""
     keras = keras_module()
     filled = keras.tree.map_structure(lambda tensor: known[id(tensor)], structure)
     if isinstance(filled, list | tuple) and len(filled) == 1:

@@ -54,7 +54,7 @@ class KerasBackend:
 
     @property
     def narrow(self) -> bool:
-        """Whether some of it computes in 16 bits."""
+        """Tell whether some of it computes in 16 bits."""
         return any(layer.compute_dtype != "float32" for layer in self.model._flatten_layers())
 
     def macs(self) -> int | None:
@@ -70,13 +70,13 @@ class KerasBackend:
         return model_kernels(self.model)
 
     def params(self) -> int:
-        """How many weights the model has."""
+        """Tell how many weights the model has."""
         return int(self.model.count_params())
 
     def stages(
         self, rewritten: Collection[str], inputs: Sequence[Array], *, refit: bool = True
     ) -> KerasStages:
-        """The network, cut where the named convolutions and what may be refitted stand."""
+        """Return the network, cut where the named convolutions and what may be refitted stand."""
         return KerasStages(self.graph, rewritten, refit=refit)
 
     def rebuild(self, fit_run: FitRun) -> tuple[KerasBackend, list[str]]:

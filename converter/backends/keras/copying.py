@@ -10,7 +10,7 @@ from .graph import keras_module
 
 
 def copy_layer(layer: Any) -> Any:
-    """A new layer or operation of the same configuration, not yet built, so without weights.
+    """Return a new layer or operation of the same configuration, not yet built, so without weights.
 
     Python functions are taken over as they are. Keras' own way back from a configuration goes by
     their names: it refuses lambdas and functions that were not registered, and mistakes a user's

@@ -38,7 +38,7 @@ def model_kernels(model: Any) -> int:
 
 
 def _kernels(layer: Any) -> list[Any]:
-    """What a convolution or a dense layer multiplies with; nothing for other layers."""
+    """Return what a convolution or a dense layer multiplies with; nothing for other layers."""
     keras = keras_module()
     convolution = keras.src.layers.convolutional
     if isinstance(layer, keras.layers.Dense):
@@ -57,7 +57,7 @@ def _kernels(layer: Any) -> list[Any]:
 
 
 def _step_macs(graph: FlatGraph, step: Step) -> int | None:
-    """Each weight of a convolution is used once per output position, so count those."""
+    """Return each weight of a convolution is used once per output position, so count those."""
     layer = step.operation
     kernels = _kernels(layer)
     if not kernels:

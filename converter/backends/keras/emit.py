@@ -25,7 +25,7 @@ Built = tuple[Any, list[Float]]
 def emit_block(
     layer: Any, factors: Factorization, taken: set[str], *, keeps_name: bool
 ) -> Callable[..., Any]:
-    """What a Conv2D is replaced by: a function of its input, callable any number of times.
+    """Return what a Conv2D is replaced by: a function of its input, callable any number of times.
 
     Args:
         layer: The Conv2D.
@@ -77,7 +77,7 @@ def emit_block(
 
 
 def _ending(layer: Any) -> dict[str, Any]:
-    """What happens to a convolution's output inside the layer: activation and its penalty."""
+    """Tell what happens to a convolution's output inside the layer: activation and its penalty."""
     keras = keras_module()
     ending: dict[str, Any] = {}
     if layer.activation is not keras.activations.linear:
@@ -88,7 +88,7 @@ def _ending(layer: Any) -> dict[str, Any]:
 
 
 def _copy(activation: Any) -> Any:
-    """An activation that is itself a layer is copied, a function is shared."""
+    """Return an activation that is itself a layer is copied, a function is shared."""
     if isinstance(activation, keras_module().layers.Layer):
         return copy_layer(activation)
     return activation
@@ -133,7 +133,7 @@ class _Branch:
 def _layers(
     layer: Any, part: BlockLayer, fresh: Callable[[str], str], options: dict[str, Any]
 ) -> list[Built]:
-    """The layers of one part of a branch, each with its weights."""
+    """Return the layers of one part of a branch, each with its weights."""
     keras = keras_module()
     if isinstance(part, NormActivation):
         return _norm_activation(layer, part, fresh)
@@ -164,7 +164,7 @@ def _layers(
 
 
 def _norm_activation(layer: Any, part: NormActivation, fresh: Callable[[str], str]) -> list[Built]:
-    """A BatchNormalization and a ReLU."""
+    """Return a BatchNormalization and a ReLU."""
     keras = keras_module()
     norm = keras.layers.BatchNormalization(
         axis=1 if layer.data_format == "channels_first" else -1,

@@ -36,7 +36,7 @@ class KerasPair:
 
 
 def find_pairs(graph: FlatGraph) -> list[KerasPair]:
-    """A depthwise convolution followed only by a 1×1 one, or the reverse, each called once.
+    """Return a depthwise convolution followed only by a 1×1 one, or the reverse, each called once.
 
     The first has neither bias nor activation.
     """
@@ -60,7 +60,7 @@ def _is_depthwise(operation: Any) -> bool:
 
 
 def _is_open(operation: Any) -> bool:
-    """Whether it is a pointwise or depthwise convolution and nothing else."""
+    """Tell whether it is a pointwise or depthwise convolution and nothing else."""
     if not (_is_depthwise(operation) or is_pointwise(operation)):
         return False
     linear = keras_module().activations.linear
@@ -68,7 +68,7 @@ def _is_open(operation: Any) -> bool:
 
 
 def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]]:
-    """A model of the same outputs whose pairs have equal ranges inside.
+    """Return a model of the same outputs whose pairs have equal ranges inside.
 
     Args:
         model: A `keras.Model`; it is not changed.
@@ -107,7 +107,7 @@ def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]
 def _measured(
     graph: FlatGraph, pairs: Sequence[KerasPair], images: Sequence[Array]
 ) -> dict[int, Ranges]:
-    """The range of each channel between the layers of each pair, by value number."""
+    """Return the range of each channel between the layers of each pair, by value number."""
     axes = {pair.value: 1 if pair.first.data_format == "channels_first" else -1 for pair in pairs}
     found = {value: Ranges.none(graph.symbolic[value].shape[axis]) for value, axis in axes.items()}
     last = {number: i for i, step in enumerate(graph.steps) for number in step.reads.values()}

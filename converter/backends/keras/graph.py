@@ -20,7 +20,7 @@ def keras_module() -> Any:
 
 
 def graph_of(operation: Any) -> Any:
-    """The Functional graph behind a model that has one, else None (a plain layer)."""
+    """Return the Functional graph behind a model that has one, else None (a plain layer)."""
     keras = keras_module()
     if isinstance(operation, keras.Sequential):
         return operation._functional
@@ -36,7 +36,7 @@ def nodes_in_order(graph: Any) -> Iterator[Any]:
 
 
 def flat(structure: Any) -> list[Any]:
-    """The leaves of a nested structure, in Keras' own order."""
+    """Return the leaves of a nested structure, in Keras' own order."""
     leaves: list[Any] = keras_module().tree.flatten(structure)
     return leaves
 
@@ -137,7 +137,7 @@ def flatten(model: Any) -> FlatGraph:
 
 
 def as_functional(model: Any) -> Any:
-    """The model itself if it has a graph, else the graph that its ``call`` draws.
+    """Return the model itself if it has a graph, else the graph that its ``call`` draws.
 
     A subclassed model whose ``call`` is made of Keras layers and operations becomes a functional
     model of the same layers: plain, and loadable without the class.

@@ -34,7 +34,7 @@ class KerasConvolution:
 
     @property
     def stem(self) -> bool:
-        """Whether it reads a picture: at most four channels."""
+        """Tell whether it reads a picture: at most four channels."""
         return self.spec is not None and self.spec.in_channels <= STEM_CHANNELS
 
     @property
@@ -42,7 +42,7 @@ class KerasConvolution:
         """Parameters of what goes into its pairs: a BatchNormalization stays a layer."""
 
     def weights(self) -> tuple[Array, Array | None]:
-        """The kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
+        """Return the kernel W, (kh, kw, C, N), and the bias, (N,), if it has one."""
         bias = np.asarray(self.layer.bias) if self.layer.use_bias else None
         return np.asarray(self.layer.kernel), bias
 
@@ -89,7 +89,7 @@ def _read(graph: FlatGraph, layer: Any) -> KerasConvolution | None:
 
 
 def _activation(graph: FlatGraph, layer: Any) -> Activation:
-    """The activation inside a convolution, or after it and its BatchNormalization."""
+    """Return the activation inside a convolution, or after it and its BatchNormalization."""
     keras = keras_module()
     kinds: dict[Any, Activation] = {
         keras.activations.relu: "relu",
@@ -128,7 +128,7 @@ def _inner_convolutions(layer: Any) -> list[str]:
 
 
 def conv_spec(graph: FlatGraph, layer: Any) -> ConvSpec:
-    """The geometry of a built Conv2D and of its calls."""
+    """Return the geometry of a built Conv2D and of its calls."""
     kh, kw, channels, filters = layer._kernel.shape
     return ConvSpec(
         name=graph.name_of(layer),
@@ -158,7 +158,7 @@ def _input_size(graph: FlatGraph, step: Any, layer: Any) -> Size | None:
 
 
 def _refusal(layer: Any, spec: ConvSpec) -> Reason | None:
-    """Why Keras could not hold the pairs of this convolution, or None."""
+    """Tell why Keras could not hold the pairs of this convolution, or None."""
     if spec.groups != 1:
         return Reason(
             code="groups", text=f"it has {spec.groups} groups; only standard ones are rewritten"
@@ -179,7 +179,7 @@ def _refusal(layer: Any, spec: ConvSpec) -> Reason | None:
 
 
 def is_pointwise(operation: Any) -> bool:
-    """Whether a layer is a stock 1×1 convolution without groups."""
+    """Tell whether a layer is a stock 1×1 convolution without groups."""
     keras = keras_module()
     return (
         type(operation) is keras.layers.Conv2D

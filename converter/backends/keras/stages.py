@@ -123,7 +123,7 @@ class KerasStages:
                 layer.use_bias, layer.bias = False, None
 
     def _block(self, index: int, factors: Factorization) -> Callable[..., Any]:
-        """The block that will stand in a layer's place, built and with its weights."""
+        """Return the block that will stand in a layer's place, built and with its weights."""
         keras = keras_module()
         step = self.steps[index]
         block = emit_block(step.operation, factors, set(), keeps_name=False)
@@ -132,7 +132,7 @@ class KerasStages:
         return block
 
     def _changes(self, stage: int, weights: Weights) -> list[tuple[Any, Array]]:
-        """The variables that the new weights go into, with their values."""
+        """Return the variables that the new weights go into, with their values."""
         step = self.steps[self._cuts[stage]]
         layer = step.operation
         changes: list[tuple[Any, Array]] = []
@@ -145,7 +145,7 @@ class KerasStages:
         return changes
 
     def norms(self) -> dict[str, Any]:
-        """The BatchNormalization layer of each site that has one, by the site's name."""
+        """Return the BatchNormalization layer of each site that has one, by the site's name."""
         found = {}
         for cut, site in zip(self._cuts, self.sites, strict=False):
             if site is not None and site.norm is not None:
@@ -204,7 +204,7 @@ class KerasStages:
         )
 
     def _is_head(self, step: Step) -> bool:
-        """A dense layer on vectors that ends in an output, through activations at most."""
+        """Return a dense layer on vectors that ends in an output, through activations at most."""
         keras = keras_module()
         layer = step.operation
         if type(layer) is not keras.layers.Dense or not layer.use_bias:
@@ -223,14 +223,14 @@ class KerasStages:
         return True
 
     def _only_reader(self, step: Step) -> Step | None:
-        """The one step that reads a step's one output, if nothing else does."""
+        """Return the one step that reads a step's one output, if nothing else does."""
         if len(step.writes) != 1 or step.writes[0] in self.graph.outputs:
             return None
         readers = self._readers.get(step.writes[0], [])
         return self.steps[readers[0]] if len(readers) == 1 else None
 
     def _norm_after(self, step: Step) -> Any | None:
-        """The BatchNormalization that belongs to a convolution alone."""
+        """Return the BatchNormalization that belongs to a convolution alone."""
         keras = keras_module()
         layer = step.operation
         if not _is_linear(layer) or len(self._calls[id(layer)]) > 1:
@@ -276,7 +276,7 @@ def _is_linear(layer: Any) -> bool:
 
 
 def norm_changes(layer: Any, norm: Norm) -> list[tuple[Any, Array]]:
-    """The variables of a BatchNormalization that new statistics go into, with their values."""
+    """Give the variables of a BatchNormalization that new statistics go into, with their values."""
     return [
         (layer.moving_mean, norm.mean),
         (layer.moving_variance, norm.variance - layer.epsilon),
@@ -290,5 +290,5 @@ def _norm_of(layer: Any) -> Norm:
 
 
 def _wires(steps: Sequence[Step]) -> tuple[Wires, Wires]:
-    """The value numbers that each step reads and writes."""
+    """Return the value numbers that each step reads and writes."""
     return [tuple(step.reads.values()) for step in steps], [step.writes for step in steps]

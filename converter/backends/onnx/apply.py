@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def rebuild(
     graph: OnnxGraph, factors: Mapping[str, Factorization], weights: Mapping[str, Weights]
 ) -> ModelProto:
-    """The rewritten model; the given one is left as it is.
+    """Return the rewritten model; the given one is left as it is.
 
     Everything else stays: inputs, outputs, names, opsets, IR version, metadata, other domains.
     A BatchNormalization that belongs to a rewritten Conv alone, or a Mul and an Add in its place,
@@ -71,7 +71,7 @@ class _Rebuild:
         return self._assembled(nodes)
 
     def _in_place_of(self, node: NodeProto) -> list[NodeProto]:
-        """What stands in a node's place: itself, unless it has got new weights."""
+        """Return what stands in a node's place: itself, unless it has got new weights."""
         name, convolution = self.graph.names[key(node)], self.convolutions.get(key(node))
         if convolution is not None and name in self.factors:
             return self._block(convolution)
@@ -111,7 +111,7 @@ class _Rebuild:
         return nodes
 
     def _refitted(self, node: NodeProto, weights: Weights) -> NodeProto:
-        """A Conv of the same form with other weights."""
+        """Return a Conv of the same form with other weights."""
         kind = self._type_of(node.input[1])
         inputs = [node.input[0], self._new(node.input[1], _as_onnx(weights.kernel), kind)]
         if weights.bias is not None:
@@ -120,7 +120,7 @@ class _Rebuild:
         return with_inputs(node, inputs)
 
     def _head(self, node: NodeProto, weights: Weights) -> NodeProto:
-        """A last dense layer with other weights."""
+        """Return a last dense layer with other weights."""
         head = head_at(self.graph, node)
         assert head is not None, "what has new weights is a convolution or a head"
         kind = self._type_of(head.weights)

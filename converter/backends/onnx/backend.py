@@ -60,7 +60,7 @@ class OnnxBackend:
 
     @property
     def narrow(self) -> bool:
-        """Whether some of it computes in 16 bits."""
+        """Tell whether some of it computes in 16 bits."""
         narrow = (10, 16)  # FLOAT16, BFLOAT16
         return any(t.data_type in narrow for t in stored_tensors(self.model).values())
 
@@ -77,16 +77,16 @@ class OnnxBackend:
         return model_kernels(self.graph)
 
     def params(self) -> int:
-        """How many weights the model has."""
+        """Tell how many weights the model has."""
         return model_params(self.graph)
 
     def stages(
         self, rewritten: Collection[str], inputs: Sequence[Array], *, refit: bool = True
     ) -> OnnxStages:
-        """The network, cut where the named convolutions and what may be refitted stand."""
+        """Return the network, cut where the named convolutions and what may be refitted stand."""
         return OnnxStages(self.graph, rewritten, inputs, refit=refit)
 
     def rebuild(self, fit_run: FitRun) -> tuple[OnnxBackend, list[str]]:
-        """A new model with the fit run's pairs and weights."""
+        """Return a new model with the fit run's pairs and weights."""
         model = rebuild(self.graph, fit_run.factors, fit_run.weights)
         return OnnxBackend(OnnxGraph(model, self.graph.folder)), []

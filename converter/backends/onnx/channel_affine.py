@@ -44,7 +44,7 @@ class Tail:
 
 
 def tail_after(graph: OnnxGraph, node: NodeProto, channels: int) -> Tail | None:
-    """The tail of a convolution with ``channels`` outputs, if it has one."""
+    """Return the tail of a convolution with ``channels`` outputs, if it has one."""
     after = graph.only_reader(key(node))
     if after is None:
         return None
@@ -85,7 +85,7 @@ def _batch_norm(graph: OnnxGraph, node: NodeProto, norm: NodeProto, channels: in
 
 
 def _per_channel(graph: OnnxGraph, node: NodeProto, value: str, channels: int) -> Float | None:
-    """The constant operand of a binary node as (N,), if it is one number per channel."""
+    """Return the constant operand of a binary node as (N,), if it is one number per channel."""
     others = [name for name in node.input if name != value]
     if len(others) != 1 or len(node.input) != 2:
         return None

@@ -44,7 +44,7 @@ class Head:
 
 
 def head_at(graph: OnnxGraph, node: NodeProto) -> Head | None:
-    """The head that begins at a node, through activations at most before an output."""
+    """Return the head that begins at a node, through activations at most before an output."""
     given = attributes(node)
     if is_op(node, "Gemm") and len(node.input) == 3:
         plain = given.get("alpha", 1.0) == 1 == given.get("beta", 1.0)

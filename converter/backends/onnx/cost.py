@@ -38,7 +38,7 @@ def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
 
 
 def model_params(graph: OnnxGraph) -> int:
-    """The number of floating-point values in initialisers and Constant nodes."""
+    """Return the number of floating-point values in initialisers and Constant nodes."""
     total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in FLOATS)
     for name in graph.constants:
         value = constant_of(graph, name)
@@ -65,7 +65,7 @@ def model_kernels(graph: OnnxGraph) -> int | None:
 
 
 def _node_macs(graph: OnnxGraph, node: NodeProto) -> int | None:
-    """Each weight of a convolution is used once per output position, so count those."""
+    """Return each weight of a convolution is used once per output position, so count those."""
     if is_op(node, "Conv", "ConvTranspose"):
         # Transposed: each weight is used once per *input* position.
         value = node.output[0] if node.op_type == "Conv" else node.input[0]

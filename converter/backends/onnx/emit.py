@@ -34,7 +34,7 @@ def block_nodes(
     opset: int,
     fresh: Callable[[str], str],
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """What a Conv is replaced by.
+    """Return what a Conv is replaced by.
 
     Args:
         node: The Conv.

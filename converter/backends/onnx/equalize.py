@@ -46,7 +46,7 @@ class OnnxPair:
 
 
 def find_pairs(graph: OnnxGraph) -> list[OnnxPair]:
-    """A depthwise Conv followed only by a 1×1 one, or the reverse, with constant kernels."""
+    """Return a depthwise Conv followed only by a 1×1 one, or the reverse, with constant kernels."""
     found = []
     for node in graph.nodes:
         kind = _kind(graph, node)
@@ -61,7 +61,7 @@ def find_pairs(graph: OnnxGraph) -> list[OnnxPair]:
 
 
 def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
-    """Whether a Conv is "depthwise" or "pointwise"; None for all else."""
+    """Tell whether a Conv is "depthwise" or "pointwise"; None for all else."""
     if not is_op(node, "Conv") or len(node.input) < 2:
         return None
     kernel = constant_of(graph, node.input[1])
@@ -76,7 +76,7 @@ def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
 def equalized(
     model: ModelProto, images: Sequence[Array], folder: Path | None = None
 ) -> tuple[ModelProto, tuple[str, ...]]:
-    """A model of the same outputs whose pairs have equal ranges inside.
+    """Return a model of the same outputs whose pairs have equal ranges inside.
 
     Args:
         model: The model; it is not changed.
@@ -114,7 +114,7 @@ def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Ar
 def _measured(
     graph: OnnxGraph, pairs: Sequence[OnnxPair], images: Sequence[Array]
 ) -> dict[str, Ranges]:
-    """The range of each channel between the nodes of each pair, by the value's name."""
+    """Return the range of each channel between the nodes of each pair, by the value's name."""
     given = graph.input_types
     found = {pair.value: Ranges.none(len(_kernel(graph, pair.first, {}))) for pair in pairs}
     part = Part(graph, graph.nodes_without_constants, given, list(found), {})
@@ -134,7 +134,7 @@ def _measured(
 
 
 def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
-    """A copy of the model in which the nodes of these outputs have other kernels."""
+    """Return a copy of the model in which the nodes of these outputs have other kernels."""
     model = copied(graph.model)
     taken = set(all_names(model.graph))
     for node in model.graph.node:
@@ -153,7 +153,7 @@ def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
 
 
 def _like(graph: OnnxGraph, name: str, kernel: Array, called: str) -> TensorProto:
-    """The kernel as a tensor of the type that the one of this name has."""
+    """Return the kernel as a tensor of the type that the one of this name has."""
     from onnx import helper
 
     old = constant_of(graph, name)

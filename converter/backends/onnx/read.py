@@ -63,11 +63,11 @@ class OnnxConvolution:
 
     @property
     def stem(self) -> bool:
-        """Whether it reads a picture: at most four channels."""
+        """Tell whether it reads a picture: at most four channels."""
         return self.spec is not None and self.spec.in_channels <= STEM_CHANNELS
 
     def weights(self) -> tuple[Array, Array | None]:
-        """The kernel W, (kh, kw, C, N), and the bias, (N,), in float32 at least."""
+        """Return the kernel W, (kh, kw, C, N), and the bias, (N,), in float32 at least."""
         return conv_weights(self.graph, self.node)
 
 
@@ -116,7 +116,7 @@ def main_convolutions(graph: OnnxGraph) -> dict[str, OnnxConvolution]:
 
 
 def _params_of(graph: OnnxGraph, tail: Tail) -> int:
-    """How many floats only the tail's nodes read."""
+    """Tell how many floats only the tail's nodes read."""
     nodes = {key(node) for node in tail.nodes}
     names = {name for node in tail.nodes for name in node.input}
     own = [name for name in names if nodes.issuperset(map(key, graph.readers.get(name, [])))]
@@ -125,7 +125,7 @@ def _params_of(graph: OnnxGraph, tail: Tail) -> int:
 
 
 def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activation:
-    """The activation after a convolution and what is folded into it."""
+    """Return the activation after a convolution and what is folded into it."""
     follows = graph.only_reader(key(node) if tail is None else tail.output)
     if follows is None or not is_op(follows, "Relu", "Clip"):
         return "none"
@@ -142,14 +142,14 @@ def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activat
 
 
 def is_convolution(node: NodeProto) -> bool:
-    """Whether a node is a convolution of any kind and domain."""
+    """Tell whether a node is a convolution of any kind and domain."""
     if is_op(node, "Conv", "ConvTranspose", *_QUANTIZED):
         return True
     return node.domain not in DOMAINS and _CUSTOM.search(node.op_type) is not None
 
 
 def _inner_convolutions(node: NodeProto) -> Iterator[tuple[str, NodeProto]]:
-    """The convolutions inside a node's graphs, each with the names that lead to it."""
+    """Yield the convolutions inside a node's graphs, each with the names that lead to it."""
     for graph in inner_graphs(node):
         for inner in graph.node:
             name = inner.name or key(inner)
@@ -170,7 +170,7 @@ def kernel_shape(graph: OnnxGraph, node: NodeProto) -> tuple[int, ...] | None:
 
 
 def conv_spec(graph: OnnxGraph, node: NodeProto) -> ConvSpec | None:
-    """The geometry of a Conv node with a two-dimensional kernel of known size."""
+    """Return the geometry of a Conv node with a two-dimensional kernel of known size."""
     shape = kernel_shape(graph, node) if is_op(node, "Conv") else None
     if shape is None or len(shape) != 4:
         return None
@@ -220,7 +220,7 @@ def _padding(given: dict[str, Any]) -> Padding:
 
 
 def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason | None:
-    """Why a convolution cannot be rewritten, or None."""
+    """Tell why a convolution cannot be rewritten, or None."""
     kind = node.op_type
     if kind in _QUANTIZED:
         return Reason(code="quantized", text=f"{kind} is quantized already")
@@ -251,7 +251,7 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
 
 
 def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:
-    """Why its weights are not there to be factorised, if so."""
+    """Tell why its weights are not there to be factorised, if so."""
     for place, what in ((1, "weights"), (2, "bias")):
         name = node.input[place] if len(node.input) > place else ""
         if name in graph.sparse:

@@ -129,7 +129,7 @@ class OnnxStages:
     def _blocks(
         self, node: NodeProto, site: Site, weights: Weights
     ) -> tuple[list[NodeProto], dict[str, Array]]:
-        """The nodes in a Conv's place, and their weights by name."""
+        """Return the nodes in a Conv's place, and their weights by name."""
         from onnx import helper, numpy_helper
 
         assert weights.block is not None, "there is one"
@@ -222,7 +222,7 @@ class OnnxStages:
             )
 
     def _takes_any(self, inputs: Sequence[Array]) -> bool:
-        """Whether batches of all sizes may pass, and nothing constant depends on the size."""
+        """Tell whether batches of all sizes may pass, and nothing constant depends on the size."""
         seen = []
         for size in (3, 2):
             try:
@@ -263,7 +263,7 @@ class OnnxStages:
         return all(_near(seen[name][0], again[name][0]) for name in between)
 
     def _shape_dependent(self) -> list[str]:
-        """What the steps read that is neither stored nor computed from the data."""
+        """Return what the steps read that is neither stored nor computed from the data."""
         read = {name for node in self.steps for name in reads_of(node)}
         return sorted(read - self.graph.stored - set(self.value_names))
 
@@ -325,7 +325,7 @@ class OnnxStages:
         )
 
     def _beside(self, index: int, value: str) -> int | None:
-        """The other operand of the sum that a value goes into, if known before a step."""
+        """Return the other operand of the sum that a value goes into, if known before a step."""
         after = self.graph.only_reader(value)
         if after is None or not is_op(after, "Add", "Sum") or len(after.input) != 2:
             return None
@@ -342,12 +342,12 @@ def _is_shortcut(convolution: OnnxConvolution) -> bool:
 
 
 def _inexact(array: Array) -> bool:
-    """Whether float32 cannot hold these whole numbers."""
+    """Tell whether float32 cannot hold these whole numbers."""
     return bool(np.any(np.asarray(array, np.float32).astype(np.float64) != array))
 
 
 def _near(first: Array, second: Array) -> bool:
-    """Whether two results are the same but for rounding."""
+    """Tell whether two results are the same but for rounding."""
     size = np.abs(first[np.isfinite(first)]).max(initial=0)
     same = first.shape == second.shape
     return same and np.allclose(first, second, rtol=1e-3, atol=1e-3 * size, equal_nan=True)

@@ -88,7 +88,7 @@ class BlockStyle(Protocol):
 
     @property
     def untrained(self) -> str:
-        """What must be fine-tuned: "a ReLU inside …"; empty if the fit is the end of it."""
+        """Return what must be fine-tuned: "a ReLU inside …"; empty if the fit is the end of it."""
 
     # Choosing: all of it from the geometry alone.
 
@@ -132,7 +132,7 @@ class BlockStyle(Protocol):
         """List the ways to write down the same factors, the plain one first."""
 
     def text(self, choice: Choice) -> str:
-        """A choice in a few words, e.g. "2 × depthwise-first"."""
+        """Return a choice in a few words, e.g. "2 × depthwise-first"."""
 
     # Costs.
 
@@ -152,7 +152,7 @@ class BlockStyle(Protocol):
         """
 
     def fits_in_parts(self, choice: Choice) -> bool:
-        """Whether the moments of each block of channels by itself are enough for `fit`."""
+        """Tell whether the moments of each block of channels by itself are enough for `fit`."""
 
     def from_weights(
         self, kernel: Array, bias: Array | None, spec: ConvSpec, choice: Choice

@@ -83,7 +83,7 @@ def block_params(spec: ConvSpec, channels: int, *, bias: bool) -> int:
 
 
 def channels_within(spec: ConvSpec, macs: float, multiple: int = 8) -> int:
-    """The most channels R of a three-factor block that costs no more than ``macs``.
+    """Return the most channels R of a three-factor block that costs no more than ``macs``.
 
     Runtimes work on blocks of channels, thus R is a multiple of one: 34 channels took longer than
     40 where it was measured.
@@ -109,7 +109,7 @@ _NOMINAL: Size = (224, 224)
 
 
 def affordable_orders(spec: ConvSpec, pairs: int) -> tuple[Order, ...]:
-    """The orders that cost no more than depthwise first, which is always one of them.
+    """Return the orders that cost no more than depthwise first, which is always one of them.
 
     Sizes left free are judged on a nominal image: only the ratio counts.
     """

@@ -99,7 +99,7 @@ class CpObjective:
         return np.concatenate([part.kernel for part in self.parts])
 
     def spread(self) -> Float:
-        """The standard deviation of each input channel, (C,), a mean over the taps."""
+        """Return the standard deviation of each input channel, (C,), a mean over the taps."""
         found = [np.einsum("iaia->i", part.cov) / part.cov.shape[1] for part in self.parts]
         return np.asarray(np.sqrt(np.concatenate(found)))
 
@@ -111,7 +111,7 @@ class CpObjective:
         return sum(each) + float(channels**3)
 
     def at(self, first: Float, taps: Float) -> Point:
-        """The objective at p (C, R) and q (k², R), with the best v for them."""
+        """Return the objective at p (C, R) and q (k², R), with the best v for them."""
         R, N = taps.shape[1], self.parts[0].kernel.shape[2]
         normal, right, moved = np.zeros((R, R)), np.zeros((R, N)), []
         for part, features in self._features(first, taps):
@@ -142,7 +142,7 @@ class CpObjective:
         return np.concatenate(by_first), by_taps
 
     def best_kernel(self, shape: tuple[int, ...]) -> Float:
-        """The unrestricted minimum as a scaled kernel of ``shape`` (kh, kw, C, N)."""
+        """Return the unrestricted minimum as a scaled kernel of ``shape`` (kh, kw, C, N)."""
         kh, kw, _, N = shape
         found = [part.best_kernel((kh, kw, len(part.kernel), N)) for part in self.parts]
         return np.concatenate(found, axis=2)

@@ -35,7 +35,7 @@ def starts(kernel: Float, channels: int, rng: np.random.Generator) -> Iterator[S
 
 
 def by_tap_pattern(kernel: Float, channels: int) -> Start:
-    """The largest singular triplets of W projected on each principal pattern of the taps.
+    """Return the largest singular triplets of W projected on each principal pattern of the taps.
 
     The k² patterns are orthonormal, thus no two terms overlap and none cancel.
     """
@@ -52,7 +52,7 @@ def by_tap_pattern(kernel: Float, channels: int) -> Start:
 
 
 def from_pairs(kernel: Float, channels: int) -> Start:
-    """The largest terms of the depthwise-first pairs of full rank: p has one 1 per column."""
+    """Give the largest terms of the depthwise-first pairs of full rank: p has one 1 per column."""
     C, k2, N = kernel.shape
     T = min(k2, N)
     basis, energy = leading_subspace(kernel @ kernel.transpose(0, 2, 1), T)  # (C, k², T), (C, k²)

@@ -42,7 +42,7 @@ class Ranges:
         self.high = np.maximum(self.high, as_float(values.max(axis=others)))
 
     def scales(self) -> Float:
-        """What each channel is multiplied by, (C,), so that all have the same range.
+        """Return what each channel is multiplied by, (C,), so that all have the same range.
 
         Their geometric mean is 1; a channel that is always 0, or not finite, is left as it is.
         """
@@ -91,7 +91,7 @@ def _along(scales: Float, shape: tuple[int, ...], axis: int) -> Float:
 
 
 def note(ranges: Sequence[Ranges]) -> str:
-    """What balancing pairs of these ranges did."""
+    """Return what balancing pairs of these ranges did."""
     spread = max(one.spread() for one in ranges)
     return (
         f"cross-layer equalization: the channels inside {len(ranges)} pairs have equal "

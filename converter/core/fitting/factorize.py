@@ -58,7 +58,7 @@ def pack(
 
 
 def leading_subspace(gram: Float, rank: int) -> tuple[Float, Float]:
-    """The ``rank`` leading eigenvectors of each matrix (G, k, k), and all eigenvalues.
+    """Return the ``rank`` leading eigenvectors of each matrix (G, k, k), and all eigenvalues.
 
     Returns:
         (G, k, rank) orthonormal columns, largest first, and (G, k) eigenvalues, largest first.
@@ -68,7 +68,7 @@ def leading_subspace(gram: Float, rank: int) -> tuple[Float, Float]:
 
 
 def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) -> Pairs:
-    """The best ``pairs`` pairs for a kernel, judged by the weights.
+    """Return the best ``pairs`` pairs for a kernel, judged by the weights.
 
     Args:
         kernel: W, (kh, kw, C, N).

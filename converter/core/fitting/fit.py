@@ -90,7 +90,7 @@ class Problem:
         return cls(cov.reshape(C, k2, C, k2), cross, weights, constant)
 
     def best_kernel(self, shape: tuple[int, ...]) -> Float:
-        """The unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""
+        """Return the unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""
         kh, kw, C, N = shape
         D = C * kh * kw
         flat = solve_positive(self.cov.reshape(D, D), self.cross.reshape(D, N))
@@ -157,7 +157,7 @@ def fit(
 
 
 def refit(stats: Statistics, kernel: Array, ridge: float) -> Weights:
-    """The best weights of a layer that keeps its form, for the inputs it actually gets.
+    """Return the best weights of a layer that keeps its form, for the inputs it actually gets.
 
     Args:
         stats: Moments of its inputs and of the outputs to aim at.
@@ -225,7 +225,7 @@ def _estimate(taps: Float, mixers: Float) -> Float:
 
 
 def _whitened_taps(problem: Problem, T: int) -> Float:
-    """Each channel's best T taps if its inputs were independent of the other channels'.
+    """Return each channel's best T taps if its inputs were independent of the other channels'.
 
     With S = LLᵀ the channel's own covariance (k², k²) and A its matrix (k², N), the weighted error
     ‖Lᵀ(A − uvᵀ)‖ is least for the leading left singular vectors of LᵀA, taken back through L⁻ᵀ.
@@ -240,7 +240,7 @@ def _whitened_taps(problem: Problem, T: int) -> Float:
 
 
 def _solve_mixers(problem: Problem, taps: Float) -> Float:
-    """All pointwise kernels by one least-squares solve: (UᵀCU) V = UᵀG."""
+    """Return all pointwise kernels by one least-squares solve: (UᵀCU) V = UᵀG."""
     T, C, _ = taps.shape
     N = problem.cross.shape[-1]
     half = np.einsum("tia,iajb->tijb", taps, problem.cov, optimize=True)
@@ -250,7 +250,7 @@ def _solve_mixers(problem: Problem, taps: Float) -> Float:
 
 
 def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
-    """The depthwise kernels one channel after the other, each against the others' residual.
+    """Return the depthwise kernels one channel after the other, each against the others' residual.
 
     As good as solving for all of them jointly on the layers measured, at a cost linear in C·k².
     """
@@ -289,7 +289,7 @@ def _pointwise_first(
         return np.asarray(np.einsum("tna,tnc->can", taps, mixers, optimize=True))
 
     def residual(t: int) -> Float:
-        """What pair t has to explain: G − C·(the other pairs), (C, k², N)."""
+        """Return what pair t has to explain: G − C·(the other pairs), (C, k², N)."""
         others = estimate() - np.einsum("na,nc->can", taps[t], mixers[t])
         pulled = problem.cov.reshape(C * k2, C * k2) @ others.reshape(C * k2, N)
         return as_float(problem.cross - pulled.reshape(C, k2, N))

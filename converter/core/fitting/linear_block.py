@@ -96,7 +96,7 @@ def fit_parts(
 
 
 def best_of_weights(kernel: Array, bias: Array | None, spec: ConvSpec, choice: Choice) -> Pairs:
-    """The pairs nearest to the kernel, in the order that the choice names or leaves open."""
+    """Return the pairs nearest to the kernel, in the order that the choice names or leaves open."""
     return _least(
         lambda order: from_weights(kernel, bias, order, choice.pairs), _orders(spec, choice)
     )
@@ -178,7 +178,7 @@ class LinearBlock:
         return found
 
     def lowerings(self, choice: Choice) -> tuple[Choice, ...]:
-        """A sum of pairs and, depthwise first, also one pair with a depth multiplier."""
+        """Return a sum of pairs and, depthwise first, also one pair with a depth multiplier."""
         plain = msgspec.structs.replace(choice, lowering="sum")
         if choice.pairs == 1 or choice.order != "depthwise-first":
             return (plain,)
@@ -224,10 +224,10 @@ STYLE: BlockStyle = LinearBlock()
 
 
 def flat(kernel: Float) -> Float:
-    """A kernel (kh, kw, C, N) as it multiplies patches: (D, N), channel by channel."""
+    """Return a kernel (kh, kw, C, N) as it multiplies patches: (D, N), channel by channel."""
     return kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
 
 
 def _definite(choice: Choice) -> Order:
-    """The order; depthwise first, which is always possible, where it is open."""
+    """Return the order; depthwise first, which is always possible, where it is open."""
     return ORDERS[0] if choice.order == "auto" else choice.order

@@ -61,7 +61,7 @@ def inner_moments(
 
 
 def shifted(factors: Pairs, mean: Float, variance: Float, shift: float) -> Pairs:
-    """The blocks that are these pairs wherever their ReLU lets through what comes.
+    """Return the blocks that are these pairs wherever their ReLU lets through what comes.
 
     Args:
         factors: Pairs, depthwise first.
@@ -88,7 +88,7 @@ def fresh_block(factors: Pairs) -> Pairs:
 
 
 def through(between: NormActivation, inner: Array) -> Array:
-    """What the BatchNorm and the ReLU make of depthwise outputs (P, T·C), in float32."""
+    """Return what the BatchNorm and the ReLU make of depthwise outputs (P, T·C), in float32."""
     gain = between.gamma / np.sqrt(between.variance + between.epsilon)
     offset = between.beta - between.mean * gain
     made = inner * gain.ravel().astype(np.float32) + offset.ravel().astype(np.float32)
@@ -253,5 +253,5 @@ STYLE: BlockStyle = MobileNetBlock()
 
 
 def _mixer(pairs: Pairs) -> Float:
-    """The pointwise kernels as they multiply the depthwise outputs: (T·C, N)."""
+    """Return the pointwise kernels as they multiply the depthwise outputs: (T·C, N)."""
     return pairs.pointwise.reshape(-1, pairs.pointwise.shape[2])

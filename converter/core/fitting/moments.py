@@ -89,7 +89,7 @@ class Moments:
         self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
 
     def statistics(self) -> Statistics:
-        """The moments so far.
+        """Return the moments so far.
 
         Raises:
             ValueError: If nothing was added.

@@ -51,13 +51,13 @@ class Pairs(Factorization):
 
     @property
     def choice(self) -> Choice:
-        """What they are, with nothing left open."""
+        """Return what they are, with nothing left open."""
         block = "linear" if self.linear else "mobilenet"
         return Choice(pairs=self.pairs, order=self.order, lowering=self.lowering, block=block)
 
     @property
     def linear(self) -> bool:
-        """Whether nothing stands between the two kernels."""
+        """Tell whether nothing stands between the two kernels."""
         return self.between is None
 
     def kernel(self) -> Float:
@@ -66,13 +66,13 @@ class Pairs(Factorization):
         return np.asarray(np.einsum(sides, self.depthwise, self.pointwise, optimize=True))
 
     def scaled(self, gain: Float) -> Pairs:
-        """The pairs of the kernel W·gain, where gain (N,) scales the outputs."""
+        """Return the pairs of the kernel W·gain, where gain (N,) scales the outputs."""
         if self.order == "depthwise-first":
             return replace(self, pointwise=self.pointwise * gain)
         return replace(self, depthwise=np.asarray(self.depthwise * gain))
 
     def renormed(self, change: Callable[[NormActivation], NormActivation]) -> Pairs:
-        """The same with another norm between the two kernels."""
+        """Return the same with another norm between the two kernels."""
         return self if self.between is None else replace(self, between=change(self.between))
 
     def branches(self) -> list[Branch]:

@@ -59,7 +59,7 @@ def sample_positions(
 
 
 def gather(x: Array, spec: ConvSpec, where: tuple[Index, Index, Index]) -> Array:
-    """The patches that produce the outputs at ``where``.
+    """Return the patches that produce the outputs at ``where``.
 
     Args:
         x: (batch, H, W, C).

@@ -42,22 +42,22 @@ class ThreeFactors(Factorization):
 
     @property
     def choice(self) -> Choice:
-        """What this is, with nothing left open."""
+        """Return what this is, with nothing left open."""
         return Choice(block="three-factor", channels=self.channels)
 
     def kernel(self) -> Float:
-        """The kernel that these factors stand for, (kh, kw, C, N)."""
+        """Return the kernel that these factors stand for, (kh, kw, C, N)."""
         kh, kw, R = self.depthwise.shape
         C, N = len(self.pointwise_in), self.pointwise_out.shape[1]
         spread = self.depthwise.reshape(kh * kw, 1, R) * self.pointwise_in  # (k², C, R)
         return as_float((spread.reshape(-1, R) @ self.pointwise_out).reshape(kh, kw, C, N))
 
     def scaled(self, gain: Float) -> ThreeFactors:
-        """The block of the kernel W·gain, where gain (N,) scales the outputs."""
+        """Return the block of the kernel W·gain, where gain (N,) scales the outputs."""
         return replace(self, pointwise_out=self.pointwise_out * gain)
 
     def branches(self) -> list[Branch]:
-        """One branch of three layers."""
+        """Return one branch of three layers."""
         first, last = Pointwise(self.pointwise_in, "in"), Pointwise(self.pointwise_out, "out")
         return [(first, Depthwise(self.depthwise[..., None]), last)]
 

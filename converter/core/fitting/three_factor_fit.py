@@ -35,7 +35,7 @@ _PATIENCE = 10
 
 
 def full_channels(kernel_shape: tuple[int, ...]) -> int:
-    """The least R with which pairs, written as a three-factor block, reproduce any kernel."""
+    """Give the least R with which pairs, written as a three-factor block, reproduce any kernel."""
     kh, kw, C, N = kernel_shape
     return min(C * min(kh * kw, N), N * min(kh * kw, C))
 
@@ -103,7 +103,7 @@ def three_factors_from_weights(
 
 
 def _exact(kernel: Float) -> ThreeFactors:
-    """The pairs of full rank in the order that needs fewer channels, as a block."""
+    """Return the pairs of full rank in the order that needs fewer channels, as a block."""
     kh, kw, C, N = kernel.shape
     by_input = C * min(kh * kw, N) <= N * min(kh * kw, C)
     order: Order = "depthwise-first" if by_input else "pointwise-first"
@@ -132,7 +132,7 @@ def _best(
     start: ThreeFactors | None,
     trace: Callable[[float], None] | None,
 ) -> tuple[Float, Float, Float]:
-    """The factors p, q and v of the best of several fits."""
+    """Return the factors p, q and v of the best of several fits."""
     work = objective.work(channels)
     steps = int(np.clip(_WORK / work, _FEWEST_STEPS, options.steps))
     if start is not None:
@@ -218,7 +218,7 @@ def _descend(
 
 
 def _lengths(columns: Float) -> Float:
-    """The length of each column; 1 for a column of zeros."""
+    """Return the length of each column; 1 for a column of zeros."""
     found = np.linalg.norm(columns, axis=0)
     return np.where(found > 0, found, 1.0)
 
@@ -292,7 +292,7 @@ def _judged(
 
 
 def _white(kernel: Array) -> Statistics:
-    """The moments of inputs that are all independent and vary by 1."""
+    """Return the moments of inputs that are all independent and vary by 1."""
     flat = by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[3])
     D, N = flat.shape
     return Statistics(

@@ -31,7 +31,7 @@ class Store:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """An uninitialised float32 array."""
+        """Return an uninitialised float32 array."""
         size = int(np.prod(shape, dtype=np.int64)) * 4
         if self.used + size <= self.memory:
             array: Array = np.empty(shape, np.float32)

@@ -193,14 +193,14 @@ def place_bias(
 
 
 def placed(site: Site, factors: Factorization, norm: Norm | None) -> Weights:
-    """What a site computes with once it is a block; see `place_bias`."""
+    """Return what a site computes with once it is a block; see `place_bias`."""
     bias, norm = place_bias(site, factors.bias, norm)
     block = None if factors.linear else replace(factors, bias=bias)
     return Weights(factors.kernel(), bias, norm, block)
 
 
 def _matched(norm: Norm, flat: Float, stats: Statistics) -> Norm:
-    """The norm whose output keeps its mean and variance when Var(y) has become Var(ŷ).
+    """Return the norm whose output keeps its mean and variance when Var(y) has become Var(ŷ).
 
     Args:
         norm: As it was trained.

@@ -12,7 +12,7 @@ Wires = Sequence[Collection[int]]
 
 
 def depth_first(reads: Wires, writes: Wires, outputs: Sequence[int]) -> list[int]:
-    """The steps that the outputs need, in an order that finishes a branch before the next.
+    """Return the steps that the outputs need, in an order that finishes a branch before the next.
 
     So a convolution is followed at once by what belongs to it, few values are live at a time, and
     the last layer before a sum knows the other operand.

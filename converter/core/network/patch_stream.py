@@ -41,7 +41,7 @@ def channel_blocks(site: Site, memory: int) -> list[slice]:
 
 
 def drifts(fit_run: FitRun, site: Site, clean: FitRun) -> bool:
-    """Whether the fit run fits this site to inputs of its own."""
+    """Tell whether the fit run fits this site to inputs of its own."""
     return (fit_run.strategy.sequential or site.role != "conv") and fit_run.live is not clean.live
 
 
@@ -112,7 +112,7 @@ def stream_patches(
     patches: int | None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Index, list[Seen]]]:
-    """The patches of several fit runs at the same positions, batch by batch.
+    """Yield the patches of several fit runs at the same positions, batch by batch.
 
     The outputs to aim at are those of the untouched layer: each block's own share of them, the
     bias and what a shortcut has lost in the first.
@@ -157,12 +157,12 @@ def stream_patches(
 
 
 def _widths(site: Site, blocks: Sequence[slice]) -> list[int]:
-    """The length of a patch of each block of channels."""
+    """Return the length of a patch of each block of channels."""
     return [site.spec.taps * (block.stop - block.start) for block in blocks]
 
 
 def images_of(array: Array, site: Site) -> Array:
-    """The array as (n, H, W, C): features (n, F) become a 1×1 image."""
+    """Return the array as (n, H, W, C): features (n, F) become a 1×1 image."""
     if array.ndim == 2:
         return array[:, None, None, :]
     return array.transpose(0, 2, 3, 1) if site.channels_first else array
@@ -176,7 +176,7 @@ def _by_block(patches: Array, blocks: Sequence[slice]) -> list[Array]:
 def _owed(
     fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: tuple[Index, Index, Index]
 ) -> Array | float:
-    """What the other side of the sum has lost, in units of this site's output."""
+    """Return what the other side of the sum has lost, in units of this site's output."""
     if site.beside is None or not fit_run.strategy.shortcuts:
         return 0.0
     expected = images_of(clean.live[site.beside][rows], site)[where]

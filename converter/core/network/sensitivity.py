@@ -132,7 +132,7 @@ class _Trial:
             )
 
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
-        """The network's outputs for the held-out images, with other weights at one stage."""
+        """Return the network's outputs for the held-out images, with other weights at one stage."""
         stages = self.runner.stages
         live: Mapping[int, Array] = self.runner.unseen(self.runner.clean)
         for stage in range(index, len(stages.sites)):

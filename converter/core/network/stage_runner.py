@@ -52,7 +52,7 @@ class StageRunner:
         self.clean = FitRun(FitStrategy(), dict(zip(stages.inputs, inputs, strict=True)))
 
     def after(self, index: int, fit_run: FitRun) -> dict[int, Array]:
-        """A fit run's live values after a stage, for all images."""
+        """Return a fit run's live values after a stage, for all images."""
         results: dict[int, Array] = {}
         keep = self.stages.live_after(index)
         passed = {value: fit_run.live[value] for value in keep if value in fit_run.live}
@@ -65,13 +65,13 @@ class StageRunner:
         return passed | results
 
     def unseen(self, fit_run: FitRun) -> dict[int, Array]:
-        """A fit run's live values of the held-out images."""
+        """Return a fit run's live values of the held-out images."""
         return {value: array[self.fitting :] for value, array in fit_run.live.items()}
 
     def unseen_after(
         self, index: int, live: Mapping[int, Array], weights: Weights | None
     ) -> dict[int, Array]:
-        """The live values after a stage from few enough before it to need no store."""
+        """Return the live values after a stage from few enough before it to need no store."""
         keep = self.stages.live_after(index)
         passed = {value: live[value] for value in keep if value in live}
         parts = [made for _, made in self.stream(index, live, weights)]
@@ -105,7 +105,7 @@ class StageRunner:
         gather_moments(site, self.clean, fit_runs, **self._looking_at(site))
 
     def site_data(self, site: Site, fit_run: FitRun, moments: Sequence[Moments]) -> SiteData:
-        """What a block may be fitted to: the moments gathered, and single patches of a run."""
+        """Tell what a block may be fitted to: the moments gathered, and single patches of a run."""
 
         def sample(taps: Float) -> Sample:
             return self.sample(site, fit_run, taps)
@@ -136,7 +136,7 @@ class StageRunner:
         return Sample(np.concatenate(inner), np.concatenate(targets), held_out)
 
     def _looking_at(self, site: Site) -> dict[str, Any]:
-        """How patches of a site are looked at."""
+        """Tell how patches of a site are looked at."""
 
         def batches(width: int) -> list[slice]:
             size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
@@ -154,7 +154,7 @@ class StageRunner:
         }
 
     def blocks(self, site: Site) -> list[slice]:
-        """The input channels that are fitted together."""
+        """Return the input channels that are fitted together."""
         return channel_blocks(site, self.settings.memory // 2)
 
     def _weights(self, index: int, fit_run: FitRun) -> Weights | None:
@@ -177,7 +177,7 @@ def _images_at_once(width: int, limit: int = 128) -> int:
 
 
 def _filled(array: Array, size: int) -> Array:
-    """A batch with its last image repeated up to the only size the model takes."""
+    """Return a batch with its last image repeated up to the only size the model takes."""
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 

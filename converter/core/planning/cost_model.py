@@ -65,7 +65,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def block_of(spec: ConvSpec, input_size: Size, activation: Activation) -> Block:
-    """The block of a convolution at one input size."""
+    """Return the block of a convolution at one input size."""
     return Block(
         input_size=input_size,
         in_channels=spec.in_channels,
@@ -102,4 +102,4 @@ class CostModel(Protocol):
         """The target in words, e.g. "LiteRT float32, 1 thread, Intel Xeon"."""
 
     def costs(self, blocks: Sequence[tuple[Block, Sequence[Choice]]]) -> list[BlockCosts]:
-        """The costs of each block and of its choices, from the cache where they are known."""
+        """Give the costs of each block and of its choices, from the cache where they are known."""

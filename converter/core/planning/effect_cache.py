@@ -41,7 +41,7 @@ class EffectCache:
         self._warned = False
 
     def known(self) -> dict[tuple[str, Choice], Effect]:
-        """What is there already."""
+        """Return what is there already."""
         return {(entry.layer, entry.choice): entry.effect for entry in self._entries()}
 
     def record(self, layer: str, choice: Choice, effect: Effect) -> None:

@@ -49,7 +49,7 @@ class Infeasible(Exception):
 
 
 def least_output_error(layers: Layers, limits: Mapping[str, float]) -> list[int]:
-    """The choice of least total output error whose total costs keep all limits.
+    """Return the choice of least total output error whose total costs keep all limits.
 
     Args:
         layers: The options of each layer, at least one.
@@ -81,7 +81,7 @@ def least_cost(
 
 
 def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) -> float:
-    """The total cost of a choice, or its total output error."""
+    """Return the total cost of a choice, or its total output error."""
     options = (layer[index] for layer, index in zip(layers, chosen, strict=True))
     return float(sum(_value(option, resource) for option in options))
 
@@ -117,7 +117,7 @@ def frontier(
 
 
 def knee(costs: Sequence[float], output_errors: Sequence[float]) -> int:
-    """The point farthest below the chord from the first to the last (Satopää et al., 2011).
+    """Return the point farthest below the chord from the first to the last (Satopää et al., 2011).
 
     Args:
         costs: Falling.
@@ -128,7 +128,7 @@ def knee(costs: Sequence[float], output_errors: Sequence[float]) -> int:
 
 
 def _met(limit: float, scale: float | None = None) -> float:
-    """A limit that does not fail by the rounding of the very sum that meets it."""
+    """Return a limit that does not fail by the rounding of the very sum that meets it."""
     return limit + 1e-9 * abs(limit if scale is None else scale)
 
 

@@ -39,7 +39,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     text: str
 
     def of(self, original: float) -> float:
-        """The amount, for an original of this size."""
+        """Return the amount, for an original of this size."""
         return self.value * original if self.relative else self.value
 
 

@@ -27,11 +27,11 @@ class ConvolutionFacts(Protocol):
 
     @property
     def reason(self) -> Reason | None:
-        """Why it cannot be rewritten, if so."""
+        """Tell why it cannot be rewritten, if so."""
 
     @property
     def stem(self) -> bool:
-        """Whether it reads a picture."""
+        """Tell whether it reads a picture."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def choice(self) -> Choice:
-        """What every convolution is to become."""
+        """Return what every convolution is to become."""
         return Choice(pairs=self.pairs, order=self.order, block=self.block)
 
 

@@ -156,7 +156,7 @@ class SearchSpace:
 
     @property
     def resource(self) -> str:
-        """What is saved when nothing else is said: time if it was measured, else MACs."""
+        """Return what is saved when nothing else is said: time if it was measured, else MACs."""
         if self.target:
             return "cost"
         return "params" if self.before.macs is None else "macs"
@@ -219,7 +219,7 @@ class SearchSpace:
         return {"cost": self.unit, "size": "bytes", **_WORDS}[resource]
 
     def _budgeted(self, plan: Plan) -> Plan:
-        """The plan with what it comes to as its goal."""
+        """Return the plan with what it comes to as its goal."""
         assert plan.after is not None, "a prospect's plans have totals"
         resource, after = self.resource, plan.after
         amount = {"cost": after.cost, "macs": after.macs, "params": after.params}[resource]
@@ -282,7 +282,7 @@ class SearchSpace:
         return self._assembled(points[best], (), (note,))
 
     def _unreachable(self, goals: Goals, least: Mapping[str, float]) -> InputError:
-        """What to say when no plan keeps the goals: how far one could go for each of them."""
+        """Tell what to say when no plan keeps the goals: how far one could go for each of them."""
         told = []
         before = self.before
         originals = {"cost": before.cost, "macs": before.macs, "params": before.params}

@@ -39,7 +39,7 @@ def still(sums: ChannelSums) -> Mask:
 
 
 def affine(sums: ChannelSums, group: Channels) -> Iterator[Defect]:
-    """One offset, or one slope and offset, for all channels of a group."""
+    """Yield one offset, or one slope and offset, for all channels of a group."""
     count = sums.count[group]
     total = float(count.sum())
     if total < FEWEST:
@@ -81,7 +81,7 @@ def affine(sums: ChannelSums, group: Channels) -> Iterator[Defect]:
 
 
 def _alike(shift: Float, size: float) -> bool:
-    """Whether all channels are shifted by about the same, and by much of the output's size.
+    """Tell whether all channels are shifted by about the same, and by much of the output's size.
 
     A sound file's channels have offsets of their own: 0.05 of the size and three standard errors of
     their mean were not seen together.
@@ -93,7 +93,7 @@ def _alike(shift: Float, size: float) -> bool:
 
 
 def affine_each(sums: ChannelSums, visible: Mask) -> Iterator[Defect]:
-    """An offset, or a slope and offset, of each channel's own."""
+    """Yield an offset, or a slope and offset, of each channel's own."""
     noise, var_r = sums.noise, sums.var_r
     error = ratio(np.sqrt(noise), np.sqrt(var_r))
     slope = ratio(sums.covariance, var_r)
@@ -134,7 +134,7 @@ def saturated(sums: ChannelSums, group: Channels, r: Float, y: Float) -> Iterato
 
 
 def saturated_each(sums: ChannelSums, visible: Mask, r: Float, y: Float) -> Iterator[Defect]:
-    """The same of each channel on its own."""
+    """Yield the same of each channel on its own."""
     axes = tuple(range(r.ndim - 1))
     squares = (r - y) ** 2
     noise = squares.sum(axis=axes)

@@ -116,7 +116,7 @@ def channel_axis(reference: Array) -> int:
 
 
 def channels_last(array: Array, axis: int) -> Array:
-    """The array with its channel axis behind the others, (n, ..., C); (n,) becomes (n, 1)."""
+    """Give the array with its channel axis behind the others, (n, ..., C); (n,) becomes (n, 1)."""
     if array.ndim < 2:
         return array.reshape(-1, 1)
     return np.moveaxis(array, axis, -1)

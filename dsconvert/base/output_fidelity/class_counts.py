@@ -82,7 +82,7 @@ class ClassCounts:
         self.expected += float((np.rint(r * _STEP) / _STEP).sum())
 
     def result(self) -> ClassFidelity | None:
-        """What was counted; None if the reference holds no scores of classes."""
+        """Return what was counted; None if the reference holds no scores of classes."""
         if not self.scores or not self.rows:
             return None
         lost = (self.reference > 0) & (self.other == 0)
@@ -100,7 +100,7 @@ class ClassCounts:
 
 
 def is_distribution(rows: Array) -> bool:
-    """Whether every row, (n, classes), holds probabilities of classes: they sum to one."""
+    """Tell whether every row, (n, classes), holds probabilities of classes: they sum to one."""
     if rows.shape[1] < 2:
         return False
     near = np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM

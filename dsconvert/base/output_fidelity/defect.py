@@ -70,7 +70,7 @@ def each(
     size: Float,
     detail: str = "",
 ) -> Iterator[Defect]:
-    """One record for the channels that have a defect, with the median of their figures."""
+    """Yield one record for the channels that have a defect, with the median of their figures."""
     channels = np.flatnonzero(chosen)
     if len(channels):
         yield Defect(

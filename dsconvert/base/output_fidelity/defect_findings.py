@@ -42,7 +42,7 @@ def find(measure: OutputMeasure, tolerance: Tolerance) -> Iterator[Finding]:
 
 
 def _severity(measure: OutputMeasure, defect: Defect, tolerance: Tolerance) -> Severity | None:
-    """How bad a trace is; None for what sound files show as well."""
+    """Tell how bad a trace is; None for what sound files show as well."""
     integer = tolerance.half_step > 0
     distribution = measure.classes is not None and measure.classes.distribution
     code, error = defect.code, defect.error

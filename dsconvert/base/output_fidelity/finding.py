@@ -98,5 +98,5 @@ def finding(
 
 
 def width(channels: Ranges) -> int:
-    """How many channels there are."""
+    """Tell how many channels there are."""
     return sum(last - first + 1 for first, last in channels)

@@ -63,12 +63,12 @@ def find_all(measures: Sequence[OutputMeasure], tolerance: Tolerance) -> tuple[F
 
 
 def failures(found: Sequence[Finding]) -> tuple[str, ...]:
-    """The texts of what refuses a file."""
+    """Return the texts of what refuses a file."""
     return tuple(one.text for one in found if one.severity == "failure")
 
 
 def warnings(found: Sequence[Finding]) -> tuple[str, ...]:
-    """The texts of what its user should know."""
+    """Return the texts of what its user should know."""
     return tuple(one.text for one in found if one.severity == "warning")
 
 
@@ -123,7 +123,7 @@ def _decibels(value: float) -> str:
 def _unjudged(
     measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance, *, first: bool
 ) -> Finding | None:
-    """The warning that takes the place of an SQNR where the reference says too little."""
+    """Return the warning that takes the place of an SQNR where the reference says too little."""
     figures = {"peak": group.peak, "noise": group.noise}
     small = _NEAR_ZERO * tolerance.half_step
     near = group.probabilities and group.peak < small and group.noise <= small
@@ -147,7 +147,7 @@ def _unjudged(
 
 
 def _excused(measure: OutputMeasure, tolerance: Tolerance) -> bool:
-    """Whether the same classes are named, of enough classes to say something.
+    """Tell whether the same classes are named, of enough classes to say something.
 
     The largest of a vector's features is one of few: such a vector holds no scores of classes.
     """

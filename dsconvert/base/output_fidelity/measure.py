@@ -157,7 +157,7 @@ class OutputComparison:
         self._classes.add(r, y)
 
     def result(self) -> OutputMeasure:
-        """What was found.
+        """Return what was found.
 
         Raises:
             ValueError: If nothing was added.

@@ -138,7 +138,7 @@ def _undone(
     axis: int,
     step: int,
 ) -> Iterator[Defect]:
-    """One record if y is much nearer to the changed reference than to the reference."""
+    """Yield one record if y is much nearer to the changed reference than to the reference."""
     axes = tuple(range(y.ndim - 1))
     own = ((y - reference) ** 2).mean(axis=axes)
     left = ((y - changed) ** 2).mean(axis=axes)

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
-    """The model with its large weights as inputs instead of initialisers.
+    """Return the model with its large weights as inputs instead of initialisers.
 
     It has the same nodes, types and shapes, so what checks and shape inference say of it holds
     for the model, whatever its size.
@@ -53,7 +53,7 @@ def light_copy(model: ModelProto, folder: Path | None) -> ModelProto:
 
 
 def is_weight(tensor: TensorProto) -> bool:
-    """Whether a tensor is too large to be a shape or another value that decides the graph."""
+    """Tell whether a tensor is too large to be a shape or another value that decides the graph."""
     return tensor.data_type in FLOATS and size_in_bytes(tensor) > _SMALL
 
 

@@ -61,7 +61,7 @@ def constant_shape(graph: OnnxGraph, name: str) -> tuple[int, ...] | None:
 
 
 def is_finite(graph: OnnxGraph, name: str) -> bool:
-    """Whether a constant holds neither NaN nor infinity; looked at once."""
+    """Tell whether a constant holds neither NaN nor infinity; looked at once."""
     if name not in graph.finite:
         value = constant_of(graph, name)
         graph.finite[name] = value is None or bool(np.isfinite(value).all())

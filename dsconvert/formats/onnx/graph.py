@@ -117,14 +117,14 @@ class OnnxGraph:
         return {name: shape for name, (shape, _) in found.items()}
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The one node that reads a value, if nothing else does and it is no output."""
+        """Return the one node that reads a value, if nothing else does and it is no output."""
         readers = self.readers.get(name, [])
         alone = len(readers) == 1 and name not in self.outputs
         return readers[0] if alone and list(readers[0].input).count(name) == 1 else None
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        """What each node is called, by its first output.
+        """Return what each node is called, by its first output.
 
         That is its own name, or its output's where it has none or another node has the same. No
         two nodes are called the same.
@@ -157,12 +157,12 @@ class OnnxGraph:
 
     @cached_property
     def folded(self) -> dict[str, Array | None]:
-        """What `constant_of` has computed of this graph."""
+        """Return what `constant_of` has computed of this graph."""
         return {}
 
     @cached_property
     def finite(self) -> dict[str, bool]:
-        """What `is_finite` has found in this graph."""
+        """Return what `is_finite` has found in this graph."""
         return {}
 
     @cached_property
@@ -256,7 +256,7 @@ def name_nodes(model: ModelProto, of: Iterable[NodeProto] = ()) -> list[str]:
 
 
 def key(node: NodeProto) -> str:
-    """The name of a node's first output, which no other node of the graph has."""
+    """Return the name of a node's first output, which no other node of the graph has."""
     return next((name for name in node.output if name), "")
 
 
@@ -269,7 +269,7 @@ def fresh_name(name: str, taken: set[str]) -> str:
 
 
 def all_names(graph: GraphProto) -> Iterator[str]:
-    """Every name of a node, a value or a tensor, inner graphs included."""
+    """Yield every name of a node, a value or a tensor, inner graphs included."""
     for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield item.name
     for sparse in graph.sparse_initializer:
@@ -282,12 +282,12 @@ def all_names(graph: GraphProto) -> Iterator[str]:
 
 
 def is_op(node: NodeProto, *kinds: str) -> bool:
-    """Whether a node is one of ONNX's own operators of these names."""
+    """Tell whether a node is one of ONNX's own operators of these names."""
     return node.op_type in kinds and node.domain in DOMAINS
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values: strings as str, tensors as arrays.
+    """Return a node's attributes as Python values: strings as str, tensors as arrays.
 
     An external tensor, which a Constant alone has, and a graph stay as they are.
     """
@@ -309,7 +309,7 @@ def _python(value: Any) -> Any:
 
 
 def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
-    """A copy of the node that reads other values."""
+    """Return a copy of the node that reads other values."""
     changed = copied(node)
     del changed.input[:]
     changed.input.extend(inputs)
@@ -317,7 +317,7 @@ def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
 
 
 def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs inside a node: branches of an If, the body of a Loop."""
+    """Yield the graphs inside a node: branches of an If, the body of a Loop."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

@@ -28,7 +28,7 @@ def assign(field: Any, values: Iterable[Any]) -> None:
 
 
 def sha256_of(model: ModelProto) -> str:
-    """The SHA-256 of a model that has no file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a model that has no file, as 64 hexadecimal digits."""
     return hashlib.sha256(in_bytes(model)).hexdigest()
 
 

@@ -59,7 +59,7 @@ def _is_large(tensor: TensorProto) -> bool:
 
 
 def _head(tensor: TensorProto) -> bytes:
-    """A tensor up to the bytes of its data."""
+    """Return a tensor up to the bytes of its data."""
     head = type(tensor)()
     for name in _HEADER:
         field = tensor.DESCRIPTOR.fields_by_name[name]
@@ -73,7 +73,7 @@ def _head(tensor: TensorProto) -> bytes:
 
 
 def _prefix(message: Message, field: str, length: int) -> bytes:
-    """The tag and the length of a field whose bytes follow."""
+    """Return the tag and the length of a field whose bytes follow."""
     number = message.DESCRIPTOR.fields_by_name[field].number
     return bytes((*_varint(number << 3 | 2), *_varint(length)))
 

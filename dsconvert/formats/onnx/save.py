@@ -28,7 +28,7 @@ _STRING = 8
 
 
 def data_path(path: Path) -> Path:
-    """The file beside a model that holds its external data."""
+    """Return the file beside a model that holds its external data."""
     return path.with_name(path.name + ".data")
 
 
@@ -102,7 +102,7 @@ def _refuse_own_data(model: ModelProto, folder: Path | None, path: Path) -> None
 
 
 def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str) -> ModelProto:
-    """A copy of the model whose large tensors are in ``file``, copied piece by piece."""
+    """Return a copy of the model whose large tensors are in ``file``, copied piece by piece."""
     from onnx import numpy_helper
 
     moved = copied(model)

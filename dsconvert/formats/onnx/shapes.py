@@ -65,7 +65,7 @@ def symbolic_shape(value: ValueInfoProto) -> tuple[int | str | None, ...] | None
 
 
 def shape_of(value: ValueInfoProto) -> Shape | None:
-    """The shape that a value declares, None where a size is free; None if it declares none."""
+    """Give the shape that a value declares, None where a size is free; None if it declares none."""
     sizes = symbolic_shape(value)
     if sizes is None:
         return None

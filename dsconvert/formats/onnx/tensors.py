@@ -26,7 +26,7 @@ FLOATS = (1, 10, 11, 16)
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """Whether its data are in a file beside the model."""
+    """Tell whether its data are in a file beside the model."""
     return bool(tensor.data_location == 1)
 
 
@@ -47,18 +47,18 @@ def size_in_bytes(tensor: TensorProto) -> int:
 
 
 def all_tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
-    """Every tensor that a graph holds, those of its nodes and of inner graphs included."""
+    """Yield every tensor that a graph holds, those of its nodes and of inner graphs included."""
     return (tensor for tensor, _ in tensors_and_places(graph))
 
 
 def tensors_of(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
-    """Every tensor of a model, each with whether it is an initialiser of the main graph."""
+    """Yield every tensor of a model, each with whether it is an initialiser of the main graph."""
     for holder in (model.graph, *model.functions):
         yield from tensors_and_places(holder)
 
 
 def has_external_data(model: ModelProto) -> bool:
-    """Whether any of a model's tensors are in a file beside it."""
+    """Tell whether any of a model's tensors are in a file beside it."""
     return any(is_external(tensor) for tensor, _ in tensors_of(model))
 
 
@@ -91,7 +91,7 @@ def tensors_and_places(graph: GraphProto | FunctionProto) -> Iterator[tuple[Tens
 
 
 def array_of(tensor: TensorProto, folder: Path | None) -> Array:
-    """The tensor's values; external ones are mapped, not read.
+    """Return the tensor's values; external ones are mapped, not read.
 
     Args:
         tensor: The tensor.
@@ -115,7 +115,7 @@ def array_of(tensor: TensorProto, folder: Path | None) -> Array:
 
 
 def embedded(tensor: TensorProto, folder: Path | None) -> TensorProto:
-    """An external tensor with its data in itself.
+    """Return an external tensor with its data in itself.
 
     Raises:
         InputError: If the external data are not where the model says.
@@ -132,7 +132,7 @@ def embedded(tensor: TensorProto, folder: Path | None) -> TensorProto:
 
 
 def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int, int]:
-    """The file, the offset and the length in bytes of external data, which are there.
+    """Return the file, the offset and the length in bytes of external data, which are there.
 
     Raises:
         InputError: If the model was given without a folder, names a file outside of it, or one
@@ -187,7 +187,7 @@ def free_weights(model: ModelProto) -> bool:
 
 
 def constant_value(node: NodeProto, folder: Path | None) -> Array | None:
-    """What a Constant node holds, or None for what is no plain tensor of numbers."""
+    """Return what a Constant node holds, or None for what is no plain tensor of numbers."""
     from onnx import helper
 
     for attribute in node.attribute:
@@ -201,7 +201,7 @@ def constant_value(node: NodeProto, folder: Path | None) -> Array | None:
 
 
 def tensor_from(array: Any, name: str, data_type: int) -> TensorProto:
-    """An array as an initialiser of the given element type."""
+    """Return an array as an initialiser of the given element type."""
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.ascontiguousarray(array, numpy_type(data_type)), name)

@@ -63,7 +63,7 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
 
 
 def read(path: Path, name: str) -> bytes | None:
-    """The bytes of a named buffer; None if the file has none of this name."""
+    """Return the bytes of a named buffer; None if the file has none of this name."""
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
     model = schema.Model.GetRootAs(path.read_bytes())
     for i in range(model.MetadataLength()):
@@ -88,7 +88,7 @@ def _put(schema: Any, model: Any, name: str, content: bytes) -> None:
 
 
 def _archive(labels: Sequence[str]) -> bytes:
-    """A zip archive with the class names, one per line; nothing if there are none."""
+    """Return a zip archive with the class names, one per line; nothing if there are none."""
     if not labels:
         return b""
     buffer = io.BytesIO()
@@ -99,7 +99,7 @@ def _archive(labels: Sequence[str]) -> bytes:
 
 
 def _labels_of_output(output: int) -> bytes:
-    """The ModelMetadata table that gives an output's last axis the names in `LABELS`.
+    """Return the ModelMetadata table that gives an output's last axis the names in `LABELS`.
 
     The numbers are the fields' places in metadata_schema.fbs.
     """

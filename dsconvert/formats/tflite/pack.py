@@ -14,7 +14,7 @@ _ALIGNMENT = 16
 
 
 def packed(model: Any, size: int) -> bytes:
-    """The model as a flatbuffer whose tensors are aligned.
+    """Return the model as a flatbuffer whose tensors are aligned.
 
     The schema's own packing forgets the alignment, without which runtimes copy the weights or
     refuse them.

@@ -40,7 +40,7 @@ def read_tflite(path: Path, shapes: Sequence[Shape]) -> ModelStats:
 
 
 def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shape]:
-    """The shapes of tensors where the file leaves sizes free, as LiteRT finds them."""
+    """Return the shapes of tensors where the file leaves sizes free, as LiteRT finds them."""
     inputs = [int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())]
     stored = [_shape(subgraph.Tensors(i)) for i in inputs]
     if list(map(tuple, shapes)) == stored:

@@ -26,7 +26,7 @@ def one_output_each(content: bytes) -> list[bytes]:
 
 
 def _only(schema: Any, model: Any, graph: Any, output: int) -> bytes:
-    """The file of what one tensor is computed from."""
+    """Return the file of what one tensor is computed from."""
     wanted = {output}
     operators: list[Any] = []
     for operator in reversed(graph.operators):  # which stand in an order that can be run

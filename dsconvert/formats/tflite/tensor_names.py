@@ -38,7 +38,7 @@ def _short(name: str) -> str:
 
 
 def _free(name: str, taken: set[bytes]) -> bytes:
-    """The name, with the first number behind it that makes it a new one."""
+    """Return the name, with the first number behind it that makes it a new one."""
     candidate, number = name.encode(), 0
     while candidate in taken:
         number += 1

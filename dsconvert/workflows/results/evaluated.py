@@ -18,12 +18,12 @@ class EvaluatedModel(Shown, Evaluation, frozen=True, kw_only=True):
     """What a model does with some data."""
 
     def blocks(self) -> Iterator[Block]:
-        """One line per output."""
+        """Yield one line per output."""
         return evaluation_blocks([self])
 
 
 def evaluation_blocks(found: Sequence[Evaluation]) -> Iterator[Block]:
-    """One line per model and output."""
+    """Yield one line per model and output."""
     titles = ("file", "samples", "top-1", "top-5", "MSE", "output", "agreement", "KL", "SQNR")
     table = Table(titles)
     for one in found:

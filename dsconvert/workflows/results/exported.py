@@ -26,7 +26,7 @@ class ExportedFile(Shown, Artifact, frozen=True, kw_only=True):
     """
 
     def blocks(self) -> Iterator[Block]:
-        """The file, its fidelity and what to know of it."""
+        """Yield the file, its fidelity and what to know of it."""
         quantized = "float32" if self.quantization == "none" else self.quantization
         yield f"{self.path}: {self.format} {quantized}, {formatting.kib(self.size_bytes)}"
         yield f"SHA-256 {self.sha256}"
@@ -40,7 +40,7 @@ class ExportedFile(Shown, Artifact, frozen=True, kw_only=True):
 
 
 def told_fidelity(output: OutputFidelity, samples: int, what: str) -> str:
-    """How close one output is, on what."""
+    """Tell how close one output is, on what."""
     from dsconvert.base.output_fidelity.channel_groups import named
 
     parts = [f"relative error {output.relative_error:.2g}"] if output.relative_error else []
@@ -55,7 +55,7 @@ def told_fidelity(output: OutputFidelity, samples: int, what: str) -> str:
 
 
 def _layers(report: QuantizationReport) -> Iterator[Block]:
-    """One line per layer, the five worst marked."""
+    """Yield one line per layer, the five worst marked."""
     worst = {layer.name for layer in report.worst(5)}
     table = Table(("layer", "operator", "SQNR", ""))
     for layer in report.layers:

@@ -109,7 +109,7 @@ class ImportedModel(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
+        """Return what a user should know."""
         return self.record.notes
 
     def write_back(self, model: keras.Model | None = None) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ class InspectedModel(Shown, Inspection, frozen=True, kw_only=True):
     """A model, convolution by convolution."""
 
     def blocks(self) -> Iterator[Block]:
-        """One line per convolution: what it is, what pairs would make of it, or why not."""
+        """Yield one line per convolution: what it is, what pairs would make of it, or why not."""
         by_data = self.calibration_images > 0
         which = f"on {self.calibration_images} images" if by_data else "of the weights"
         macs = (

@@ -20,7 +20,7 @@ class DeviceList(Shown, Listing, frozen=True, kw_only=True):
     """The devices that files can be measured on."""
 
     def blocks(self) -> Iterator[Block]:
-        """A line per device that answered, the others with their reasons, then estimates."""
+        """Yield a line per device that answered, the others with their reasons, then estimates."""
         numbers = ("cores", "memory", "governor", "MHz", "°C")
         table = Table(("device", "processor", "system", "runtimes"), numbers)
         for one in self.devices:
@@ -48,7 +48,7 @@ def _name(one: ListedDevice) -> str:
 
 
 def _cells(one: ListedDevice) -> list[str]:
-    """What a device that answered says of itself."""
+    """Return what a device that answered says of itself."""
     info, state = one.info, one.state
     assert info is not None, "only such devices are asked for"
     runtimes = ", ".join(f"{runtime} {version}" for runtime, version in info.runtimes.items())
@@ -76,7 +76,7 @@ class CheckedSetup(Shown, Diagnosis, frozen=True, kw_only=True):
     """What is missing for which job."""
 
     def blocks(self) -> Iterator[Block]:
-        """A line per check, with the command that helps beneath those that need one."""
+        """Yield a line per check, with the command that helps beneath those that need one."""
         width = max(len(mark) for mark in _MARKS.values())
         for check in self.checks:
             yield f"{_MARKS[check.status]:{width}}  {check.job}: {check.found}"

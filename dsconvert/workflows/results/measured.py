@@ -24,12 +24,12 @@ class MeasuredFile(Shown, Measurement, frozen=True, kw_only=True):
     """The figures of one file on one device."""
 
     def blocks(self) -> Iterator[Block]:
-        """The times, then everything else, then the operators."""
+        """Yield the times, then everything else, then the operators."""
         return measurement_blocks([self])
 
 
 def measurement_blocks(result: Sequence[Measurement]) -> Iterator[Block]:
-    """What each device found."""
+    """Return what each device found."""
     for number, (_, found) in enumerate(groupby(result, key=_device)):
         if number:
             yield ""
@@ -37,12 +37,12 @@ def measurement_blocks(result: Sequence[Measurement]) -> Iterator[Block]:
 
 
 def _device(one: Measurement) -> str:
-    """The device's name; empty for one that was not reached, and for estimates."""
+    """Return the device's name; empty for one that was not reached, and for estimates."""
     return "" if one.device is None else one.device.name
 
 
 def _of_device(result: list[Measurement]) -> Iterator[Block]:
-    """The times, one line per file; then everything else; then the operators."""
+    """Yield the times, one line per file; then everything else; then the operators."""
     if result[0].estimate is not None:
         yield _estimates(result)
     else:
@@ -59,7 +59,7 @@ def _of_device(result: list[Measurement]) -> Iterator[Block]:
 
 
 def _where(first: Measurement) -> str:
-    """What was measured on, in one line."""
+    """Return what was measured on, in one line."""
     threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
     if first.cpus:
         threads += f" on core{'s' if len(first.cpus) > 1 else ''} {', '.join(map(str, first.cpus))}"
@@ -70,7 +70,7 @@ def _where(first: Measurement) -> str:
 
 
 def _times(result: list[Measurement]) -> Table:
-    """One line per file; ratios are to the first."""
+    """Return one line per file; ratios are to the first."""
     numbers = ("size", "load", "first run", "p50", "p90", "p99", "min", "inf/s", "memory")
     table = Table(("file", "runtime"), numbers, ("against the first",))
     for one in result:
@@ -95,7 +95,7 @@ def _versus(one: Comparison) -> str:
 
 
 def _figures(result: list[Measurement]) -> Iterator[Block]:
-    """What a file computes and holds, and the rest of its times."""
+    """Return what a file computes and holds, and the rest of its times."""
     numbers = ("MACs", "GMAC/s", "weights", "activations", "p95", "max", "mean", "std", "runs")
     table = Table(("file",), numbers)
     reasons: dict[str, None] = {}
@@ -118,7 +118,7 @@ def _figures(result: list[Measurement]) -> Iterator[Block]:
 
 
 def _operators(one: Measurement) -> Iterator[Block]:
-    """Where the time of a file goes: by kind, and the slowest operators."""
+    """Tell where the time of a file goes: by kind, and the slowest operators."""
     if isinstance(one.operators, str):
         yield f"\n{one.path}: operators {one.operators}"
     if isinstance(one.operators, str) or not one.operators:
@@ -142,7 +142,7 @@ def _share(operators: tuple[OperatorTime, ...], kind: str) -> str:
 
 
 def _estimates(result: list[Measurement]) -> Table:
-    """What a device that is not there would need."""
+    """Return what a device that is not there would need."""
     numbers = ("size", "cycles", "time", "SRAM", "flash", "DRAM", "arena", "on the NPU")
     table = Table(("file",), numbers, ("estimated by",))
     for one in result:
@@ -167,7 +167,7 @@ class ComparedRuns(Shown, RunComparison, frozen=True, kw_only=True):
     """Two saved runs, file by file."""
 
     def blocks(self) -> Iterator[Block]:
-        """One line per pair of files."""
+        """Yield one line per pair of files."""
         table = Table(
             ("first run", "second run"), ("p50", "p50"), ("the second against the first",)
         )

@@ -78,7 +78,7 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing
 
     def blocks(self) -> Iterator[Block]:
-        """One line per convolution, then the network before and after."""
+        """Yield one line per convolution, then the network before and after."""
         plan = self.plan
         yield _layers(plan)
         if plan.target:
@@ -184,7 +184,7 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[SweepPoint, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """One line per plan."""
+        """Yield one line per plan."""
         numbers = (self.unit or "cost", "output error", "top-1", "rewritten", "pairs")
         table = Table(("MACs", "parameters"), numbers)
         for point in self.points:

@@ -56,7 +56,7 @@ class ZooList(Shown, msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[ListedNetwork, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """One line per network."""
+        """Yield one line per network."""
         table = Table(("name", "input", "classes", "standard", "separable", "source"))
         for one in self.networks:
             shape = "×".join(map(str, one.input_shape))
@@ -90,7 +90,7 @@ class ZooFile(Shown, msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
     def blocks(self) -> Iterator[Block]:
-        """What was written."""
+        """Return what was written."""
         form = "separable" if self.settings.separable else "standard"
         yield f"{self.name}, {form}: {_told(self.counts)}. {self.source}."
         yield "Untrained: its weights are random."

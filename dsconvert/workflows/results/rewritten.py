@@ -43,7 +43,7 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     report: RewriteReport
 
     def blocks(self) -> Iterator[Block]:
-        """One line per convolution, then the totals and the file."""
+        """Yield one line per convolution, then the totals and the file."""
         report = self.report
         table = Table(("layer", "became", "MACs", "params"), ("weight error", "data error"))
         for row in report.layers:
@@ -112,7 +112,7 @@ class RewrittenModel(Shown, Generic[M]):
 
     @property
     def report(self) -> RewriteReport:
-        """What was done to the layers."""
+        """Return what was done to the layers."""
         return self.record.report
 
     def blocks(self) -> Iterator[Block]:

@@ -48,7 +48,7 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """One line per epoch and output, then the file."""
+        """Yield one line per epoch and output, then the file."""
         titles = ("epoch", "loss", "output error", "output", "agreement", "SQNR", "time")
         table = Table(titles)
         for epoch in self.history:

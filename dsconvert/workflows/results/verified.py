@@ -55,7 +55,7 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
 
     def blocks(self) -> Iterator[Block]:
-        """One line per output, and what is wrong."""
+        """Yield one line per output, and what is wrong."""
         titles = ("output", "shape", "finite", "SQNR", "relative error", "max error", "KL")
         table = Table((*titles, "top-1 agreement", "classes"))
         for output, shape in zip(self.fidelity, self.shapes, strict=True):

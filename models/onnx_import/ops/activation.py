@@ -30,7 +30,7 @@ def relu(node: Node, build: KerasBuilder) -> Tensor:
 
 @op(*_PLAIN)
 def plain(node: Node, build: KerasBuilder) -> Tensor:
-    """Those without parameters."""
+    """Return those without parameters."""
     x = build.tensor(node, rows=True)
     layer = build.layer(node, "Activation", activation=_PLAIN[node.op])
     return _same_places(node, build, x, layer(x.keras))

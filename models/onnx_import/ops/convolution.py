@@ -19,7 +19,7 @@ from ..windows import Window, read_windows
 
 @op("Conv")
 def conv(node: Node, build: KerasBuilder) -> Tensor:
-    """A convolution of 1 to 3 dimensions: depthwise where each group reads one channel."""
+    """Return a convolution of 1 to 3 dimensions: depthwise where each group reads one channel."""
     x = build.channels_last(build.tensor(node))
     weight = build.constant(node, 1)
     windows = read_windows(node, x.shapes, weight.shape[2:])
@@ -31,7 +31,7 @@ def conv(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("ConvTranspose")
 def conv_transpose(node: Node, build: KerasBuilder) -> Tensor:
-    """A transposed convolution.
+    """Return a transposed convolution.
 
     Keras' layers have neither groups nor all paddings. What they cannot do is done by the
     definition: zeros are put between the pixels, and the flipped kernel slides over them.
@@ -98,7 +98,7 @@ class _Kernel:
         self.groups, self.channels, self.flip = groups, channels, flip
 
     def is_depthwise(self, rank: int) -> bool:
-        """Whether a layer of this many dimensions is a depthwise one."""
+        """Tell whether a layer of this many dimensions is a depthwise one."""
         return self.groups > 1 and self.channels == 1 and rank < 3
 
     def plain(self, w: Array) -> Array:
@@ -125,7 +125,7 @@ def _convolution(
     kernel: _Kernel,
     stored: Sequence[int],
 ) -> Any:
-    """A Conv or DepthwiseConv layer, filled from the node's inputs 1 and 2, and its output."""
+    """Give a Conv or DepthwiseConv layer, filled from the node's inputs 1 and 2, and its output."""
     rank = len(windows)
     filters = stored[1] * kernel.groups if kernel.flip else stored[0]
     strides = tuple(w.stride for w in windows)
@@ -160,7 +160,7 @@ def _convolution(
 
 
 def _is_thinned(windows: Sequence[Window], depthwise: bool) -> bool:
-    """Whether the layer has to run with stride 1 and its output be thinned out.
+    """Tell whether the layer has to run with stride 1 and its output be thinned out.
 
     Keras' layers take strides or dilations, and TensorFlow strides a depthwise convolution by one
     number for both axes.
@@ -195,7 +195,7 @@ def _explicit(node: Node, window: Window) -> tuple[int, int]:
 
 
 def zero_pad(node: Node, build: KerasBuilder, x: Any, padding: Sequence[tuple[int, int]]) -> Any:
-    """A channels-last tensor with zeros around it."""
+    """Return a channels-last tensor with zeros around it."""
     if not any(before or after for before, after in padding):
         return x
     rank = len(padding)
@@ -211,7 +211,7 @@ def _transposed_pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> list[int]:
-    """How much is cut off at the start of each axis of the full transposed convolution."""
+    """Tell how much is cut off at the start of each axis of the full transposed convolution."""
     rank = len(kernel)
     mode = node.get("auto_pad", "NOTSET") or "NOTSET"
     if mode == "VALID":

@@ -45,7 +45,7 @@ def gemm(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("MatMul")
 def matmul(node: Node, build: KerasBuilder) -> Tensor:
-    """A Dense layer where one side is a weight, along whichever axis that is."""
+    """Return a Dense layer where one side is a weight, along whichever axis that is."""
     if _is_dense(node, build):
         return _dense(node, build)
     left, right = build.value(node, 0), build.value(node, 1)

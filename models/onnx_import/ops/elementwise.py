@@ -132,7 +132,7 @@ def divide(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("Mod")
 def modulo(node: Node, build: KerasBuilder) -> Tensor:
-    """The remainder: of the divisor's sign, or of the dividend's with ``fmod``."""
+    """Return the remainder: of the divisor's sign, or of the dividend's with ``fmod``."""
     (a, b), order = build.align(node)
     draw = partial(build.apply, node)
     result = _remainder(draw, a, b) if node.get("fmod", 0) else draw("mod", a, b)
@@ -140,7 +140,7 @@ def modulo(node: Node, build: KerasBuilder) -> Tensor:
 
 
 def _remainder(draw: Draw, a: Any, b: Any) -> Any:
-    """The remainder of a truncated division: it has the sign of the dividend."""
+    """Return the remainder of a truncated division: it has the sign of the dividend."""
     sizes = [np.abs(x) if isinstance(x, np.ndarray) else draw("absolute", x) for x in (a, b)]
     sign = np.sign(a) if isinstance(a, np.ndarray) else draw("sign", a)
     return draw("multiply", sign, draw("mod", *sizes))
@@ -148,7 +148,7 @@ def _remainder(draw: Draw, a: Any, b: Any) -> Any:
 
 @op("Pow")
 def power(node: Node, build: KerasBuilder) -> Tensor:
-    """The result is of the base's type."""
+    """Return the result is of the base's type."""
     (base, exponent), order = build.align(node)
     if isinstance(exponent, np.ndarray) and exponent.ndim == 0 and _is_float(base):
         function = {2.0: "square", 0.5: "sqrt"}.get(float(exponent))
@@ -168,7 +168,7 @@ def power(node: Node, build: KerasBuilder) -> Tensor:
 
 @op(*_UNARY, *_TRIGONOMETRY)
 def unary(node: Node, build: KerasBuilder) -> Tensor:
-    """One operand."""
+    """Return one operand."""
     x = build.tensor(node, rows=True)
     draw = partial(build.apply, node)
     if node.op in _TRIGONOMETRY:
@@ -185,12 +185,12 @@ def _halves(draw: Draw, x: Any) -> tuple[Any, Any]:
 
 
 def _leg(draw: Draw, x: Any) -> Any:
-    """The square root of 1 − x²."""
+    """Return the square root of 1 − x²."""
     return draw("sqrt", draw("subtract", 1.0, draw("square", x)))
 
 
 def _root(draw: Draw, x: Any, one: float) -> Any:
-    """The square root of x² ± 1."""
+    """Return the square root of x² ± 1."""
     return draw("sqrt", draw("add", draw("square", x), one))
 
 
@@ -210,7 +210,7 @@ def erf(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("IsInf")
 def is_infinite(node: Node, build: KerasBuilder) -> Tensor:
-    """Whether a value is infinite, of one sign or of both."""
+    """Tell whether a value is infinite, of one sign or of both."""
     x = build.tensor(node, rows=True)
     positive, negative = node.get("detect_positive", 1), node.get("detect_negative", 1)
     # TFLite finds no infinity equal to another; what lies beyond the largest number is one.
@@ -228,7 +228,7 @@ def is_infinite(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("Where")
 def where(node: Node, build: KerasBuilder) -> Tensor:
-    """A choice between two operands, broadcast."""
+    """Return a choice between two operands, broadcast."""
     operands, order = build.align(node)
     return build.result(node, build.apply(node, "where", *operands), order)
 
@@ -243,7 +243,7 @@ def cast(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("CastLike")
 def cast_like(node: Node, build: KerasBuilder) -> Tensor:
-    """The type of the second operand."""
+    """Return the type of the second operand."""
     like = build.value(node, 1)
     dtype = like.value.dtype if isinstance(like, Constant) else np.dtype(str(like.keras.dtype))
     return _converted(node, build, dtype)
@@ -260,7 +260,7 @@ def _converted(node: Node, build: KerasBuilder, dtype: np.dtype[Any]) -> Tensor:
 
 
 def _alike(operands: list[Any]) -> bool:
-    """Whether all are float tensors of one shape: what the merging layers take."""
+    """Tell whether all are float tensors of one shape: what the merging layers take."""
     first = operands[0]
     return all(
         hasattr(x, "_keras_history") and tuple(x.shape) == tuple(first.shape) and _is_float(x)

@@ -48,13 +48,13 @@ def _per_element(node: Node, build: KerasBuilder, x: Tensor, epsilon: float) -> 
 
 @op("InstanceNormalization")
 def instance_normalization(node: Node, build: KerasBuilder) -> Tensor:
-    """Each channel of each sample by itself."""
+    """Return each channel of each sample by itself."""
     return _grouped(node, build, -1)
 
 
 @op("GroupNormalization")
 def group_normalization(node: Node, build: KerasBuilder) -> Tensor:
-    """Each group of channels by itself; before opset 21 with one scale per group."""
+    """Return each group of channels by itself; before opset 21 with one scale per group."""
     return _grouped(node, build, node.get("num_groups"))
 
 

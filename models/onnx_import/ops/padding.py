@@ -81,7 +81,7 @@ def _repeated(
 
 
 def cropped(node: Node, build: KerasBuilder, tensor: Any, widths: Sequence[Width]) -> Any:
-    """The tensor without what negative widths cut off, in Keras axes."""
+    """Return the tensor without what negative widths cut off, in Keras axes."""
     key = tuple(
         slice(-before if before < 0 else None, after if after < 0 else None)
         for before, after in widths

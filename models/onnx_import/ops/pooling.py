@@ -23,7 +23,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 @op("MaxPool")
 def max_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """The largest value of each window; what is around the input never is."""
+    """Return the largest value of each window; what is around the input never is."""
     build.refuse_outputs(node, 1, "the places of the largest values")
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
@@ -41,7 +41,7 @@ def max_pool(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("AveragePool")
 def average_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """The mean of each window, without or with the padding counted."""
+    """Return the mean of each window, without or with the padding counted."""
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
     counts_pads = bool(node.get("count_include_pad", 0))
@@ -50,7 +50,7 @@ def average_pool(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("LpPool")
 def lp_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """The p-norm of each window: the mean of |x|^p, times the number of taps, to the 1/p."""
+    """Return the p-norm of each window: the mean of |x|^p, times the number of taps, to the 1/p."""
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
     p = node.get("p", 2)
@@ -62,7 +62,7 @@ def lp_pool(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """The mean or the largest value of each channel; the axes stay, with size 1."""
+    """Return the mean or the largest value of each channel; the axes stay, with size 1."""
     x = build.channels_last(build.tensor(node))
     kind = "Average" if node.op == "GlobalAveragePool" else "Max"
     if x.rank == 2:
@@ -73,7 +73,7 @@ def global_pool(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("GlobalLpPool")
 def global_lp_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """The p-norm of each channel."""
+    """Return the p-norm of each channel."""
     x = build.channels_last(build.tensor(node))
     p = node.get("p", 2)
     axes = tuple(range(1, x.rank - 1))
@@ -123,7 +123,7 @@ def _pad_for_max(node: Node, build: KerasBuilder, x: Tensor, windows: Sequence[W
 
 
 def _dilated_max(node: Node, build: KerasBuilder, x: Tensor, windows: Sequence[Window]) -> Any:
-    """The maximum over the taps, each a strided view of the whole input."""
+    """Return the maximum over the taps, each a strided view of the whole input."""
     if any(w.is_free for w in windows):
         raise refuse(node, "it is dilated and its input's size is free", _FIX)
     padding = [w.needed(w.sizes[0]) for w in windows]
@@ -158,7 +158,7 @@ def _average(
     counts_pads: bool,
     full: bool = False,
 ) -> Any:
-    """The mean of each window.
+    """Return the mean of each window.
 
     Args:
         node: The node.
@@ -206,7 +206,7 @@ def _share(window: Window, counts_pads: bool) -> Array:
 
 
 def _mean(node: Node, build: KerasBuilder, x: Any, windows: Sequence[Window], dilated: bool) -> Any:
-    """The mean over all taps of a padded input."""
+    """Return the mean over all taps of a padded input."""
     if not dilated:
         return _pool(node, build, "AveragePooling", x, windows, "valid")
     total = _over_taps(node, build, x, windows, "Add")

@@ -86,7 +86,7 @@ def space_to_depth(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("Trilu")
 def triangle(node: Node, build: KerasBuilder) -> Tensor:
-    """The upper or lower triangle of the last two axes."""
+    """Return the upper or lower triangle of the last two axes."""
     x = build.onnx_order(build.tensor(node))
     diagonal = int(build.constant(node, 1, np.zeros(())).ravel()[0])
     rows, columns = x.shape[-2:]
@@ -99,7 +99,7 @@ def triangle(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("Einsum")
 def einsum(node: Node, build: KerasBuilder) -> Tensor:
-    """A sum of products, its letters in the order in which the operands are stored."""
+    """Return a sum of products, its letters in the order in which the operands are stored."""
     equation = node.attributes["equation"].replace(" ", "")
     terms, _, output = equation.partition("->")
     operands, letters = [], []

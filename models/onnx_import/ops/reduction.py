@@ -66,7 +66,7 @@ def reduction(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("ArgMax", "ArgMin")
 def extremum(node: Node, build: KerasBuilder) -> Tensor:
-    """The position of the largest or smallest value: the first of several, or the last."""
+    """Return the position of the largest or smallest value: the first of several, or the last."""
     x = build.tensor(node)
     axis = node.get("axis", 0) % x.rank
     stored = x.axis(axis)
@@ -96,7 +96,7 @@ def hits_of(node: Node, build: KerasBuilder, tensor: Any, find: str, axis: int) 
 
 @op("TopK")
 def top(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
-    """The largest or smallest values along an axis, and where they are."""
+    """Return the largest or smallest values along an axis, and where they are."""
     x = build.tensor(node)
     axis = node.get("axis", -1) % x.rank
     count = int(build.setting(node, "k", 1)[0] if node.has(1) else node.attributes["k"])
@@ -132,5 +132,5 @@ def cumulative_sum(node: Node, build: KerasBuilder) -> Tensor:
 
 
 def reduced(order: Order, axes: Sequence[int], keep: bool) -> Order:
-    """The order after a reduction."""
+    """Return the order after a reduction."""
     return order if keep else after_squeeze(order, axes)

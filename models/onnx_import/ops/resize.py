@@ -63,7 +63,7 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
 
 
 def _sampling(node: Node) -> Sampling:
-    """What the attributes say; operators before opset 11 have two fixed ways."""
+    """Return what the attributes say; operators before opset 11 have two fixed ways."""
     mode = node.get("mode", "nearest")
     if node.op == "Upsample" or node.opset < 11:
         return Sampling("linear" if "linear" in mode else mode, "asymmetric", "floor")
@@ -78,7 +78,7 @@ def _sampling(node: Node) -> Sampling:
 
 
 def _scales(node: Node, build: KerasBuilder, x: Tensor) -> list[float]:
-    """The factor for each ONNX axis."""
+    """Return the factor for each ONNX axis."""
     axes = [axis % x.rank for axis in node.get("axes", range(x.rank))]
     scales = [1.0] * x.rank
     given = build.setting(node, "scales", 1 if node.op == "Upsample" or node.opset < 11 else 2)
@@ -106,7 +106,7 @@ def _probes(x: Tensor, targets: Any) -> list[tuple[Any, Any]]:
 
 
 def _regions(node: Node, build: KerasBuilder, rank: int) -> list[tuple[float, float]]:
-    """The part of each axis that is read, in 0 … 1."""
+    """Return the part of each axis that is read, in 0 … 1."""
     regions = [(0.0, 1.0)] * rank
     if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         axes = [axis % rank for axis in node.get("axes", range(rank))]
@@ -124,7 +124,7 @@ def _by_layer(
     scales: list[float],
     axes: list[int],
 ) -> Any:
-    """The whole resize by one layer, or None."""
+    """Return the whole resize by one layer, or None."""
     targets = build.output_shapes(node)
     exact = all(
         abs(new[axis] - old[axis] * scales[axis]) < 1e-3
@@ -169,7 +169,7 @@ def _only(sizes: set[int]) -> int | None:
 
 
 def _repeats(x: Tensor, sampling: Sampling, scales: list[float], axes: list[int]) -> bool:
-    """Whether "nearest" repeats each element, whatever the size."""
+    """Tell whether "nearest" repeats each element, whatever the size."""
     for axis in axes:
         factor = round(scales[axis])
         for size in {2, 3, 7, *(shape[axis] for shape in x.shapes)}:

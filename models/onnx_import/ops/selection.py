@@ -94,7 +94,7 @@ def _bounds(node: Node, build: KerasBuilder, name: str, index: int) -> Sequence[
 def _slice(
     node: Node, x: Tensor, axis: int, starts: Sequence[int], stops: Sequence[int], step: int
 ) -> slice:
-    """A Python slice that reads what ONNX says, for every size that was tried."""
+    """Return a Python slice that reads what ONNX says, for every size that was tried."""
     sizes = [shape[axis] for shape in x.shapes]
     starts, stops = ([*bound] * (len(sizes) // len(bound)) for bound in (starts, stops))
     ranges = [
@@ -124,14 +124,14 @@ def _slice(
 
 
 def _positions(start: int, stop: int, step: int, size: int) -> range:
-    """What ONNX reads: a start before the first element is the first, in either direction."""
+    """Tell what ONNX reads: a start before the first element is the first, in either direction."""
     start, stop = (bound + size if bound < 0 else bound for bound in (start, stop))
     first, last = (0, size) if step > 0 else (-1, size - 1)
     return range(min(max(start, 0), last), min(max(stop, first), last), step)
 
 
 def _common(bounds: Sequence[int], sizes: Sequence[int]) -> int | None:
-    """One number for a bound at all sizes: counted from the start, or from the end."""
+    """Return one number for a bound at all sizes: counted from the start, or from the end."""
     if len(set(bounds)) == 1:
         return bounds[0]
     if all(bound >= size for bound, size in zip(bounds, sizes, strict=True)):
@@ -142,7 +142,7 @@ def _common(bounds: Sequence[int], sizes: Sequence[int]) -> int | None:
 
 @op("Gather")
 def gather(node: Node, build: KerasBuilder) -> Tensor:
-    """What stands at some positions of an axis; a single position drops the axis."""
+    """Return what stands at some positions of an axis; a single position drops the axis."""
     if not build.is_constant(node, 1):
         return _lookup(node, build)
     x = build.tensor(node)

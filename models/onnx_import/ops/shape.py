@@ -85,7 +85,7 @@ def _regrouped(x: Tensor, pieces: Sequence[Segment]) -> Order:
 
 
 def _rows(x: Tensor, pieces: Sequence[Segment], after: Sequence[Sizes]) -> Array | None:
-    """Where a flattening of the stored tensor leaves the elements of ONNX' last axis.
+    """Tell where a flattening of the stored tensor leaves the elements of ONNX' last axis.
 
     None unless the result is (N, rows), all sizes in a row are known, and the axes that make up N
     are stored first.
@@ -128,7 +128,7 @@ def stored_order(before: Order, pieces: Sequence[Segment], after: Sequence[Sizes
 
 
 def _only_dense(build: KerasBuilder, name: str) -> bool:
-    """Whether all that reads a value are dense layers, at most behind what keeps places."""
+    """Tell whether all that reads a value are dense layers, at most behind what keeps places."""
     if name in build.graph.outputs:
         return False
     for node in build.graph.consumers.get(name, ()):
