@@ -114,9 +114,9 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
 
 def refusals(names: Any, references: Any, outputs: Any, quantize: Any) -> tuple[str, ...]:
     from dsconvert.base.output_fidelity import failures, find_all, measure_all
-    from dsconvert.deploy.verification.tolerances import TOLERANCES
+    from dsconvert.deploy.schemes import SCHEMES
 
-    return failures(find_all(measure_all(names, references, outputs), TOLERANCES[quantize]))
+    return failures(find_all(measure_all(names, references, outputs), SCHEMES[quantize].tolerance))
 
 
 def pictures(data: Path, shape: tuple[int, ...]) -> Any:

@@ -23,6 +23,7 @@ from dsconvert.formats.quantization import Format, Quantization, VerifiedOn
 from ..runtimes.registry import open_runtime
 from ..runtimes.samples import check_inputs, count_samples, random_count, random_inputs
 from ..runtimes.tensor_info import TensorInfo
+from ..schemes import SCHEMES
 from ..verification.gate import Verdict, judge, refused
 from ..verification.tolerances import remarks
 from . import rejected, writing
@@ -37,7 +38,6 @@ from .tflite import FreeSizesRefused
 _SAMPLES = 32
 _FREE_SIZE = 64
 """Height, width and other free sizes of random verification inputs."""
-_STATIC: tuple[Quantization, ...] = ("int8", "int8-float-io", "int16x8")
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "dsconvert")
 
 Data = Sequence[Array] | Array
@@ -126,7 +126,7 @@ def export(
         refinement=refinement or (Refinement() if gate else OFF),
     )
     options.check(format)
-    static = quantize in _STATIC
+    static = SCHEMES[quantize].static
     if static and calibration is None and not allow_random:
         raise InputError(
             f"{quantize} quantization needs calibration data: typical inputs, preprocessed as for "

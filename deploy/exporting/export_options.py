@@ -9,12 +9,8 @@ from typing import Literal, get_args
 from dsconvert.base.errors import InputError
 from dsconvert.formats.quantization import CalibrationMethod, Format, Quantization
 
+from ..schemes import SCHEMES, allowed
 from .refine import OFF, Refinement
-
-_ALLOWED: dict[Format, tuple[Quantization, ...]] = {
-    "tflite": ("none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"),
-    "onnx": ("none", "float16", "dynamic", "int8", "int8-float-io"),
-}
 
 RangeChoice = CalibrationMethod | Literal["auto"]
 """How activations of .onnx files get their ranges; "auto": by minmax, or by percentile where that
@@ -51,7 +47,7 @@ class Options:
                 f"there is no calibration method {self.method!r}.",
                 f"Allowed: {', '.join(methods)}.",
             )
-        static = format == "onnx" and self.quantize in ("int8", "int8-float-io")
+        static = format == "onnx" and SCHEMES[self.quantize].static
         for wrong, option, where in (
             (self.method != "auto" and not static, "--calibration-method", "int8 .onnx files"),
             (self.allow_flex and format != "tflite", "--allow-flex", ".tflite files"),
@@ -88,10 +84,10 @@ def checked_format(
         wanted = f".{format}" if format in known else " or ".join(f".{name}" for name in known)
         raise InputError(f"cannot export to {path}: the file name must end in {wanted}.")
     chosen: Format = known[suffix]
-    if quantize not in _ALLOWED[chosen]:
+    if quantize not in allowed(chosen):
         raise InputError(
             f"cannot write {path} with quantization {quantize!r}: "
-            f".{chosen} allows {', '.join(_ALLOWED[chosen])}.",
+            f".{chosen} allows {', '.join(allowed(chosen))}.",
             "ONNX Runtime has no 16-bit integer convolution for CPUs: take int8, or .tflite."
             if (chosen, quantize) == ("onnx", "int16x8")
             else "",

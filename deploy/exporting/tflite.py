@@ -17,9 +17,8 @@ from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
 
 from ..runtimes.session import first_line
+from ..schemes import SCHEMES
 from .keras_source import KerasSource, unique
-
-_STATIC: tuple[Quantization, ...] = ("int8", "int8-float-io", "int16x8")
 
 
 def convert(
@@ -107,13 +106,14 @@ def _set_up(
         quantize: How to store weights and activations.
         calibration: One sample after the other, as the converter takes them, each time anew.
     """
-    converter.target_spec.supported_ops = [_kernels(tf, quantize)]
+    scheme = SCHEMES[quantize]
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.kernels)]
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize in _STATIC and calibration is not None:
-        kind = {"int8": tf.int8, "int16x8": tf.int16}.get(quantize, tf.float32)
+    if scheme.static and calibration is not None:
+        kind = getattr(tf, scheme.io)
         converter.inference_input_type = converter.inference_output_type = kind
         converter.representative_dataset = calibration
 
@@ -129,16 +129,6 @@ def flex_ops(path: Path) -> tuple[str, ...]:
 
 class FreeSizesRefused(InputError):
     """A model of free sizes cannot be converted; with fixed ones perhaps it can."""
-
-
-def _kernels(tf: Any, quantize: Quantization) -> Any:
-    """Return the set of kernels that a file may use."""
-    sets = tf.lite.OpsSet
-    if quantize in ("int8", "int8-float-io"):
-        return sets.TFLITE_BUILTINS_INT8
-    if quantize == "int16x8":
-        return sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    return sets.TFLITE_BUILTINS
 
 
 def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
@@ -234,7 +224,7 @@ def unsupported_operation(
             f"Replace what is named, or export to .onnx: {', '.join(_listed(custom))} would need a "
             "kernel of your own in what runs the file, which --allow-flex cannot give."
         )
-    elif quantize in _STATIC:
+    elif SCHEMES[quantize].static:
         hint = "Replace the layers named, or try --quantize dynamic or float16."
     return InputError(f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint)
 

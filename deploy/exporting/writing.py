@@ -15,6 +15,7 @@ from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
 from dsconvert.formats.quantization import CalibrationMethod, Format
 
+from ..schemes import SCHEMES
 from . import onnx_export, onnx_reduce, tflite
 from .export_options import Options
 from .keras_source import KerasSource
@@ -102,13 +103,11 @@ def speed_notes(
         options: How it was made.
         inputs: One array per input, (n, ...).
     """
-    quantize = options.quantize
-    if quantize not in ("dynamic", "int16x8") and (format, quantize[:4]) != ("onnx", "int8"):
-        return ()
-    if format == "tflite" and quantize != "int16x8":
+    scheme = SCHEMES[options.quantize]
+    if format not in scheme.timed:
         return ()
     if format == "tflite" and path.stat().st_size > _CHEAP:
-        return (f"{_slow(quantize)}; measure it with `dsconvert profile`",)
+        return (f"{scheme.slow}; measure it with `dsconvert profile`",)
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         if format == "onnx":
             baseline = _float32(source, Path(name)).path
@@ -119,23 +118,14 @@ def speed_notes(
         ratio = time_ratio(path, baseline, inputs)
         larger = _total(path) >= _total(baseline)
     notes = []
-    if quantize in ("dynamic", "int16x8"):
+    if scheme.slow:
         told = "" if ratio is None else f": this file takes {ratio:.2g} times as long as float32"
-        notes.append(f"{_slow(quantize)}{told}{' here, on one thread' if told else ''}")
+        notes.append(f"{scheme.slow}{told}{' here, on one thread' if told else ''}")
     elif ratio is not None and ratio > 1.2:
         notes.append(f"takes {ratio:.2g} times as long as float32 here, on one thread")
     if larger:
         notes.append("is no smaller than float32: what quantization adds is more than it saves")
     return tuple(notes)
-
-
-def _slow(quantize: str) -> str:
-    if quantize == "int16x8":
-        return "int16 activations are slow on CPUs, and meant for accelerators that have them"
-    return (
-        "dynamic int8 is usually slower than float32 for convolutions, since activations are "
-        "quantized anew in every run"
-    )
 
 
 def _total(path: Path) -> int:

@@ -13,7 +13,8 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
-from .tolerances import TOLERANCES, judge_outputs
+from ..schemes import SCHEMES
+from .tolerances import judge_outputs
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def judge(
         fidelity = compare_outputs(names, references, open_runtime(path).predict(inputs))
     except (InputError, ValueError) as error:
         return Verdict((), (str(error).replace(str(path), path.name),), runs=False)
-    findings = judge_outputs(fidelity, TOLERANCES[quantize])
+    findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)
     return Verdict(fidelity, failures(findings), findings)
 
 
@@ -74,7 +75,7 @@ def refused(
             f"{name} was not kept, its outputs are not the model's: {told}.",
             _hint(quantize, verified_on),
         )
-    static = quantize.startswith("int")
+    static = SCHEMES[quantize].static
     return GateFailed(
         f"{name} was not kept, it was converted but does not run as the model: {told}",
         "Check that the calibration data is typical: a tensor that is constant on it cannot "

@@ -9,37 +9,17 @@ import msgspec
 
 from dsconvert.base.fidelity import OutputFidelity
 from dsconvert.base.output_fidelity import Finding, FindingCode, Tolerance, find
-from dsconvert.formats.quantization import Quantization
 
 from ..runtimes.precision import Precision
+from ..schemes import SCHEMES
 
-_INT8 = Tolerance(min_sqnr_db=10.0, floor=3 / 255, excused=0.9, half_step=1 / 512)
-
-TOLERANCES: dict[Quantization, Tolerance] = {
-    # The same arithmetic in another order: a relative error of 1e-3 is allowed, 1e-6 were seen.
-    "none": Tolerance(min_sqnr_db=60.0, floor=1e-5, defect=0.01),
-    # Weights rounded by up to 2⁻¹¹ = 5e-4. A hundred times that is room for outputs that nearly
-    # cancel, such as the steering angle of a regression on random inputs (2e-2 was seen).
-    "float16": Tolerance(min_sqnr_db=26.0, floor=2**-9, defect=0.02),
-    # Sound files reach 15 dB and more, broken ones (ranges from wrong data, saturated layers) fall
-    # below 5. Three steps of an output that hardly changes are no error of the file's, nor is half
-    # a step of a probability.
-    "dynamic": _INT8,
-    "int8": _INT8,
-    "int8-float-io": _INT8,
-    # Only the weights are rounded coarsely: sound files reach 26 dB and more.
-    "int16x8": Tolerance(min_sqnr_db=20.0, floor=1 / 255, half_step=2**-16),
-}
-"""What each group of an output's channels must reach."""
-
-_SCHEMES: dict[Precision, Quantization] = {"float32": "none", "float16": "float16", "int8": "int8"}
 _SOFT = ("scale", "offset", "saturated", "group-below")
 """What is no more than told where thresholds were asked for that allow it."""
 
 
 def tolerance_of(precision: Precision) -> Tolerance:
     """Tell how close a file must be of which only the precision is known."""
-    return TOLERANCES[_SCHEMES[precision]]
+    return next(one.tolerance for one in SCHEMES.values() if one.stores == precision)
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,8 +17,8 @@ from dsconvert.base.output_fidelity import failures
 from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.precision import precision_of
+from dsconvert.deploy.schemes import SCHEMES
 from dsconvert.deploy.verification.tolerances import (
-    TOLERANCES,
     Thresholds,
     judge_outputs,
     remarks,
@@ -61,7 +61,7 @@ def with_classes(agreement: float, classes: int = 3, noise: float = 1.0) -> Outp
     ],
 )
 def test_each_quantization_has_its_tolerance(quantize, db, passes):
-    found = failures(judge_outputs([with_error(db)], TOLERANCES[quantize]))
+    found = failures(judge_outputs([with_error(db)], SCHEMES[quantize].tolerance))
     assert (found == ()) is passes
 
 
@@ -78,7 +78,7 @@ def test_the_same_classes_excuse_a_low_sqnr(agreement, classes, quantize, passes
     output = with_classes(agreement, classes)
     assert output.sqnr_db < 9
     assert (output.top1_agreement >= 0.9) == (agreement >= 0.9)
-    assert (failures(judge_outputs([output], TOLERANCES[quantize])) == ()) is passes
+    assert (failures(judge_outputs([output], SCHEMES[quantize].tolerance)) == ()) is passes
 
 
 def output(**values) -> OutputFidelity:
@@ -106,7 +106,7 @@ def output(**values) -> OutputFidelity:
     ],
 )
 def test_each_threshold_on_both_sides(values, limits, code):
-    found = judge_outputs([output(**values)], TOLERANCES["int8"], limits)
+    found = judge_outputs([output(**values)], SCHEMES["int8"].tolerance, limits)
     assert [one.code for one in found if one.severity == "failure"] == ([code] if code else [])
 
 
@@ -117,9 +117,9 @@ def test_thresholds_that_are_asked_for_excuse_noise_and_nothing_else():
     swapped = compare_output("y", reference, reference[..., [1, 0, 2]])
     lenient = Thresholds(min_sqnr_db=-99)
 
-    (told,) = judge_outputs([shifted], TOLERANCES["int8"], lenient)
+    (told,) = judge_outputs([shifted], SCHEMES["int8"].tolerance, lenient)
     assert (told.code, told.severity) == ("offset", "warning")
-    refused = judge_outputs([swapped], TOLERANCES["int8"], lenient)
+    refused = judge_outputs([swapped], SCHEMES["int8"].tolerance, lenient)
     assert [one.code for one in refused if one.severity == "failure"] == ["swapped"]
 
 
@@ -247,3 +247,16 @@ def test_precision_is_read_from_the_file(files):
     found = {path.name: precision_of(path) for path in files.glob("*.tflite")}
     assert found == {"full.tflite": "float32", "half.tflite": "float16", "int8.tflite": "int8"}
     assert precision_of(files / "full.onnx") == "float32"
+
+
+def test_every_scheme_is_in_the_table_and_every_name_has_one():
+    from typing import get_args
+
+    from dsconvert.deploy.schemes import allowed
+    from dsconvert.formats.quantization import Format, Quantization
+
+    assert tuple(SCHEMES) == get_args(Quantization)
+    assert {scheme.name for scheme in SCHEMES.values()} == set(SCHEMES)
+    for form in get_args(Format):
+        assert {name for name, one in SCHEMES.items() if form in one.formats} == set(allowed(form))
+    assert "int16x8" not in allowed("onnx")

@@ -7,7 +7,7 @@ import pytest
 import small_networks
 
 from dsconvert.base.output_fidelity import failures, find_all, measure_all
-from dsconvert.deploy.verification.tolerances import TOLERANCES
+from dsconvert.deploy.schemes import SCHEMES
 
 
 @pytest.fixture(scope="module", params=small_networks.NAMES)
@@ -18,7 +18,7 @@ def network(request):
 def refusals(network, outputs, quantize):
     references = small_networks.run(network.model, network.inputs)
     measures = measure_all(network.outputs, references, outputs)
-    return failures(find_all(measures, TOLERANCES[quantize]))
+    return failures(find_all(measures, SCHEMES[quantize].tolerance))
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
