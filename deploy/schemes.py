@@ -22,7 +22,7 @@ _INT8_BUILTINS = "TFLITE_BUILTINS_INT8"
 _INT16_BUILTINS = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
 _INT8 = Tolerance(min_sqnr_db=10.0, floor=3 / 255, excused=0.9, half_step=1 / 512)
 """Sound files reach 15 dB and more; broken ones (ranges from wrong data, saturated layers) fall
-below 5. Three steps of an output that hardly changes are no error of the file's, nor is half a step of
+below 5. Three steps of an output that hardly changes are no error, nor is half a step of
 a probability."""
 _SLOW_DYNAMIC = (
     "dynamic int8 is usually slower than float32 for convolutions, since activations are quantized "
