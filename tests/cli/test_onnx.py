@@ -467,14 +467,14 @@ class TestFinetune:
         command = "export model.keras --like model.onnx -o damaged_back.onnx"
         left = ("damaged_back.rejected.onnx", "damaged_back.rejected.json")
         not_kept = "damaged_back.onnx was not kept"
-        refused(command, folder, 1, not_kept, "random inputs", "relative", *left, left=left)
+        refused(command, folder, 1, not_kept, "random inputs", "SQNR", *left, left=left)
         real_data = "--calibration data.npz --scale 1/255"
         refused(f"{command} {real_data}", folder, 1, not_kept, "report")
         kept = read_metadata(folder / "damaged_back.rejected.onnx")
         assert kept is not None
         assert kept.rejected
         report = json.loads((folder / "damaged_back.rejected.json").read_text())
-        assert "relative" in report["failures"][0]
+        assert "SQNR" in report["failures"][0]
 
     @pytest.mark.parametrize(
         ("arguments", "parts"),

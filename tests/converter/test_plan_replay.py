@@ -115,7 +115,7 @@ class TestReplay:
     @pytest.mark.parametrize("pairs", [0, -1])
     def test_fewer_than_one_pair(self, kind, models, plans, pairs):
         plan = edited(plans[kind], keep=["last"], pairs=pairs)
-        with pytest.raises(InputError, match=f"the plan gives 'last' {pairs} pairs"):
+        with pytest.raises(InputError, match=f"'last'.*got {pairs}"):
             rewrite(models[kind], plan=plan)
 
     def test_a_multiplier_is_written_as_one_depthwise_convolution(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -262,8 +263,9 @@ class TestRefusals:
     )
     def test_before_the_model_is_read(self, tmp_path, name, options, message):
         (tmp_path / "there.onnx").touch()
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError) as refused:
             export(object(), tmp_path / name, **options)
+        assert re.search(message, refused.value.words.message)
         assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
 
     @pytest.mark.parametrize(

@@ -439,6 +439,7 @@ class TestFlex:
     def test_custom_operations_are_beyond_it(self, tmp_path):
         class Source:
             model = self.model()
+            free_inputs = ()
 
         said = 'loc(fused["Roll:", "functional_1/first_1/Roll@f"]): error\nCustom ops: Roll, Fold\n'
         error = unsupported_operation(ValueError(said), Source(), "none")

@@ -144,7 +144,7 @@ def test_a_wrong_answer_has_no_latency(files, monkeypatch):
     )
     assert first.latency is not None
     assert second.latency is None
-    assert second.failure.startswith("a wrong answer: y has an SQNR of 40.0 dB")
+    assert second.failure.startswith("a wrong answer: y: SQNR 40.0 dB")
     assert second.failure.endswith("(against ONNX Runtime)")
 
 

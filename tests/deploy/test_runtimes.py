@@ -156,7 +156,7 @@ class TestRefusals:
     def test_other_files(self, tmp_path, name, message, hint):
         with pytest.raises(InputError, match=message) as refused:
             open_runtime(tmp_path / name)
-        assert hint in refused.value.hint
+        assert hint in refused.value.words.hint
 
     def test_sequence_output(self, tmp_path):
         sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)

@@ -112,8 +112,8 @@ class TestOtherFiles:
             ("a.onnx", b"\x08\x08\x12\x07pytorch", "not a Keras file"),
             ("a.pb", b"\x0a\x0e\x12\x0c\xff", "TensorFlow graph"),
             ("a.h5", b"\x80\x04\x95\x10\xff\x00", "neither an HDF5 file nor a zip archive"),
-            ("a.h5", b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0", "damaged or cut short"),
-            ("a.keras", b"PK\x03\x04\x14\0\0\0", "damaged or cut short"),
+            ("a.h5", b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0", "damaged"),
+            ("a.keras", b"PK\x03\x04\x14\0\0\0", "damaged"),
         ],
     )
     def test_content_that_is_no_model(self, tmp_path, name, content, match):
@@ -138,7 +138,7 @@ class TestOtherFiles:
     def test_files_cut_short_or_damaged(self, saved):
         whole = saved.read_bytes()
         saved.write_bytes(whole[: len(whole) * 2 // 3])
-        with pytest.raises(InputError, match="damaged or cut short"):
+        with pytest.raises(InputError, match="damaged"):
             load(saved)
         if saved.suffix == ".keras":
             damaged = bytearray(whole)
@@ -238,7 +238,7 @@ class TestCustomObjects:
             load(custom)
         assert "bent" in refusal.value.message
         assert "Small" in refusal.value.message
-        assert "--custom-objects" in refusal.value.hint
+        assert "--custom-objects" in refusal.value.words.hint
 
     def test_given_objects_are_used(self, custom):
         objects = {"Doubled": Doubled, "bent": bent, "Small": Small}

@@ -250,7 +250,7 @@ def test_code_runs_with_trust_only(files, tmp_path):
         sentinel.unlink(missing_ok=True)
         with pytest.raises(InputError, match=r"mine.*would run code") as refusal:
             load(path)
-        assert "--trust" in refusal.value.hint
+        assert "--trust" in refusal.value.words.hint
         assert not sentinel.exists()
         model = load(path, trust=True).model
         assert sentinel.exists()
@@ -273,4 +273,4 @@ def test_bytecode_of_another_python_is_refused_even_with_trust(files, tmp_path):
     for trust in (False, True):
         with pytest.raises(InputError, match=r"mine.*another Python version") as refusal:
             load(other, trust=trust)
-        assert "--trust" not in refusal.value.hint
+        assert "--trust" not in refusal.value.words.hint

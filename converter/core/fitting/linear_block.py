@@ -131,7 +131,7 @@ class LinearBlock:
     untrained = ""
 
     def check(self, choice: Choice) -> None:
-        """Refuse less than one pair, a width, and a multiplier that is pointwise first.
+        """Refuse less than one pair, and a width.
 
         Raises:
             InputError: If it is one of these.
@@ -143,17 +143,13 @@ class LinearBlock:
                 f"a {self.title} has no width of its own, got {choice.channels} channels.",
                 "Leave the channels out, or choose another block style.",
             )
-        if choice.lowering == "multiplier" and choice.order == "pointwise-first":
-            raise InputError(
-                f"a depth multiplier needs the depthwise convolution first, got {choice.order}."
-            )
 
     def settled(self, choice: Choice, spec: ConvSpec | None) -> Choice:
         """Drop the width."""
         return msgspec.structs.replace(choice, channels=msgspec.UNSET)
 
     def written(self, choice: Choice) -> Choice:
-        """Take a multiplier of one for what it is, a plain pair.
+        """Take a multiplier of one, or one that is pointwise first, for what it is: plain pairs.
 
         Raises:
             InputError: If the order is open.
@@ -161,7 +157,8 @@ class LinearBlock:
         self.check(choice)
         if choice.order == "auto":
             raise InputError("only pairs of a definite order have a cost, got order auto.")
-        return msgspec.structs.replace(choice, lowering="sum") if choice.pairs == 1 else choice
+        summed = choice.pairs == 1 or choice.order == "pointwise-first"  # nothing to multiply
+        return msgspec.structs.replace(choice, lowering="sum") if summed else choice
 
     def candidates(self, spec: ConvSpec, most: int) -> list[Choice]:
         """List the numbers of pairs, in both orders, that save and can be fitted in good time."""
