@@ -19,7 +19,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a network shall run.
 
     Attributes:
-        runtime: The name of a runtime: "litert" or "ort" (ONNX Runtime).
+        runtime: The name of a runtime: "litert", "ort" (ONNX Runtime) or "openvino".
         precision: "float32" or "int8" (static, a scale per output channel of the weights).
         threads: Of the runtime; an NPU has none.
         device: "host", this machine's CPU; a board or phone, "ssh:pi@board", "adb" or

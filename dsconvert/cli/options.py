@@ -51,6 +51,24 @@ def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
+def renamed(old: str, new: str) -> Callable[[Command], Command]:
+    """Keep an option's old name working, hidden and with a note; place it above the new one.
+
+    The value becomes the default of the new option, so the new name wins where both are given.
+    """
+
+    def take(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        from dsconvert.base.messages import note
+
+        note(f"{old} is called {new} now; the old name still works")
+        parameter = new.removeprefix("--").replace("-", "_")
+        ctx.default_map = {**(ctx.default_map or {}), parameter: value}
+
+    return click.option(old, callback=take, expose_value=False, is_eager=True, hidden=True)
+
+
 common = stack(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),

@@ -24,10 +24,9 @@ class _Count(click.ParamType[Any]):
 
 
 choices = options.stack(
+    options.renamed("--gauge", "--equalize"),
     click.option(
         "--equalize",
-        "--gauge",
-        "equalize",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,

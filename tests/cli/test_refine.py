@@ -58,3 +58,27 @@ def test_what_contradicts_itself_is_refused(folder, chosen, told):
     result = export(folder, *chosen)
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "tried"),
+    [
+        (["--gauge", "on"], True),
+        (["--gauge", "off"], False),
+        (["--gauge", "off", "--equalize", "on"], True),  # the new name wins
+    ],
+)
+def test_the_old_name_of_equalize_still_works_with_a_note(words, tried):
+    import click
+
+    from dsconvert.cli.quantization_options import choices
+
+    @click.command()
+    @choices
+    def command(equalize: str, **rest: object) -> None:
+        click.echo(equalize)
+
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ("on\n" if tried else "off\n")
+    assert "--gauge" not in CliRunner().invoke(command, ["--help"]).output

@@ -91,10 +91,10 @@ def _along(scales: Float, shape: tuple[int, ...], axis: int) -> Float:
 
 
 def note(ranges: Sequence[Ranges]) -> str:
-    """Return what balancing pairs of these ranges did."""
+    """Tell what the equalization of pairs with these ranges did."""
     spread = max(one.spread() for one in ranges)
+    pairs = f"{len(ranges)} pair{'s' if len(ranges) > 1 else ''}"
     return (
-        f"cross-layer equalization: the channels inside {len(ranges)} pairs have equal "
-        f"ranges; before, the widest had "
-        f"{spread:.1f} times the range of its pair's median channel"
+        f"cross-layer equalization: the channels inside {pairs} have equal ranges; before, the "
+        f"widest had {spread:.1f} times the range of its pair's median channel"
     )
