@@ -18,7 +18,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -186,9 +185,13 @@ def error(told: str) -> str:
     """Give the class of an error, and its first line: what the user reads, or what a bug raises."""
     if "Traceback (most" in told:
         return f"traceback: {told.strip().splitlines()[-1].split(':')[0]}"
-    first = re.search("^Error: (.*)", told, re.MULTILINE)
     kind = "usage" if "Usage: " in told else "refused"
-    return f"{kind}: {first[1] if first else 'without a word'}"
+    for line in told.splitlines():
+        if line.startswith("Error: "):
+            return f"{kind}: {line.removeprefix('Error: ')}"
+        if line.startswith('{"schema":"dsconvert.error/'):
+            return f"{kind}: {json.loads(line)['message'].splitlines()[0]}"
+    return f"{kind}: without a word"
 
 
 def read(out: str) -> Any:
