@@ -1,7 +1,9 @@
 """What several test files share."""
 
+import logging
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,3 +125,20 @@ def digits_cnn(digits):
     model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy")
     model.fit(images[:1200], labels[:1200], batch_size=60, epochs=6, verbose=0)
     return model
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command sets up for its own process: levels, handlers, and being quiet."""
+    names = ("", "dsconvert", "dsconvert.notes")
+    before = [
+        (log := logging.getLogger(name), log.level, log.handlers[:], log.propagate)
+        for name in names
+    ]
+    yield
+    for log, level, handlers, propagate in before:
+        log.setLevel(level)
+        log.handlers[:], log.propagate = handlers, propagate
+    terminal = sys.modules.get("dsconvert.cli.terminal")
+    if terminal is not None:
+        terminal._quiet = False

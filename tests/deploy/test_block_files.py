@@ -244,7 +244,6 @@ class TestRefusals:
 
     def test_choices_that_cannot_be_written_down(self):
         for choice, message in (
-            (Choice(pairs=2, order=PW, lowering="multiplier"), "needs the depthwise convolution"),
             (Choice(pairs=1, order="auto"), "order auto"),
             (Choice(pairs=0, order=DW), "got 0"),
             (Choice(pairs=1, order=PW, block="mobilenet"), "depthwise first"),

@@ -265,7 +265,7 @@ class TestRefusals:
         (tmp_path / "there.onnx").touch()
         with pytest.raises(InputError) as refused:
             export(object(), tmp_path / name, **options)
-        assert re.search(message, refused.value.words.message)
+        assert re.search(message, refused.value.message)
         assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
 
     @pytest.mark.parametrize(

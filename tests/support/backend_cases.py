@@ -63,9 +63,6 @@ KNOWN = {
         "where scales give no whole size, ONNX Runtime aligns the corners of the rounded size, and "
         "so does the import"
     ),
-    r"^attention_4d_causal_nonpad_negative_offset_structural_empty_expanded$": (
-        "ONNX Runtime gives rows that are masked whole other values too"
-    ),
     r"^sub_uint64$": "Keras computes 64-bit unsigned numbers in 32 bits",
 }
 """Cases of covered operators that fail, by name, and why they are let to."""
