@@ -130,7 +130,7 @@ def overhead(files: dict[str, list[Path]]) -> None:
 
 
 def start(files: dict[str, list[Path]]) -> None:
-    """How long the command takes where nothing is timed: imports, loading, the worker process."""
+    """Time what a command does beside timing: imports, loading, the worker process."""
     rows = []
     for suffix, found in files.items():
         command = [sys.executable, "-c", "from dsconvert.cli import main; main()"]

@@ -152,7 +152,7 @@ def ending_of(model: str) -> str:
 def run(
     commands: Commands, program: Sequence[str], timeout: float, *folders: Path
 ) -> dict[str, dict[str, Any]]:
-    """What each command answers, up to the first that fails; files in folders lose their paths."""
+    """Run the commands up to the first that fails; files in folders lose their paths."""
     answers: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()

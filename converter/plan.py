@@ -222,7 +222,7 @@ class _Row:
 
 
 def _choices(spec: ConvSpec, most: int) -> list[Choice]:
-    """What each block style has to offer that saves anything and can be fitted in good time."""
+    """List what each block style offers that saves anything and can be fitted in good time."""
     return [choice for style in all_styles() for choice in style.candidates(spec, most)]
 
 

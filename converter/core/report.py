@@ -118,7 +118,7 @@ class RewriteReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def untrained(self) -> tuple[str, ...]:
-        """Which blocks must be fine-tuned, e.g. "MobileNet blocks"; one name per block style."""
+        """Name the blocks that must be fine-tuned, e.g. "MobileNet blocks", once per style."""
         styles = dict.fromkeys(layer.block for layer in self.layers if layer.block is not None)
         return tuple(f"{style.title}s" for style in map(block_style, styles) if style.untrained)
 

@@ -143,6 +143,6 @@ async def _has_other_keys(place: Place, wanted: dict[str, Any]) -> bool:
 
 
 def _known_hosts(files: Sequence[str] | None) -> bytes:
-    """What these files hold, or those that OpenSSH reads; never nothing, which is a default."""
+    """Read these files, or those of OpenSSH; never give nothing, which is a default."""
     paths = [Path(file).expanduser() for file in files or _KNOWN_HOSTS]
     return b"\n".join([b"# known hosts", *(p.read_bytes() for p in paths if p.is_file())])

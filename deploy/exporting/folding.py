@@ -90,7 +90,7 @@ def _folds(keras: Any, model: Any) -> Iterator[_Fold]:
 
 
 def _is_linear(keras: Any, layer: Any, norm: Any) -> bool:
-    """Whether a layer is a convolution whose channels are the norm's, without an activation."""
+    """Tell whether a layer is a convolution of the norm's channels, without an activation."""
     if type(layer) not in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
         return False
     axis = 1 if layer.data_format == "channels_first" else 3

@@ -57,7 +57,7 @@ def convert(source: KerasSource, path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What cannot be converted: tf2onnx writes unknown operations into the file as they are."""
+    """Name what cannot be converted: tf2onnx writes unknown operations as they are."""
     unknown = re.search(r"No Op registered for (\w+)", str(error))
     return f"it has no operation {unknown[1]}." if unknown else first_line(error)
 

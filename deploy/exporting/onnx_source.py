@@ -70,7 +70,7 @@ def read_onnx(path: Path) -> OnnxSource:
 
 
 def _quantized_as(graph: Any) -> str:
-    """What says that a graph is not float32: an operator or an element type; empty if nothing."""
+    """Name the operator or element type that is not of a float32 graph; empty if none is."""
     for node in graph.node:
         if node.op_type.endswith(("QuantizeLinear", "Integer")) or node.op_type.startswith(
             "QLinear"

@@ -94,7 +94,7 @@ def speed_notes(
     options: Options,
     inputs: Sequence[Array],
 ) -> tuple[str, ...]:
-    """What the quantizations that are often slower do to the time and the size of this very file.
+    """Measure what a quantization that is often slower does to this file's time and size.
 
     Args:
         source: The model.

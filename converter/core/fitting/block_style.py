@@ -56,7 +56,7 @@ class SiteData:
 
     @property
     def output_weight(self) -> Float | None:
-        """How much the squared error of each output counts, (N,): what the norm makes of it."""
+        """Weigh the squared error of each output, (N,), by what the norm makes of it."""
         return None if self.site.norm is None else self.site.norm.gain**2
 
 

@@ -180,7 +180,7 @@ class _Fitting(StageRunner):
 def place_bias(
     site: Site, bias: Float | None, norm: Norm | None
 ) -> tuple[Float | None, Norm | None]:
-    """Where the bias goes: to the BatchNorm, if the layer has none of its own and a norm follows.
+    """Give the bias to the BatchNorm, if the layer has none of its own and a norm follows.
 
     Returns:
         The layer's bias and the norm's new statistics, None where they stay as they are.

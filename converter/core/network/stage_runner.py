@@ -158,7 +158,7 @@ class StageRunner:
         return channel_blocks(site, self.settings.memory // 2)
 
     def _weights(self, index: int, fit_run: FitRun) -> Weights | None:
-        """What the stage's site has in this fit run; a shared layer changes at its last call."""
+        """Get the site's weights in this fit run; a shared layer changes at its last call."""
         site = self.stages.sites[index]
         return fit_run.weights.get(site.name) if site is not None else None
 
