@@ -1,7 +1,8 @@
 """What verification refuses and what it lets pass.
 
 "planted": known defects, one at a time, in the int8 files of six small networks. "real": the files
-of real models in every quantization, which are sound, as far as anybody knows.
+of real models in every quantization, sound as far as anybody knows. "repair": int8 files whose
+outputs mix scales, beside the plain int8 file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ REAL = {
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "planted", "real")
+    chosen = arguments(__doc__, "planted", "real", "repair")
     print(f"Machine: {machine()}")
     parts = chosen.only.split(",")
     if "planted" in parts:
@@ -39,6 +40,9 @@ def main() -> None:
     if "real" in parts:
         columns = ["model", "file", "quantization", "worst group", "verdict"]
         table("Files of real models", columns, real(chosen.models, chosen.data))
+    if "repair" in parts:
+        columns = ["network", "file", "--outputs", "KiB", "to the plain int8 file's time"]
+        table("Outputs that mix scales", [*columns, "worst group", "said"], repair())
 
 
 def planted() -> Iterator[list[Any]]:
@@ -110,6 +114,53 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
                 least = min((group.sqnr_db or 0.0 for group in worst), default=np.inf)
                 refused = refusals(reference.output_names, references, outputs, quantize)
                 yield [name, kind, quantize, f"{least:.1f} dB", "; ".join(refused) or "passed"]
+
+
+def repair() -> Iterator[list[Any]]:
+    """A detector whose output joins boxes in pixels and scores, each way of writing it."""
+    import onnx
+    import small_networks
+
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.models.onnx_import import import_onnx
+
+    network = small_networks.network("detector")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "detector.onnx"
+        onnx.save(network.model, source)
+        images = (network.calibration, network.inputs)
+        yield from _ways(export, source, "onnx", images, folder)
+        last = tuple(np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for array in images)
+        yield from _ways(export, import_onnx(source).model, "tflite", last, folder)
+
+
+def _ways(export: Any, model: Any, kind: str, images: Any, folder: Path) -> Iterator[list[Any]]:
+    from dsconvert.base.errors import GateFailed, InputError
+    from dsconvert.deploy.exporting.refine import Refinement
+    from dsconvert.deploy.exporting.speed import time_ratio
+
+    plain = folder / f"keep.rejected.{kind}"
+    for outputs in ("keep", "float-tail", "split", "auto"):
+        path = folder / f"{outputs}.{kind}"
+        try:
+            made = export(
+                model,
+                path,
+                quantize="int8",
+                calibration=[images[0]],
+                verification=[images[1]],
+                refinement=Refinement(outputs=outputs),  # type: ignore[arg-type]
+            )
+        except (GateFailed, InputError) as error:
+            yield ["detector", kind, outputs, *[""] * 3, str(error)]
+            continue
+        groups = [group.sqnr_db for one in made.fidelity for group in one.measure.groups]
+        worst = min(sqnr for sqnr in groups if sqnr is not None)
+        ratio = time_ratio(path, plain, [images[1]])
+        size, time = f"{made.size_bytes / 1024:.1f}", "" if ratio is None else f"{ratio:.2f}"
+        said = "; ".join(note for note in made.notes if note.startswith("outputs"))
+        yield ["detector", kind, outputs, size, time, f"{worst:.1f} dB", said]
 
 
 def refusals(names: Any, references: Any, outputs: Any, quantize: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -31,8 +32,10 @@ from .export_options import Options, RangeChoice, checked_format
 from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
+from .output_choice import needs_choice, needs_split, written_split
 from .records import Artifact, CalibrationRecord, Metadata
 from .refine import OFF, HeldOut, Refinement, split
+from .split_outputs import split_outputs
 from .tflite import FreeSizesRefused
 
 _SAMPLES = 32
@@ -154,29 +157,44 @@ def export(
         inputs, verified_on = _verification_inputs(source, calibration, verification, seed)
         if random:
             calibration = _random(source, seed)
-        references = source.predict(inputs) if gate else ()
         held_out = None
-        if static and not random and calibration is not None and options.refinement != OFF:
+        if (
+            static
+            and not random
+            and calibration is not None
+            and needs_choice(options.refinement, source, calibration)
+        ):
             calibration, kept_out = split(calibration)
             held_out = HeldOut(kept_out, source.predict(kept_out))
         advance()
-        with replacing(path, overwrite=overwrite) as temporary:
+        with (
+            replacing(path, overwrite=overwrite) as temporary,
+            tempfile.TemporaryDirectory() as name,
+        ):
+            folder = Path(name)
             work = partial(
                 writing.convert,
-                path=temporary,
                 format=format,
                 options=options,
                 calibration=calibration,
                 samples=inputs,
-                held_out=held_out,
             )
+            if held_out is not None and options.refinement.outputs == "split":
+                source, told = split_outputs(source, held_out.inputs, folder)
+                notes, held_out = (*notes, told), held_out.of(source)
             try:
-                written = work(source)
+                written = work(source, path=temporary, held_out=held_out)
             except FreeSizesRefused:
                 if samples is None or original is not None:
                     raise
                 source = read_source(model, samples, called, output_names, fix_sizes=True)
-                written = work(source)
+                written = work(source, path=temporary, held_out=held_out)
+            if held_out is not None and needs_split(options, written.worst_db):
+                found = written_split(work, source, temporary, folder, held_out, written.worst_db)
+                if found is not None:
+                    source, written, told = found
+                    notes = (*notes, told)
+            references = source.predict(inputs) if gate else ()
             said = written.notes
             advance()
             ranges = None

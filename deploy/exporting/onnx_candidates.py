@@ -21,8 +21,10 @@ from dsconvert.formats.onnx.session import session
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
+from . import onnx_tail
 from .onnx_activations import OnnxValues
 from .onnx_static import quantize_static
+from .output_tail import told_tail
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -41,6 +43,7 @@ class OnnxBuilder:
         folder: For files on the way.
         method: How activations get their ranges.
         other: How else they might.
+        tail: Nodes that stay in float in every file.
     """
 
     source: Path
@@ -48,6 +51,7 @@ class OnnxBuilder:
     folder: Path
     method: CalibrationMethod = "minmax"
     other: CalibrationMethod | None = None
+    tail: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -74,7 +78,7 @@ class OnnxBuilder:
         """Write the int8 file."""
         wanted = set(in_float)
         layers = OnnxValues(self.source).names.values()
-        excluded = [layer.node for layer in layers if layer.name in wanted]
+        excluded = [*self.tail, *(layer.node for layer in layers if layer.name in wanted)]
         quantize_static(self.source, path, self.calibration, method=self.method, exclude=excluded)
         return ()
 
@@ -91,6 +95,13 @@ class OnnxBuilder:
         path = self.folder / f"equalized-{self.source.name}"
         _write(new, path)
         return replace(self, source=path), notes
+
+    def with_float_tail(self, samples: Sequence[Array]) -> tuple[OnnxBuilder, str] | None:
+        """A builder whose files have their last nodes in float; None without mixed scales."""
+        nodes = onnx_tail.makers(self.source, onnx_tail.tail_of(self.source, samples).mixed)
+        if not nodes:
+            return None
+        return replace(self, tail=tuple(nodes)), told_tail(list(nodes.values()))
 
     def otherwise(self) -> OnnxBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
@@ -140,7 +141,6 @@ def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:
     for name, wanted, found in zip(source.output_names, expected, got, strict=True):
         if wanted.shape != found.shape:
             return f"{name} has shape {found.shape[1:]} instead of {wanted.shape[1:]}"
-        wanted, found = (np.asarray(x, np.float64) for x in (wanted, found))
         if np.array_equal(wanted, found, equal_nan=True):
             continue
         if np.array_equal(wanted, np.rint(wanted)):
@@ -148,8 +148,7 @@ def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:
             if share > _WHOLE:
                 return f"{share:.0%} of {name} differ"
             continue
-        noise = float(np.sum((wanted - found) ** 2))
-        level = 10 * np.log10(float(np.sum(wanted**2)) / noise)
+        level = -10 * np.log10(max(group_noise(wanted, found)))
         if not level >= _FLOAT32_DB:
             return f"{name} has an SQNR of {level:.1f} dB; at least {_FLOAT32_DB:.0f} dB required"
     return ""

@@ -26,6 +26,7 @@ from dsconvert.formats.quantization import CalibrationMethod
 from ..runtimes.registry import open_runtime
 from .layer_report import layer_report
 from .layer_types import QuantizationReport
+from .output_tail import is_mixed
 
 HELD_OUT = 0.2
 """The share of the calibration data that choose, and give no ranges."""
@@ -34,9 +35,12 @@ _LOOKED_AT = 32
 """Samples that layers are compared on."""
 _TRIED = 24
 """Layers that are tried in float."""
+GOOD_DB = 20.0
+"""SQNR of every group of channels from which outputs that mix scales stay as they are."""
 _GAIN_DB = 0.05
 """Less than that is no difference."""
 
+Outputs = Literal["keep", "split", "float-tail", "auto"]
 Equalize = Literal["auto", "on", "off"]
 
 
@@ -52,6 +56,9 @@ class Refinement:
         enough: For "auto": whether a file is good enough, and what to call that.
         min_sqnr_db: For "auto" without ``enough``: the least SQNR of the outputs.
         report: Whether to report on every layer.
+        outputs: What becomes of outputs that mix scales, such as boxes and scores: kept as they
+            are, split into those that the last operators read, or kept with these operators in
+            float; "auto": what costs least and is good enough.
     """
 
     equalize: Equalize = "auto"
@@ -60,9 +67,10 @@ class Refinement:
     enough: Callable[[Predictor], bool] | None = field(default=None, compare=False)
     min_sqnr_db: float | None = None
     report: bool = False
+    outputs: Outputs = "auto"
 
 
-OFF = Refinement(equalize="off", correct_biases=False)
+OFF = Refinement(equalize="off", correct_biases=False, outputs="keep")
 """Nothing but the int8 file as it comes."""
 
 
@@ -74,11 +82,14 @@ class Refined:
         notes: What was tried, with its figures, and what was kept.
         layers: The report, if one was asked for.
         method: How activations got their ranges.
+        worst_db: SQNR of the worst group of channels on the held-out samples, where outputs mix
+            scales.
     """
 
     notes: tuple[str, ...]
     layers: QuantizationReport | None = None
     method: CalibrationMethod = "minmax"
+    worst_db: float | None = None
 
 
 class CandidateBuilder(Protocol):
@@ -101,11 +112,25 @@ class CandidateBuilder(Protocol):
     def equalized(self) -> tuple[CandidateBuilder, tuple[str, ...]] | None:
         """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
 
+    def with_float_tail(self, samples: Sequence[Array]) -> tuple[CandidateBuilder, str] | None:
+        """A builder whose last operators stay in float, from where their tensors mix scales on.
+
+        With what these operators are, in words; None where no tensor mixes scales, or where the
+        format cannot leave them in float.
+        """
+
     def otherwise(self) -> CandidateBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with corrected biases; how many layers have other ones."""
+
+
+class Source(Protocol):
+    """A model that is exported."""
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on one array per input, (n, ...)."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +144,10 @@ class HeldOut:
 
     inputs: tuple[Array, ...]
     references: tuple[Array, ...]
+
+    def of(self, source: Source) -> HeldOut:
+        """The same samples for another model."""
+        return HeldOut(self.inputs, source.predict(self.inputs))
 
     def sqnr(self, path: Path) -> float:
         """SQNR of all outputs of a file together, in dB; each group at its own scale."""
@@ -188,6 +217,7 @@ class _Search:
     made: int = 0
 
     def run(self, path: Path) -> Refined:
+        self._choose_outputs()
         best, sqnr = self._started()
         full = self._new()
         wanted = self.wish.keep_float
@@ -199,7 +229,45 @@ class _Search:
             best = self._in_float(best, sqnr, full, wanted)
         shutil.copyfile(best, path)
         layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
-        return Refined(tuple(self.notes), layers, self.builder.method)
+        worst = self.held_out.worst(path) if self._mixed() else None
+        return Refined(tuple(self.notes), layers, self.builder.method, worst)
+
+    def _mixed(self) -> bool:
+        """Whether an output mixes scales."""
+        return any(map(is_mixed, self.held_out.references))
+
+    def _choose_outputs(self) -> None:
+        """Leave the end of the network in float where its outputs mix scales and need it.
+
+        Raises:
+            InputError: If that was asked for and cannot be done.
+        """
+        wish = self.wish.outputs
+        if wish in ("keep", "split") or (wish == "auto" and not self._mixed()):
+            return
+        found = self.builder.with_float_tail(self._looked_at())
+        if found is None:
+            if wish == "auto":
+                return
+            raise InputError(
+                "no operators at the end can be left in float: no output mixes scales on these "
+                "images, or the format has no such files.",
+                "Leave --outputs at auto.",
+            )
+        tailed, told = found
+        if wish == "auto":
+            worst = [self._worst_group(one) for one in (self.builder, tailed)]
+            text = f"{told}: SQNR of the worst group of channels {worst[1]:.1f} dB"
+            if worst[0] >= GOOD_DB or worst[1] <= worst[0] + _GAIN_DB:
+                return
+            told = f"{text}, {worst[0]:.1f} dB with one scale for all of an output"
+        self.builder = tailed
+        self.notes.append(f"outputs: {told}")
+
+    def _worst_group(self, builder: CandidateBuilder) -> float:
+        path = self._new()
+        builder.write(path)
+        return self.held_out.worst(path)
 
     def _looked_at(self) -> list[Array]:
         return [array[:_LOOKED_AT] for array in self.held_out.inputs]

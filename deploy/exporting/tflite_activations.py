@@ -55,12 +55,15 @@ class TfliteValues(LiteRTSession):
         self.linear: dict[str, Linear] = {}
         self._graph, self._schema = graph, schema
         self._tensors: dict[str, int] = {}
+        self._kinds: dict[int, str] = {}
         called: Counter[str] = Counter()
         outputs = dict(zip(self._outputs, self.output_names, strict=True))
         for i in range(graph.OperatorsLength()):
             op = graph.Operators(i)
             code = model.OperatorCodes(op.OpcodeIndex())
             kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "Custom")
+            if op.OutputsLength():
+                self._kinds[int(op.Outputs(0))] = kind
             if kind in MOVERS or op.OutputsLength() == 0:
                 continue
             index = int(op.Outputs(0))
@@ -91,6 +94,34 @@ class TfliteValues(LiteRTSession):
         """Return the value of one tensor, as real numbers, for one batch of the file's size."""
         self._run(self._encoded(inputs))
         return self._value(tensor)
+
+    def values(self, inputs: Sequence[Array], tensors: Sequence[int]) -> list[Array]:
+        """The values of tensors, as real numbers, for one batch of the file's size."""
+        self._run(self._encoded(inputs))
+        return [self._value(tensor) for tensor in tensors]
+
+    def reads(self) -> dict[int, list[int]]:
+        """What each operator reads, by the tensor that it makes first."""
+        operators = [self._graph.Operators(i) for i in range(self._graph.OperatorsLength())]
+        return {
+            int(op.Outputs(0)): [int(op.Inputs(i)) for i in range(op.InputsLength())]
+            for op in operators
+            if op.OutputsLength()
+        }
+
+    def kinds(self) -> dict[str, str]:
+        """The operator that makes each tensor, by the tensor's name."""
+        return {self.tensor_name(index): kind for index, kind in self._kinds.items()}
+
+    @property
+    def output_tensors(self) -> tuple[int, ...]:
+        """The outputs, in the order of the file."""
+        return tuple(self._outputs)
+
+    def tensor_name(self, tensor: int) -> str:
+        """What the file calls a tensor."""
+        name: str = self._graph.Tensors(tensor).Name().decode()
+        return name
 
     def constant(self, tensor: int) -> Array:
         """Weights as real numbers in float64: a kernel as (N, C), a bias as (N,)."""

@@ -19,9 +19,11 @@ from dsconvert.formats.quantization import CalibrationMethod, Quantization
 from dsconvert.formats.tflite.pack import with_own_buffers
 
 from ..runtimes.session import first_line
-from . import tflite
+from . import tflite, tflite_tail
 from .keras_source import KerasSource
+from .output_tail import told_tail
 from .tflite_activations import TfliteValues
+from .tflite_tail import own_name
 
 _SAMPLES = 256
 """Samples that means come from."""
@@ -36,12 +38,14 @@ class TfliteBuilder:
         calibration: One array per input, (n, ...).
         quantize: "int8", "int8-float-io" or "int16x8".
         allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
+        tail: Tensors whose operators stay in float in every file, as `own_name` calls them.
     """
 
     source: KerasSource
     calibration: tuple[Array, ...]
     quantize: Quantization = "int8"
     allow_flex: bool = False
+    tail: tuple[str, ...] = ()
 
     @property
     def suffix(self) -> str:
@@ -50,7 +54,7 @@ class TfliteBuilder:
 
     @property
     def method(self) -> CalibrationMethod:
-        """Tell how activations get their ranges: the converter knows one way."""
+        """How activations get their ranges: the converter knows one way."""
         return "minmax"
 
     def otherwise(self) -> None:
@@ -58,7 +62,7 @@ class TfliteBuilder:
 
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
         """Write the quantized file; one with layers in float takes and gives floats."""
-        if in_float:
+        if in_float or self.tail:
             return self._mixed(path, in_float)
         return self._convert(path, self.quantize)
 
@@ -71,7 +75,7 @@ class TfliteBuilder:
         return tflite.convert(self.source, path, quantize, self.calibration, **flex)
 
     def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
-        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
+        """A builder of the model with equal ranges inside its pairs; None without pairs."""
         try:
             new, notes = equalized(self.source.model, self.calibration)
         except InputError:  # no graph of stock layers: nothing to balance
@@ -79,6 +83,20 @@ class TfliteBuilder:
         if new is self.source.model:
             return None
         return replace(self, source=replace(self.source, model=new)), notes
+
+    def with_float_tail(self, samples: Sequence[Array]) -> tuple[TfliteBuilder, str] | None:
+        """A builder whose files have their last operators in float; None without mixed scales."""
+        if self.quantize == "int16x8" or self.allow_flex:
+            return None
+        with tempfile.TemporaryDirectory() as name:
+            full = Path(name) / "float32.tflite"
+            self.write_float(full)
+            tail = tflite_tail.tail_of(full, samples)
+            kinds = TfliteValues(full).kinds()
+        if not tail.mixed:
+            return None
+        operators = [kind for tensor, kind in kinds.items() if own_name(tensor) in tail.mixed]
+        return replace(self, tail=tail.mixed), told_tail(operators)
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with biases that keep each channel's mean; how many changed.
@@ -121,13 +139,11 @@ class TfliteBuilder:
                 "Leave --keep-float out, or use --quantize int8.",
             )
         tf = require("tensorflow", "keras", "to write .tflite files")
-        options = tf.lite.experimental.QuantizationDebugOptions
         try:
             with captured():
-                debugger, layers = self._debugger
+                debugger, layers, tail = self._debugger
                 nodes = [layers[name] for name in in_float if name in layers]
-                debugger.options = options(denylisted_nodes=nodes)
-                mixed = debugger.get_nondebug_quantized_model()
+                mixed = self._quantized(tf, debugger, [*nodes, *tail], floats=bool(in_float))
         except Exception as error:  # what the converter raises depends on the stage
             raise InputError(
                 f"TFLite cannot leave {', '.join(in_float)} in float: {first_line(error)}",
@@ -137,11 +153,29 @@ class TfliteBuilder:
         path.write_bytes(tflite.in_order(mixed, names, self.source.output_names))
         if self.quantize != "int8":
             return ()
+        if not in_float:
+            return ("with a tail in float the file gives floats, not int8",)
         return ("with layers in float the file takes and gives floats, not int8",)
 
+    def _quantized(self, tf: Any, debugger: Any, nodes: Sequence[str], *, floats: bool) -> bytes:
+        """The calibrated model in int8 but for some nodes."""
+        if self.quantize == "int8" and not floats:
+            # The debugger itself has no option for inputs in int8.
+            convert = require("tensorflow.lite.python.convert", "keras", "to write .tflite files")
+            return bytes(
+                convert.mlir_quantize(
+                    debugger.calibrated_model,
+                    fully_quantize=False,
+                    input_data_type=tf.int8,
+                    denylisted_nodes=nodes,
+                )
+            )
+        debugger.options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=nodes)
+        return bytes(debugger.get_nondebug_quantized_model())
+
     @cached_property
-    def _debugger(self) -> tuple[Any, dict[str, str]]:
-        """TensorFlow's debugger with the calibrated model, and what it calls each layer."""
+    def _debugger(self) -> tuple[Any, dict[str, str], list[str]]:
+        """TensorFlow's debugger with the calibrated model, its names of layers, and of the tail."""
         tf = require("tensorflow", "keras", "to write .tflite files")
         names = tflite.input_tensor_names(self.source)
         with tempfile.TemporaryDirectory() as name:
@@ -157,8 +191,10 @@ class TfliteBuilder:
             )
             plain = folder / "plain.tflite"
             plain.write_bytes(debugger.get_nondebug_quantized_model())
-            layers = {key: layer.node for key, layer in TfliteValues(plain).names.items()}
-        return debugger, layers
+            file = TfliteValues(plain)
+            layers = {key: layer.node for key, layer in file.names.items()}
+            tail = [name for name in file.kinds() if own_name(name) in self.tail]
+        return debugger, layers, tail
 
 
 def _mean(file: TfliteValues, name: str, samples: Sequence[Array]) -> Any:

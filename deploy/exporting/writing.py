@@ -158,7 +158,7 @@ def _quantized(
     raw = folder / "quantized.onnx"
     original = load(source.path)
     notes: tuple[str, ...] = ()
-    layers = None
+    layers, worst_db = None, None
     method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
     if options.quantize == "float16":
         proto = onnx_reduce.to_float16(load(source.path, weights=True), keep_io=options.keep_io)
@@ -184,7 +184,7 @@ def _quantized(
                 maker = OnnxBuilder.of(ready, calibration, folder, method, other)
                 refined = refine(maker, raw, held_out, options.refinement)
                 notes, layers = (*notes, *refined.notes), refined.layers
-                method = refined.method
+                method, worst_db = refined.method, refined.worst_db
             if not _quantizes(load(raw)):
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
@@ -201,7 +201,7 @@ def _quantized(
             "Try another quantization, and please report the model.",
         ) from error
     save(proto, None, path, overwrite=True, external=source.external, check=False)
-    return Refined(notes, layers, method)
+    return Refined(notes, layers, method, worst_db)
 
 
 def _carry_over(model: ModelProto, original: ModelProto) -> None:

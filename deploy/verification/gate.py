@@ -16,6 +16,9 @@ from ..runtimes.registry import open_runtime
 from ..schemes import SCHEMES
 from .tolerances import judge_outputs
 
+_TOLD = 3
+"""Failures in a message; the report of a rejected file has all."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -69,7 +72,9 @@ def refused(
         quantize: What it was made with.
         verified_on: What it was compared on.
     """
-    told = "; ".join(verdict.failures)
+    told = "; ".join(verdict.failures[:_TOLD])
+    if len(verdict.failures) > _TOLD:
+        told += f"; and {len(verdict.failures) - _TOLD} more"
     if verdict.runs:
         return GateFailed(
             f"{name} was not kept, its outputs are not the model's: {told}.",

@@ -50,5 +50,13 @@ choices = options.stack(
         "--max-drop", metavar="SHARE", help="For --keep-float auto: 1% of top-1 on --test-data."
     ),
     click.option("--test-data", metavar="DATA", help="Labelled images for --max-drop."),
+    click.option(
+        "--outputs",
+        type=click.Choice(["auto", "keep", "split", "float-tail"]),
+        default="auto",
+        show_default=True,
+        help="Int8 outputs that mix scales (boxes and scores): keep them, split them into what the "
+        "last operators join, or leave those operators in float; auto: what is good enough.",
+    ),
     click.option("--report", is_flag=True, help="Show what each layer of an int8 file loses."),
 )

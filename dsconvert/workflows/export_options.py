@@ -39,6 +39,9 @@ class ExportOptions:
         max_drop: For "auto": the most top-1 that may be lost on ``test_data``, "1%" or 0.01.
         test_data: Images with labels, for ``max_drop``.
         report: Whether to report what each layer of an int8 file loses.
+        outputs: What becomes of int8 outputs that mix scales, as boxes and scores do: "keep" them;
+            "split" them into what the last operators join; "float-tail": leave those operators in
+            float; "auto": what costs least and is good enough.
         seed: Seeds every draw.
 
     Example:
@@ -63,6 +66,7 @@ class ExportOptions:
     max_drop: str | float | None = None
     test_data: DataSource | None = None
     report: bool = False
+    outputs: Literal["keep", "split", "float-tail", "auto"] = "auto"
     seed: int = 0
 
 
@@ -82,6 +86,7 @@ def check(options: ExportOptions, *, measurable: bool) -> None:
         "--keep-float": options.keep_float != 0,
         "--report": options.report,
         "--equalize on": options.equalize == "on",
+        f"--outputs {options.outputs}": options.outputs in ("split", "float-tail"),
     }
     wrong = [option for option, used in asked.items() if used]
     if wrong and not options.quantize.startswith("int"):
@@ -131,6 +136,7 @@ def as_refinement(
         enough=enough,
         min_sqnr_db=options.min_sqnr_db,
         report=options.report,
+        outputs=options.outputs,
     )
 
 

@@ -15,6 +15,8 @@ _STEADY = 1e-6
 """Standard deviation over mean from which the reference changes."""
 _INVERTED = -0.3
 """Slope below which an output is called inverted."""
+_PART = 0.25
+"""Share of the error power that an offset of all channels must be where others have errors too."""
 _ALIKE = 4
 """Channels from which a common offset can be told from their own."""
 
@@ -60,7 +62,8 @@ def affine(sums: ChannelSums, group: Channels) -> Iterator[Defect]:
     left = max(float(var_y - both * slope), 0.0)
     ranges = as_ranges(group)
     by_shift, by_both = shift**2 / noise, 1 - left / noise
-    if by_shift >= EXPLAINED or _alike(sums.shift[group], math.sqrt(var_r)):
+    alike = by_shift >= _PART and _alike(sums.shift[group], math.sqrt(var_r))
+    if by_shift >= EXPLAINED or alike:
         yield Defect(
             code="offset",
             channels=ranges,

@@ -96,7 +96,7 @@ def mixed(group: Channels, r: Float, y: Float) -> Iterator[Defect]:
         own_each = np.diag(gap).copy()
         np.fill_diagonal(gap, np.inf)
         nearest = gap.min(axis=0)
-        foreign = nearest < (1 - EXPLAINED) * own_each
+        foreign = nearest < (1 - EXPLAINED) * np.minimum(own_each, Y.var(axis=0).mean())
         if foreign.mean() >= 0.5:
             yield Defect(
                 code="samples-mixed",

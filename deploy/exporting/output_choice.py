@@ -1,0 +1,55 @@
+"""Which outputs an int8 file gets where they mix scales, as far as it is not one file's affair.
+
+`refine` chooses between files of the same outputs; here outputs are split where that is not enough.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.predictor import Array
+
+from ..schemes import SCHEMES
+from .export_options import Options
+from .output_tail import SAMPLES, is_mixed
+from .refine import OFF, HeldOut, Refined, Refinement
+from .split_outputs import Source, split_outputs
+
+
+def needs_choice(wish: Refinement, source: Source, calibration: Sequence[Array]) -> bool:
+    """Whether several files are to be compared on samples that give no ranges."""
+    if replace(wish, outputs=OFF.outputs) != OFF or wish.outputs != "auto":
+        return wish != OFF
+    few = [array[:SAMPLES] for array in calibration]
+    return any(map(is_mixed, source.predict(few)))
+
+
+def needs_split(options: Options, worst_db: float | None) -> bool:
+    """Whether the file would be refused for outputs that mix scales."""
+    least = SCHEMES[options.quantize].tolerance.min_sqnr_db
+    return options.refinement.outputs == "auto" and worst_db is not None and worst_db < least
+
+
+def written_split(
+    work: Callable[..., Refined],
+    source: Source,
+    path: Path,
+    folder: Path,
+    held_out: HeldOut,
+    worst_db: float | None,
+) -> tuple[Source, Refined, str] | None:
+    """Write the file of a model whose mixed outputs are split; None where that is no better."""
+    trial = folder / path.name
+    with suppress(InputError, GateFailed):
+        other, told = split_outputs(source, held_out.inputs, folder)
+        apart = held_out.of(other)
+        written = work(other, path=trial, held_out=apart)
+        if worst_db is None or apart.worst(trial) > worst_db:
+            shutil.copyfile(trial, path)
+            return other, written, told
+    return None
