@@ -211,8 +211,8 @@ def _per_cell(features: np.ndarray) -> np.ndarray:
     return features.transpose(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
-def _classifier(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    net = _Builder(1)
+def _classifier(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    net = _Builder(seed + 1)
     flat = net.pooled()
     aims = np.eye(9)[train.kinds] * 8 - 4
     net.dense(*_ridge(net.features(flat, train.images), aims), flat, "logits")
@@ -220,9 +220,9 @@ def _classifier(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["probabilities"]), ()
 
 
-def _detector(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def _detector(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Boxes in pixels and scores of nine classes, (n, 16, 13), joined in float."""
-    net = _Builder(2)
+    net = _Builder(seed + 2)
     for width, channels, stride in ((24, 3, 1), (48, 24, 2), (64, 48, 2), (64, 64, 1)):
         net.convolution(width, channels, stride)
     last = net.last
@@ -249,8 +249,8 @@ def _detector(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["detections"]), ("detections",)
 
 
-def _segmenter(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    net = _Builder(3)
+def _segmenter(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    net = _Builder(seed + 3)
     first = net.convolution(24, 3)
     net.convolution(32, 24, 2)
     net.convolution(48, 32)
@@ -265,8 +265,8 @@ def _segmenter(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["classes"]), ()
 
 
-def _denoiser(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    net = _Builder(4)
+def _denoiser(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    net = _Builder(seed + 4)
     net.convolution(24, 3)
     last = net.convolution(48, 24)
     clean = train.images[:300]
@@ -277,9 +277,9 @@ def _denoiser(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["clean"]), ()
 
 
-def _multiple(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def _multiple(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Logits of nine classes, a place of two coordinates and a size of one value."""
-    net = _Builder(6)
+    net = _Builder(seed + 6)
     flat = net.pooled()
     features = net.features(flat, train.images)
     net.dense(*_ridge(features, np.eye(9)[train.kinds] * 8 - 4), flat, "kind")
@@ -288,9 +288,9 @@ def _multiple(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["kind", "place", "size"]), ()
 
 
-def _embedding(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def _embedding(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """64 features of very different sizes, averaged over the picture."""
-    net = _Builder(7)
+    net = _Builder(seed + 7)
     for width, channels, stride in ((24, 3, 1), (32, 24, 2), (48, 32, 2)):
         net.convolution(width, channels, stride)
     net.convolution(64, 48)
@@ -300,7 +300,7 @@ def _embedding(train: Pictures) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return net.model(["embedding"]), ()
 
 
-_TASKS: dict[str, Callable[[Pictures], tuple[onnx.ModelProto, tuple[str, ...]]]] = {
+_TASKS: dict[str, Callable[[Pictures, int], tuple[onnx.ModelProto, tuple[str, ...]]]] = {
     "classifier": _classifier,
     "detector": _detector,
     "segmenter": _segmenter,
@@ -312,12 +312,20 @@ NAMES = tuple(_TASKS)
 
 
 @cache
-def network(name: str) -> Network:
-    """The network of a task; the same object every time, not to be changed."""
-    model, in_float = _TASKS[name](pictures(_TRAIN, 0))
-    calibration, inputs = pictures(_CALIBRATION, 1).images, pictures(_TEST, 2).images
+def network(name: str, number: int = 0) -> Network:
+    """The network of a task; the same object every time, not to be changed.
+
+    Args:
+        name: The task.
+        number: Others have other weights and pictures. Tolerances were set with those of 0.
+    """
+    seed = 1000 * number
+    model, in_float = _TASKS[name](pictures(_TRAIN, seed), seed)
+    calibration, inputs = (
+        pictures(count, seed + i).images for i, count in ((1, _CALIBRATION), (2, _TEST))
+    )
     if name == "denoiser":
-        calibration, inputs = _noisy(calibration, 8), _noisy(inputs, 9)
+        calibration, inputs = _noisy(calibration, seed + 8), _noisy(inputs, seed + 9)
     return Network(name, model, calibration, inputs, in_float)
 
 
