@@ -122,7 +122,7 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
 
 
 def repair() -> Iterator[list[Any]]:
-    """A detector whose output joins boxes in pixels and scores, each way of writing it."""
+    """Yield a detector whose output joins boxes in pixels and scores, each way of writing it."""
     import onnx
     import small_networks
 

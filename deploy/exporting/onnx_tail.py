@@ -43,7 +43,7 @@ def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
 
 
 def makers(path: Path, tensors: Sequence[str]) -> dict[str, str]:
-    """The operators of the nodes that make these tensors, by the nodes' names."""
+    """Return the operators of the nodes that make these tensors, by the nodes' names."""
     wanted = set(tensors)
     nodes = load(path).graph.node
     return {node.name: node.op_type for node in nodes if wanted.intersection(node.output)}
@@ -77,7 +77,7 @@ def without_tail(model: ModelProto, tail: Tail) -> ModelProto:
 
 
 def _inner_reads(node: Any) -> list[str]:
-    """What the graphs within a node read."""
+    """Return what the graphs within a node read."""
     found: list[str] = []
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -87,7 +87,7 @@ def _inner_reads(node: Any) -> list[str]:
 
 
 def _feeds(path: Path, samples: Sequence[Array]) -> list[dict[str, Array]]:
-    """The first samples, in as many feeds as the file's batch makes of them."""
+    """Return the first samples, in as many feeds as the file's batch makes of them."""
     runtime = open_runtime(path)
     size = runtime.batch or SAMPLES
     count = min(len(samples[0]), SAMPLES)

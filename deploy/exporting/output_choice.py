@@ -22,7 +22,7 @@ from .split_outputs import Source, split_outputs
 
 
 def needs_choice(wish: Refinement, source: Source, calibration: Sequence[Array]) -> bool:
-    """Whether several files are to be compared on samples that give no ranges."""
+    """Tell whether several files are to be compared on samples that give no ranges."""
     if replace(wish, outputs=OFF.outputs) != OFF or wish.outputs != "auto":
         return wish != OFF
     few = [array[:SAMPLES] for array in calibration]
@@ -30,7 +30,7 @@ def needs_choice(wish: Refinement, source: Source, calibration: Sequence[Array])
 
 
 def needs_split(options: Options, worst_db: float | None) -> bool:
-    """Whether the file would be refused for outputs that mix scales."""
+    """Tell whether the file would be refused for outputs that mix scales."""
     least = SCHEMES[options.quantize].tolerance.min_sqnr_db
     return options.refinement.outputs == "auto" and worst_db is not None and worst_db < least
 

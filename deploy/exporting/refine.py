@@ -146,7 +146,7 @@ class HeldOut:
     references: tuple[Array, ...]
 
     def of(self, source: Source) -> HeldOut:
-        """The same samples for another model."""
+        """Return the same samples for another model."""
         return HeldOut(self.inputs, source.predict(self.inputs))
 
     def sqnr(self, path: Path) -> float:
@@ -233,7 +233,7 @@ class _Search:
         return Refined(tuple(self.notes), layers, self.builder.method, worst)
 
     def _mixed(self) -> bool:
-        """Whether an output mixes scales."""
+        """Tell whether an output mixes scales."""
         return any(map(is_mixed, self.held_out.references))
 
     def _choose_outputs(self) -> None:

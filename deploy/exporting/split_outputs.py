@@ -85,7 +85,7 @@ def _split_flat(
 
 
 def _renamed(model: Any, old: Sequence[str], new: Sequence[str]) -> Any:
-    """The same model with other names for its outputs."""
+    """Return the same model with other names for its outputs."""
     if tuple(old) == tuple(new):
         return model
     keras = require("keras", "keras", "to export Keras models")

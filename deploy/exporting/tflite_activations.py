@@ -96,12 +96,12 @@ class TfliteValues(LiteRTSession):
         return self._value(tensor)
 
     def values(self, inputs: Sequence[Array], tensors: Sequence[int]) -> list[Array]:
-        """The values of tensors, as real numbers, for one batch of the file's size."""
+        """Return the values of tensors, as real numbers, for one batch of the file's size."""
         self._run(self._encoded(inputs))
         return [self._value(tensor) for tensor in tensors]
 
     def reads(self) -> dict[int, list[int]]:
-        """What each operator reads, by the tensor that it makes first."""
+        """Return what each operator reads, by the tensor that it makes first."""
         operators = [self._graph.Operators(i) for i in range(self._graph.OperatorsLength())]
         return {
             int(op.Outputs(0)): [int(op.Inputs(i)) for i in range(op.InputsLength())]
@@ -110,7 +110,7 @@ class TfliteValues(LiteRTSession):
         }
 
     def kinds(self) -> dict[str, str]:
-        """The operator that makes each tensor, by the tensor's name."""
+        """Return the operator that makes each tensor, by the tensor's name."""
         return {self.tensor_name(index): kind for index, kind in self._kinds.items()}
 
     @property
@@ -119,7 +119,7 @@ class TfliteValues(LiteRTSession):
         return tuple(self._outputs)
 
     def tensor_name(self, tensor: int) -> str:
-        """What the file calls a tensor."""
+        """Return what the file calls a tensor."""
         name: str = self._graph.Tensors(tensor).Name().decode()
         return name
 

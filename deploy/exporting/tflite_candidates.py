@@ -54,7 +54,7 @@ class TfliteBuilder:
 
     @property
     def method(self) -> CalibrationMethod:
-        """How activations get their ranges: the converter knows one way."""
+        """Tell how activations get their ranges: the converter knows one way."""
         return "minmax"
 
     def otherwise(self) -> None:
@@ -75,7 +75,7 @@ class TfliteBuilder:
         return tflite.convert(self.source, path, quantize, self.calibration, **flex)
 
     def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
-        """A builder of the model with equal ranges inside its pairs; None without pairs."""
+        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
         try:
             new, notes = equalized(self.source.model, self.calibration)
         except InputError:  # no graph of stock layers: nothing to balance
@@ -158,7 +158,7 @@ class TfliteBuilder:
         return ("with layers in float the file takes and gives floats, not int8",)
 
     def _quantized(self, tf: Any, debugger: Any, nodes: Sequence[str], *, floats: bool) -> bytes:
-        """The calibrated model in int8 but for some nodes."""
+        """Return the calibrated model in int8 but for some nodes."""
         if self.quantize == "int8" and not floats:
             # The debugger itself has no option for inputs in int8.
             convert = require("tensorflow.lite.python.convert", "keras", "to write .tflite files")

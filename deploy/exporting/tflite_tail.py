@@ -55,7 +55,7 @@ def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
 def _with_movers(
     tail: Tail, kinds: Mapping[str, str], read_by: Callable[[str], Sequence[str]]
 ) -> Tail:
-    """The tail with what moves values in front of it.
+    """Return the tail with what moves values in front of it.
 
     The converter gives the input and the output of such an operator the same scale, so that the
     scale of a joined tensor would reach through it to what is joined.
