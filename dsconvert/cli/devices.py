@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=20.0, show_default=True,
+@click.option("--timeout", type=options.Finite(0.1, 86400), default=20.0, show_default=True,
               metavar="SECONDS", help="For each device to answer.")  # fmt: skip
 @options.common
 @terminal.speaks()

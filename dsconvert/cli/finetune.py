@@ -26,11 +26,11 @@ LABEL_WEIGHT = 0.3
 )
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--learning-rate", type=options.Finite(0, 1e3), default=1e-3, show_default=True)
 @click.option(
     "--optimizer", type=click.Choice(["adam", "adamw"]), default="adam", show_default=True
 )
-@click.option("--temperature", type=float, default=4.0, show_default=True)
+@click.option("--temperature", type=options.Finite(1e-6, 1e6), default=4.0, show_default=True)
 @click.option(
     "--augment",
     multiple=True,

@@ -33,11 +33,37 @@ class Memory(click.ParamType[int]):
         power = self.units.get(text[-1:], 0)
         try:
             size = int(float(text[:-1] if power else text) * 2**power)
-        except ValueError:
+        except (OverflowError, ValueError):
             size = 0
         if size <= 0:
             self.fail(f"{value!r} is not a size; write it as 512MiB or 2GiB.", param, ctx)
         return size
+
+
+class Finite(click.ParamType[float]):
+    """A number within bounds; NaN and infinity are none.
+
+    Args:
+        low: The least.
+        high: The most.
+    """
+
+    name = "number"
+
+    def __init__(self, low: float = -1e9, high: float = 1e9) -> None:
+        self.low, self.high = low, high
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse a number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not self.low <= number <= self.high:  # a NaN is not
+            self.fail(f"{value!r} is no number from {self.low:g} to {self.high:g}.", param, ctx)
+        return number
 
 
 def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -73,7 +99,13 @@ common = stack(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seeds every draw."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Seeds every draw.",
+    ),
 )
 
 loading = stack(

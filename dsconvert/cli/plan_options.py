@@ -35,7 +35,7 @@ goals = options.stack(
     click.option(
         "--max-error",
         type=float,
-        metavar="HARM",
+        metavar="ERROR",
         help="The most output error, summed over the layers.",
     ),
 )

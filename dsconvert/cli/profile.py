@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from dsconvert.workflows.results.shown import Results
 
 
+_MOST_CPUS = 4095
+"""The highest number that a Linux kernel gives a core."""
+
+
 class Cpus(click.ParamType[tuple[int, ...]]):
     """Cores by number, as the kernel lists them: 4-7 or 0,2,4."""
 
@@ -32,6 +36,7 @@ class Cpus(click.ParamType[tuple[int, ...]]):
                 not low.isdecimal()
                 or (dash and not high.isdecimal())
                 or int(high or low) < int(low)
+                or int(high or low) > _MOST_CPUS
             ):
                 self.fail(f"{value!r} names no cores; write them as 4-7 or 0,2,4.", param, ctx)
             found |= set(range(int(low), int(high or low) + 1))
@@ -67,7 +72,9 @@ class Cpus(click.ParamType[tuple[int, ...]]):
 @click.option("--cpus", type=Cpus(), default=(), metavar="N-M|N,N…", help="Run on these cores.")
 @click.option("--runs", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--warmup", type=click.IntRange(0), default=10, show_default=True)
-@click.option("--min-seconds", type=float, default=0.5, show_default=True, help="Per file.")
+@click.option(
+    "--min-seconds", type=options.Finite(0, 86400), default=0.5, show_default=True, help="Per file."
+)
 @click.option("--per-op", is_flag=True, help="Time each operator too, in runs of their own.")
 @click.option("--data", metavar="DATA", help="Real inputs to run on; random ones otherwise.")
 @options.preprocessing

@@ -45,7 +45,7 @@ choices = options.stack(
         help="Leave the N layers that lose most in int8 in float; auto: as many as --min-sqnr or "
         "--max-drop needs.",
     ),
-    click.option("--min-sqnr", type=float, metavar="DB", help="For --keep-float auto."),
+    click.option("--min-sqnr", type=options.Finite(), metavar="DB", help="For --keep-float auto."),
     click.option(
         "--max-drop", metavar="SHARE", help="For --keep-float auto: 1% of top-1 on --test-data."
     ),

@@ -6,6 +6,7 @@ forked before anything is imported, does nothing but wait, and says what happene
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -27,11 +28,26 @@ _REPORT = "If the file is sound, please report it with the output of: dsconvert 
 
 def main() -> None:
     """Run the command line; where processes can be forked, in a child."""
+    _open_streams()
     from . import main as command
 
     if hasattr(os, "fork") and os.environ.get("DSCONVERT_SUPERVISE", "1") != "0":
         sys.exit(supervised(command, sys.argv[1:]))
     command()
+
+
+def _open_streams() -> None:
+    """Let what a closed stdout or stderr would get go nowhere, and never fail for its encoding."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            sink = os.open(os.devnull, os.O_RDWR)
+            if sink != number:
+                os.dup2(sink, number)
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def supervised(command: Callable[[], object], words: list[str]) -> int:

@@ -6,12 +6,14 @@ result; what the command returns is printed on the real one.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -78,9 +80,9 @@ def _exit_on_error(work: Callable[[], None], *, as_json: bool, verbose: bool) ->
             record = {"schema": "dsconvert.error/1", "code": error.code, "message": message}
             click.echo(msgspec.json.encode({**record, "hint": hint}).decode(), err=True)
             sys.exit(error.exit_code)
-        click.secho(f"Error: {message}", fg="red", err=True)
+        click.secho(visible(f"Error: {message}"), fg="red", err=True)
         if hint:
-            click.echo(hint, err=True)
+            click.echo(visible(hint), err=True)
         if verbose:
             click.echo(f"code: {error.code}", err=True)
         sys.exit(error.exit_code)
@@ -104,16 +106,24 @@ def _print(out: TextIO, result: Shown, after: Iterable[str]) -> None:
         to_people.width = 200
     for block in result.blocks():
         if isinstance(block, str):
-            to_people.print(block)
+            to_people.print(visible(block))
             continue
         grid = Grid(box=None, pad_edge=False)
         for title, right in block.columns:
             grid.add_column(title, justify="right" if right else "left")
         for cells in block.full_rows():
-            grid.add_row(*cells)
+            grid.add_row(*map(visible, cells))
         to_people.print(grid)
     for line in after:  # a command that is copied must stay on its line
-        to_people.print(line, soft_wrap=True)
+        to_people.print(visible(line), soft_wrap=True)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """Show control characters as escapes: a name in a model file must not steer the terminal."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def console(out: TextIO) -> Console:
@@ -143,14 +153,34 @@ def _stdout_kept() -> Iterator[TextIO]:
         return
     saved = os.dup(descriptor)
     os.dup2(sys.stderr.fileno(), descriptor)
-    real = os.fdopen(os.dup(saved), "w", encoding=kept.encoding)
+    # What the terminal's encoding lacks is replaced: the work is done, and its result is shown.
+    real = os.fdopen(os.dup(saved), "w", encoding=kept.encoding, errors="replace")
     try:
         yield real
+        real.flush()
+    except OSError as error:
+        _unprinted(error)
     finally:
-        real.close()
-        kept.flush()
+        with suppress(OSError):  # what could not be written is written no more
+            real.close()
+        with suppress(OSError):
+            kept.flush()
         os.dup2(saved, descriptor)
         os.close(saved)
+
+
+def _unprinted(error: OSError) -> None:
+    """End with a sentence where the result cannot be printed, and silently where nobody reads it.
+
+    Raises:
+        OSError: If it is about something else than the output.
+    """
+    if isinstance(error, BrokenPipeError):
+        sys.exit(1)
+    if error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG) or error.filename is not None:
+        raise error
+    click.secho(f"Error: the result cannot be printed: {error.strerror}.", fg="red", err=True)
+    sys.exit(2)
 
 
 class _Notes(logging.Handler):
@@ -159,7 +189,7 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one note."""
         text = getattr(record, "options", record.getMessage())
-        click.secho(f"Note: {text}", fg="yellow", err=True)
+        click.secho(visible(f"Note: {text}"), fg="yellow", err=True)
 
 
 def _set_up_logging(verbose: int, quiet: bool) -> None:
@@ -183,7 +213,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr; see `core.progress`. Silent with --quiet and off a terminal."""
     if _quiet or not sys.stderr.isatty():
         if not _quiet:
-            click.echo(f"{label} …", err=True)
+            click.echo(visible(f"{label} …"), err=True)
         yield lambda: None
         return
     from rich.progress import (

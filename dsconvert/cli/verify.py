@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DATA", help="Images; without them seeded random inputs.")
 @click.option("--samples", type=click.IntRange(1), help="How many samples; by default 500 images.")
 @click.option(
-    "--min-sqnr", type=float, metavar="DB", help="Least SQNR of every group of channels, in dB."
+    "--min-sqnr",
+    type=options.Finite(),
+    metavar="DB",
+    help="Least SQNR of every group of channels, in dB.",
 )
 @click.option(
     "--min-agreement",

@@ -44,7 +44,9 @@ class InputSize(click.ParamType[tuple[int, ...]]):
     help="Size of an image, e.g. 32x32x3; by default the article's.",
 )
 @click.option("--classes", type=click.IntRange(1), help="By default the article's.")
-@click.option("--alpha", type=float, default=1.0, help="mobilenet: the width multiplier.")
+@click.option(
+    "--alpha", type=options.Finite(1e-3, 100), default=1.0, help="mobilenet: the width multiplier."
+)
 @click.option("--shallow", is_flag=True, help="mobilenet: without its blocks of 512 channels.")
 @options.overwrite
 @options.common

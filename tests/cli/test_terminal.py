@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata as metadata
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +83,57 @@ def test_nothing_else_makes_a_console():
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Console"
     ]
     assert makers == ["dsconvert/cli/terminal.py"]
+
+
+def test_control_characters_are_shown_and_not_obeyed():
+    assert terminal.visible("a\x1b[2J\x07\tb\n\x9b") == "a\\x1b[2J\\x07\tb\n\\x9b"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect m.onnx --seed -1",
+        "rewrite m.onnx --memory inf",
+        "rewrite m.onnx --memory 1e400GiB",
+        "profile m.onnx --min-seconds nan",
+        "profile m.onnx --min-seconds inf",
+        "profile m.onnx --cpus 0-99999999999",
+        "devices --timeout inf",
+        "verify a.onnx b.onnx --min-sqnr nan",
+        "finetune m.keras --teacher t.keras --data d.npz --learning-rate nan",
+    ],
+)
+def test_numbers_that_are_none_or_out_of_range_are_bad_input(words):
+    result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 2
+    assert not isinstance(result.exception, ArithmeticError | ValueError | MemoryError)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_does_not_end_the_command(closed):
+    program = "from dsconvert.cli.supervisor import main; main()"
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program, "zoo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_stdout_is_a_sentence():
+    program = "from dsconvert.cli.supervisor import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "zoo"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "cannot be printed" in done.stderr
+
+
+def test_an_encoding_that_lacks_characters_replaces_them():
+    program = "from dsconvert.cli.supervisor import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "zoo"],
+        capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
