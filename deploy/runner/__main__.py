@@ -57,7 +57,7 @@ def run(folder: Path, attached: bool) -> int:
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
         measure(read_job(folder), attached, lambda: _say("step"))
-    except HungUp:
+    except (HungUp, BrokenPipeError):  # nobody reads any more, and nobody else removes the folder
         shutil.rmtree(str(folder), ignore_errors=True)
         return HUNG_UP
     except (Stopped, KeyboardInterrupt):

@@ -112,7 +112,7 @@ def test_keras_outputs_stay_and_ranges_become_equal(first, multiplier):
     assert widths.max() > 20 * widths.min()
     widths = inner_ranges(new, images)
     assert widths.max() < widths.min() * 1.0001
-    assert "1 pairs have equal ranges" in notes[0]
+    assert "1 pair have equal ranges" in notes[0]
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -191,7 +191,7 @@ def test_onnx_outputs_stay_and_ranges_become_equal(first, multiplier):
     new, notes = equalized(model, [images])
     close(run(model, [images])[0], run(new, [images])[0])
     assert model.SerializeToString() == untouched
-    assert "1 pairs have equal ranges" in notes[0]
+    assert "1 pair have equal ranges" in notes[0]
     assert len(new.graph.initializer) == len(model.graph.initializer)
     # Balanced already, there is nothing to gain: the widest is the median.
     assert "1.0 times" in equalized(new, [images])[1][0]
