@@ -257,6 +257,20 @@ class TestMeasuring:
         assert (second.files[0].samples_ms, second.files[0].failure) == ((), "it failed")
         assert first.notes == ("the report is not complete: it failed",)
 
+    def test_nobody_reads_its_lines(self, cases, tmp_path):
+        """A connection that breaks between two lines leaves nobody else to remove the folder."""
+        folder = tmp_path / "job"
+        lay_out(folder, Job(cases=(cases[0],), **QUICK))
+        (tmp_path / "runner.pyz").write_bytes(packed_runner())
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            command = [sys.executable, str(tmp_path / "runner.pyz"), "measure", str(folder)]
+            subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL, check=False)
+        finally:
+            os.close(writer)
+        assert not folder.exists()
+
     def test_wrong_provider_is_refused(self, cases, tmp_path, monkeypatch):
         """Never something else than what was asked for."""
         monkeypatch.setattr(ort_engine, "PROVIDERS", ["CPUExecutionProvider", "AzureX"])
