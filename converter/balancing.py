@@ -41,4 +41,5 @@ def equalized(
     raise InputError(
         f"a {type(model).__name__} has no pairs to balance.",
         "Give a keras.Model or an onnx.ModelProto.",
+        code="not-a-model",
     )

@@ -73,19 +73,26 @@ def _check(inputs: Sequence[Array], expected: Sequence[Shape]) -> None:
         raise InputError(
             f"the calibration data have the shape {got}, the model takes {list(expected)}.",
             "Give images of the model's size, one array per input.",
+            code="shape-mismatch",
         )
     counts = [len(array) for array in inputs]
     if len(set(counts)) > 1:
         raise InputError(
             f"the calibration arrays hold different numbers of images: {counts}.",
             "Give one image per input and example, in the same order.",
+            code="counts-differ",
         )
     if counts[0] < FEWEST_IMAGES:
         raise InputError(
             f"{counts[0]} calibration images are too few: at least {FEWEST_IMAGES} are "
             "needed, 500 to 1000 are good.",
             "Give more images, or use --method svd.",
+            code="too-few-images",
         )
     for array in inputs:
         if not np.isfinite(array).all():
-            raise InputError("the calibration data hold NaN or infinite values.", "Clean them.")
+            raise InputError(
+                "the calibration data hold NaN or infinite values.",
+                "Clean them.",
+                code="not-finite",
+            )

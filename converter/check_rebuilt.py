@@ -50,6 +50,7 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
                 f"the rewritten model's output differs by {error:.2g} (relative) from what was "
                 f"fitted; at most {tolerance:.2g} is rounding.",
                 "Please report this as a bug, with the model. Meanwhile --exclude its layers.",
+                code="outputs-differ",
             )
 
 

@@ -84,6 +84,7 @@ def search_space(
         raise InputError(
             "a plan needs calibration images to measure what each choice harms.",
             "Add --calibration FILE.npz; labels are not needed.",
+            code="needs-calibration",
         )
     data = split(images, seed)
     settings = FitSettings(memory=memory, seed=seed)

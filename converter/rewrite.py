@@ -94,6 +94,7 @@ def rewrite(
         raise InputError(
             "fitting to data needs calibration images.",
             "Add --calibration FILE.npz, or use --method svd.",
+            code="needs-calibration",
         )
     source = backend_for(model, folder)
     convolutions = source.convolutions

@@ -102,4 +102,5 @@ def backend_for(model: Any, folder: Path | None = None) -> Backend:
     raise InputError(
         f"a {type(model).__name__} cannot be rewritten.",
         "Give a keras.Model or an onnx.ModelProto.",
+        code="not-a-model",
     )

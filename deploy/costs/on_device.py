@@ -51,6 +51,7 @@ def usable(device: Device, target: Target) -> DeviceInfo:
         raise InputError(
             f"{info.name} is emulated: its times are no costs to plan by.",
             "Name a real device, or plan for this machine: --device host.",
+            code="device-emulated",
         )
     if _runtime_of(info, target) is None:
         raise InputError(
@@ -58,6 +59,7 @@ def usable(device: Device, target: Target) -> DeviceInfo:
             f"{find_runtime(target.runtime).title}: "
             f"it has {', '.join(info.runtimes) or 'no runtime'}.",
             f"Try: dsconvert profile FILE --device {info.name}, which says what to install there.",
+            code="runtime-not-on-device",
         )
     return info
 
@@ -225,7 +227,9 @@ def cannot(block: Block, choice: Choice | None, why: str, error: Exception | Non
         InputError: If it is the convolution itself that has none: there is nothing to compare with.
     """
     if choice is None:
-        raise InputError(f"the {block.text} has no cost on the target: {why}") from error
+        raise InputError(
+            f"the {block.text} has no cost on the target: {why}", code="cost-not-measured"
+        ) from error
     logger.warning(
         "%s as %s (%s) has no cost on the target: %s",
         block.text,
@@ -295,7 +299,7 @@ def _median(timed: TimedFile, what: str) -> float:
     """
     why = _failure(timed)
     if why:
-        raise InputError(f"{what} does not run: {why}")
+        raise InputError(f"{what} does not run: {why}", code="does-not-run")
     return summarize(timed.samples_ms, 1).p50_ms
 
 

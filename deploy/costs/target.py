@@ -45,21 +45,28 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         find_runtime(self.runtime)
         if self.precision not in get_args(Precision):
             allowed = ", ".join(get_args(Precision))
-            raise InputError(f"unknown precision {self.precision!r}; allowed: {allowed}.")
+            raise InputError(
+                f"unknown precision {self.precision!r}; allowed: {allowed}.",
+                code="unknown-precision",
+            )
         can = self.capabilities
         if not can.unit:
             raise InputError(
                 f"{self.device} has no times to plan by: only its memory is known.",
                 "Name a device that files run on, or an accelerator.",
+                code="device-without-times",
             )
         if self.runtime not in can.runtimes or self.precision not in can.precisions:
             raise self._unfit(can)
         if self.threads < 1:
-            raise InputError(f"threads must be 1 or more, got {self.threads}.")
+            raise InputError(f"threads must be 1 or more, got {self.threads}.", code="bad-threads")
         if can.measured:
             open_device(self.device)  # which checks its name, and reaches nothing
         elif self.threads != 1:
-            raise InputError(f"{self.device} has no threads to choose, got {self.threads}.")
+            raise InputError(
+                f"{self.device} has no threads to choose, got {self.threads}.",
+                code="option-not-applicable",
+            )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -96,6 +103,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             f"{self.device} runs {one}{' and '.join(suffixes)} files only, "
             f"got runtime {self.runtime}{also}.",
             f"Choose the runtime {' or '.join(can.runtimes)}{what}.",
+            code="runtime-not-on-device",
         )
 
 

@@ -116,6 +116,7 @@ class AdbDevice:
                     f"{case.path} cannot be profiled by adb: there is no ready-made program that "
                     "runs .onnx files on Android.",
                     "Export it to TFLite: dsconvert export MODEL -o model.tflite",
+                    code="runtime-not-on-device",
                 )
         phone = AdbPhone(choose(self._serial))
         said = android.properties(phone)
@@ -137,17 +138,22 @@ class AdbDevice:
     def _find_binary(self, abis: Sequence[str]) -> Path:
         """Return the program for a phone that runs these ABIs, checked for its architecture."""
         if not abis:
-            raise InputError(f"{self.name} does not say what architecture it has.")
+            raise InputError(
+                f"{self.name} does not say what architecture it has.", code="device-unclear"
+            )
         allowed = {architecture_of_abi(abi) for abi in abis}
         if self._binary is not None:
             if not self._binary.is_file():
-                raise InputError(f"{self._binary} does not exist or is no file.")
+                raise InputError(
+                    f"{self._binary} does not exist or is no file.", code="program-not-found"
+                )
             made_for = architecture(self._binary)
             if made_for not in allowed:
                 raise InputError(
                     f"{self._binary} is for {made_for}; {self.name} runs "
                     f"{', '.join(sorted(allowed))}.",
                     _get_binary(abis[0]),
+                    code="wrong-processor",
                 )
             return self._binary
         places = {abi: binary_place(abi) for abi in abis}
@@ -155,11 +161,16 @@ class AdbDevice:
             if place.is_file():
                 made_for = architecture(place)
                 if made_for != architecture_of_abi(abi):
-                    raise InputError(f"{place} is for {made_for}, not for {abi}.", _get_binary(abi))
+                    raise InputError(
+                        f"{place} is for {made_for}, not for {abi}.",
+                        _get_binary(abi),
+                        code="wrong-processor",
+                    )
                 return place
         raise InputError(
             f"there is no {NAME} for {self.name} ({abis[0]}): {places[abis[0]]} does not exist.",
             _get_binary(abis[0]),
+            code="program-not-found",
         )
 
     @contextmanager
@@ -171,6 +182,7 @@ class AdbDevice:
             raise InputError(
                 f"{self.name}: {folder} cannot be made: {line_of(made)}",
                 f"Use a folder that adb's user may write to, as {FOLDER}.",
+                code="device-not-writable",
             )
         try:
             yield folder

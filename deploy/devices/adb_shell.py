@@ -81,6 +81,7 @@ def adb_path() -> str:
             f"$ADB is {chosen}, which is no program." if chosen else "adb is not on the PATH.",
             "Install Android's platform tools (Debian: apt install adb; others: "
             "https://developer.android.com/tools/releases/platform-tools), or set ADB to its path.",
+            code="adb-not-found",
         )
     return found
 
@@ -93,7 +94,11 @@ def listed(timeout_s: float = _ANSWER_S) -> list[AdbEntry]:
     """
     done = _run([adb_path(), "devices", "-l"], timeout_s)
     if done.code != 0:
-        raise InputError(f"adb devices failed: {_last_line(done.text)}", "Try: adb kill-server")
+        raise InputError(
+            f"adb devices failed: {_last_line(done.text)}",
+            "Try: adb kill-server",
+            code="adb-failed",
+        )
     devices = []
     for line in done.text.splitlines():
         words = line.split()
@@ -114,12 +119,15 @@ def choose(serial: str | None) -> str:
     if serial is not None:
         devices = [device for device in devices if device.serial == serial]
         if not devices:
-            raise InputError(f"adb has no device {serial}.", "Try: dsconvert devices")
+            raise InputError(
+                f"adb has no device {serial}.", "Try: dsconvert devices", code="device-not-found"
+            )
     if not devices:
         raise InputError(
             "adb has no device.",
             "Connect a phone with USB debugging on (Settings, Developer options), "
             "or one of the network: adb connect HOST:PORT",
+            code="device-not-found",
         )
     usable = [device for device in devices if device.usable]
     if len(usable) > 1:
@@ -127,9 +135,14 @@ def choose(serial: str | None) -> str:
         raise InputError(
             f"adb has {len(usable)} devices: {names}.",
             f"Say which: --device adb:{usable[0].serial}",
+            code="several-devices",
         )
     if not usable:
-        raise InputError(f"adb: {devices[0].serial} is {devices[0].trouble}.", devices[0].remedy)
+        raise InputError(
+            f"adb: {devices[0].serial} is {devices[0].trouble}.",
+            devices[0].remedy,
+            code="device-not-ready",
+        )
     return usable[0].serial
 
 
@@ -182,11 +195,14 @@ class AdbPhone:
         return InputError(
             f"adb: {what} failed on {self.serial}: {_last_line(text)}",
             "Check the cable and that the phone is unlocked; then try: dsconvert devices",
+            code="adb-failed",
         )
 
 
 class TooSlow(InputError):
     """A command that did not end in time."""
+
+    default_code = "device-timeout"
 
 
 def _run(command: Sequence[str], timeout_s: float) -> Said:
@@ -206,7 +222,9 @@ def _run(command: Sequence[str], timeout_s: float) -> Said:
             f"adb {what} … did not end within {timeout_s:.0f} s.", "Try: adb reconnect"
         ) from error
     except OSError as error:
-        raise InputError(f"{command[0]} cannot be run: {error.strerror}.") from error
+        raise InputError(
+            f"{command[0]} cannot be run: {error.strerror}.", code="adb-not-found"
+        ) from error
     return Said(done.returncode, done.stdout.decode(errors="replace"))
 
 

@@ -317,6 +317,7 @@ def install(machine: Machine, binary: Path, folder: str, better: str) -> str:
         raise InputError(
             f"{program} cannot be made executable on {machine.serial}.",
             f"Its file system keeps no permissions; use a folder like {better}.",
+            code="device-not-writable",
         )
     tried = machine.shell(program, "--help", timeout_s=PROCESS_S)
     if tried.code in _CANNOT_RUN or any(words in tried.text for words in _NOT_STARTED):
@@ -327,7 +328,11 @@ def install(machine: Machine, binary: Path, folder: str, better: str) -> str:
             hint = "It is built for another architecture."
         else:
             hint = "It needs libraries that are not there: use a static build."
-        raise InputError(f"{binary.name} does not start on {machine.serial}: {said}", hint)
+        raise InputError(
+            f"{binary.name} does not start on {machine.serial}: {said}",
+            hint,
+            code="program-does-not-start",
+        )
     return program
 
 

@@ -166,6 +166,7 @@ class BoardDevice:
                 raise InputError(
                     f"{self.name}: it was stopped after {self._timeout:g} s.",
                     "Ask for fewer --runs.",
+                    code="device-timeout",
                 ) from error
 
     async def _beside(self, link: Transport, work: Callable[..., T], *arguments: Any) -> T:
@@ -186,6 +187,7 @@ class BoardDevice:
             raise InputError(
                 f"{self.name}: no temporary folder can be made: {done.last_words}",
                 "Name a folder that can be written to, as TMPDIR there.",
+                code="device-not-writable",
             )
         try:
             yield folder
@@ -215,7 +217,10 @@ class BoardDevice:
         if TOO_OLD in done.stderr:
             self._no_python(f"{python}: {done.last_words}")
         if done.code != 0:
-            raise InputError(f"{self.name}: {python} does not work there: {done.last_words}")
+            raise InputError(
+                f"{self.name}: {python} does not work there: {done.last_words}",
+                code="python-not-on-device",
+            )
         try:
             said = msgspec.json.decode(done.stdout.strip().splitlines()[-1])
             if not said.pop("numpy"):
@@ -224,7 +229,8 @@ class BoardDevice:
             info = msgspec.convert({"name": self.name, **said}, DeviceInfo)
         except (msgspec.MsgspecError, KeyError, IndexError) as error:
             raise InputError(
-                f"{self.name}: {python} says something else than was asked for: {done.last_words}"
+                f"{self.name}: {python} says something else than was asked for: {done.last_words}",
+                code="device-unclear",
             ) from error
         return python, info
 
@@ -233,6 +239,7 @@ class BoardDevice:
             f"{self.name}: {why}.",
             "Install Python 3.9 or newer there, or measure .tflite files by a benchmark_model "
             "built for it: --benchmark-binary PATH.",
+            code="device-refused",
         )
 
     def _check_runtimes(self, jobs: Sequence[Job], info: DeviceInfo) -> None:
@@ -247,6 +254,7 @@ class BoardDevice:
         raise InputError(
             f"{self.name} has no {names} that its Python finds, or no numpy.",
             f"On the board: python3 -m venv {VENV} && {VENV}/bin/pip install {packages}.{other}",
+            code="runtime-not-on-device",
         )
 
     async def _send(
@@ -269,6 +277,7 @@ class BoardDevice:
                 raise InputError(
                     f"{self.name}: cannot write in {folder} there: {error}",
                     "See that its disk is neither full nor read-only.",
+                    code="device-not-writable",
                 ) from error
 
     async def _check_space(self, link: Transport, folder: str, needs: int) -> None:
@@ -281,6 +290,7 @@ class BoardDevice:
             f"{self.name}: {math.ceil(needs / _MIB)} MiB are needed in {folder.rpartition('/')[0]} "
             f"there, {free / _MIB:.1f} MiB are free.",
             "Make room, or name a folder with more of it as TMPDIR there.",
+            code="device-full",
         )
 
     async def _run(self, link: Transport, folder: str, python: str, advance: Any) -> str:
@@ -296,11 +306,12 @@ class BoardDevice:
         if done.code == 0:
             return ""
         if done.code == REFUSED:
-            raise InputError(f"{self.name}: {done.last_words}.")
+            raise InputError(f"{self.name}: {done.last_words}.", code="device-failed")
         if done.code == FULL:
             raise InputError(
                 f"{self.name}: no space is left in {folder.rpartition('/')[0]} there.",
                 "Make room, or name a folder with more of it as TMPDIR there.",
+                code="device-full",
             )
         if done.code is None:
             return f"the runner was killed on {self.name}: out of memory?"

@@ -141,7 +141,9 @@ def known(path: Path | None = None) -> NamedDevices:
     except FileNotFoundError:
         return NamedDevices()
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "Correct it, or remove it.") from error
+        raise InputError(
+            f"{path} cannot be read: {error}", "Correct it, or remove it.", code="bad-devices-file"
+        ) from error
     try:
         found = msgspec.convert(said, NamedDevices)
     except msgspec.ValidationError as error:
@@ -150,6 +152,7 @@ def known(path: Path | None = None) -> NamedDevices:
             "A board is [boards.NAME] with host, and if need be user, port, python, "
             "benchmark_binary, folder; a phone [phones.NAME] with serial, and if need be "
             "benchmark_binary, folder.",
+            code="bad-devices-file",
         ) from error
     _check_names(path, found)
     return found
@@ -167,7 +170,14 @@ def _check_names(path: Path, found: NamedDevices) -> None:
     """Names that mean something already, or that would be read as something else."""
     for name in found.devices:
         if not name or name in _OURS or name.startswith("ethos-u") or ":" in name:
-            raise InputError(f"{path}: {name!r} cannot be the name of a device.", "Use another.")
+            raise InputError(
+                f"{path}: {name!r} cannot be the name of a device.",
+                "Use another.",
+                code="bad-devices-file",
+            )
     both = set(found.boards) & set(found.phones)
     if both:
-        raise InputError(f"{path}: {', '.join(sorted(both))} is both a board and a phone.")
+        raise InputError(
+            f"{path}: {', '.join(sorted(both))} is both a board and a phone.",
+            code="bad-devices-file",
+        )

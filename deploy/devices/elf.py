@@ -37,16 +37,21 @@ def architecture(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(20)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}.", code="program-not-found"
+        ) from error
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
         raise InputError(
             f"{path} is no Linux program (ELF file).",
             "Name benchmark_model itself, not an .apk or an archive that holds it.",
+            code="not-a-program",
         )
     (machine,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
     found = _MACHINES.get((head[4], machine))
     if found is None:
-        raise InputError(f"{path} is a program for a processor of ELF number {machine}.")
+        raise InputError(
+            f"{path} is a program for a processor of ELF number {machine}.", code="wrong-processor"
+        )
     return found
 
 

@@ -93,4 +93,6 @@ def check_cpus(cpus: Sequence[int], usable: Sequence[int]) -> None:
     missing = [str(cpu) for cpu in cpus if cpu not in usable]
     if missing:
         have = ", ".join(map(str, usable))
-        raise InputError(f"there is no core {', '.join(missing)} to use; allowed: {have}.")
+        raise InputError(
+            f"there is no core {', '.join(missing)} to use; allowed: {have}.", code="no-such-core"
+        )

@@ -101,7 +101,9 @@ class DeviceKind:
     def open(self, name: str, options: dict[str, Any]) -> Device:
         """Make a device; see `OpenDevice`."""
         if not self.make:
-            raise InputError(f"{name} is estimated from the file: nothing runs there.")
+            raise InputError(
+                f"{name} is estimated from the file: nothing runs there.", code="device-estimated"
+            )
         module, _, cls = self.make.partition(":")
         device: Device = getattr(import_module(f".{module}", __package__), cls)(name, **options)
         return device
@@ -186,6 +188,7 @@ def _named(name: str, options: dict[str, Any]) -> tuple[Kind, str, dict[str, Any
         raise InputError(
             f"unknown device {name!r}; allowed: {_FORMS}, or a name of {config_path()}.",
             "For estimates from the file alone: mcu, ethos-u55-128, ethos-u65-256, ethos-u85-256 …",
+            code="unknown-device",
         )
     return found.kind, found.name, {**found.options, **options}
 
@@ -198,15 +201,24 @@ def _check(name: str, kind: Kind, found: DeviceKind) -> None:
     """
     _, colon, rest = name.partition(":")
     if not rest and (colon or kind == "ssh"):
-        raise InputError(f"device {name!r} names no machine; allowed: {_FORMS}.")
+        raise InputError(
+            f"device {name!r} names no machine; allowed: {_FORMS}.", code="unknown-device"
+        )
     if kind == "npu" and name not in NPUS:
-        raise InputError(f"unknown device {name!r}; allowed: {', '.join((HOST, *NPUS))}.")
+        raise InputError(
+            f"unknown device {name!r}; allowed: {', '.join((HOST, *NPUS))}.", code="unknown-device"
+        )
 
 
 def _takes_no_program(name: str, capabilities: Capabilities) -> InputError:
     if not capabilities.measured:
-        return InputError(f"{name} is estimated: no program runs.", "Leave --benchmark-binary out.")
+        return InputError(
+            f"{name} is estimated: no program runs.",
+            "Leave --benchmark-binary out.",
+            code="option-not-applicable",
+        )
     return InputError(
         "this machine runs files in its own runtimes.",
         "Leave --benchmark-binary out, or name a phone or a board with --device.",
+        code="option-not-applicable",
     )

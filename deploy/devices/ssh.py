@@ -79,7 +79,9 @@ def parse_name(name: str) -> Address:
     port = int(match["port"]) if match and match["port"] else None
     if match is None or port == 0 or (port or 0) > 65535:
         raise InputError(
-            f"{name!r} is no board; allowed: ssh:[USER@]HOST[:PORT].", "For example ssh:pi@board."
+            f"{name!r} is no board; allowed: ssh:[USER@]HOST[:PORT].",
+            "For example ssh:pi@board.",
+            code="unknown-device",
         )
     return Address(match["six"] or match["host"], match["user"], port)
 

@@ -47,11 +47,13 @@ def explained(place: Place) -> Iterator[None]:
             f"{place.name}: {place.host} accepts none of your keys, and passwords are not used.",
             f"Try: ssh-copy-id {_option('-p', place)}{_target(place)}, and ssh-add if the key has "
             "a passphrase.",
+            code="key-refused",
         ) from error
     except asyncssh.KeyImportError as error:
         raise InputError(
             f"{place.name}: a key cannot be read: {error}",
             "Try: ssh-add, so that the agent has it.",
+            code="key-unreadable",
         ) from error
     except asyncssh.SFTPError as error:
         raise _no_files(place, error.reason) from error
@@ -63,7 +65,8 @@ def explained(place: Place) -> Iterator[None]:
         raise _failed(place, getattr(error, "strerror", None) or str(error)) from error
     except ValueError as error:  # of a file: the configuration, the known hosts
         raise InputError(
-            f"{place.name}: ~/.ssh/config or known_hosts cannot be read: {error}"
+            f"{place.name}: ~/.ssh/config or known_hosts cannot be read: {error}",
+            code="ssh-config-unreadable",
         ) from error
 
 
@@ -87,11 +90,13 @@ def _untrusted(place: Place, why: str) -> InputError:
             f"listening in, or the board was set up anew ({why}).",
             f"If it was: ssh-keygen -R '{shown}', then "
             f"ssh-keyscan {_option('-p', place)}{place.host} >> ~/.ssh/known_hosts",
+            code="host-key-changed",
         )
     return InputError(
         f"{place.name}: the key of {shown} is not in known_hosts.",
         f"Try: ssh-keyscan {_option('-p', place)}{place.host} >> ~/.ssh/known_hosts, and compare "
         "its fingerprint with the board's (ssh-keygen -lf).",
+        code="host-unknown",
     )
 
 
@@ -99,6 +104,7 @@ def _no_files(place: Place, why: str) -> InputError:
     return InputError(
         f"{place.name}: {place.host} takes no files by SFTP: {why}",
         "Install its SFTP server there: openssh-sftp-server.",
+        code="no-sftp",
     )
 
 
@@ -106,6 +112,7 @@ def _failed(place: Place, why: str) -> InputError:
     return InputError(
         f"{place.name}: cannot connect to {place.host}, port {place.port}: {why}",
         f"See whether this does: ssh {_option('-p', place)}{_target(place)}",
+        code="not-connected",
     )
 
 

@@ -61,6 +61,7 @@ class Linked:
             raise InputError(
                 f"{self.serial}: {path.name} cannot be written there: {error}",
                 "See that its disk is neither full nor read-only.",
+                code="device-not-writable",
             ) from error
 
     def pull(self, path: str, to: Path) -> bool:

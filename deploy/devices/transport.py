@@ -18,6 +18,8 @@ class PutFailed(Exception):
 class Lost(InputError):
     """The board cannot be reached any more."""
 
+    default_code = "connection-lost"
+
 
 @dataclass(frozen=True)
 class Done:

@@ -69,9 +69,12 @@ def estimate(path: str | Path, accelerator: str) -> NpuEstimate:
     """
     path = Path(path)
     if accelerator not in NPUS:
-        raise InputError(f"unknown accelerator {accelerator!r}; allowed: {', '.join(NPUS)}.")
+        raise InputError(
+            f"unknown accelerator {accelerator!r}; allowed: {', '.join(NPUS)}.",
+            code="unknown-device",
+        )
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file.")
+        raise InputError(f"{path} does not exist or is no file.", code="file-not-found")
     vela = vela_version()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "ethosu.vela", str(path.resolve())]
@@ -84,7 +87,8 @@ def estimate(path: str | Path, accelerator: str) -> NpuEstimate:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise InputError(
                 f"{path} cannot be compiled for {accelerator} by Vela {vela}: "
-                f"{lines[-1][:300] if lines else f'exit code {done.returncode}'}"
+                f"{lines[-1][:300] if lines else f'exit code {done.returncode}'}",
+                code="vela-failed",
             )
         with tables[0].open(newline="") as file:
             (row,) = csv.DictReader(file)

@@ -39,6 +39,7 @@ def describe(machine: Linked, binary: Path) -> DeviceInfo:
         raise InputError(
             f"{binary} is for {made_for}; {machine.serial} is {info.architecture}.",
             f"Name a {NAME} that was built for {info.architecture}.",
+            code="wrong-processor",
         )
     return info
 
@@ -50,13 +51,14 @@ def check(jobs: Sequence[Job], binary: Path) -> None:
         InputError: If there is no such program, or a file is none for it.
     """
     if not binary.is_file():
-        raise InputError(f"{binary} does not exist or is no file.")
+        raise InputError(f"{binary} does not exist or is no file.", code="program-not-found")
     for job in jobs:
         for case in job.cases:
             if case.runtime != RUNTIME:
                 raise InputError(
                     f"{case.path}: {NAME} runs .tflite files only.",
                     "Leave --benchmark-binary out for .onnx files.",
+                    code="runtime-not-on-device",
                 )
 
 

@@ -136,6 +136,7 @@ def export(
             "the model, to choose the ranges of its activations.",
             f"Try: dsconvert export MODEL -o {path} --quantize {quantize} --calibration DATA.npz "
             "(or --allow-random, for a file that is only to be tried out)",
+            code="needs-calibration",
         )
     check_writable(path, overwrite=overwrite)
     with progress(f"Exporting {path.name}", 3) as advance:
@@ -225,6 +226,7 @@ def export(
                         f"{path.name} keeps TensorFlow's own operations {', '.join(unrunnable)}, "
                         "which no runtime here has, so that it cannot be verified.",
                         "Replace the layers, or write the file unverified with --no-verify.",
+                        code="needs-flex",
                     )
                 verdict = judge(temporary, source.output_names, references, inputs, quantize)
             if gate and not verdict.failures:
@@ -317,6 +319,7 @@ def _check_labels(labels: Sequence[str], source: Source) -> None:
         raise InputError(
             f"there are {len(labels)} labels, and the outputs have {told} values.",
             "Give one name per class, in the order of the classes.",
+            code="labels-do-not-fit",
         )
 
 

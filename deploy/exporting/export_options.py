@@ -46,6 +46,7 @@ class Options:
             raise InputError(
                 f"there is no calibration method {self.method!r}.",
                 f"Allowed: {', '.join(methods)}.",
+                code="unknown-calibration-method",
             )
         static = format == "onnx" and SCHEMES[self.quantize].static
         for wrong, option, where in (
@@ -61,6 +62,7 @@ class Options:
                 raise InputError(
                     f"{option} is for {where}, and this is {self.quantize} .{format}.",
                     f"Leave {option} out.",
+                    code="option-not-applicable",
                 )
 
 
@@ -82,7 +84,9 @@ def checked_format(
     known = {name: name for name in get_args(Format)}
     if suffix not in known or (format is not None and suffix != format):
         wanted = f".{format}" if format in known else " or ".join(f".{name}" for name in known)
-        raise InputError(f"cannot export to {path}: the file name must end in {wanted}.")
+        raise InputError(
+            f"cannot export to {path}: the file name must end in {wanted}.", code="wrong-suffix"
+        )
     chosen: Format = known[suffix]
     if quantize not in allowed(chosen):
         raise InputError(
@@ -91,18 +95,26 @@ def checked_format(
             "ONNX Runtime has no 16-bit integer convolution for CPUs: take int8, or .tflite."
             if (chosen, quantize) == ("onnx", "int16x8")
             else "",
+            code="quantization-not-possible",
         )
     if original is None:
         return chosen
     if original.suffix.lower() != ".onnx":
-        raise InputError(f"{original} is no .onnx file.", "Load it, and give the keras.Model.")
+        raise InputError(
+            f"{original} is no .onnx file.",
+            "Load it, and give the keras.Model.",
+            code="like-is-not-onnx",
+        )
     if chosen == "tflite":
         raise InputError(
             f"{original} is an ONNX file, which becomes a .tflite file by way of Keras.",
             "Give import_onnx(path).model of dsconvert.models, or use the command line.",
+            code="like-is-onnx",
         )
     if quantize == "none":
-        raise InputError(f"{original} is an ONNX file already.", "Say how to quantize it.")
+        raise InputError(
+            f"{original} is an ONNX file already.", "Say how to quantize it.", code="onnx-already"
+        )
     if path.exists() and path.samefile(original):
-        raise InputError(f"{path} is the model itself.", "Name another file.")
+        raise InputError(f"{path} is the model itself.", "Name another file.", code="same-file")
     return chosen

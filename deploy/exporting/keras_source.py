@@ -68,6 +68,7 @@ class KerasSource:
                 f"the model cannot run on inputs of shape {[a.shape for a in inputs]}: "
                 f"{first_line(error)}",
                 "Give verification data that it can run on.",
+                code="does-not-run",
             ) from error
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
@@ -97,11 +98,14 @@ def read_source(
     """
     keras = require("keras", "keras", "to export Keras models")
     if not isinstance(model, keras.Model):
-        raise InputError(f"only a keras.Model can be exported, got {type(model).__name__}.")
+        raise InputError(
+            f"only a keras.Model can be exported, got {type(model).__name__}.", code="not-a-model"
+        )
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"the export needs Keras on TensorFlow, and it runs on {keras.backend.backend()}.",
             "Set the environment variable KERAS_BACKEND=tensorflow.",
+            code="other-backend",
         )
     with captured():
         functional = _functional(keras, model, samples)
@@ -169,6 +173,7 @@ def _functional(keras: Any, model: Any, samples: Sequence[Array] | None) -> Any:
                 "subclass of keras.Model.",
                 "Give calibration or verification data, or call the model once on an input "
                 "made with keras.Input.",
+                code="model-not-built",
             )
         inputs = [keras.Input(array.shape[1:]) for array in samples]
         outputs = model(inputs[0] if len(inputs) == 1 else inputs)

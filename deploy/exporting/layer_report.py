@@ -34,7 +34,8 @@ def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> Quanti
     if len(kinds) > 1 or not kinds <= readers.keys():
         raise InputError(
             f"the layers of {full} and {quantized} cannot be compared: the files must both be "
-            ".tflite or both .onnx."
+            ".tflite or both .onnx.",
+            code="layers-not-comparable",
         )
     reader = readers[kinds.pop()]
     one, other = reader(full), reader(quantized)
@@ -42,7 +43,9 @@ def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> Quanti
     samples = count_samples(arrays, str(full))
     common = [name for name in one.names if name in other.names]
     if not common:
-        raise InputError(f"{full} and {quantized} have no layer in common.")
+        raise InputError(
+            f"{full} and {quantized} have no layer in common.", code="layers-not-comparable"
+        )
     sums = {name: _Sums() for name in common}
     for i in range(samples):
         part = [array[i : i + 1] for array in arrays]

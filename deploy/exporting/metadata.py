@@ -53,5 +53,6 @@ def read_metadata(path: str | Path) -> Metadata | None:
         raise
     except Exception as error:  # what the parsers raise shares no base class
         raise InputError(
-            f"{path}: its metadata cannot be read: {type(error).__name__}: {error}"
+            f"{path}: its metadata cannot be read: {type(error).__name__}: {error}",
+            code="metadata-unreadable",
         ) from error

@@ -76,7 +76,9 @@ class OnnxValues:
                 self._session, self._watched = self._open(wanted), tuple(wanted)
             found = self._session.run(wanted, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise InputError(f"{self.path} cannot be run: {sentence(error)}") from error
+            raise InputError(
+                f"{self.path} cannot be run: {sentence(error)}", code="does-not-run"
+            ) from error
         return dict(zip(names, found, strict=True))
 
     def _open(self, wanted: Sequence[str]) -> Any:

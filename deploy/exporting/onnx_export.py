@@ -46,6 +46,7 @@ def convert(source: KerasSource, path: Path) -> None:
             raise InputError(
                 f"ONNX cannot hold this model: {_reason(error)}",
                 "Replace the layers named, or export to .tflite.",
+                code="not-convertible",
             ) from error
     model = load(path)
     _name_batch(model.graph)

@@ -100,6 +100,7 @@ def _fitted(
                 f"{name} is of opset {opset}, quantization per channel needs "
                 f"{_PER_CHANNEL_OPSET}, and onnx cannot convert it: {first_line(error)}",
                 hint,
+                code="opset-too-old",
             ) from error
     fitted = folder / "fitted.onnx"
     save(model, beside, fitted, overwrite=True, external=source.external, check=False)
@@ -109,6 +110,7 @@ def _fitted(
             f"{name} is of opset {opset}, and what prepares it for quantization changes its "
             f"outputs: {changed}.",
             hint,
+            code="opset-too-old",
         )
     if not old:
         return fitted, ()

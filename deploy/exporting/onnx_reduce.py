@@ -47,6 +47,7 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
             raise InputError(
                 f"ONNX Runtime cannot quantize {source.name}: {first_line(error)}",
                 "Try --quantize int8 with calibration data, or float16.",
+                code="not-quantizable",
             ) from error
 
 
@@ -82,6 +83,7 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
             raise InputError(
                 f"ONNX Runtime cannot convert the model to float16: {first_line(error)}",
                 "Try --quantize int8 with calibration data.",
+                code="not-quantizable",
             ) from error
     result: ModelProto = done.model
     return result

@@ -65,6 +65,7 @@ def read_onnx(path: Path) -> OnnxSource:
         raise InputError(
             f"{path} holds {found}: it was quantized already, and would lose accuracy twice.",
             "Give the float32 file that it was made from.",
+            code="quantized-already",
         )
     return OnnxSource(path=path, runtime=runtime, external=has_external_data(model))
 

@@ -120,6 +120,7 @@ def quantize_static(
             raise InputError(
                 f"ONNX Runtime cannot quantize {source.name}: {first_line(error)}",
                 "Plan or export for float32 instead.",
+                code="not-quantizable",
             ) from error
 
 

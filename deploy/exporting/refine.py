@@ -253,6 +253,7 @@ class _Search:
                 "no operators at the end can be left in float: no output mixes scales on these "
                 "images, or the format has no such files.",
                 "Leave --outputs at auto.",
+                code="no-mixed-scales",
             )
         tailed, told = found
         if wish == "auto":
@@ -337,6 +338,7 @@ class _Search:
             raise InputError(
                 f"{wanted} layers cannot be left in float: the model has {len(report.layers)}.",
                 "Export without --quantize for a file in float.",
+                code="too-many-layers",
             )
         if wanted == "auto" and self._enough(best, sqnr):
             self._told([], sqnr, sqnr)

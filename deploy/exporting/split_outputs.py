@@ -44,6 +44,7 @@ def split_outputs(source: Source, samples: Sequence[Array], folder: Path) -> tup
             "no output can be split: none mixes scales on these images, or a model within the "
             "model makes it.",
             "Leave --outputs at auto.",
+            code="no-mixed-scales",
         )
     gone = [name for name in source.output_names if name not in found.output_names]
     new = [name for name in found.output_names if name not in source.output_names]

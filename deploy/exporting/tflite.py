@@ -130,6 +130,8 @@ def flex_ops(path: Path) -> tuple[str, ...]:
 class FreeSizesRefused(InputError):
     """A model of free sizes cannot be converted; with fixed ones perhaps it can."""
 
+    default_code = "free-sizes"
+
 
 def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
     """Write a SavedModel whose signature has these input names.
@@ -226,7 +228,9 @@ def unsupported_operation(
         )
     elif SCHEMES[quantize].static:
         hint = "Replace the layers named, or try --quantize dynamic or float16."
-    return InputError(f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint)
+    return InputError(
+        f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint, code="not-convertible"
+    )
 
 
 def _listed(found: Sequence[str]) -> list[str]:

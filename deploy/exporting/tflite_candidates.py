@@ -137,6 +137,7 @@ class TfliteBuilder:
             raise InputError(
                 "layers in float are for int8 .tflite files of TFLite's own operations.",
                 "Leave --keep-float out, or use --quantize int8.",
+                code="option-not-applicable",
             )
         tf = require("tensorflow", "keras", "to write .tflite files")
         try:
@@ -148,6 +149,7 @@ class TfliteBuilder:
             raise InputError(
                 f"TFLite cannot leave {', '.join(in_float)} in float: {first_line(error)}",
                 "Leave --keep-float out, or export to .onnx.",
+                code="not-quantizable",
             ) from error
         names = tflite.input_tensor_names(self.source)
         path.write_bytes(tflite.in_order(mixed, names, self.source.output_names))

@@ -175,6 +175,7 @@ def _quantized(
                 raise InputError(
                     f"{source.path.name} is too large for its layers to be looked at.",
                     "Leave --keep-float and --report out.",
+                    code="too-large",
                 )
             if held_out is None or large:
                 quantize_static(ready, raw, calibration, method=method, external=source.external)
@@ -189,6 +190,7 @@ def _quantized(
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
                     "Keep the float32 file, or try --quantize float16.",
+                    code="nothing-to-quantize",
                 )
         proto = load(raw, weights=True)
     without_unused_domains(proto, original)
@@ -199,6 +201,7 @@ def _quantized(
         raise GateFailed(
             f"{path.name} was not kept, it is not valid: {error}",
             "Try another quantization, and please report the model.",
+            code="file-not-valid",
         ) from error
     save(proto, None, path, overwrite=True, external=source.external, check=False)
     return Refined(notes, layers, method, worst_db)

@@ -83,14 +83,17 @@ def read_run(path: str | Path) -> list[Measurement]:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=list[Measurement])
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}.", code="run-not-found"
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is no saved run: {error}.",
             "Save one with: dsconvert profile FILES --json > run.json",
+            code="not-a-run",
         ) from error
     if not found:
-        raise InputError(f"{path} is a run of no files.")
+        raise InputError(f"{path} is a run of no files.", code="run-without-files")
     return found
 
 
@@ -119,26 +122,33 @@ def compare_runs(
     unknown = [name for name in allow if name not in DIFFERENCES]
     if unknown:
         raise InputError(
-            f"cannot allow {unknown[0]!r} to differ; allowed: {', '.join(DIFFERENCES)}."
+            f"cannot allow {unknown[0]!r} to differ; allowed: {', '.join(DIFFERENCES)}.",
+            code="unknown-difference",
         )
     estimated = [one.path for one in (*first, *second) if one.estimate is not None]
     if estimated:
         raise InputError(
             f"{estimated[0]} was not measured but estimated; estimates have no noise to compare.",
             "Estimate both files in one run: dsconvert profile A B --device …",
+            code="estimates-not-comparable",
         )
     pairs, alone, others = _paired(first, second)
     if not pairs:
         raise InputError(
             f"the runs have no file in common: {_names(first)} and {_names(second)}.",
             "Files are the same by their hash or their name.",
+            code="no-file-in-common",
         )
     differing = _differences(pairs)
     refused = {name: text for name, text in differing.items() if name not in allow}
     if refused:
         options = " ".join(f"--allow {name}" for name in refused if name in DIFFERENCES)
         hint = f"If that is what you ask about: {options}" if "batch" not in refused else ""
-        raise InputError(f"the runs are not comparable: {'; '.join(refused.values())}.", hint)
+        raise InputError(
+            f"the runs are not comparable: {'; '.join(refused.values())}.",
+            hint,
+            code="runs-not-comparable",
+        )
     device = first[0].device
     return RunComparison(
         device=device.name if device else "host",

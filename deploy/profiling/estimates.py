@@ -36,7 +36,9 @@ def estimate_measurements(paths: Sequence[str | Path], device: str) -> list[Meas
         MissingExtra: If Vela, or what reads .tflite files, is not installed.
     """
     if device != MCU and device not in NPUS:
-        raise InputError(f"unknown device {device!r}; allowed: {MCU}, {', '.join(NPUS)}.")
+        raise InputError(
+            f"unknown device {device!r}; allowed: {MCU}, {', '.join(NPUS)}.", code="unknown-device"
+        )
     files = [Path(path) for path in paths]
     for path in files:
         _check(path, device)
@@ -54,12 +56,13 @@ def estimate_measurements(paths: Sequence[str | Path], device: str) -> list[Meas
 
 def _check(path: Path, device: str) -> None:
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file.")
+        raise InputError(f"{path} does not exist or is no file.", code="file-not-found")
     if path.suffix.lower() != ".tflite":
         raise InputError(
             f"{path}: {device} runs .tflite files only.",
             f"Try: dsconvert export {path} -o {path.with_suffix('.tflite').name} "
             "--quantize int8 --calibration IMAGES",
+            code="runtime-not-on-device",
         )
 
 
@@ -68,6 +71,7 @@ def _not_quantized(path: Path, device: str) -> InputError:
         f"{path} computes in float: {device} runs int8 files only.",
         f"Export it anew: dsconvert export MODEL -o {path.name} "
         "--quantize int8 --calibration IMAGES",
+        code="float-file",
     )
 
 

@@ -106,7 +106,8 @@ def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Arra
             if len(array) < size:
                 raise InputError(
                     f"{session.path}: input {info.name} takes {size} samples at once, "
-                    f"the array holds {len(array)}."
+                    f"the array holds {len(array)}.",
+                    code="shape-mismatch",
                 )
             arrays[i] = array[:size]
     return tuple(arrays)
@@ -119,7 +120,8 @@ def _arranged(session: Session, inputs: Inputs) -> list[Array]:
         if missing:
             raise InputError(
                 f"{session.path}: no array for input {', '.join(missing)}; "
-                f"there are arrays for {', '.join(inputs)}."
+                f"there are arrays for {', '.join(inputs)}.",
+                code="inputs-missing",
             )
         inputs = [inputs[name] for name in session.input_names]
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)

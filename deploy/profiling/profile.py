@@ -164,24 +164,27 @@ def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Meas
 def _check_together(names: Sequence[str], entries: Sequence[DeviceEntry]) -> None:
     """Refuse devices that cannot be measured side by side."""
     if not entries:
-        raise InputError("no device to measure on.", "Name one, or leave --device out.")
+        raise InputError(
+            "no device to measure on.", "Name one, or leave --device out.", code="no-device"
+        )
     alone = [one.name for one in entries if not one.capabilities.side_by_side]
     if len(names) > 1 and alone:
         raise InputError(
             f"{alone[0]} does not go with other devices, got {', '.join(names)}.",
             "Only boards and phones are measured side by side.",
+            code="devices-exclude",
         )
     if len({*names}) < len(names):
-        raise InputError(f"a device is named twice: {', '.join(names)}.")
+        raise InputError(f"a device is named twice: {', '.join(names)}.", code="device-twice")
 
 
 def _check_options(files: Sequence[Path], threads: int, runs: int, warmup: int) -> None:
     """Check everything that needs no loading."""
     if not files:
-        raise InputError("no files to profile.", "Name .tflite or .onnx files.")
+        raise InputError("no files to profile.", "Name .tflite or .onnx files.", code="no-files")
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
-            raise InputError(f"{name} must be {least} or more, got {value}.")
+            raise InputError(f"{name} must be {least} or more, got {value}.", code="out-of-range")
 
 
 def _in_runtimes(
@@ -199,12 +202,15 @@ def _in_runtimes(
     pairs = [(path, one) for path in files if runtime_for(path) for one in chosen if one.runs(path)]
     for path in files:
         if path not in (used for used, _ in pairs):
-            raise InputError(f"{path}: neither {' nor '.join(names)} runs this.")
+            raise InputError(
+                f"{path}: neither {' nor '.join(names)} runs this.", code="runtime-not-for-file"
+            )
     for one in chosen:
         if one not in (used for _, used in pairs):
             raise InputError(
                 f"{one.name} runs {' and '.join(one.suffixes)} files only, there is none.",
                 "Leave this --runtime out.",
+                code="runtime-not-for-file",
             )
     return pairs
 
@@ -218,6 +224,7 @@ def _estimated(
             f"{device} is estimated from the file: there are no cores to choose and no operators "
             "to time.",
             "Leave --cpus and --per-op out.",
+            code="option-not-applicable",
         )
     from .estimates import estimate_measurements
 

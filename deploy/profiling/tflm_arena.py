@@ -166,13 +166,14 @@ class _File:
         schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
         data = path.read_bytes()
         if data[4:8] != b"TFL3":
-            raise InputError(f"{path} is no TFLite file.")
+            raise InputError(f"{path} is no TFLite file.", code="not-a-tflite-file")
         self._path = path
         self._model = schema.Model.GetRootAs(data)
         if self._model.SubgraphsLength() != 1:
             raise InputError(
                 f"{path} has {self._model.SubgraphsLength()} subgraphs: the memory of files with "
-                "control flow is not estimated."
+                "control flow is not estimated.",
+                code="control-flow",
             )
         self._graph = self._model.Subgraphs(0)
         self._types = _names(schema.TensorType)
@@ -242,7 +243,8 @@ class _File:
         type_ = self.type_of(index)
         if type_ not in _BYTES:
             raise InputError(
-                f"{self._path}: {self._name(index)} holds {type_}, whose size is not known."
+                f"{self._path}: {self._name(index)} holds {type_}, whose size is not known.",
+                code="size-unknown",
             )
         return prod(self.shape_of(index)) * _BYTES[type_]
 

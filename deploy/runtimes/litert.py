@@ -93,7 +93,9 @@ def litert_info(path: Path, details: dict[str, Any], names: dict[int, str]) -> T
     name = names.get(details["index"], details["name"])
     dtype = np.dtype(details["dtype"])
     if dtype.kind not in "fiub":
-        raise InputError(f"{path}: {name} holds {dtype}; only numeric tensors can be run.")
+        raise InputError(
+            f"{path}: {name} holds {dtype}; only numeric tensors can be run.", code="not-numeric"
+        )
     signature = details.get("shape_signature", ())
     sizes = signature if len(signature) else details["shape"]
     scale, zero_point = details["quantization"]

@@ -28,7 +28,8 @@ class OnnxRuntimeSession(Session):
         if tuple(self._session.get_providers()) != PROVIDERS:
             raise InputError(
                 f"{path}: {ORT.title} runs it with {', '.join(self._session.get_providers())}, "
-                f"asked for was {', '.join(PROVIDERS)}."
+                f"asked for was {', '.join(PROVIDERS)}.",
+                code="provider-not-used",
             )
         return (
             tuple(_onnx_info(path, argument) for argument in self._session.get_inputs()),
@@ -56,7 +57,8 @@ def _onnx_info(path: Path, argument: Any) -> TensorInfo:
     dtype = _ONNX_TYPES.get(argument.type.removeprefix("tensor(").removesuffix(")"))
     if dtype is None:
         raise InputError(
-            f"{path}: {argument.name} is a {argument.type}; only numeric tensors can be run."
+            f"{path}: {argument.name} is a {argument.type}; only numeric tensors can be run.",
+            code="not-numeric",
         )
     shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
     return TensorInfo(name=argument.name, shape=shape, dtype=dtype)

@@ -62,7 +62,9 @@ def _info(path: Path, port: Any) -> TensorInfo:
     kind = port.get_element_type().get_type_name()
     dtype = _TYPES.get(kind)
     if dtype is None:  # also those that OpenVINO would hand out as another type
-        raise InputError(f"{path}: {name} holds {kind}; only numeric tensors can be run.")
+        raise InputError(
+            f"{path}: {name} holds {kind}; only numeric tensors can be run.", code="not-numeric"
+        )
     sizes = (size.get_length() if size.is_static else None for size in port.get_partial_shape())
     return TensorInfo(name=name, shape=tuple(sizes), dtype=dtype)
 
@@ -88,5 +90,6 @@ def _with_scales(
                 f"{path}: {OPENVINO.title} reads other inputs or outputs in it than "
                 f"{LITERT.title}, which alone knows their scales.",
                 "Leave --runtime out.",
+                code="signature-differs",
             )
     return session.inputs, session.outputs

@@ -34,7 +34,9 @@ def precision_of(path: str | Path) -> Precision:
     except ImportError:
         raise
     except Exception as error:  # what the parsers raise shares no base class
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
+        raise InputError(
+            f"{path} cannot be read: {first_line(error)}", code="file-unreadable"
+        ) from error
 
 
 def _of_tflite(path: Path) -> Precision:

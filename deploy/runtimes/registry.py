@@ -75,7 +75,9 @@ def find_runtime(name: str) -> Runtime:
         InputError: If there is none.
     """
     if name not in RUNTIMES:
-        raise InputError(f"unknown runtime {name!r}; allowed: {', '.join(RUNTIMES)}.")
+        raise InputError(
+            f"unknown runtime {name!r}; allowed: {', '.join(RUNTIMES)}.", code="unknown-runtime"
+        )
     return RUNTIMES[name]
 
 
@@ -106,18 +108,23 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
         raise InputError(
             f"{path} is a Keras model: the files to run are {' and '.join(SUFFIXES)}.",
             f"Try: dsconvert export {path} -o {path.with_suffix('.tflite').name}",
+            code="keras-file",
         )
     default = default_runtime(path.suffix)
     if default is None:
-        raise InputError(f"{path}: no runtime for this format, only {' and '.join(SUFFIXES)}.")
+        raise InputError(
+            f"{path}: no runtime for this format, only {' and '.join(SUFFIXES)}.",
+            code="unknown-format",
+        )
     runtime = default if name is None else find_runtime(name)
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file.")
+        raise InputError(f"{path} does not exist or is no file.", code="file-not-found")
     if not runtime.runs(path):
         raise InputError(
             f"{path}: {runtime.name} runs {' and '.join(runtime.suffixes)} files only, "
             f"{default.title} runs this.",
             "Leave --runtime out, or name files of one format.",
+            code="runtime-not-for-file",
         )
     return runtime
 
@@ -154,6 +161,6 @@ def open_runtime(path: str | Path, *, threads: int = 1, runtime: str | None = No
         MissingExtra: If its runtime is not installed.
     """
     if threads < 1:
-        raise InputError(f"threads must be 1 or more, got {threads}.")
+        raise InputError(f"threads must be 1 or more, got {threads}.", code="bad-threads")
     path = Path(path)
     return runtime_for(path, runtime).open(path, threads)

@@ -46,7 +46,8 @@ def check_inputs(
     if len(arrays) != len(inputs):
         wanted = ", ".join(f"{i.name} ({shape_text(i.shape)})" for i in inputs)
         raise InputError(
-            f"{what}: got {len(arrays)} arrays where the model has {len(inputs)} inputs: {wanted}."
+            f"{what}: got {len(arrays)} arrays where the model has {len(inputs)} inputs: {wanted}.",
+            code="inputs-missing",
         )
     for array, info in zip(arrays, inputs, strict=True):
         _check_array(array, info, what)
@@ -66,7 +67,9 @@ def count_samples(arrays: Sequence[Array], what: str) -> int:
     counts = {array.shape[:1] for array in arrays}
     if len(counts) > 1 or () in counts:
         sizes = ", ".join(shape_text(count) for count in sorted(counts))
-        raise InputError(f"{what}: the inputs have different numbers of samples: {sizes}.")
+        raise InputError(
+            f"{what}: the inputs have different numbers of samples: {sizes}.", code="counts-differ"
+        )
     return len(arrays[0])
 
 
@@ -79,16 +82,20 @@ def _check_array(array: Array, info: TensorInfo, what: str) -> None:
     if not fits:
         raise InputError(
             f"{what}: the array for input {info.name} has shape {shape_text(array.shape)}, "
-            f"allowed is {shape_text((None, *info.shape[1:]) if info.shape else ())}."
+            f"allowed is {shape_text((None, *info.shape[1:]) if info.shape else ())}.",
+            code="shape-mismatch",
         )
     if array.size == 0:
-        raise InputError(f"{what}: the array for input {info.name} is empty.")
+        raise InputError(f"{what}: the array for input {info.name} is empty.", code="no-samples")
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"{what}: the array for input {info.name} holds {array.dtype}, no numbers."
+            f"{what}: the array for input {info.name} holds {array.dtype}, no numbers.",
+            code="not-numbers",
         )
     if not np.isfinite(array).all():
-        raise InputError(f"{what}: the array for input {info.name} holds NaN or infinity.")
+        raise InputError(
+            f"{what}: the array for input {info.name} holds NaN or infinity.", code="not-finite"
+        )
 
 
 def random_count(inputs: Sequence[TensorInfo], free_size: int) -> int:
@@ -129,6 +136,7 @@ def random_inputs(
             raise InputError(
                 f"input {info.name} has free sizes ({shape_text(info.shape)}).",
                 "Give input data: the size of its arrays is used.",
+                code="free-sizes",
             )
         shape = tuple(free_size if size is None else size for size in sizes)
         arrays.append(_random_array(rng, info, shape))

@@ -66,7 +66,8 @@ class Session(ABC):
             raise
         except Exception as error:  # the runtimes raise anything, RuntimeError subclasses mostly
             raise InputError(
-                f"{path} cannot be loaded by {self.runtime.title}: {first_line(error)}"
+                f"{path} cannot be loaded by {self.runtime.title}: {first_line(error)}",
+                code="does-not-load",
             ) from error
 
     @property
@@ -94,7 +95,8 @@ class Session(ABC):
         fixed = {shape[0] for shape in self.input_shapes if shape and shape[0] is not None}
         if len(fixed) > 1:
             raise InputError(
-                f"{self.path}: its inputs have different first sizes: {sorted(fixed)}."
+                f"{self.path}: its inputs have different first sizes: {sorted(fixed)}.",
+                code="batches-differ",
             )
         return fixed.pop() if fixed else None
 
@@ -119,7 +121,8 @@ class Session(ABC):
                 if output.shape[:1] != (len(part[0]),):
                     raise InputError(
                         f"{self.path}: output {info.name} has shape {shape_text(output.shape)} "
-                        f"for a batch of {len(part[0])}: its first axis is not the batch."
+                        f"for a batch of {len(part[0])}: its first axis is not the batch.",
+                        code="output-without-batch",
                     )
             chunks.append(self._decoded(outputs))
         return tuple(np.concatenate(parts)[:count] for parts in zip(*chunks, strict=True))
@@ -147,7 +150,8 @@ class Session(ABC):
         except Exception as error:  # the runtimes raise anything
             shapes = ", ".join(shape_text(array.shape) for array in arrays)
             raise InputError(
-                f"{self.path} cannot run on inputs of shape {shapes}: {first_line(error)}"
+                f"{self.path} cannot run on inputs of shape {shapes}: {first_line(error)}",
+                code="does-not-run",
             ) from error
 
     @abstractmethod

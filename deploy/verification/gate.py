@@ -79,6 +79,7 @@ def refused(
         return GateFailed(
             f"{name} was not kept, its outputs are not the model's: {told}.",
             _hint(quantize, verified_on),
+            code="outputs-differ",
         )
     static = SCHEMES[quantize].static
     return GateFailed(
@@ -87,6 +88,7 @@ def refused(
         "be quantized."
         if static
         else "",
+        code="does-not-run",
     )
 
 

@@ -23,7 +23,8 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
     """
     if len(input_shapes) != len(data.inputs):
         raise InputError(
-            f"{data.source} gives {len(data.inputs)} inputs, the model takes {len(input_shapes)}."
+            f"{data.source} gives {len(data.inputs)} inputs, the model takes {len(input_shapes)}.",
+            code="inputs-missing",
         )
     names = data.names or tuple(f"input {number}" for number in range(len(input_shapes)))
     pairs = list(zip(names, data.inputs, input_shapes, strict=True))
@@ -44,6 +45,7 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
         "data.laid_out(input_shapes)."
         if turned
         else "Give the data in the shape that the model was trained with.",
+        code="shape-mismatch",
     )
 
 
@@ -84,6 +86,7 @@ def check_same_inputs(shapes: Mapping[str, Sequence[Shape]]) -> None:
             raise InputError(
                 f"the models take different inputs: {first} takes {told[0]}, {name} {told[1]}.",
                 "Compare models that were made from one another.",
+                code="models-differ",
             )
 
 
@@ -96,11 +99,12 @@ def check_classes(data: Data, classes: int) -> None:
     labels = data.labels
     if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
         got = "none" if labels is None else f"{labels.dtype} of shape {_told(labels.shape)}"
-        raise InputError(f"{data.source} gives no class labels: got {got}.")
+        raise InputError(f"{data.source} gives no class labels: got {got}.", code="no-class-labels")
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
             f"the labels of {data.source} go from {labels.min()} to {labels.max()}, "
-            f"and the model has the classes 0 to {classes - 1}."
+            f"and the model has the classes 0 to {classes - 1}.",
+            code="labels-out-of-range",
         )
 
 

@@ -132,7 +132,9 @@ def load_data(
     """
     preprocessing = preprocessing or _UNCHANGED
     if samples is not None and samples < 1:
-        raise InputError(f"{samples} samples were asked for; at least 1 is needed.")
+        raise InputError(
+            f"{samples} samples were asked for; at least 1 is needed.", code="not-a-sample-count"
+        )
     request = Request(
         split=split,
         samples=samples,
@@ -150,6 +152,7 @@ def load_data(
             f"{source} has no labels for its {split} data.",
             "Name them y or y_train/y_test in an .npz file, put images into one folder per class, "
             "or return (x, y).",
+            code="needs-labels",
         )
     shapes = tuple(input_shapes) or (None,) * len(raw.inputs)
     layout = tuple(
@@ -185,6 +188,7 @@ def holdout(data: Data, size: int | float, *, seed: int = 0) -> tuple[Data, Data
         raise InputError(
             f"cannot hold {size} of {count} samples out: both parts need at least one.",
             "Give more samples, or hold fewer out.",
+            code="too-few-samples",
         )
     order = np.random.default_rng(seed).permutation(count)
     return data.take(np.sort(order[number:])), data.take(np.sort(order[:number]))
@@ -196,7 +200,7 @@ def _read(source: str | Path, request: Request, image_size: tuple[int, int] | No
         return read_folder(path, request, image_size)
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
-            raise InputError(f"{path} does not exist.")
+            raise InputError(f"{path} does not exist.", code="data-not-found")
         return read_archive(path, request) if path.suffix == ".npz" else read_array(path, request)
     if is_function(str(source)):
         return read_function(str(source), request)
@@ -204,6 +208,7 @@ def _read(source: str | Path, request: Request, image_size: tuple[int, int] | No
         f"{source} is no data source: "
         + ("its format is not known." if path.exists() else "it does not exist."),
         "Give an .npz or .npy file, a folder of images, or module:function.",
+        code="not-a-data-source",
     )
 
 
@@ -212,9 +217,11 @@ def _check_counts(raw: Raw, source: str) -> None:
     if raw.labels is not None:
         counts.append(len(raw.labels))
     if counts[0] == 0:
-        raise InputError(f"{source} holds no samples.")
+        raise InputError(f"{source} holds no samples.", code="no-samples")
     if len(set(counts)) > 1:
-        raise InputError(f"the inputs and labels of {source} differ in number: {counts}.")
+        raise InputError(
+            f"the inputs and labels of {source} differ in number: {counts}.", code="counts-differ"
+        )
 
 
 def _recorded(preprocessing: Preprocessing, layout: tuple[Layout, ...]) -> Preprocessing:

@@ -45,7 +45,9 @@ def read_function(source: str, request: Request) -> Raw:
         said = error.words
         raise InputError(f"{source}: {said.message}", said.hint, code=error.code) from error
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"{source} failed: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{source} failed: {type(error).__name__}: {error}", code="function-failed"
+        ) from error
     labels = None if raw.labels is None else raw.labels[index]
     return Raw(tuple(array[index] for array in raw.inputs), labels)
 
@@ -68,6 +70,7 @@ def _parts(element: Any, request: Request) -> Raw:
             raise InputError(
                 f"got a tuple of {len(element)}, allowed are x and (x, y).",
                 "Give several inputs as a dictionary by name.",
+                code="not-a-sample",
             )
         x, y = element[0], element[1] if len(element) == 2 else None
     if isinstance(x, Mapping):
@@ -75,7 +78,8 @@ def _parts(element: Any, request: Request) -> Raw:
         missing = [name for name in names if name not in x]
         if missing:
             raise InputError(
-                f"got inputs named {', '.join(map(str, x))}; {', '.join(missing)} are missing."
+                f"got inputs named {', '.join(map(str, x))}; {', '.join(missing)} are missing.",
+                code="inputs-missing",
             )
         inputs = tuple(numeric(x[name], f"the input {name}") for name in names)
     else:
@@ -118,10 +122,12 @@ def _joined(batches: Iterable[Raw], samples: int | None) -> Raw:
         if samples is not None and count >= samples:
             break
     if not parts:
-        raise InputError("it gave no samples.")
+        raise InputError("it gave no samples.", code="no-samples")
     labels = [part.labels for part in parts if part.labels is not None]
     if 0 < len(labels) < len(parts):
-        raise InputError("some of its elements have labels and some have none.")
+        raise InputError(
+            "some of its elements have labels and some have none.", code="labels-incomplete"
+        )
     inputs = zip(*(part.inputs for part in parts), strict=True)
     return Raw(
         tuple(np.concatenate(arrays) for arrays in inputs),

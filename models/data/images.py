@@ -45,6 +45,7 @@ def _split_folder(folder: Path, request: Request) -> Path:
         raise InputError(
             f"{folder} has a sub-folder {splits[0]}/ but none named {request.split}/.",
             f"Add {folder / request.split}, or name a folder of images directly.",
+            code="split-not-found",
         )
     return folder / request.split
 
@@ -62,9 +63,12 @@ def _listed(folder: Path) -> tuple[list[Path], list[int] | None]:
         raise InputError(
             f"{folder} holds {len(loose)} images beside sub-folders with {len(labelled)} more.",
             "Put every image into the folder of its class, or all into one folder.",
+            code="images-ambiguous",
         )
     if not loose and not labelled:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}).")
+        raise InputError(
+            f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}).", code="no-images"
+        )
     if loose:
         return loose, None
     return [file for file, _ in labelled], [number for _, number in labelled]
@@ -85,6 +89,7 @@ def _mode(shape: Shape) -> str:
         raise InputError(
             f"images are (n, height, width, channels), and the model takes {shape}.",
             "Give the images as arrays of that shape, in an .npz file.",
+            code="not-images",
         )
     return modes[shape[-1]]
 
@@ -107,6 +112,7 @@ def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) ->
             f"{len(damaged)} of {len(files)} images cannot be read: {'; '.join(damaged[:5])}"
             + ("; …" if len(damaged) > 5 else "."),
             "Remove or replace them.",
+            code="images-unreadable",
         )
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:
@@ -114,6 +120,7 @@ def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) ->
         raise InputError(
             f"the images have {len(sizes)} different sizes ({shown}, …) and the model takes any.",
             "Resize them to one size.",
+            code="image-sizes-differ",
         )
     stacked = np.stack(images)
     return stacked if stacked.ndim == 4 else stacked[..., None]

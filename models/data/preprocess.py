@@ -45,9 +45,12 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if values is None:
                 continue
             if not values or not all(map(math.isfinite, values)):
-                raise InputError(f"{name} is {values}: it takes finite numbers.")
+                raise InputError(f"{name} is {values}: it takes finite numbers.", code="not-finite")
             if name != "mean" and 0 in values:
-                raise InputError(f"{name} is {values}: 0 would erase the data or divide by zero.")
+                raise InputError(
+                    f"{name} is {values}: 0 would erase the data or divide by zero.",
+                    code="division-by-zero",
+                )
 
     @property
     def does_nothing(self) -> bool:
@@ -92,6 +95,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f"{len(numbers)} numbers for {name}, but {which} of the data has "
                 f"{shape[axes[0]]} channels (shape {shape}).",
                 "Give one number, or one per channel.",
+                code="wrong-channel-count",
             )
         spread = [1] * len(shape)
         spread[axis] = len(numbers)
@@ -110,5 +114,9 @@ def parse_number(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{text!r} is not a number.", 'Write it as "0.5", "1e-3" or "1/255".')
+        raise InputError(
+            f"{text!r} is not a number.",
+            'Write it as "0.5", "1e-3" or "1/255".',
+            code="not-a-number",
+        )
     return value

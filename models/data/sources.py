@@ -93,7 +93,8 @@ def read_archive(path: Path, request: Request) -> Raw:
             if key is None:
                 raise InputError(
                     f"{path} has no array {' or '.join(candidates)} to {request.split} with; "
-                    f"it has {', '.join(file.files) or 'none'}."
+                    f"it has {', '.join(file.files) or 'none'}.",
+                    code="array-not-found",
                 )
             found.append(key)
         # A "y" beside "x_train" belongs to no split.
@@ -127,12 +128,14 @@ def _check_archive(path: Path) -> None:
                     f"{path}: the header of {name} says {shape} of {dtype}, {size:,} bytes; "
                     f"{info.file_size:,} are there.",
                     "Copy it again, or write it again with numpy.savez.",
+                    code="header-lies",
                 )
             if size > free:
                 raise InputError(
                     f"{path}: {name} is {shape} of {dtype}, {size / 2**30:.1f} GiB; "
                     f"{free / 2**30:.1f} GiB of memory are free.",
                     "Store it as .npy, of which only the samples needed are read.",
+                    code="out-of-memory",
                 )
 
 
@@ -147,6 +150,7 @@ def read_array(path: Path, request: Request) -> Raw:
             f"{path} holds one array and the model has {len(request.shapes)} inputs "
             f"({', '.join(request.names)}).",
             "Give an .npz file with one array per input, named after it.",
+            code="inputs-missing",
         )
     with _readable(path):
         array = numeric(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
@@ -163,7 +167,8 @@ def numeric(values: Any, what: str) -> Array:
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise InputError(
             f"{what} is an array of type {array.dtype} and shape {array.shape}: "
-            "it takes numbers with the samples along the first axis."
+            "it takes numbers with the samples along the first axis.",
+            code="not-numbers",
         )
     return array
 
@@ -180,6 +185,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read as a NumPy file: {reason}",
             "Copy it again, or write it again with numpy.save or numpy.savez.",
+            code="data-unreadable",
         ) from error
 
 

@@ -72,6 +72,7 @@ def compare_with(
             raise InputError(
                 f"the reference's own output {output_name} is not finite on {data.source}.",
                 "Give a reference that works, or data like those that it was trained with.",
+                code="not-finite",
             )
     return compare_outputs(reference.output_names, references, compared)
 
@@ -114,4 +115,5 @@ def _check_outputs(references: Sequence[Array], outputs: Sequence[Array]) -> Non
         raise InputError(
             f"the reference's outputs have the shapes {shapes[0]}, the model's {shapes[1]}.",
             "Give as reference the model that this one was made from.",
+            code="shape-mismatch",
         )

@@ -128,6 +128,7 @@ def _by_labels(output: Array, data: Data) -> dict[str, Any]:
             f"the labels of {data.source} have the shape {labels.shape}, the model's first output "
             f"{output.shape}.",
             "Give one class per sample, targets of the output's shape, or no labels.",
+            code="labels-do-not-fit",
         )
     gap = output.reshape(labels.shape).astype(np.float64) - labels
     if not np.isfinite(gap).all():

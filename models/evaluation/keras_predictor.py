@@ -36,6 +36,7 @@ class KerasPredictor:
             raise InputError(
                 f"the model {getattr(model, 'name', model)!r} has no symbolic inputs and outputs.",
                 "Only functional and sequential Keras models can be used.",
+                code="model-not-built",
             )
         self._model = model
         self._fixed = model.inputs[0].shape[0]

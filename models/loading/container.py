@@ -86,12 +86,12 @@ def open_source(path: Path) -> Source:
         return _open_h5(path)
     if head.startswith(b"PK"):
         return _open_keras(path)
-    raise InputError(*_unknown_content(path, head))
+    raise InputError(*_unknown_content(path, head), code="unknown-format")
 
 
 def _refuse_other_things(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path} does not exist.", "Check the path.")
+        raise InputError(f"{path} does not exist.", "Check the path.", code="model-not-found")
     if path.is_dir():
         if is_saved_model(path):
             raise InputError(
@@ -99,12 +99,19 @@ def _refuse_other_things(path: Path) -> None:
                 "Keras layers.",
                 f"Make an .onnx file of it: python -m tf2onnx.convert --saved-model {path} "
                 "--output model.onnx",
+                code="saved-model-without-layers",
             )
-        raise InputError(f"{path} is a folder.", "Give a .keras, .h5 or .hdf5 file.")
+        raise InputError(
+            f"{path} is a folder.", "Give a .keras, .h5 or .hdf5 file.", code="is-a-folder"
+        )
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file.", "Give a .keras, .h5 or .hdf5 file.")
+        raise InputError(
+            f"{path} is not a regular file.", "Give a .keras, .h5 or .hdf5 file.", code="not-a-file"
+        )
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes).", "Copy or download it again.")
+        raise InputError(
+            f"{path} is empty (0 bytes).", "Copy or download it again.", code="empty-file"
+        )
 
 
 def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
@@ -138,7 +145,7 @@ def _open_h5(path: Path) -> Source:
             attributes = {key: _text(value) for key, value in file.attrs.items()}
             groups = set(file)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(*broken(path, "HDF5 file", error)) from error
+        raise InputError(*broken(path, "HDF5 file", error), code="damaged-file") from error
     if "model_config" not in attributes:
         weights = "layer_names" in attributes or groups & {
             "layers",
@@ -150,9 +157,12 @@ def _open_h5(path: Path) -> Source:
             else f"{path} is an HDF5 file, but no Keras model: it has no model_config.",
             f"Build the architecture in Python, then: model.load_weights({path.name!r}); "
             "model.save('model.keras').",
+            code="weights-only" if weights else "not-a-model",
         )
     if "model_weights" not in groups:
-        raise InputError(f"{path} holds an architecture but no weights.", _SAVE_AGAIN)
+        raise InputError(
+            f"{path} holds an architecture but no weights.", _SAVE_AGAIN, code="no-weights"
+        )
     return Source(
         path,
         "h5",
@@ -169,15 +179,18 @@ def _open_keras(path: Path) -> Source:
             _check_sizes(path, archive)
             texts = {n: archive.read(n).decode() for n in _TEXTS if n in names}
     except UNREADABLE_ZIP as error:
-        raise InputError(*broken(path, "zip archive", error)) from error
+        raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
     if "config.json" not in texts:
         found = ", ".join(names[:4]) or "nothing"
         raise InputError(
             f"{path} is a zip archive, but no Keras model: config.json is not in it, but {found}.",
             "Give a .keras, .h5 or .hdf5 file.",
+            code="not-a-model",
         )
     if not any(name.startswith("model.weights") for name in names):
-        raise InputError(f"{path} holds an architecture but no weights.", _SAVE_AGAIN)
+        raise InputError(
+            f"{path} holds an architecture but no weights.", _SAVE_AGAIN, code="no-weights"
+        )
     metadata = _json(path, texts.get("metadata.json", "{}"))
     version = str(metadata.get("keras_version", "3")) if isinstance(metadata, dict) else "3"
     return Source(path, "keras", _parse(path, texts["config.json"]), version, "")
@@ -202,6 +215,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(
             f"{path} unpacks to {total:,} bytes from {packed:,}: this is no model.",
             "Copy or download it again.",
+            code="zip-bomb",
         )
 
 
@@ -209,7 +223,9 @@ def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(*broken(path, "model configuration", error)) from error
+        raise InputError(
+            *broken(path, "model configuration", error), code="damaged-file"
+        ) from error
 
 
 def _parse(path: Path, text: str) -> Config:
@@ -218,7 +234,9 @@ def _parse(path: Path, text: str) -> Config:
         return config  # a Sequential of Keras before 2.2.3
     if not is_object(config):
         raise InputError(
-            f"{path}: its model configuration has no class_name and config.", _SAVE_AGAIN
+            f"{path}: its model configuration has no class_name and config.",
+            _SAVE_AGAIN,
+            code="bad-configuration",
         )
     return config
 

@@ -37,6 +37,7 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
         raise InputError(
             f"--custom-objects {spec}: expected package.module:name.",
             "For example: --custom-objects my_layers:CUSTOM_OBJECTS",
+            code="not-custom-objects",
         )
     try:
         found = import_named(spec)
@@ -44,6 +45,7 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
         raise InputError(
             f"--custom-objects {spec}: cannot be imported: {type(error).__name__}: {error}.",
             "Run from the folder that holds the module, or install its package.",
+            code="not-importable",
         ) from error
     if isinstance(found, Mapping):
         return {str(key): value for key, value in found.items()}
@@ -53,6 +55,7 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
         f"--custom-objects {spec}: is a {type(found).__name__}, "
         "expected a dict, a class or a function.",
         _HINT,
+        code="not-custom-objects",
     )
 
 
@@ -76,7 +79,9 @@ def check_names(path: Path, model: Config, custom: Mapping[str, Any]) -> tuple[C
         f"{kind}: {', '.join(sorted(found))}" for kind, found in sorted(names.items())
     )
     if not names.keys() <= set(_DISPENSABLE):
-        raise InputError(f"{path} needs what Keras does not have ({listed}).", _HINT)
+        raise InputError(
+            f"{path} needs what Keras does not have ({listed}).", _HINT, code="needs-custom-objects"
+        )
 
     def change(item: Config) -> Config | None:
         unknown = [

@@ -36,4 +36,5 @@ def check_h5(path: Path, told: Path | None = None) -> None:
     raise InputError(
         f"{name} is damaged, or not a plain model file: {problem}.",
         "Copy or download it again, or save the model again where it was made.",
+        code="damaged-file",
     )

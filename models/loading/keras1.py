@@ -115,6 +115,7 @@ def _config(item: Config, renamed: dict[str, str]) -> Config:
             f"layer {name_of(item)} has dim_ordering={config['dim_ordering']!r} (channels first): "
             "the file does not say whether Theano wrote it, which would mirror every kernel.",
             "Load it where it was made, convert it there to channels last, and save it again.",
+            code="keras1-setting",
         )
     if config.get("border_mode", "valid") not in ("valid", "same"):
         raise _refusal(item, "border_mode", config["border_mode"])
@@ -160,4 +161,5 @@ def _refusal(item: Config, key: str, value: Any) -> InputError:
         f"layer {name_of(item)} ({item['class_name']} of Keras 1) has {key}={value}, "
         "which no later Keras has.",
         "Rebuild this layer in Python and save the model again.",
+        code="keras1-setting",
     )

@@ -67,11 +67,13 @@ def allow_lambdas(path: Path, model: Config, *, trust: bool) -> Config:
             f"{path} has Lambda layers ({names}) that hold bytecode of another Python version, "
             "which cannot be read here.",
             f"In the environment where the model was made, {rebuild}",
+            code="lambda-of-other-python",
         )
     if layers and not trust:
         raise InputError(
             f"{path} has Lambda layers ({names}): loading them would run code from the file.",
             f"If you know who wrote the file, add --trust; otherwise {rebuild}",
+            code="needs-trust",
         )
     runnable: Config = edit(model, _runnable)[0]
     return runnable

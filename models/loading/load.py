@@ -86,6 +86,7 @@ def load(
             f"{path}: its model configuration is not one that any Keras writes "
             f"({type(error).__name__}: {error}).",
             _SAVE_AGAIN,
+            code="bad-configuration",
         ) from error
     require("keras", "keras", "to load Keras models")
     custom = dict(custom_objects or {})
@@ -111,7 +112,9 @@ def _restored(model: keras.Model, source: Source, renamed: Mapping[str, str]) ->
             restore_saved_model(model, source.path)
         except Misfit as error:
             raise InputError(
-                f"{source.path}: its weights do not fit its architecture: {error}.", _SAVE_AGAIN
+                f"{source.path}: its weights do not fit its architecture: {error}.",
+                _SAVE_AGAIN,
+                code="weights-do-not-fit",
             ) from error
     return None
 
@@ -133,15 +136,19 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
             f"{source.path}: Keras {keras.__version__} cannot rebuild this model, "
             f"written by Keras {source.keras_version}: {reason[:_MOST_REASON]}",
             _SAVE_AGAIN,
+            code="not-rebuilt",
         ) from error
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"{source.path} holds a {type(model).__name__}, not a model.", "Save a keras.Model."
+            f"{source.path} holds a {type(model).__name__}, not a model.",
+            "Save a keras.Model.",
+            code="not-a-model",
         )
     if not getattr(model, "inputs", None):
         raise InputError(
             f"{source.path} does not say what shape its input has, or how its layers connect.",
             "Call the model on data, rebuild it as a functional model, and save it again.",
+            code="model-not-built",
         )
     return model
 
@@ -162,7 +169,7 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                         copyfileobj(reader, writer)
             stored = _extract_weights(path, copy, Path(folder))
         except UNREADABLE_ZIP as error:
-            raise InputError(*broken(path, "zip archive", error)) from error
+            raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
         if stored is not None:
             model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
             restore_archive(model, stored)

@@ -62,4 +62,4 @@ def _with_activation(model: Config, name: str) -> list[str]:
 
 def _refuse(path: Path, layers: list[str], what: str, hint: str) -> None:
     if layers:
-        raise InputError(f"{path}: {', '.join(layers)} {what}.", hint)
+        raise InputError(f"{path}: {', '.join(layers)} {what}.", hint, code="meaning-changed")

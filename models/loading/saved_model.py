@@ -39,7 +39,9 @@ def read_metadata(path: Path) -> tuple[Config, str]:
         said = _plain(json.loads(root.metadata))
     except Exception as error:  # protobuf's own class is private; StopIteration; JSON
         raise InputError(
-            f"{path / METADATA} cannot be read: {error}.", "Copy or download the folder again."
+            f"{path / METADATA} cannot be read: {error}.",
+            "Copy or download the folder again.",
+            code="damaged-file",
         ) from error
     config = {key: said.get(key) for key in ("class_name", "config")}
     if root.identifier not in _NODES or not is_object(config) or "layers" not in config["config"]:
@@ -49,6 +51,7 @@ def read_metadata(path: Path) -> tuple[Config, str]:
             "not described in it.",
             f"Make an .onnx file of it: python -m tf2onnx.convert --saved-model {path} "
             "--output model.onnx",
+            code="saved-model-without-layers",
         )
     return config, str(said.get("keras_version", "2"))
 

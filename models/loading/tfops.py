@@ -66,6 +66,7 @@ def refuse_tf_operations(path: Path, model: Config) -> None:
         raise InputError(
             f"{path} records calls of TensorFlow functions without an equal in Keras: {names}.",
             "Rebuild these steps with keras.layers or keras.ops and save the model again.",
+            code="unknown-function",
         )
 
 

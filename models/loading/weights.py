@@ -164,4 +164,5 @@ def _mismatch(source: Source, what: str) -> InputError:
     return InputError(
         f"{source.path}: its weights do not fit its architecture: {what}.",
         "Save the model again where it was made: model.save('model.keras').",
+        code="weights-do-not-fit",
     )

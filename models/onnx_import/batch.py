@@ -80,7 +80,9 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
     try:
         got = opened(freed.proto).run(list(freed.outputs), whole)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise InputError(f"it does not run on a larger one ({sentence(error)})") from error
+        raise InputError(
+            f"it does not run on a larger one ({sentence(error)})", code="samples-not-independent"
+        ) from error
     for name, ours, pair in zip(original.outputs, got, wanted, strict=True):
         theirs = np.concatenate(pair) if pair[0].ndim else pair[0]
         largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=1e-6)
@@ -88,7 +90,10 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
             ours, theirs, rtol=1e-3, atol=1e-3 * largest, equal_nan=True
         )
         if not same:
-            raise InputError(f"the output {name!r} of one sample depends on the others")
+            raise InputError(
+                f"the output {name!r} of one sample depends on the others",
+                code="samples-not-independent",
+            )
 
 
 def _written_batch(graph: Graph, facts: ProbedValues, node: Node, batch: int) -> Any:

@@ -21,7 +21,7 @@ from .weights import Arrange, Binding
 
 def refuse(node: Node, why: str, hint: str = "") -> InputError:
     """Return the error for a node that cannot be drawn in Keras; to be raised."""
-    return InputError(f"{node} cannot be imported: {why}.", hint)
+    return InputError(f"{node} cannot be imported: {why}.", hint, code="operator-not-imported")
 
 
 def _as_it_is(array: Array) -> Array:

@@ -99,6 +99,7 @@ def check_supported(graph: Graph) -> None:
     raise InputError(
         f"the model has operators that cannot be imported: {listed}.",
         f"What to do instead: {'; '.join(advice or ['cut the part with them off'])}.",
+        code="operators-not-imported",
     )
 
 
@@ -127,6 +128,7 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
                 f"the output {name!r} does not depend on what is in the model's inputs: there is "
                 "nothing to be computed in Keras.",
                 "Remove it from the model's outputs.",
+                code="output-is-constant",
             )
         value = builder.unflatten(value)
         if any(value.keras is x.keras for x in (*inputs, *outputs)):

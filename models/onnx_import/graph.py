@@ -160,8 +160,12 @@ def _input(value: ValueInfoProto) -> GraphInput:
         raise InputError(
             f"the model's input {value.name!r} is no tensor with a known number of axes.",
             "Export the model with an example input, so that it says the input's shape.",
+            code="input-without-rank",
         )
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "OSU":
-        raise InputError(f"the model's input {value.name!r} is text: only numbers can be imported.")
+        raise InputError(
+            f"the model's input {value.name!r} is text: only numbers can be imported.",
+            code="text-input",
+        )
     return GraphInput(value.name, dtype, shape)

@@ -168,7 +168,7 @@ def _draw(
             check_each_sample(graph, freed, facts, seed)
             freed_facts = probe(freed, None, seed)
             if fixed_batch(freed, freed_facts) is not None:
-                raise InputError("it does not run on a larger one")
+                raise InputError("it does not run on a larger one", code="samples-not-independent")
             drawn = convert_graph(freed, freed_facts)
             compare(freed, freed_facts, drawn, inputs, seed)
         except DsconvertError as error:
@@ -186,7 +186,8 @@ def _open(model: Any) -> tuple[Any, Path | None, str, tuple[str, ...]]:
         return copied(model), None, sha256_of(model), ()
     if not isinstance(model, str | Path):
         raise InputError(
-            f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}."
+            f"import_onnx takes a path or an onnx.ModelProto, got {type(model).__name__}.",
+            code="not-a-model",
         )
     file = open_onnx(model)
     return file.model, file.path, file.sha256, file.repairs

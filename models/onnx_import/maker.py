@@ -121,6 +121,7 @@ class KerasMaker:
                 f"the reshape that makes {name!r} leaves {len(free)} sizes open; Keras can leave "
                 "the batch and one more.",
                 "Fix the height and width of the model's input before importing.",
+                code="free-sizes",
             )
         reshaped = self.keras.ops.reshape(tensor, tuple(inner))
         self.rename(reshaped, name)

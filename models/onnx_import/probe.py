@@ -55,6 +55,7 @@ def opened(model: Any, *, optimization: Optimization = "all") -> Any:
         raise InputError(
             f"ONNX Runtime refuses the model: {sentence(error)}",
             "Check the file: python -c \"import onnx; onnx.checker.check_model('model.onnx')\".",
+            code="does-not-load",
         ) from error
 
 
@@ -107,6 +108,7 @@ def probe(
     raise InputError(
         f"the model does not run in ONNX Runtime: {sentence(refused)}",
         "Give real inputs that it runs on, or fix its input sizes.",
+        code="does-not-run",
     ) from refused
 
 

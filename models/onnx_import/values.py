@@ -81,6 +81,7 @@ class Constant:
                 f"the constant {self.name!r} depends on the free sizes of the model's inputs.",
                 "Fix them before importing: python -m onnxruntime.tools.make_dynamic_shape_fixed "
                 "--input_name NAME --input_shape 1,3,224,224 model.onnx fixed.onnx",
+                code="free-sizes",
             )
         return in_float32(self.probes[0])
 

@@ -74,6 +74,7 @@ def compare(
                 f"{strict:.1e} (allowed {allowed:g}), on other ranges of random inputs "
                 f"{worst:.1e} (allowed {close:g}).",
                 _REPORT,
+                code="outputs-differ",
             )
 
 
@@ -115,6 +116,7 @@ def check_given(graph: Graph, given: Sequence[Array]) -> dict[str, Array]:
         raise InputError(
             f"the real inputs have shapes {shapes}; the model takes {wanted}.",
             "Give one array per input, as the ONNX model takes it.",
+            code="shape-mismatch",
         )
     return {
         info.name: np.asarray(array, info.dtype)
@@ -144,6 +146,7 @@ def _run_both(
         raise InputError(
             f"the model does not run in ONNX Runtime: {sentence(error)}",
             "Give inputs that it runs on.",
+            code="does-not-run",
         ) from error
     arrays = [feed[info.name] for info in graph.inputs]
     got = run_keras(drawn.model, drawn.input_axes, arrays)
@@ -157,6 +160,7 @@ def _run_both(
                 f"the output {name!r} has shape {ours.shape} in Keras and {stored.shape} in ONNX "
                 "Runtime, axes in Keras' order.",
                 _REPORT,
+                code="outputs-differ",
             )
         pairs.append((ours, stored))
     return pairs

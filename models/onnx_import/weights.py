@@ -94,6 +94,7 @@ class Binding:
                 f"{self.variable} of layer {self.layer!r} has shape {variable.shape}; "
                 f"{self.value!r} in the ONNX model takes {imported.shape}.",
                 _WHICH,
+                code="not-the-import",
             )
         changed = variable != imported
         if not changed.any():
@@ -177,6 +178,7 @@ def variable_of(model: Any, binding: Binding) -> Array:
             f"the Keras model has no {binding.variable} in a layer {binding.layer!r}: it is not "
             "the imported model, or its layers were renamed or replaced.",
             _WHICH,
+            code="not-the-import",
         )
     return np.asarray(variable)
 

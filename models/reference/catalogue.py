@@ -30,7 +30,11 @@ def reference(name: str) -> Reference:
         if one.name == name:
             return one
     names = ", ".join(one.name for one in REFERENCES)
-    raise InputError(f"there is no network {name!r}; there are {names}.", "Try: dsconvert zoo")
+    raise InputError(
+        f"there is no network {name!r}; there are {names}.",
+        "Try: dsconvert zoo",
+        code="unknown-network",
+    )
 
 
 def build(name: str, settings: BuildSettings) -> Any:
@@ -55,6 +59,7 @@ def build(name: str, settings: BuildSettings) -> Any:
             raise InputError(
                 f"{found.name} knows no {option}; that is for {knowing}.",
                 f"Leave --{option} out.",
+                code="option-not-applicable",
             )
     height, width, _ = settings.input_shape
     if min(height, width) < found.smallest:
@@ -62,5 +67,6 @@ def build(name: str, settings: BuildSettings) -> Any:
             f"{found.name} halves its images three times: input {height}×{width} is too small, "
             f"allowed: {found.smallest}×{found.smallest} or more.",
             f"Try: --input {found.smallest}x{found.smallest}x{settings.input_shape[2]}",
+            code="input-too-small",
         )
     return found.draw(settings)

@@ -39,4 +39,4 @@ class BuildSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if not right
         ]
         if wrong:
-            raise InputError(f"no network can be built so: {'; '.join(wrong)}.")
+            raise InputError(f"no network can be built so: {'; '.join(wrong)}.", code="bad-setting")

@@ -64,6 +64,7 @@ def augmentation(
             f"augmentation by {' and '.join(asked)} needs images (n, height, width, channels); "
             f"the data have the shape {shapes}.",
             "Leave the augmentation out.",
+            code="not-images",
         )
     return asked
 

@@ -100,12 +100,14 @@ def load_checkpoint(path: Path, identity: Identity) -> Checkpoint:
         raise InputError(
             f"{path} does not hold the state of a fine-tuning run: {error}",
             f"Name another file, or remove it: rm {path}",
+            code="damaged-checkpoint",
         ) from error
     different = _differences(header.identity, identity)
     if different:
         raise InputError(
             f"{path} holds the state of another run: {'; '.join(different)}.",
             f"Run with the same inputs to continue it, or start anew: rm {path}",
+            code="other-run",
         )
     return Checkpoint(history=header.history, **groups)
 

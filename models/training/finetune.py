@@ -173,6 +173,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
             raise InputError(
                 f"the student's {side} have the shapes {shapes[0]}, the teacher's {shapes[1]}.",
                 "Give as teacher the model that the student was made from.",
+                code="models-differ",
             )
     check_against([tuple(tensor.shape) for tensor in teacher.inputs], data)
     augmentation(data.inputs, settings.augment)
@@ -181,6 +182,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
             "logits can be matched only where the single output is a score per class, without a "
             "softmax.",
             "Leave logits out.",
+            code="not-class-scores",
         )
     if settings.label_weight == 0:
         return
@@ -188,6 +190,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
         raise InputError(
             f"label_weight is {settings.label_weight} and {data.source} has no labels.",
             "Leave label_weight at 0: the teacher's answers are enough.",
+            code="needs-labels",
         )
     if not takes_logits(teacher) and (
         not any(ends_in_softmax(teacher)) or len(teacher.outputs) > 1
@@ -195,6 +198,7 @@ def _check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -
         raise InputError(
             "labels can be used only where the single output is a score per class.",
             "Leave label_weight at 0: the teacher's answers are enough.",
+            code="not-class-scores",
         )
     classes = teacher.outputs[0].shape[-1]
     check_classes(data, classes)

@@ -74,7 +74,9 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             if not right
         ]
         if wrong:
-            raise InputError(f"fine-tuning cannot be set up so: {'; '.join(wrong)}.")
+            raise InputError(
+                f"fine-tuning cannot be set up so: {'; '.join(wrong)}.", code="bad-setting"
+            )
 
 
 class Epoch(

@@ -55,6 +55,7 @@ def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
         raise InputError(
             f"the model {model.name!r} cannot be copied for training: {error}",
             "Only functional and sequential models whose layers have get_config can be trained.",
+            code="layer-not-copied",
         ) from error
     copy.set_weights(model.get_weights())
     return keras.Model(bare(copy.inputs), bare(copy.outputs), name=model.name)

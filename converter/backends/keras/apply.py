@@ -112,6 +112,7 @@ class _Rebuild:
             raise InputError(
                 f"layer {operation.name!r} ({type(operation).__name__}) cannot be copied: {error}",
                 "Give the class a get_config() that names all its constructor's arguments.",
+                code="layer-not-copied",
             ) from error
         if hasattr(operation, "get_weights"):
             self.pending.append((operation, clone))

@@ -107,6 +107,7 @@ def flatten(model: Any) -> FlatGraph:
         raise InputError(
             f"{model.name!r} ({type(model).__name__}) has no graph of layers to read.",
             "Build it by calling it once, or rewrite it as a functional model.",
+            code="no-layer-graph",
         )
     steps: list[Step] = []
     symbolic: list[Any] = list(graph.inputs)
@@ -153,6 +154,7 @@ def as_functional(model: Any) -> Any:
         raise InputError(
             f"{model.name!r} is a subclassed model that was never called on one input.",
             "Call it once on a batch, so that its layers are built, and rewrite it again.",
+            code="model-not-called",
         )
     inputs = keras.Input(batch_shape=(None, *next(iter(shape.values()))[1:]), name="input")
     try:
@@ -162,5 +164,6 @@ def as_functional(model: Any) -> Any:
             f"{model.name!r} ({type(model).__name__}): its call() is not made of Keras layers and "
             f"operations alone, so its convolutions cannot be replaced: {error}",
             "Use keras.layers and keras.ops in call(), or write it as a functional model.",
+            code="subclassed-model",
         ) from error
     return keras.Model(inputs, outputs, name=model.name)

@@ -268,6 +268,7 @@ class KerasStages:
                     f"a value of shape {shape} between two layers has no batch axis in front, so "
                     "the layers cannot be fitted one after the other.",
                     "Use --method svd, which needs no data.",
+                    code="no-batch-axis",
                 )
 
 

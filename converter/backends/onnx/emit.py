@@ -131,6 +131,7 @@ class _Writer:
                 "runtime runs.",
                 f"Bring it to opset {_INFERS} or later with onnx.version_converter, or use --block "
                 "linear.",
+                code="opset-too-old",
             )
         parts = {
             "scale": layer.gamma,

@@ -187,11 +187,13 @@ class OnnxStages:
                 f"{name!r} has the shape {array.shape} for one image and {usual} for another, so "
                 "the layers cannot be fitted to data.",
                 _SVD,
+                code="shape-varies",
             )
         if array.dtype.kind in "iu" and name in self.graph.readers and _inexact(array):
             raise InputError(
                 f"{name!r} holds whole numbers that are too large to be kept between two layers.",
                 _SVD,
+                code="integers-too-large",
             )
         array = np.asarray(array, np.float32)
         return array[None] if name in self._stacked else array
@@ -213,12 +215,14 @@ class OnnxStages:
             raise InputError(
                 f"the model does not run on data of the shape {shapes}: {error}",
                 "Give images of a size that it takes, or use --method svd.",
+                code="does-not-run",
             ) from error
         if not fits:
             raise InputError(
                 "a value between two layers has no batch axis in front, or the images of a batch "
                 "change each other's results, so the layers cannot be fitted one after the other.",
                 _SVD,
+                code="no-batch-axis",
             )
 
     def _takes_any(self, inputs: Sequence[Array]) -> bool:
@@ -248,7 +252,9 @@ class OnnxStages:
         for name in between:
             if not isinstance(seen[name], np.ndarray):
                 raise InputError(
-                    f"{name!r}, which is needed between two layers, is a list and no tensor.", _SVD
+                    f"{name!r}, which is needed between two layers, is a list and no tensor.",
+                    _SVD,
+                    code="not-a-tensor",
                 )
         self._folded = {name: seen[name] for name in folded}
         self._types = given | {name: seen[name].dtype for name in between if name not in given}

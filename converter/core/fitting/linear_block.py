@@ -68,6 +68,7 @@ def fit_parts(
             f"{site.name}: a pointwise-first fit of {site.spec.in_channels} channels does not fit "
             "into the memory allowed.",
             "Give more with --memory, or leave --order at auto.",
+            code="memory-too-small",
         )
     weight = None if site.norm is None else site.norm.gain**2
     parts = [
@@ -137,11 +138,16 @@ class LinearBlock:
             InputError: If it is one of these.
         """
         if choice.pairs < 1:
-            raise InputError(f"pairs must be at least 1, got {choice.pairs}.", "Try: --pairs 1")
+            raise InputError(
+                f"pairs must be at least 1, got {choice.pairs}.",
+                "Try: --pairs 1",
+                code="not-a-number-of-pairs",
+            )
         if choice.channels is not msgspec.UNSET:
             raise InputError(
                 f"a {self.title} has no width of its own, got {choice.channels} channels.",
                 "Leave the channels out, or choose another block style.",
+                code="option-not-applicable",
             )
 
     def settled(self, choice: Choice, spec: ConvSpec | None) -> Choice:
@@ -156,7 +162,10 @@ class LinearBlock:
         """
         self.check(choice)
         if choice.order == "auto":
-            raise InputError("only pairs of a definite order have a cost, got order auto.")
+            raise InputError(
+                "only pairs of a definite order have a cost, got order auto.",
+                code="order-undecided",
+            )
         summed = choice.pairs == 1 or choice.order == "pointwise-first"  # nothing to multiply
         return msgspec.structs.replace(choice, lowering="sum") if summed else choice
 

@@ -184,6 +184,7 @@ class MobileNetBlock(LinearBlock):
                 "a MobileNet block is depthwise first: its BatchNorm and ReLU stand behind the "
                 "depthwise kernel.",
                 "Make the order depthwise-first, or leave it at auto, or use the block linear.",
+                code="option-not-applicable",
             )
 
     def settled(self, choice: Choice, spec: ConvSpec | None) -> Choice:
@@ -239,6 +240,7 @@ class MobileNetBlock(LinearBlock):
         raise InputError(
             "a MobileNet block needs calibration images: its BatchNorm holds their statistics.",
             "Add --calibration FILE.npz, or use --method random or --block linear.",
+            code="needs-calibration",
         )
 
     def random(

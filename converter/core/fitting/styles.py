@@ -49,7 +49,9 @@ def block_style(name: str) -> BlockStyle:
         InputError: If there is no such style.
     """
     if name not in STYLES:
-        raise InputError(f"unknown block style {name!r}; allowed: {', '.join(STYLES)}.")
+        raise InputError(
+            f"unknown block style {name!r}; allowed: {', '.join(STYLES)}.", code="unknown-block"
+        )
     style: BlockStyle = import_module(f".{STYLES[name].file}", __package__).STYLE
     return style
 

@@ -46,7 +46,9 @@ def block_weights(block: Block, choice: Choice | None) -> BlockWeights:
     """
     spec = block.spec
     if min(output_size(spec, block.input_size)) < 1 or min(block.input_size) < 1:
-        raise InputError(f"{block.text}: the padded input is smaller than the kernel.")
+        raise InputError(
+            f"{block.text}: the padded input is smaller than the kernel.", code="input-too-small"
+        )
     rng = np.random.default_rng(zlib.crc32(msgspec.json.encode(choice)))
     kernel = rng.standard_normal((*spec.kernel_size, spec.in_channels, spec.out_channels))
     kernel /= np.sqrt(np.square(kernel).sum((0, 1, 2)))

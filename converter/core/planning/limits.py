@@ -66,4 +66,5 @@ def parse_limit(text: str, resource: str) -> Limit:
     raise InputError(
         f"{text!r} is no target for {resource}.",
         f"Write a share of the original, as 0.5x, or an amount, as {example}.",
+        code="not-a-target",
     )

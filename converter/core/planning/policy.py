@@ -73,6 +73,7 @@ def make_plan(
             raise InputError(
                 f"no convolution matches {pattern!r}; there are: {', '.join(names) or 'none'}.",
                 "Try: dsconvert inspect MODEL",
+                code="no-such-layer",
             )
     layers = tuple(_plan_one(candidate, policy) for candidate in candidates)
     return Plan(source_sha256=source_sha256, layers=layers)
@@ -91,12 +92,14 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
             raise InputError(
                 f"the plan rewrites {name!r}; the model has: {', '.join(known) or 'none'}.",
                 "Use the plan with the model that it was made for.",
+                code="no-such-layer",
             )
         reason = known[name].reason
         if reason is not None:
             raise InputError(
                 f"the plan rewrites {name!r}, which cannot be: {reason.text}.",
                 "Take its choice out of the plan.",
+                code="layer-not-rewritable",
             )
         try:
             block_style(choice.block).check(choice)
@@ -104,6 +107,7 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
             raise InputError(
                 f"the plan's choice for {name!r}: {error.message}",
                 "Change the choice, or take it out of the plan to leave the layer alone.",
+                code="choice-not-possible",
             ) from error
     given = {layer.name: layer for layer in plan.layers}
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)

@@ -185,6 +185,7 @@ class SearchSpace:
                 f"within {', '.join(kept)} the least output error is "
                 f"{total(self._options, chosen):.3g}; {goals.max_error:g} is allowed.",
                 "Allow more of one or the other.",
+                code="error-not-reachable",
             )
         return self._assembled(chosen, goals.words(), (note,))
 
@@ -251,6 +252,7 @@ class SearchSpace:
                 raise InputError(
                     f"{self.target} gives cycles, and {limit.text!r} is a time.",
                     "Write a share of the original, as 0.5x.",
+                    code="target-in-cycles",
                 )
             resource = "params" if name == "size" else name
             fixed = original / unit - total(self._options, self._untouched, resource)
@@ -304,6 +306,7 @@ class SearchSpace:
             f"no plan keeps {', '.join(goals.words())}; the least there is: "
             f"{', '.join(told)}{each}.",
             "Ask for less; dsconvert sweep shows what there is to be had.",
+            code="target-not-reachable",
         )
 
     # Writing it down.
@@ -344,11 +347,14 @@ class SearchSpace:
 def _unknown(name: str) -> InputError:
     if name == "cost":
         return InputError(
-            "the network's time was not measured.", "Give prospect() costs and network_cost."
+            "the network's time was not measured.",
+            "Give prospect() costs and network_cost.",
+            code="not-measured",
         )
     return InputError(
         f"the network's {_WORDS[name]} are unknown: its image size is free.",
         "Limit its parameters, size or latency instead, or fix the size.",
+        code="size-unknown",
     )
 
 

@@ -48,15 +48,19 @@ def load(path: str | Path, *, weights: bool = False) -> ModelProto:
     path = Path(path)
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.")
+        raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.", code="damaged-file")
     try:
         model: ModelProto = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # the protobuf parser's own class is private
         raise InputError(
-            f"{path} is not an ONNX model: {error}", "Export it again from where it was made."
+            f"{path} is not an ONNX model: {error}",
+            "Export it again from where it was made.",
+            code="not-a-model",
         ) from error
     if not model.graph.node:
-        raise InputError(f"{path} holds no graph.", "Export it again from where it was made.")
+        raise InputError(
+            f"{path} holds no graph.", "Export it again from where it was made.", code="not-a-model"
+        )
     if weights:
         embed_weights(model, path.parent)
     return model
@@ -93,5 +97,6 @@ def open_onnx(path: str | Path) -> OnnxFile:
         raise InputError(
             f"{path} does not run as it is; {error}",
             "Export it for plain ONNX Runtime, without custom operators.",
+            code="does-not-run",
         ) from error
     return OnnxFile(model, path, sha256(path), repairs)

@@ -69,6 +69,7 @@ def save(
             raise GateFailed(
                 f"the model to be written to {path} does not run; {error}",
                 "Please report this as a bug, with the model.",
+                code="does-not-run",
             ) from error
     if external is None:
         large = sum(size_in_bytes(tensor) for tensor, _ in tensors_of(model)) > _SINGLE
@@ -91,6 +92,7 @@ def save(
                 raise InputError(
                     f"{path}: what is no external data has more than the format's 2 GiB.",
                     "Save the original with all its weights as initialisers in external data.",
+                    code="too-large",
                 ) from error
             return file.tell() + beside
 
@@ -98,7 +100,9 @@ def save(
 def _refuse_own_data(model: ModelProto, folder: Path | None, path: Path) -> None:
     places = {external_place(t, folder)[0] for t, _ in tensors_of(model) if is_external(t)}
     for place in places & {path.resolve(), data_path(path).resolve()}:
-        raise InputError(f"{place} holds weights of the model itself.", "Name another file.")
+        raise InputError(
+            f"{place} holds weights of the model itself.", "Name another file.", code="own-weights"
+        )
 
 
 def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str) -> ModelProto:
@@ -138,6 +142,7 @@ def _copy(reader: BinaryIO, writer: BinaryIO, length: int) -> None:
             raise InputError(
                 "an external data file is shorter than the model says.",
                 "Copy the model again, with all its files.",
+                code="damaged-file",
             )
         writer.write(piece)
         length -= len(piece)

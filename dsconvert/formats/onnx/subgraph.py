@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Unable(InputError):
     """ONNX Runtime cannot run a part of the model on these data."""
 
+    default_code = "part-does-not-run"
+
 
 @contextmanager
 def _saying_why() -> Iterator[None]:

@@ -145,12 +145,14 @@ def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int,
             f"the data of tensor {tensor.name!r} are in the file {location!r}, and the model was "
             "given without its folder.",
             "Give the path of the .onnx file instead.",
+            code="external-data-missing",
         )
     path = (folder / location).resolve()
     if not location or not path.is_relative_to(folder.resolve()):
         raise InputError(
             f"tensor {tensor.name!r} has its data in {location!r}, outside the model's folder.",
             "Save the model again with its external data beside it.",
+            code="external-data-outside",
         )
     needed = size_in_bytes(tensor)
     try:
@@ -164,6 +166,7 @@ def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int,
             f"the data of tensor {tensor.name!r} should be {max(length, needed)} bytes at "
             f"{max(offset, 0)} of {path}, which {there}.",
             "Keep the model's external data file beside it, whole and under its own name.",
+            code="external-data-missing",
         )
     return path, offset, length
 

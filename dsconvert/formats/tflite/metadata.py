@@ -45,7 +45,9 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to write .tflite files")
     data = path.read_bytes()
     if len(data) > _LARGEST:
-        raise InputError(f"{path.name} has {len(data)} bytes, too many to hold metadata.")
+        raise InputError(
+            f"{path.name} has {len(data)} bytes, too many to hold metadata.", code="too-large"
+        )
     model = schema.ModelT.InitFromPackedBuf(data)
     _put(schema, model, name, content)
     if labels:
