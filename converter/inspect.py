@@ -23,6 +23,7 @@ from .core.network.layer_statistics import observe_network
 from .core.planning.policy import Policy, make_plan
 from .core.stages import Site
 from .core.types import Choice, ConvSpec, Order, Reason
+from .potential import WORTHWHILE, Potential, potential
 
 MOST_PAIRS = 4
 
@@ -81,6 +82,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         kernels: How many of the weights are kernels: of convolutions and dense layers, without
             biases and norms. Papers differ in which of the two they call parameters.
         convolutions: In the order of the network.
+        potential: What rewriting the network can save at most.
         calibration_images: How many images the data errors come from.
     """
 
@@ -91,6 +93,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     dense_macs: int | None = None
     kernels: int | None = None
     convolutions: tuple[Inspected, ...]
+    potential: Potential
     calibration_images: int = 0
 
 
@@ -152,13 +155,15 @@ def inspect(
                 reason=layer.reason,
             )
         )
+    macs, params = source.macs(), source.params()
     return Inspection(
         model=source.name,
-        macs=source.macs(),
-        params=source.params(),
+        macs=macs,
+        params=params,
         dense_macs=source.dense_macs(),
         kernels=source.kernels(),
         convolutions=tuple(inspected),
+        potential=potential(inspected, macs, params, worthwhile=WORTHWHILE),
         calibration_images=images,
     )
 

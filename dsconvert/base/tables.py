@@ -17,12 +17,14 @@ class Table:
         numbers: Titles of the columns after them, whose cells are aligned to the right.
         last: Titles of columns of words after those.
         rows: Cells; a row may be short.
+        least: Titles of the columns that are left out first where the table is too wide.
     """
 
     titles: Sequence[str]
     numbers: Sequence[str] = ()
     last: Sequence[str] = ()
     rows: list[Sequence[str]] = field(default_factory=list)
+    least: Sequence[str] = ()
 
     @property
     def columns(self) -> list[tuple[str, bool]]:
@@ -55,6 +57,10 @@ class Shown:
     def blocks(self) -> Iterable[Block]:
         """Give the lines and tables that show the result."""
         raise NotImplementedError
+
+    def details(self) -> Iterable[Block]:
+        """Give what ``-v`` shows: by default no more than `blocks`."""
+        return self.blocks()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the whole result as plain values: what ``--json`` prints.

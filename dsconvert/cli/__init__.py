@@ -18,9 +18,13 @@ from .verify import verify
 from .zoo import zoo
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
 @click.version_option(package_name="dsconvert")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Rewrite trained convolutions as depthwise + pointwise pairs, and deploy the result.
 
     \b
@@ -40,6 +44,8 @@ def main() -> None:
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used.
     """  # noqa: D301 - click reads \b as the control character
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for command in (

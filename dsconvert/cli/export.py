@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, quantization_options, terminal
+from . import next_command, options, quantization_options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.exported import ExportedFile
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_export)
 def export(
     model: Path,
     output: Path | None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.tuned import TunedModel
@@ -45,7 +45,7 @@ LABEL_WEIGHT = 0.3
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_finetune)
 def finetune(
     model: Path,
     teacher: Path,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.inspected import InspectedModel
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_inspect)
 def inspect(
     model: Path,
     calibration: str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dsconvert.workflows.command_words import preprocessing_words as preprocessing_words
 from dsconvert.workflows.model_files import ModelPath, kind_of
 
 if TYPE_CHECKING:
@@ -148,22 +149,6 @@ def as_preprocessing(
         std=numbers(std),
         channels_first=channels_first,
     )
-
-
-def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
-    """Give the options that say the same on the command line again; none where nothing is done."""
-
-    def number(value: float) -> str:
-        whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
-        return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
-
-    words: list[str] = []
-    if preprocessing.scale != 1:
-        words += ["--scale", number(preprocessing.scale)]
-    for name, values in (("--mean", preprocessing.mean), ("--std", preprocessing.std)):
-        if values is not None:
-            words += [name, ",".join(map(repr, values))]
-    return (*words, *(["--channels-first"] if preprocessing.channels_first else []))
 
 
 def output(ending: str, kind: str) -> Callable[[Command], Command]:

@@ -9,7 +9,7 @@ import click
 from dsconvert.base.messages import note
 from dsconvert.converter.core.fitting.styles import DEFAULT, STYLES
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.rewritten import RewriteResult
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_rewrite)
 def rewrite(
     model: Path,
     output: Path | None,

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -23,9 +24,13 @@ from dsconvert.base.messages import LOGGER
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dsconvert.base.tables import Shown
+    from dsconvert.base.tables import Block
 
 _quiet = False
+_UNBOUNDED = 200
+"""Columns of text that goes to a file or a pipe."""
+_BETWEEN_LINES = 30.0
+"""Seconds between two lines of progress off a terminal."""
 
 
 def speaks(
@@ -55,7 +60,9 @@ def speaks(
                     if as_json:
                         _print_json(out, results[0])
                     else:
-                        _print(out, results[0], after(results[0]) if after else ())
+                        found = results[0]
+                        blocks = found.details() if verbose else found.blocks()
+                        _print(out, blocks, after(found) if after else ())
 
                 _exit_on_error(work, as_json=as_json, verbose=bool(verbose))
             if getattr(results[0], "passed", True) is False:
@@ -95,16 +102,23 @@ def _print_json(out: TextIO, result: Any) -> None:
     out.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
 
 
-def _print(out: TextIO, result: Shown, after: Iterable[str]) -> None:
-    """Print a result's lines and tables."""
+def _print(out: TextIO, blocks: Iterable[Block], after: Iterable[str]) -> None:
+    """Print lines and tables, these within the width of the terminal."""
     from rich.table import Table as Grid
+
+    from dsconvert.base.table_width import fitted
 
     to_people = console(out)
     if to_people.is_terminal:
         to_people.soft_wrap = True
-    else:
-        to_people.width = 200
-    for block in result.blocks():
+    elif "COLUMNS" not in os.environ:  # a file or a pipe has no width
+        to_people.width = _UNBOUNDED
+    shown = (
+        part
+        for block in blocks
+        for part in ([block] if isinstance(block, str) else fitted(block, to_people.width))
+    )
+    for block in shown:
         if isinstance(block, str):
             to_people.print(visible(block))
             continue
@@ -210,11 +224,13 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; see `core.progress`. Silent with --quiet and off a terminal."""
-    if _quiet or not sys.stderr.isatty():
-        if not _quiet:
-            click.echo(visible(f"{label} …"), err=True)
+    """A progress bar on stderr; see `core.progress`. Silent with --quiet; off a terminal lines."""
+    if _quiet:
         yield lambda: None
+        return
+    if not sys.stderr.isatty():
+        click.echo(visible(f"{label} …"), err=True)
+        yield _lines(label, total)
         return
     from rich.progress import (
         BarColumn,
@@ -235,3 +251,20 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
+
+
+def _lines(label: str, total: int) -> Callable[[], None]:
+    """Tell the progress where nobody sees a bar: a line every half minute, with the time left."""
+    started = told = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal told, done
+        done += 1
+        now = time.monotonic()
+        if now - told >= _BETWEEN_LINES and done < total:
+            told = now
+            left = (now - started) / done * (total - done)
+            click.echo(visible(f"{label}: {done} of {total}, about {left:.0f} s left"), err=True)
+
+    return advance

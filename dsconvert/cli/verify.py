@@ -7,7 +7,7 @@ import click
 
 from dsconvert.deploy.runtimes.registry import RUNTIMES
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.verified import Verification
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_verify)
 def verify(
     reference: Path,
     model: Path,

@@ -17,6 +17,18 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
+EXCELLENT, GOOD = 0.1, 0.3
+"""Data errors up to which a fit needs no words: SQNRs of 20 and 10.5 dB of the layer's output."""
+
+
+def fit(data_error: float | None) -> str:
+    """Tell how well a block does its layer's work: "excellent, 1.2 %"; "–" where unknown."""
+    if data_error is None:
+        return "–"
+    word = "excellent" if data_error <= EXCELLENT else "good" if data_error <= GOOD else ""
+    return f"{word or 'needs fine-tuning'}, {percent(data_error)}"
+
+
 def ratio(before: float | None, after: float | None) -> str:
     """Tell how many times smaller: "3.4×"; "–" where unknown."""
     return "–" if not before or not after else f"{before / after:.2f}×"

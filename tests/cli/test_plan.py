@@ -119,12 +119,12 @@ class TestPlan:
 
     def test_the_table(self, folder):
         lines = done(MACS, folder).stdout.splitlines()
-        assert lines[0].split() == ["layer", "becomes", "output", "error", "data", "error", "cost"]
+        assert lines[0].split() == ["layer", "becomes", "output", "error", "fit", "cost"]
         rows = {line.split()[0]: line for line in lines[1:4]}
         assert "stays: a stem of 1 input channel" in rows["stem"]
         assert " × " in rows["middle"]
         assert "%" in rows["middle"]
-        assert "the least output error within the goals" in lines
+        assert "the least output error predicted to keep the goals" in lines
         summary = next(line for line in lines if line.startswith("2 of 3: "))
         assert "MACs 341 k → 1" in summary
         assert ", parameters 11," in summary

@@ -66,7 +66,7 @@ def test_names_of_layers_and_files_are_printed(tmp_path):
     model.graph.node[0].name = "body[0]/conv[/]"
     path = tmp_path / "a [red] model.onnx"
     onnx.save(model, path)
-    result = CliRunner().invoke(main, ["inspect", str(path)])
+    result = CliRunner().invoke(main, ["inspect", "-v", str(path)])
     assert result.exit_code == 0, result.output
     assert "body[0]/conv[/]" in result.stdout
     refused = CliRunner().invoke(main, ["inspect", str(tmp_path / "[/none].onnx")])

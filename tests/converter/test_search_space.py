@@ -235,7 +235,7 @@ class TestGoals:
         assert {name: choice.pairs for name, choice in plan.chosen.items()} == {"first": 3}
         assert plan.after.cost == pytest.approx(4.5)
         assert plan.goal == ("latency ≤ 0.5x",)
-        assert plan.notes == ("the least output error within the goals",)
+        assert plan.notes == ("the least output error predicted to keep the goals",)
 
     def test_least_time_within_a_harm(self):
         plan = two_layers().plan(Goals(max_error=0.8))

@@ -171,7 +171,7 @@ class SearchSpace:
         try:
             if limits:
                 chosen = least_output_error(self._options, limits)
-                note = "the least output error within the goals"
+                note = "the least output error predicted to keep the goals"
             elif goals.max_error is not None:
                 chosen = least_cost(self._options, self.resource, goals.max_error)
                 note = f"the least {self._word} within the output error"

@@ -2,38 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dsconvert.base.tables import Block, Shown, Table
-from dsconvert.converter.inspect import Inspection
+from dsconvert.converter.inspect import MOST_PAIRS, Inspection
 
 from .. import formatting
 
 if TYPE_CHECKING:
     from dsconvert.converter.inspect import Inspected
 
+_KINDS = {
+    "pointwise": "1×1 (nothing to separate)",
+    "depthwise": "depthwise already",
+    "quantized": "quantized already",
+    "transpose": "transposed",
+    "stem": "stem of few channels, whose pairs are no faster (--include NAME to insist)",
+}
+"""Reasons that say the same of every layer, in few words."""
+
 
 class InspectedModel(Shown, Inspection, frozen=True, kw_only=True):
     """A model, convolution by convolution."""
 
     def blocks(self) -> Iterator[Block]:
-        """Yield one line per convolution: what it is, what pairs would make of it, or why not."""
-        by_data = self.calibration_images > 0
-        which = f"on {self.calibration_images} images" if by_data else "of the weights"
+        """Yield what is to be gained, then the convolutions that can be replaced, one a line."""
+        yield self.potential.text
+        yield self._totals()
+        rows = [row for row in self.convolutions if row.options and row.reason is None]
+        if rows:
+            yield _table(rows, self.calibration_images)
+            yield _meaning(self.calibration_images)
+        yield from _left_alone(self.convolutions)
+
+    def details(self) -> Iterator[Block]:
+        """Yield every convolution, with the weights' errors, or the reason that it stays."""
+        yield self.potential.text
+        yield self._totals()
+        yield _table(self.convolutions, self.calibration_images)
+        yield _meaning(self.calibration_images)
+        errors = tuple(f"T={option}" for option in range(1, MOST_PAIRS + 1))
+        table = Table(("layer",), errors, ("left alone because",))
+        for row in self.convolutions:
+            weights = [formatting.percent(option.weight_error) for option in row.options]
+            table.add(row.name, *(weights or [""] * 4), row.reason.text if row.reason else "")
+        yield "Errors of the weights, ‖W − Ŵ‖ / ‖W‖; those of the outputs are what counts:"
+        yield table
+
+    def _totals(self) -> str:
         macs = (
             formatting.short(self.macs, "MACs") if self.macs else "MACs unknown (free image size)"
         )
         kernels = "" if self.kernels is None else f", {self.kernels:,} of them in kernels"
-        yield (
-            f"{self.model}: {macs}, {self.params:,} parameters{kernels}. "
-            f"Errors at T pairs are {which}, in %."
-        )
-        errors = tuple(f"T={pairs}" for pairs in range(1, 5))
-        table = Table(("layer", "kernel", "C→N", "MACs", "params"), errors, ("saves at T=1",))
-        for row in self.convolutions:
-            table.add(row.name, *_geometry(row), *_errors(row, by_data), _saves(row))
-        yield table
+        return f"{self.model}: {macs}, {self.params:,} parameters{kernels}."
+
+
+def _table(rows: Sequence[Inspected], images: int) -> Table:
+    """Return what each convolution is, and what pairs would make of it."""
+    errors = tuple(f"T={pairs}" for pairs in range(1, MOST_PAIRS + 1)) if images else ()
+    last = ("fit at T=1",) if images else ()
+    table = Table(
+        ("layer", "kernel", "C→N", "MACs", "params", "saves at T=1"),
+        errors,
+        last,
+        least=("params", "T=1", "T=3", "C→N"),
+    )
+    for row in rows:
+        found = [option.data_error for option in row.options]
+        cells = [formatting.percent(error) for error in found] or [""] * len(errors)
+        fits = [*cells, formatting.fit(found[0]) if found else ""] if images else []
+        table.add(row.name, *_geometry(row), _saves(row), *fits)
+    return table
+
+
+def _meaning(images: int) -> str:
+    """Tell what the columns of errors are, or how to get them."""
+    if not images:
+        return "Add --calibration DATA to see how well pairs would fit."
+    return f"T = 1 … 4 pairs: the error of the layer's output, fitted to {images} images."
+
+
+def _left_alone(rows: Sequence[Inspected]) -> Iterator[str]:
+    """Yield one line per kind of convolution that stays: "left alone: 49 × 1×1"."""
+    groups: dict[str, list[Inspected]] = {}
+    for row in rows:
+        if row.reason is not None:
+            groups.setdefault(row.reason.code, []).append(row)
+    for found in sorted(groups.values(), key=len, reverse=True):
+        reason = found[0].reason
+        assert reason is not None, "it was grouped by its reason"
+        what = _KINDS.get(reason.code) or f"{found[0].name}: {reason.text}"
+        more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+        if reason.code in _KINDS:
+            yield f"left alone: {len(found)} × {what}"
+        else:
+            yield f"left alone: {what}{more}"
 
 
 def _geometry(row: Inspected) -> list[str]:
@@ -49,18 +113,10 @@ def _geometry(row: Inspected) -> list[str]:
     ]
 
 
-def _errors(row: Inspected, by_data: bool) -> list[str]:
-    errors = [o.data_error if by_data else o.weight_error for o in row.options]
-    return [f"{100 * (error or 0):.1f}" for error in errors] or [""] * 4
-
-
 def _saves(row: Inspected) -> str:
-    saves = ""
-    if row.options:
-        first = row.options[0]
-        saves = f"{formatting.ratio(row.params, first.params)} params"
-        if row.macs:
-            saves += f", {formatting.ratio(row.macs, first.macs)} MACs"
-    if row.reason is not None:
-        saves += f"{'; ' if saves else ''}left alone: {row.reason.text}"
-    return saves
+    if not row.options:
+        return ""
+    first = row.options[0]
+    if row.macs:
+        return f"{formatting.ratio(row.macs, first.macs)} MACs"
+    return f"{formatting.ratio(row.params, first.params)} params"

@@ -64,6 +64,7 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         output: The file that was written; empty if none was.
         plan: Its content.
         timed: What the networks were measured to cost; None where only MACs were planned.
+        missed: By how much the measured network misses the latency asked for; empty if it does not.
         dropped: The search by accuracy, if one was asked for.
         preprocessing: What was done to the calibration images.
     """
@@ -74,12 +75,21 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     plan: Plan
     timed: NetworkTimes | None = None
+    missed: str = ""
     dropped: AccuracySearch | None = None
     preprocessing: Preprocessing
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the measured network keeps the latency asked for."""
+        return not self.missed
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per convolution, then the network before and after."""
         plan = self.plan
+        if self.missed:
+            yield f"NOT reached: {self.missed}."
+            yield "Ask for less, or plan for int8 (--precision int8). No faster plan was found."
         yield _layers(plan)
         if plan.target:
             yield f"target: {plan.target}"
@@ -93,7 +103,8 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _layers(plan: Plan) -> Table:
-    table = Table(("layer", "becomes"), ("output error", "data error", plan.unit or "cost"))
+    numbers = ("output error", "fit", plan.unit or "cost")
+    table = Table(("layer", "becomes"), numbers, least=("output error",))
     for layer in plan.layers:
         cost = _cost(layer.cost_before, layer.cost_after)
         if layer.choice is None:
@@ -107,7 +118,7 @@ def _layers(plan: Plan) -> Table:
             layer.name,
             f"{block_style(choice.block).text(choice)}{lowered}",
             f"{effect.output_error:.3g}" if effect else "",
-            formatting.percent(effect.data_error) if effect else "",
+            formatting.fit(effect.data_error) if effect else "",
             cost,
         )
     return table

@@ -44,8 +44,16 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per convolution, then the totals and the file."""
+        return self._blocks(("MACs", "params"), weights=False)
+
+    def details(self) -> Iterator[Block]:
+        """Yield the same with the weights' errors."""
+        return self._blocks((), weights=True)
+
+    def _blocks(self, least: tuple[str, ...], *, weights: bool) -> Iterator[Block]:
         report = self.report
-        table = Table(("layer", "became", "MACs", "params"), ("weight error", "data error"))
+        error = ("weights' error",) if weights else ()
+        table = Table(("layer", "became", "MACs", "params"), error, ("fit",), least=least)
         for row in report.layers:
             if row.pairs is None:
                 table.add(row.name, f"left alone: {row.reason.text if row.reason else ''}")
@@ -56,8 +64,8 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
                 f"{row.text}{notes}",
                 f"{formatting.short(row.macs_before)} → {formatting.short(row.macs_after)}",
                 f"{row.params_before:,} → {row.params_after:,}",
-                formatting.percent(row.weight_error),
-                formatting.percent(row.data_error),
+                *([formatting.percent(row.weight_error)] if weights else []),
+                formatting.fit(row.data_error),
             )
         yield table
         yield from _fits(report)

@@ -1,0 +1,25 @@
+"""Values as they are written on the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsconvert.models.data.preprocess import Preprocessing
+
+
+def number_word(value: float) -> str:
+    """Write a factor as people do: "1/255"."""
+    whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
+    return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
+
+
+def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Give the options that say the same on the command line again; none where nothing is done."""
+    words: list[str] = []
+    if preprocessing.scale != 1:
+        words += ["--scale", number_word(preprocessing.scale)]
+    for name, values in (("--mean", preprocessing.mean), ("--std", preprocessing.std)):
+        if values is not None:
+            words += [name, ",".join(map(repr, values))]
+    return (*words, *(["--channels-first"] if preprocessing.channels_first else []))
