@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .tables import Block, Table
@@ -53,7 +54,7 @@ def _widths(table: Table) -> list[int]:
 
 def _without(table: Table, title: str) -> Table:
     at = [found for found, _ in table.columns].index(title)
-    rows = [[*row[:at], *row[at + 1 :]] for row in table.full_rows()]
+    rows: list[Sequence[str]] = [[*row[:at], *row[at + 1 :]] for row in table.full_rows()]
     parts = (
         [t for t in titles if t != title] for titles in (table.titles, table.numbers, table.last)
     )
@@ -73,7 +74,7 @@ def _footnotes(table: Table, width: int) -> tuple[Table, list[str]]:
         for row in rows:
             if len(row[at]) > _SHORT:
                 row[at] = marks.setdefault(row[at], f"[{len(marks) + 1}]")
-        table = replace(table, rows=rows)
+        table = replace(table, rows=list[Sequence[str]](rows))
     return table, [f"{mark} {text}" for text, mark in marks.items()]
 
 
@@ -84,4 +85,4 @@ def _names_shrunk(table: Table, over: int) -> Table:
     for row in rows:
         if len(row[0]) > longest:
             row[0] = f"…{row[0][1 - longest :]}"
-    return replace(table, rows=rows)
+    return replace(table, rows=list[Sequence[str]](rows))

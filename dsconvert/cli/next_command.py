@@ -60,8 +60,8 @@ def after_verify(result: Verification) -> Iterator[str]:
     """Yield how to measure files that passed."""
     if not result.passed:
         return
-    files = (result.reference, result.model)
-    files = tuple(file for file in files if file.endswith((".tflite", ".onnx")))
+    both = (result.reference, result.model)
+    files = [file for file in both if file.endswith((".tflite", ".onnx"))]
     if files:
         yield _next("profile", *files)
 
@@ -81,8 +81,7 @@ def _given(name: str) -> str:
 
 
 def _preprocessing() -> tuple[str, ...]:
-    found = click.get_current_context().params
-    names = ("scale", "mean", "std", "channels_first")
-    return options.preprocessing_words(
-        options.as_preprocessing(*(found.get(name) for name in names))
-    )
+    found: dict[str, Any] = click.get_current_context().params
+    scale, mean, std = (found.get(name) for name in ("scale", "mean", "std"))
+    done = options.as_preprocessing(scale, mean, std, bool(found.get("channels_first")))
+    return options.preprocessing_words(done)
