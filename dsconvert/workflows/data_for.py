@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -34,8 +35,9 @@ def load_data(
 
     Args:
         source: An .npz file with the arrays x and y, or x_train, y_train, x_test and y_test; an
-            .npy file; a folder of images, one folder per class or none; or "module:function",
-            which returns x or (x, y), or a tf.data.Dataset.
+            .npy file; a folder of images, one folder per class or none; .tfrecord files or .tar
+            shards (a file, a folder, a pattern such as "shards-{000..007}.tar", or "tfds:name");
+            or "module:function", which returns x or (x, y), or a tf.data.Dataset.
         split: "train" to calibrate and fine-tune with, "test" to evaluate with.
         model: The model that the samples are for: it says where the channel axis goes, and the
             size of images.
@@ -82,6 +84,7 @@ def as_data(
     samples: int | None = None,
     seed: int = 0,
     labels: bool = False,
+    memory: int | None = None,
 ) -> Data:
     """Take samples as they are given, or load them, in the layout of a model.
 
@@ -94,6 +97,7 @@ def as_data(
         samples: How many to draw of a file.
         seed: Of that draw.
         labels: Whether labels are required.
+        memory: Bytes of float32 above which samples of a file stay as they are stored.
 
     Raises:
         InputError: If they cannot be used.
@@ -111,6 +115,7 @@ def as_data(
             labels=labels,
             input_names=input_names,
             input_shapes=input_shapes,
+            memory=memory,
         )
     if preprocessing is not None and not preprocessing.does_nothing:
         raise InputError(
@@ -158,11 +163,21 @@ def data_for(opened: ModelFile, source: DataSource, *, warn: bool = True, **wish
         source, input_names=opened.input_names, input_shapes=opened.input_shapes, **wishes
     )
     check_against(opened.input_shapes, data)
+    if data.on_disk:
+        size = sum(math.prod(array.shape) for array in data.inputs) * 4 / 2**30
+        note(f"{data.source}: {size:.1f} GiB as float32; batches are read while training runs")
     for text in layout_notes(data):
         note(text)
     for suspicion in suspicions(data, opened.model, opened.folder) if warn else ():
         note(suspicion)
     return data
+
+
+def data_memory() -> int:
+    """Return how many bytes training data may take: a third of what is free."""
+    import psutil
+
+    return int(psutil.virtual_memory().available / 3)
 
 
 def calibration_for(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
-from .data_for import data_for
+from .data_for import data_for, data_memory
 from .model_files import kind_of_source, path_of, save_keras
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
@@ -90,6 +90,7 @@ def finetune(
         seed=settings.seed,
         labels=settings.label_weight > 0,
         preprocessing=preprocessing,
+        memory=data_memory(),
     )
     tuned = run(learner.model, original.model, images, settings, state=state, progress=told)
     size, digest, notes = None, "", tuned.notes

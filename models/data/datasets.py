@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.image_layout import Layout, arrange, channels_last, choose, then
+from dsconvert.base.image_layout import Layout, arrange, arranged, channels_last, choose, then
 from dsconvert.base.predictor import Array, Shape
 
 from .functions import is_function, read_function
 from .images import read_folder
 from .preprocess import Preprocessing
+from .records import is_records, read_records
 from .sources import Raw, Request, Split, read_archive, read_array
+from .stored import Stored, of_array
 
 _UNCHANGED = Preprocessing()
 
@@ -28,7 +31,8 @@ class Data:
     """Samples as a model is fed them.
 
     Attributes:
-        inputs: One float32 array per model input, (n, ...), preprocessed.
+        inputs: One float32 array per model input, (n, ...), preprocessed. What is too large for
+            memory is `Stored`: an index or a slice of its first axis gives an array.
         labels: (n,) integer classes, or regression targets (n, ...), or None.
         names: The names of the inputs where they are known.
         preprocessing: What was done to the stored values.
@@ -41,7 +45,7 @@ class Data:
         ((300, 8, 8, 1), (300,))
     """
 
-    inputs: tuple[Array, ...]
+    inputs: tuple[Any, ...]
     labels: Array | None = None
     names: tuple[str, ...] = ()
     preprocessing: Preprocessing = _UNCHANGED
@@ -61,11 +65,23 @@ class Data:
             told.append(f"labels {self.labels.dtype} {self.labels.shape}")
         return f"{len(self)} samples of {self.source}: {'; '.join(told)}"
 
+    @property
+    def on_disk(self) -> bool:
+        """Tell whether some inputs are read when they are asked for."""
+        return any(isinstance(array, Stored) for array in self.inputs)
+
+    def loaded(self) -> Data:
+        """Return the same samples with all inputs in memory."""
+        return replace(self, inputs=tuple(array[:] for array in self.inputs))
+
     def take(self, index: NDArray[np.intp] | slice) -> Data:
-        """Return the samples of these indices."""
+        """Return the samples of these indices; what is on disk stays there."""
         return replace(
             self,
-            inputs=tuple(array[index] for array in self.inputs),
+            inputs=tuple(
+                array.select(index) if isinstance(array, Stored) else array[index]
+                for array in self.inputs
+            ),
             labels=None if self.labels is None else self.labels[index],
         )
 
@@ -87,7 +103,7 @@ class Data:
         layout = tuple(then(first, second) for first, second in zip(before, moves, strict=True))
         return replace(
             self,
-            inputs=tuple(arrange(x, move) for x, move in zip(self.inputs, moves, strict=True)),
+            inputs=tuple(_moved(x, move) for x, move in zip(self.inputs, moves, strict=True)),
             preprocessing=_recorded(self.preprocessing, layout),
         )
 
@@ -103,6 +119,7 @@ def load_data(
     labels: bool = False,
     input_names: Sequence[str] = (),
     input_shapes: Sequence[Shape] = (),
+    memory: int | None = None,
 ) -> Data:
     """Load samples and preprocess them.
 
@@ -114,6 +131,8 @@ def load_data(
             - an .npy file with the inputs of a model that has one;
             - a folder of images, one sub-folder per class or none, optionally below train/ and
               test/;
+            - records: .tfrecord files or .tar shards, a folder of them, a pattern such as
+              "shards-{000..007}.tar", or "tfds:name";
             - "module:function", which returns arrays x or (x, y), or a tf.data.Dataset, generator
               or other iterable of x or (x, y), batched or not; several inputs are a dictionary.
 
@@ -126,6 +145,8 @@ def load_data(
         input_names: The names of the model's inputs.
         input_shapes: Their shapes with the batch axis first: they say where the channel axis goes,
             give a missing one and the size of images, and tell samples of an iterable from batches.
+        memory: Bytes that the inputs may take as float32. Larger ones stay as they are stored, in
+            memory or on disk, until they are asked for. None loads all.
 
     Raises:
         InputError: If the source cannot be used, with what it holds.
@@ -144,6 +165,7 @@ def load_data(
             channels_last(shape, channels_first=preprocessing.channels_first)
             for shape in input_shapes
         ),
+        memory=memory,
     )
     raw = _read(source, request, image_size)
     _check_counts(raw, str(source))
@@ -159,16 +181,60 @@ def load_data(
         choose(array.shape, shape, channels_first=preprocessing.channels_first)
         for array, shape in zip(raw.inputs, shapes, strict=False)
     )
+    index = slice(None) if raw.drawn else request.draw(len(raw.inputs[0]))
     return Data(
         inputs=tuple(
-            preprocessing.apply(array, where)
+            _prepared(array, index, preprocessing, where, request)
             for array, where in zip(raw.inputs, layout, strict=False)
         ),
-        labels=None if raw.labels is None else _plain_labels(raw.labels),
+        labels=_drawn_labels(raw, index, request, wanted=labels),
         names=request.names,
         preprocessing=_recorded(preprocessing, layout),
         source=str(source),
     )
+
+
+def _prepared(
+    array: Array | Stored,
+    index: Any,
+    preprocessing: Preprocessing,
+    layout: Layout,
+    request: Request,
+) -> Array | Stored:
+    """Return the samples drawn: in memory, or unread where they are too large for it."""
+    if not request.stays(array.shape):
+        return preprocessing.apply(array[index], layout)
+    stored = array if isinstance(array, Stored) else of_array(array, f"{array.dtype}{array.shape}")
+    stored = stored.select(index)
+    if request.memory is not None and _bytes(stored) <= request.memory:  # as stored it fits
+        stored = of_array(stored[:], f"{stored.identity}{stored.numbers}")
+
+    def prepare(values: Array) -> Array:
+        return preprocessing.apply(values, layout)
+
+    sample = arranged(stored.shape, layout)[1:]
+    prepare(stored[:1])  # a wrong number of channels is told now
+    return stored.then(prepare, [size or 0 for size in sample], np.dtype(np.float32))
+
+
+def _bytes(stored: Stored) -> int:
+    return math.prod(stored.shape) * stored.dtype.itemsize
+
+
+def _drawn_labels(raw: Raw, index: Any, request: Request, *, wanted: bool) -> Array | None:
+    """Return the labels of the samples; those in records too large for memory only if wanted."""
+    if raw.labels is None:
+        return None
+    if isinstance(raw.labels, Stored) and not wanted and request.stays(raw.inputs[0].shape):
+        return None
+    return _plain_labels(raw.labels[index])
+
+
+def _moved(array: Array | Stored, layout: Layout) -> Array | Stored:
+    if not isinstance(array, Stored):
+        return arrange(array, layout)
+    sample = arranged(array.shape, layout)[1:]
+    return array.then(lambda values: arrange(values, layout), [size or 0 for size in sample])
 
 
 def holdout(data: Data, size: int | float, *, seed: int = 0) -> tuple[Data, Data]:
@@ -196,6 +262,8 @@ def holdout(data: Data, size: int | float, *, seed: int = 0) -> tuple[Data, Data
 
 def _read(source: str | Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
     path = Path(source)
+    if is_records(str(source)):
+        return read_records(str(source), request, image_size)
     if path.is_dir():
         return read_folder(path, request, image_size)
     if path.suffix in (".npz", ".npy"):
@@ -207,7 +275,8 @@ def _read(source: str | Path, request: Request, image_size: tuple[int, int] | No
     raise InputError(
         f"{source} is no data source: "
         + ("its format is not known." if path.exists() else "it does not exist."),
-        "Give an .npz or .npy file, a folder of images, or module:function.",
+        "Give an .npz or .npy file, a folder of images, .tfrecord or .tar files, or "
+        "module:function.",
         code="not-a-data-source",
     )
 

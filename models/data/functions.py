@@ -5,16 +5,23 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import fits
-from dsconvert.base.predictor import Shape
+from dsconvert.base.predictor import Array, Shape
 
 from ..user_code import current_folder_importable, import_named
 from .sources import Raw, Request, numeric
+
+
+class _Part(NamedTuple):
+    """A batch, or all samples: one array per input, (n, ...), and labels (n, ...) or None."""
+
+    inputs: tuple[Array, ...]
+    labels: Array | None
 
 
 def is_function(source: str) -> bool:
@@ -49,7 +56,7 @@ def read_function(source: str, request: Request) -> Raw:
             f"{source} failed: {type(error).__name__}: {error}", code="function-failed"
         ) from error
     labels = None if raw.labels is None else raw.labels[index]
-    return Raw(tuple(array[index] for array in raw.inputs), labels)
+    return Raw(tuple(array[index] for array in raw.inputs), labels, drawn=True)
 
 
 def _call(function: Callable[..., Any], request: Request) -> Any:
@@ -62,7 +69,7 @@ def _is_element(given: Any) -> bool:
     return isinstance(given, tuple | Mapping) or hasattr(given, "__array__")
 
 
-def _parts(element: Any, request: Request) -> Raw:
+def _parts(element: Any, request: Request) -> _Part:
     """Take x or (x, y) apart."""
     x, y = element, None
     if isinstance(element, tuple):
@@ -84,19 +91,19 @@ def _parts(element: Any, request: Request) -> Raw:
         inputs = tuple(numeric(x[name], f"the input {name}") for name in names)
     else:
         inputs = (numeric(x, "x"),)
-    return Raw(inputs, None if y is None else np.asarray(y))
+    return _Part(inputs, None if y is None else np.asarray(y))
 
 
-def _batches(elements: Iterable[Any], request: Request) -> Iterator[Raw]:
+def _batches(elements: Iterable[Any], request: Request) -> Iterator[_Part]:
     for element in elements:
         raw = _parts(element, request)
         if request.shapes and _is_sample(raw, request.shapes[0]):
             label = None if raw.labels is None else raw.labels[None]
-            raw = Raw(tuple(array[None] for array in raw.inputs), label)
+            raw = _Part(tuple(array[None] for array in raw.inputs), label)
         yield raw
 
 
-def _is_sample(raw: Raw, shape: Shape) -> bool:
+def _is_sample(raw: _Part, shape: Shape) -> bool:
     """Tell whether this is one sample of a model's input ``shape`` instead of a batch of them.
 
     Args:
@@ -113,7 +120,7 @@ def _is_sample(raw: Raw, shape: Shape) -> bool:
     return any(fits((1, *array.shape), (None, *sizes)) for sizes in kinds)
 
 
-def _joined(batches: Iterable[Raw], samples: int | None) -> Raw:
+def _joined(batches: Iterable[_Part], samples: int | None) -> _Part:
     """Return all batches, or as many as hold the first ``samples`` samples."""
     parts, count = [], 0
     for part in batches:
@@ -129,7 +136,7 @@ def _joined(batches: Iterable[Raw], samples: int | None) -> Raw:
             "some of its elements have labels and some have none.", code="labels-incomplete"
         )
     inputs = zip(*(part.inputs for part in parts), strict=True)
-    return Raw(
+    return _Part(
         tuple(np.concatenate(arrays) for arrays in inputs),
         np.concatenate(labels) if labels else None,
     )

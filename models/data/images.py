@@ -1,9 +1,11 @@
-"""Folders of image files."""
+"""Folders of image files, and what decodes an image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -12,29 +14,66 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 
 from .sources import Raw, Request
+from .stored import Index, Stored, in_threads
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Pillow's decoders for these suffixes; others (EPS) would start programs on the data."""
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+Open = Callable[[int], IO[bytes] | Path]
+"""Gives the encoded image of this number."""
 
 
 def read_folder(folder: Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
-    """Read images as uint8 (n, H, W, C); classes are the sub-folders, sorted by name.
+    """Find images, uint8 (n, H, W, C); classes are the sub-folders, sorted by name.
 
     Raises:
-        InputError: If there are no images, their size is open, or some cannot be read.
+        InputError: If there are none, or they lie in two ways at once.
     """
     folder = _split_folder(folder, request)
     files, labels = _listed(folder)
-    index = request.draw(len(files))
-    files = list(np.array(files, object)[index])
+    images = encoded_images(
+        lambda number: files[number], [str(file) for file in files], request, image_size
+    )
+    return Raw((images,), None if labels is None else np.array(labels))
+
+
+def encoded_images(
+    open_image: Open, names: Sequence[str], request: Request, image_size: tuple[int, int] | None
+) -> Stored:
+    """Return encoded images as samples (n, H, W, C) of uint8, decoded when they are asked for.
+
+    Args:
+        open_image: Gives the file, or the stream, of the image of a number.
+        names: What to call each.
+        request: The model's shapes say the number of channels, and the size if ``image_size``
+            does not.
+        image_size: (height, width) to resize to.
+
+    Raises:
+        InputError: If the model takes no images; and, when they are decoded, with all that cannot
+            be read.
+    """
     shape = request.shapes[0] if request.shapes else (None, None, None, 3)
     mode = _mode(shape)
     size = image_size
     if size is None and shape[1] is not None and shape[2] is not None:
         size = (shape[1], shape[2])
-    images = _read_all(files, mode, size)
-    return Raw((images,), None if labels is None else np.array(labels)[index])
+
+    def read(numbers: Index) -> Array:
+        return _read_all(open_image, [(int(n), names[n]) for n in numbers], mode, size)
+
+    height, width = size or _first_size(open_image, len(names))
+    sample = (height, width, Image.getmodebands(mode))
+    return Stored(read, (len(names), *sample), np.dtype(np.uint8), "\n".join(names))
+
+
+def _first_size(open_image: Open, count: int) -> tuple[int, int]:
+    """Return (height, width) by the header of the first image that has one."""
+    for number in range(count):
+        with suppress(*_UNREADABLE), Image.open(open_image(number), formats=_FORMATS) as image:
+            return image.height, image.width
+    return 0, 0
 
 
 def _split_folder(folder: Path, request: Request) -> Path:
@@ -94,27 +133,36 @@ def _mode(shape: Shape) -> str:
     return modes[shape[-1]]
 
 
-def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) -> Array:
-    """Decode and resize, (n, H, W, C); all damaged files are named at once."""
-    images, damaged = [], []
-    for file in files:
+def _read_all(
+    open_image: Open,
+    images: Sequence[tuple[int, str]],
+    mode: str,
+    size: tuple[int, int] | None,
+) -> Array:
+    """Decode and resize, (n, H, W, C); all damaged images are named at once."""
+
+    def decoded(image: tuple[int, str]) -> Array | str:
+        number, name = image
         try:
-            with Image.open(file, formats=_FORMATS) as image:
-                pixels = image.convert(mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            damaged.append(f"{file} ({error})")
-            continue
+            with Image.open(open_image(number), formats=_FORMATS) as opened:
+                pixels = opened.convert(mode)
+        except _UNREADABLE as error:
+            return f"{name} ({error})"
         if size is not None and pixels.size != (size[1], size[0]):
             pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        images.append(np.asarray(pixels))
+        return np.asarray(pixels)
+
+    results = in_threads(decoded, images)
+    damaged = [one for one in results if isinstance(one, str)]
     if damaged:
         raise InputError(
-            f"{len(damaged)} of {len(files)} images cannot be read: {'; '.join(damaged[:5])}"
+            f"{len(damaged)} of {len(images)} images cannot be read: {'; '.join(damaged[:5])}"
             + ("; …" if len(damaged) > 5 else "."),
             "Remove or replace them.",
             code="images-unreadable",
         )
-    sizes = {image.shape[:2] for image in images}
+    pixels = [one for one in results if not isinstance(one, str)]
+    sizes = {image.shape[:2] for image in pixels}
     if len(sizes) > 1:
         shown = ", ".join(f"{height}×{width}" for height, width in sorted(sizes)[:4])
         raise InputError(
@@ -122,5 +170,5 @@ def _read_all(files: Sequence[Path], mode: str, size: tuple[int, int] | None) ->
             "Resize them to one size.",
             code="image-sizes-differ",
         )
-    stacked = np.stack(images)
+    stacked = np.stack(pixels)
     return stacked if stacked.ndim == 4 else stacked[..., None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -11,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import psutil
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
+
+from .stored import Stored, of_array
 
 _UNREADABLE = (
     ArithmeticError,
@@ -41,6 +44,9 @@ _UNREADABLE = (
 _HEADERS = {1: np.lib.format.read_array_header_1_0}
 """How a header is read, by its version; later ones are read as that of version 2."""
 
+_LOCAL_NAMES = 26
+"""Where a member's own header in a zip file says how long its name and its extra field are."""
+
 Split = Literal["train", "test"]
 
 
@@ -54,6 +60,7 @@ class Request:
         seed: Seeds the draw.
         names: The names of the model's inputs, where known.
         shapes: Their shapes, batch axis first and channels last, where known.
+        memory: Bytes of float32 above which samples stay on disk; None reads all that are drawn.
     """
 
     split: Split
@@ -61,6 +68,7 @@ class Request:
     seed: int = 0
     names: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
+    memory: int | None = None
 
     def draw(self, count: int) -> Any:
         """Indices of the samples to take of ``count``, in order, or a slice that takes all."""
@@ -69,23 +77,36 @@ class Request:
         chosen = np.random.default_rng(self.seed).permutation(count)[: self.samples]
         return np.sort(chosen)
 
+    def stays(self, shape: Sequence[int]) -> bool:
+        """Tell whether samples (n, ...), as many of them as are drawn, are too large for memory."""
+        count = min(shape[0], self.samples or shape[0])
+        size = count * math.prod(shape[1:]) * np.dtype(np.float32).itemsize
+        return self.memory is not None and size > self.memory
+
 
 @dataclass(frozen=True)
 class Raw:
-    """Samples as stored: one array per input, (n, ...), and labels (n, ...) or None."""
+    """Samples as stored: one array per input, (n, ...), and labels (n, ...) or None.
 
-    inputs: tuple[Array, ...]
-    labels: Array | None
+    Attributes:
+        inputs: What is not in memory yet is read when it is asked for.
+        labels: Labels of all samples; of records, those that are not read yet.
+        drawn: Whether these are the samples that were asked for, and no more are to be drawn.
+    """
+
+    inputs: tuple[Array | Stored, ...]
+    labels: Array | Stored | None
+    drawn: bool = False
 
 
 def read_archive(path: Path, request: Request) -> Raw:
-    """Read an .npz file.
+    """Read an .npz file; large inputs that are not compressed stay on disk.
 
     Raises:
         InputError: If it is damaged or lacks an array.
     """
     with _readable(path):
-        _check_archive(path)
+        _check_archive(path, may_stay=request.memory is not None)
     with _readable(path), np.load(path, allow_pickle=False) as file:
         found = []
         for candidates in _input_keys(request):
@@ -101,14 +122,58 @@ def read_archive(path: Path, request: Request) -> Raw:
         split_only = found[0].endswith(f"_{request.split}")
         label_keys = (f"y_{request.split}",) if split_only else (f"y_{request.split}", "y")
         label_key = _find(file.files, label_keys)
-        inputs = [numeric(file[key], f"{key} of {path}") for key in found]
+
+        inputs = []
+        for key in found:
+            mapped = _mapped(path, f"{key}.npy", request)
+            inputs.append(
+                numeric(file[key], f"{key} of {path}")
+                if mapped is None
+                else _unread(numeric(mapped, f"{key} of {path}"), path, key)
+            )
         labels = None if label_key is None else numeric(file[label_key], f"{label_key} of {path}")
-    index = request.draw(len(inputs[0]))
-    return Raw(tuple(array[index] for array in inputs), None if labels is None else labels[index])
+    return Raw(tuple(inputs), labels)
 
 
-def _check_archive(path: Path) -> None:
+def _unread(array: Array, path: Path, key: str = "") -> Stored:
+    told = path.stat()
+    return of_array(array, f"{path}:{key}:{told.st_size}:{told.st_mtime_ns}")
+
+
+def _mapped(path: Path, member: str, request: Request) -> Array | None:
+    """Return a large member of an .npz file as a memory map; None where it is to be read.
+
+    A map reads no checksum, as reading does: what fits into memory is read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        with archive.open(info) as stream:
+            shape, fortran, dtype = _header(stream)
+            header = stream.tell()
+    if dtype.hasobject or not request.stays(shape):
+        return None
+    with path.open("rb") as file:
+        file.seek(info.header_offset + _LOCAL_NAMES)
+        name, extra = struct.unpack("<HH", file.read(4))
+    start = info.header_offset + _LOCAL_NAMES + 4 + name + extra + header
+    order: Literal["C", "F"] = "F" if fortran else "C"
+    return np.memmap(path, dtype, "r", offset=start, shape=shape, order=order)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: its shape, whether columns come first, its type."""
+    version = np.lib.format.read_magic(stream)
+    return _HEADERS.get(version[0], np.lib.format.read_array_header_2_0)(stream)
+
+
+def _check_archive(path: Path, *, may_stay: bool) -> None:
     """Refuse an .npz file whose headers promise more than its members or this machine hold.
+
+    Args:
+        path: The file.
+        may_stay: Whether members that are not compressed may be larger than the memory.
 
     Raises:
         InputError: Before memory is taken.
@@ -119,9 +184,7 @@ def _check_archive(path: Path) -> None:
             if not info.filename.endswith(".npy"):
                 continue
             with archive.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                read = _HEADERS.get(version[0], np.lib.format.read_array_header_2_0)
-                shape, _, dtype = read(member)
+                shape, _, dtype = _header(member)
             name, size = info.filename.removesuffix(".npy"), math.prod(shape) * dtype.itemsize
             if min(shape, default=0) < 0 or (size > info.file_size and not dtype.hasobject):
                 raise InputError(
@@ -130,7 +193,8 @@ def _check_archive(path: Path) -> None:
                     "Copy it again, or write it again with numpy.savez.",
                     code="header-lies",
                 )
-            if size > free:
+            mappable = may_stay and info.compress_type == zipfile.ZIP_STORED
+            if size > free and not mappable:
                 raise InputError(
                     f"{path}: {name} is {shape} of {dtype}, {size / 2**30:.1f} GiB; "
                     f"{free / 2**30:.1f} GiB of memory are free.",
@@ -154,7 +218,7 @@ def read_array(path: Path, request: Request) -> Raw:
         )
     with _readable(path):
         array = numeric(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
-        return Raw((np.array(array[request.draw(len(array))]),), None)
+        return Raw((_unread(array, path),), None)
 
 
 def numeric(values: Any, what: str) -> Array:

@@ -36,6 +36,8 @@ def suspicions(data: Data, model: Any = None, folder: Path | None = None) -> lis
     Returns:
         Sentences for the user; empty where nothing is conspicuous.
     """
+    if data.on_disk:
+        data = data.take(slice(_PROBE)).loaded()
     found = [
         f"{name or 'the input'} of {data.source} {fault}"
         for name, array in zip(data.names or [""] * len(data.inputs), data.inputs, strict=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 Augmentation = Literal["flip", "crop"]
+_Item = TypeVar("_Item")
 
 _SHIFT = 8
 """A crop moves the image by at most 1/8 of its size, as is usual for CIFAR (4 of 32 pixels)."""
@@ -46,6 +48,15 @@ def epoch_batches(
         mirrored = generator.random(batch_size) < 0.5
         offsets = generator.random((batch_size, 2))
         yield index, tuple(_augment(array[index], augment, mirrored, offsets) for array in inputs)
+
+
+def ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield what an iterator gives, while the next item is made in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def augmentation(

@@ -20,6 +20,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.files import replacing
 from dsconvert.base.predictor import Array
 
+from ..data.stored import Stored
 from .settings import Epoch, FinetuneSettings
 
 
@@ -62,12 +63,16 @@ class Checkpoint:
     best: list[Array]
 
 
-def fingerprint(arrays: Iterable[Array]) -> str:
-    """Return a hash over shapes, types and values."""
+def fingerprint(arrays: Iterable[Array | Stored]) -> str:
+    """Return a hash over shapes, types and values; of samples on disk over what they are."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        if isinstance(array, Stored):
+            digest.update(array.identity.encode())
+            digest.update(array.numbers.data)
+        else:
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from dsconvert.base.progress import Progress
 from ..data.datasets import Data
 from ..evaluation.compare import predict_all
 from ..evaluation.keras_predictor import KerasPredictor
-from .batches import augmentation, epoch_batches
+from .batches import ahead, augmentation, epoch_batches
 from .distill import Objective
 from .settings import FinetuneSettings
 from .student_copy import bare, copy_model, kept_layers, seed_random_layers
+
+_KEPT_ANSWERS = 1 << 28
+"""Values of float32, 1 GiB, that the teacher's answers to samples on disk may take."""
 
 Answers = Callable[[Array, Sequence[Array]], tuple[Array, ...]]
 """The teacher's outputs for the samples of these indices, as augmented."""
@@ -119,13 +123,14 @@ class Trainer:
 
     def _batches(self, number: int, answers: Answers) -> Iterator[tuple[Any, Any]]:
         settings, labels = self._settings, self._data.labels
-        for index, inputs in epoch_batches(
+        batches = epoch_batches(
             self._data.inputs,
             self._batch_size,
             self._augment,
             seed=settings.seed,
             epoch=number,
-        ):
+        )
+        for index, inputs in ahead(batches) if self._data.on_disk else batches:
             chosen = labels[index] if labels is not None and settings.label_weight > 0 else None
             targets = tuple(
                 objective.targets(output, chosen)
@@ -134,13 +139,14 @@ class Trainer:
             yield bare(inputs), bare(targets)
 
     def _teacher_answers(self) -> Answers:
-        """Without augmentation the teacher answers once for all epochs."""
+        """Without augmentation the teacher answers once for all epochs, if memory holds that."""
         settings = self._settings
         teacher = KerasPredictor(
             copy_model(self._teacher, mixed_precision=settings.mixed_precision),
             max(self._batch_size, 64),
         )
-        if self._augment:
+        values = sum(math.prod(size or 1 for size in x.shape[1:]) for x in self._teacher.outputs)
+        if self._augment or (self._data.on_disk and values * len(self._data) > _KEPT_ANSWERS):
             return lambda _, inputs: teacher.predict(inputs)
         known = predict_all(teacher, self._data.inputs, self._progress, "Asking the teacher")
         return lambda index, _: tuple(outputs[index] for outputs in known)
