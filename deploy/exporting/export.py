@@ -22,19 +22,20 @@ from dsconvert.formats.onnx.save import data_path, save
 from dsconvert.formats.quantization import Format, Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.samples import check_inputs, count_samples, random_count, random_inputs
+from ..runtimes.samples import check_inputs, count_samples, random_samples
 from ..runtimes.tensor_info import TensorInfo
 from ..schemes import SCHEMES
 from ..verification.gate import Verdict, judge, refused
 from ..verification.tolerances import remarks
 from . import rejected, writing
 from .export_options import Options, RangeChoice, checked_format
+from .held_out import HeldOut, split
 from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
 from .output_choice import needs_choice, needs_split, written_split
 from .records import Artifact, CalibrationRecord, Metadata
-from .refine import OFF, HeldOut, Refinement, split
+from .refine import OFF, Refinement
 from .split_outputs import split_outputs
 from .tflite import FreeSizesRefused
 
@@ -157,7 +158,7 @@ def export(
         random = static and calibration is None
         inputs, verified_on = _verification_inputs(source, calibration, verification, seed)
         if random:
-            calibration = _random(source, seed)
+            calibration = random_samples(source.inputs, seed, _FREE_SIZE)
         held_out = None
         if (
             static
@@ -338,16 +339,7 @@ def _verification_inputs(
         return data, "verification data"
     if calibration is not None:
         return tuple(array[:_SAMPLES] for array in calibration), "calibration data"
-    return _random(source, seed), "random inputs"
-
-
-def _random(source: Source, seed: int) -> tuple[Array, ...]:
-    """Random inputs for a model, of any batch that a fixed one is fed with."""
-    free = [
-        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
-        for info in source.inputs
-    ]
-    return random_inputs(free, random_count(free, _FREE_SIZE), seed, _FREE_SIZE)
+    return random_samples(source.inputs, seed, _FREE_SIZE), "random inputs"
 
 
 def _packages(format: Format, source: Source) -> tuple[str, ...]:

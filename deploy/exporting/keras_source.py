@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.predictor import Array, at_once
+from dsconvert.base.in_batches import InBatches
+from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
 from ..runtimes.samples import check_inputs
@@ -52,17 +53,28 @@ class KerasSource:
         Raises:
             InputError: If the model cannot run on arrays of these sizes.
         """
-        chunks = []
+        shapes = [tuple(self.reference.output[name].shape) for name in self.output_names]
+        running = InBatches(
+            self._invoked,
+            "the model",
+            self.output_names,
+            shapes,
+            batch=self.inputs[0].shape[0],
+            most=_CHUNK,
+            traced=True,
+        )
+        return running.run(inputs)
+
+    def _invoked(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run once."""
         try:
-            size = at_once(inputs, _CHUNK)
-            for start in range(0, len(inputs[0]), size):
-                part = [
-                    np.asarray(array[start : start + size], info.dtype)
-                    for array, info in zip(inputs, self.inputs, strict=True)
-                ]
-                with captured():
-                    outputs = self.reference(part, training=False)
-                chunks.append([np.asarray(outputs[n], np.float32) for n in self.output_names])
+            part = [
+                np.asarray(array, info.dtype)
+                for array, info in zip(inputs, self.inputs, strict=True)
+            ]
+            with captured():
+                outputs = self.reference(part, training=False)
+            return [np.asarray(outputs[name], np.float32) for name in self.output_names]
         except Exception as error:  # TensorFlow's own errors share no base class with Keras'
             raise InputError(
                 f"the model cannot run on inputs of shape {[a.shape for a in inputs]}: "
@@ -70,7 +82,6 @@ class KerasSource:
                 "Give verification data that it can run on.",
                 code="does-not-run",
             ) from error
-        return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
 
 def read_source(

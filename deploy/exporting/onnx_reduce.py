@@ -10,6 +10,7 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, name_nodes, reads_of
+from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.session import first_line
@@ -68,7 +69,6 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
         InputError: If ONNX Runtime's converter does not take it.
     """
     float16 = require("onnxruntime.transformers.float16", "onnx", "to write float16 .onnx files")
-    tools = require("onnxruntime.quantization.onnx_model", "onnx", "to write float16 .onnx files")
     free_weights(model)
     nodes = _out_of_range(OnnxGraph(model))
     kept = name_nodes(model, nodes) if nodes else []
@@ -77,15 +77,14 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
             converted = float16.convert_float_to_float16(
                 model, keep_io_types=keep_io, node_block_list=kept
             )
-            done = tools.ONNXModel(converted)
-            done.topological_sort()  # the converter appends the casts of the inputs
         except Exception as error:  # whatever the converter meets
             raise InputError(
                 f"ONNX Runtime cannot convert the model to float16: {first_line(error)}",
                 "Try --quantize int8 with calibration data.",
                 code="not-quantizable",
             ) from error
-    result: ModelProto = done.model
+    result: ModelProto = converted
+    sort_nodes(result)  # the converter appends the casts of the inputs
     return result
 
 

@@ -16,8 +16,9 @@ from dsconvert.base.predictor import Array
 
 from ..schemes import SCHEMES
 from .export_options import Options
+from .held_out import HeldOut
 from .output_tail import SAMPLES, is_mixed
-from .refine import OFF, HeldOut, Refined, Refinement
+from .refine import OFF, Refined, Refinement
 from .split_outputs import Source, split_outputs
 
 

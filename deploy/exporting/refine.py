@@ -16,21 +16,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
-
 from dsconvert.base.errors import InputError
-from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array, Predictor
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
+from .held_out import HeldOut
 from .layer_report import layer_report
 from .layer_types import QuantizationReport
 from .output_tail import is_mixed
 
-HELD_OUT = 0.2
-"""The share of the calibration data that choose, and give no ranges."""
-_FEWEST = 10
 _LOOKED_AT = 32
 """Samples that layers are compared on."""
 _TRIED = 24
@@ -124,62 +119,6 @@ class CandidateBuilder(Protocol):
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with corrected biases; how many layers have other ones."""
-
-
-class Source(Protocol):
-    """A model that is exported."""
-
-    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run on one array per input, (n, ...)."""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Samples that choose between files.
-
-    Attributes:
-        inputs: One array per input, (n, ...).
-        references: What the model gives for them.
-    """
-
-    inputs: tuple[Array, ...]
-    references: tuple[Array, ...]
-
-    def of(self, source: Source) -> HeldOut:
-        """Return the same samples for another model."""
-        return HeldOut(self.inputs, source.predict(self.inputs))
-
-    def sqnr(self, path: Path) -> float:
-        """SQNR of all outputs of a file together, in dB; each group at its own scale."""
-        noise = [float(np.mean(groups)) for groups in self._noise(path)]
-        return _decibels(sum(noise) / len(noise))
-
-    def worst(self, path: Path) -> float:
-        """SQNR of the group of an output's channels that has the lowest, in dB."""
-        return _decibels(max(noise for groups in self._noise(path) for noise in groups))
-
-    def _noise(self, path: Path) -> list[list[float]]:
-        """Of each group of each output ‖y − ŷ‖² / ‖y‖²; infinite where a value is not finite."""
-        outputs = open_runtime(path).predict(self.inputs)
-        return [
-            group_noise(reference, output)
-            if np.any(reference)
-            else [float(np.sum(np.square(output, dtype=np.float64)))]
-            for reference, output in zip(self.references, outputs, strict=True)
-        ]
-
-
-def _decibels(noise: float) -> float:
-    return math.inf if noise == 0 else -10 * math.log10(noise)
-
-
-def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """The samples for ranges and those to choose by; the same where there are fewer than ten."""
-    count = len(calibration[0])
-    if count < _FEWEST:
-        return tuple(calibration), tuple(calibration)
-    kept = count - max(1, round(HELD_OUT * count))
-    return tuple(a[:kept] for a in calibration), tuple(a[kept:] for a in calibration)
 
 
 def refine(builder: CandidateBuilder, path: Path, held_out: HeldOut, wish: Refinement) -> Refined:

@@ -13,17 +13,19 @@ from dsconvert.formats.onnx.checking import Refused, check_runs
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
+from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.quantization import CalibrationMethod, Format
 
 from ..schemes import SCHEMES
 from . import onnx_export, onnx_reduce, tflite
 from .export_options import Options
+from .held_out import HeldOut
 from .keras_source import KerasSource
 from .onnx_candidates import OnnxBuilder
 from .onnx_prepare import prepared
 from .onnx_source import OnnxSource
 from .onnx_static import quantize_static
-from .refine import HeldOut, Refined, refine
+from .refine import Refined, refine
 from .speed import time_ratio
 from .tflite_candidates import TfliteBuilder
 
@@ -195,6 +197,7 @@ def _quantized(
         proto = load(raw, weights=True)
     without_unused_domains(proto, original)
     _carry_over(proto, original)
+    sort_nodes(proto)  # the quantizer sorts without a look into sub-graphs
     try:
         check_runs(proto, None)
     except Refused as error:

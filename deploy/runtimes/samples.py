@@ -6,14 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.in_batches import samples_first
 from dsconvert.base.predictor import Array
 
 from .tensor_info import TensorInfo
 
 _FEW, _MANY = 4, 32
+_SIGNAL, _SIGNAL_AXES = 512, 2
+"""A window of speech recognisers, and the axes of an input of signals: n, and time."""
 _RANDOM_VALUES = 1 << 23
 """In all random samples of a comparison together: 32 images of 224×224×3, 5 of 720×720×3."""
 
@@ -141,6 +145,32 @@ def random_inputs(
         shape = tuple(free_size if size is None else size for size in sizes)
         arrays.append(_random_array(rng, info, shape))
     return tuple(arrays)
+
+
+def random_samples(
+    inputs: Sequence[TensorInfo], seed: int, free_size: int, count: int | None = None
+) -> tuple[Array, ...]:
+    """Seeded random arrays to compare two models on.
+
+    Inputs without a common batch get those of one invocation: a signal, of 512 values where its
+    length is free, and beside it states whose free size is the batch, of 1.
+
+    Args:
+        inputs: The inputs to make arrays for.
+        seed: Of the random numbers.
+        free_size: What to take for free sizes of images.
+        count: Samples, of any batch that a fixed one is fed with; by default `random_count`.
+    """
+    if samples_first([info.shape for info in inputs]):
+        free = [msgspec.structs.replace(info, shape=(None, *info.shape[1:])) for info in inputs]
+        return random_inputs(free, count or random_count(free, free_size), seed, free_size)
+    first = free_size if len(inputs[0].shape) > _SIGNAL_AXES else _SIGNAL
+    sizes = (first, *[1] * (len(inputs) - 1))
+    return tuple(
+        array
+        for info, size in zip(inputs, sizes, strict=True)
+        for array in random_inputs([info], 1, seed, size)
+    )
 
 
 def _random_array(rng: np.random.Generator, info: TensorInfo, shape: Any) -> Array:

@@ -10,13 +10,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.predictor import Array, Shape, at_once
+from dsconvert.base.in_batches import InBatches, output_kinds, samples_first
+from dsconvert.base.label_agreement import LABEL_TYPES, OutputKind
+from dsconvert.base.predictor import Array, Shape
 from dsconvert.base.quiet import captured
 
 from .runtime import Runtime
@@ -101,31 +104,46 @@ class Session(ABC):
         return fixed.pop() if fixed else None
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run on a batch of any size; see `Predictor.predict`.
+        """Run on a batch of any size; see `Predictor.predict` and `InBatches`.
+
+        Inputs without a common batch are those of one invocation.
 
         Raises:
-            InputError: If the arrays do not fit the inputs, or an input or output has no batch
-                axis.
+            InputError: If the arrays do not fit the inputs, or the file does not run on them.
         """
         arrays = check_inputs(inputs, self.inputs, str(self.path))
-        count = count_samples(arrays, str(self.path))
-        size = self.batch or min(at_once(arrays, _FREE_BATCH), count)
-        chunks = []
-        for start in range(0, count, size):
-            part = [array[start : start + size] for array in arrays]
-            if self.batch and len(part[0]) < size:  # fill up a fixed batch, cut off below
-                part = [np.concatenate([a, np.repeat(a[-1:], size - len(a), 0)]) for a in part]
-            with self._blaming_inputs(part):
-                outputs = self._run(self._encoded(part))
-            for info, output in zip(self.outputs, outputs, strict=True):
-                if output.shape[:1] != (len(part[0]),):
-                    raise InputError(
-                        f"{self.path}: output {info.name} has shape {shape_text(output.shape)} "
-                        f"for a batch of {len(part[0])}: its first axis is not the batch.",
-                        code="output-without-batch",
-                    )
-            chunks.append(self._decoded(outputs))
-        return tuple(np.concatenate(parts)[:count] for parts in zip(*chunks, strict=True))
+        if not self.has_batch:
+            return tuple(np.atleast_1d(output) for output in self._invoked(arrays))
+        count_samples(arrays, str(self.path))
+        return self._in_batches.run(arrays)
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether the first axis of every input is the batch; see `samples_first`."""
+        return samples_first(self.input_shapes)
+
+    @cached_property
+    def _in_batches(self) -> InBatches:
+        return InBatches(
+            self._invoked,
+            str(self.path),
+            self.output_names,
+            [info.shape for info in self.outputs],
+            batch=self.batch,
+            most=_FREE_BATCH,
+            fills=[-1 if is_label(info) else 0 for info in self.outputs],
+        )
+
+    @property
+    def kinds(self) -> tuple[OutputKind, ...]:
+        """The kind of each output, once `predict` has run."""
+        forms = self._in_batches.forms if self.has_batch else ()
+        return output_kinds(map(is_label, self.outputs), forms)
+
+    def _invoked(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once on real values, and give real values."""
+        with self._blaming_inputs(arrays):
+            return self._decoded(self._run(self._encoded(arrays)))
 
     def prepare(self, inputs: Sequence[Array]) -> Prepared:
         """Set the inputs once, for timing invocations alone.
@@ -187,6 +205,11 @@ def first_line(error: BaseException) -> str:
     """An error's first line, cut at 300 characters, without what ONNX Runtime puts before it."""
     lines = _ORT_PREFIX.sub("", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def is_label(info: TensorInfo) -> bool:
+    """Tell whether a tensor holds names of things: the indices of ArgMax, TopK or NMS."""
+    return info.scale is None and info.dtype in LABEL_TYPES
 
 
 def encode(array: Array, info: TensorInfo) -> Array:

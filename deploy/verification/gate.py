@@ -54,7 +54,9 @@ def judge(
         quantize: What the file was made with; chooses the gate.
     """
     try:
-        fidelity = compare_outputs(names, references, open_runtime(path).predict(inputs))
+        session = open_runtime(path)
+        outputs = session.predict(inputs)
+        fidelity = compare_outputs(names, references, outputs, session.kinds)
     except (InputError, ValueError) as error:
         return Verdict((), (str(error).replace(str(path), path.name),), runs=False)
     findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)

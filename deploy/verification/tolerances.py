@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from dsconvert.base.fidelity import OutputFidelity
-from dsconvert.base.output_fidelity import Finding, FindingCode, Tolerance, find
+from dsconvert.base.label_agreement import LabelAgreement
+from dsconvert.base.output_fidelity import Finding, FindingCode, Tolerance, failures, find
 
 from ..runtimes.precision import Precision
 from ..schemes import SCHEMES
@@ -83,7 +84,10 @@ def _judged(
     if output.measure is None:  # an output of no values
         return []
     if asked is None:
-        return list(find(output.measure, tolerance))
+        found = list(find(output.measure, tolerance))
+        return (
+            found if output.labels is None else _of_labels(output, output.labels, found, tolerance)
+        )
     least = -math.inf if asked.min_sqnr_db is None else asked.min_sqnr_db
     allowed = msgspec.structs.replace(
         tolerance, min_sqnr_db=least, excused=asked.excused, strict=True
@@ -96,6 +100,23 @@ def _judged(
     ]
     found += _asked(output, asked)
     return sorted(found, key=lambda one: one.severity != "failure")
+
+
+def _of_labels(
+    output: OutputFidelity, labels: LabelAgreement, found: list[Finding], tolerance: Tolerance
+) -> list[Finding]:
+    """Return what is wrong with labels: their numbers may be far apart, where few differ."""
+    if not failures(found):
+        return found
+    share = f"{labels.agreement:.1%} of its {labels.labels:,} labels are the reference's"
+    figures = {"agreement": labels.agreement, "min_kappa": tolerance.labels}
+    if labels.kappa is None or labels.kappa < tolerance.labels:
+        if labels.kappa is not None:
+            figures["kappa"] = labels.kappa
+            share += f", a kappa of {labels.kappa:.2f}; at least {tolerance.labels:g} required"
+        return [_finding(output, "labels-below", figures, f"{output.name}: {share}"), *found]
+    told = _finding(output, "labels-differ", figures, f"{output.name}: {share}")
+    return [msgspec.structs.replace(told, severity="warning")]
 
 
 def _below(finding: Finding, least: float) -> bool:

@@ -13,12 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .in_batches import filled
+from .label_agreement import LabelAgreement, OutputKind, label_agreement
 from .output_fidelity.group_error import group_noise
 from .output_fidelity.measure import GroupFidelity, OutputMeasure, measure
 
 Array = NDArray[Any]
 
 _TINY = 1e-12
+_QUANTITIES = OutputKind()
 
 
 class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +40,8 @@ class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             1.0 over a single class says nothing.
         measure: The same for each group of channels at its own scale, and what the error looks
             like; None in records of before.
+        labels: How far an output of labels, such as classes or selected boxes, names the same;
+            None for quantities.
     """
 
     name: str
@@ -48,6 +53,7 @@ class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     top1_agreement: float | None = None
     reference_classes: int | None = None
     measure: OutputMeasure | None = None
+    labels: LabelAgreement | None = None
 
     @property
     def worst(self) -> GroupFidelity | None:
@@ -136,14 +142,19 @@ def relative_error(reference: Array, other: Array) -> float:
     return noise / signal
 
 
-def compare_output(name: str, reference: Array, other: Array) -> OutputFidelity:
+def compare_output(
+    name: str, reference: Array, other: Array, kind: OutputKind = _QUANTITIES
+) -> OutputFidelity:
     """Compare one output, (batch, ...), with the reference's of the same shape.
 
-    Class outputs are recognised in the reference: two-dimensional with at least two columns.
+    Class outputs are recognised in the reference: two-dimensional with at least two columns. Where
+    a sample's rows are as many as the values decide, the one with fewer is filled up.
 
     Raises:
         ValueError: If the shapes differ.
     """
+    if kind.rows is not None and reference.ndim == other.ndim:
+        reference, other = filled([reference, other], -1 if kind.labels else 0)
     if reference.shape != other.shape:
         raise ValueError(f"{name}: shape {other.shape} where the reference has {reference.shape}")
     close = measure(name, reference, other) if reference.size else None
@@ -169,16 +180,29 @@ def compare_output(name: str, reference: Array, other: Array) -> OutputFidelity:
         top1_agreement=None if winners is None else float(np.mean(winners == other.argmax(axis=1))),
         reference_classes=None if winners is None else int(np.unique(winners).size),
         measure=close,
+        labels=label_agreement(reference, other, kind) if kind.labels else None,
     )
 
 
 def compare_outputs(
-    names: Sequence[str], references: Sequence[Array], others: Sequence[Array]
+    names: Sequence[str],
+    references: Sequence[Array],
+    others: Sequence[Array],
+    kinds: Sequence[OutputKind] = (),
 ) -> tuple[OutputFidelity, ...]:
-    """Compare all outputs of two models, in order; see `compare_output`."""
+    """Compare all outputs of two models, in order; see `compare_output`.
+
+    Args:
+        names: Their names.
+        references: What they should be.
+        others: What they are.
+        kinds: Of which kind each is; all are quantities by default.
+    """
     return tuple(
-        compare_output(name, reference, other)
-        for name, reference, other in zip(names, references, others, strict=True)
+        compare_output(name, reference, other, kind)
+        for name, reference, other, kind in zip(
+            names, references, others, kinds or [_QUANTITIES] * len(names), strict=True
+        )
     )
 
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
@@ -170,7 +168,7 @@ def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iter
 
 def _random(opened: list[_Opened], samples: int | None, seed: int) -> Data:
     """Seeded random inputs in the layout, and the range, of the model that leaves least open."""
-    from dsconvert.deploy.runtimes.samples import random_count, random_inputs
+    from dsconvert.deploy.runtimes.samples import random_samples
     from dsconvert.models.data.datasets import Data
 
     # What stores its inputs in integers has a range; the fewer free sizes, the better.
@@ -181,12 +179,7 @@ def _random(opened: list[_Opened], samples: int | None, seed: int) -> Data:
             str(one.predictor.input_shapes).count("None"),
         ),
     )
-    infos = [
-        msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
-        for info in first.inputs
-    ]
-    count = samples or random_count(infos, _FREE_SIZE)
-    arrays = random_inputs(infos, count, seed, _FREE_SIZE)
+    arrays = random_samples(first.inputs, seed, _FREE_SIZE, samples)
     note("compared on random inputs, which need not be what the model is made for: --data")
     return Data(arrays, names=first.predictor.input_names, source=f"random inputs (seed {seed})")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import OutputFidelity, compare_outputs
 from dsconvert.base.image_layout import Layout, arrange, choose
+from dsconvert.base.in_batches import filled
+from dsconvert.base.label_agreement import OutputKind
 from dsconvert.base.predictor import Array, Predictor, Shape
 from dsconvert.base.progress import Progress, silent
 
@@ -45,11 +48,15 @@ def compare(
     data = data.laid_out(subject.input_shapes)
     check_against(subject.input_shapes, data)
     outputs = predict_all(subject, data.inputs, progress, f"Running {name}".rstrip())
-    return compare_with(reference, data, outputs, progress)
+    return compare_with(reference, data, outputs, progress, getattr(subject, "kinds", ()))
 
 
 def compare_with(
-    reference: Predictor, data: Data, outputs: Sequence[Array], progress: Progress
+    reference: Predictor,
+    data: Data,
+    outputs: Sequence[Array],
+    progress: Progress,
+    kinds: Sequence[OutputKind] = (),
 ) -> tuple[OutputFidelity, ...]:
     """Tell how close the outputs of a model are to those of the reference.
 
@@ -58,6 +65,7 @@ def compare_with(
         data: The samples as the model took them.
         outputs: What it gave.
         progress: Told of each chunk of samples.
+        kinds: Of the outputs, where the reference cannot tell.
     """
     given = data.laid_out(reference.input_shapes)
     check_against(reference.input_shapes, given)
@@ -66,7 +74,8 @@ def compare_with(
     compared = list(outputs)
     if len(outputs) == len(references):
         compared = [_like(*pair, turn) for pair in zip(outputs, references, strict=True)]
-    _check_outputs(references, compared)
+    kinds = getattr(reference, "kinds", ()) or kinds
+    _check_outputs(references, compared, kinds)
     for output_name, output in zip(reference.output_names, references, strict=True):
         if not np.isfinite(output).all():
             raise InputError(
@@ -74,20 +83,29 @@ def compare_with(
                 "Give a reference that works, or data like those that it was trained with.",
                 code="not-finite",
             )
-    return compare_outputs(reference.output_names, references, compared)
+    return compare_outputs(reference.output_names, references, compared, kinds)
 
 
 def predict_all(
     predictor: Predictor, inputs: Sequence[Array], progress: Progress, label: str
 ) -> tuple[Array, ...]:
-    """Run on all samples, telling the progress."""
+    """Run on all samples, telling the progress; once where the inputs have no common batch."""
+    if len({array.shape[:1] for array in inputs}) > 1 or () in {a.shape for a in inputs}:
+        with progress(label, 1) as advance:
+            outputs = predictor.predict(inputs)
+            advance()
+        return outputs
     starts = range(0, len(inputs[0]), _CHUNK)
     chunks = []
     with progress(label, len(starts)) as advance:
         for start in starts:
             chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
             advance()
-    return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    labels = [kind.labels for kind in getattr(predictor, "kinds", ())] or [False] * len(chunks[0])
+    return tuple(
+        np.concatenate(filled(parts, -1 if label else 0))
+        for parts, label in zip(zip(*chunks, strict=True), labels, strict=True)
+    )
 
 
 def _turn(data: Data, input_shapes: Sequence[Shape]) -> Layout:
@@ -109,11 +127,22 @@ def _like(output: Array, reference: Array, turn: Layout) -> Array:
     return arrange(output, turn if cube and layout == "as stored" else layout)
 
 
-def _check_outputs(references: Sequence[Array], outputs: Sequence[Array]) -> None:
-    shapes = [[("n", *array.shape[1:]) for array in arrays] for arrays in (references, outputs)]
+def _check_outputs(
+    references: Sequence[Array], outputs: Sequence[Array], kinds: Sequence[OutputKind]
+) -> None:
+    rows = [kind.rows for kind in kinds] or [None] * len(references)
+    shapes = [
+        [_shape_told(*pair) for pair in zip_longest(arrays, rows[: len(arrays)])]
+        for arrays in (references, outputs)
+    ]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"the reference's outputs have the shapes {shapes[0]}, the model's {shapes[1]}.",
             "Give as reference the model that this one was made from.",
             code="shape-mismatch",
         )
+
+
+def _shape_told(array: Array, rows: int | None) -> tuple[str | int, ...]:
+    """Return the shape of an output, what depends on the values by words."""
+    return ("n", *("rows" if i == rows else size for i, size in enumerate(array.shape) if i > 0))

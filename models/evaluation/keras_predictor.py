@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.predictor import Array, Shape, at_once
+from dsconvert.base.in_batches import InBatches, output_kinds
+from dsconvert.base.label_agreement import LABEL_TYPES, OutputKind
+from dsconvert.base.predictor import Array, Shape
 
 
 class KerasPredictor:
@@ -85,23 +88,37 @@ class KerasPredictor:
         Returns:
             One float32 array per output, (batch, ...).
         """
-        count = len(inputs[0])
-        size = self._fixed or at_once(inputs, self._batch_size)
-        chunks = [
-            self._predict_chunk([array[start : start + size] for array in inputs])
-            for start in range(0, count, size)
-        ]
-        return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        return self._in_batches.run(inputs)
 
-    def _predict_chunk(self, inputs: Sequence[Array]) -> list[Array]:
-        count = len(inputs[0])
-        if self._fixed and count < self._fixed:  # repeat the last sample, then drop the repeats
-            inputs = [np.concatenate([x, x[-1:].repeat(self._fixed - count, 0)]) for x in inputs]
+    @cached_property
+    def _in_batches(self) -> InBatches:
+        return InBatches(
+            self._invoked,
+            f"the model {self._model.name}",
+            self.output_names,
+            [tuple(tensor.shape) for tensor in self._model.outputs],
+            batch=self._fixed,
+            most=self._batch_size,
+            traced=True,
+            fills=[-1 if label else 0 for label in self._labels],
+        )
+
+    @property
+    def _labels(self) -> list[bool]:
+        return [str(tensor.dtype) in LABEL_TYPES for tensor in self._model.outputs]
+
+    @property
+    def kinds(self) -> tuple[OutputKind, ...]:
+        """The kind of each output, once `predict` has run."""
+        return output_kinds(self._labels, self._in_batches.forms)
+
+    def _invoked(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run once."""
         tensors = [
             np.asarray(array, tensor.dtype)
             for array, tensor in zip(inputs, self._model.inputs, strict=True)
         ]
-        return [output.numpy()[:count] for output in self._run(*tensors)]
+        return [output.numpy() for output in self._run(*tensors)]
 
 
 def leaf_layers(model: Any) -> Iterator[Any]:

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from dsconvert.base.fidelity import OutputFidelity, compare_output
+from dsconvert.base.fidelity import OutputFidelity, compare_output, compare_outputs
+from dsconvert.base.label_agreement import OutputKind
 from dsconvert.base.output_fidelity import failures
 from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
@@ -260,3 +261,23 @@ def test_every_scheme_is_in_the_table_and_every_name_has_one():
     for form in get_args(Format):
         assert {name for name, one in SCHEMES.items() if form in one.formats} == set(allowed(form))
     assert "int16x8" not in allowed("onnx")
+
+
+class TestLabels:
+    """Whole numbers that name things are not judged by how far apart the numbers are."""
+
+    R = np.random.default_rng(0).integers(0, 50, (40, 100)).astype(np.float32)
+
+    def judged(self, other, labels=True):
+        (fidelity,) = compare_outputs(["classes"], [self.R], [other], [OutputKind(labels)])
+        return judge_outputs([fidelity], SCHEMES["int8"].tolerance)
+
+    def test_a_fifth_of_other_labels_is_told(self):
+        other = np.where(np.arange(100) % 5 == 0, (self.R + 40) % 50, self.R)
+        assert failures(self.judged(other, labels=False))  # as quantities they are far apart
+        (told,) = self.judged(other)
+        assert (told.code, told.severity) == ("labels-differ", "warning")
+
+    @pytest.mark.parametrize("other", [np.zeros_like(R), (R + 25) % 50], ids=["dead", "shifted"])
+    def test_labels_of_something_else_are_refused(self, other):
+        assert self.judged(other)[0].code == "labels-below"

@@ -12,8 +12,9 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import compare_output, top_k
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.held_out import HeldOut, split
 from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
-from dsconvert.deploy.exporting.refine import HeldOut, Refinement, refine, split
+from dsconvert.deploy.exporting.refine import Refinement, refine
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 PLAIN = Refinement(equalize="off", correct_biases=False)

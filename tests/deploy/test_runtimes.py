@@ -8,10 +8,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import at_once
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.deploy.runtimes.samples import random_samples
 from dsconvert.deploy.runtimes.session import decode, encode
 from dsconvert.deploy.runtimes.tensor_info import TensorInfo
 
@@ -135,6 +137,54 @@ def test_large_samples_are_run_a_few_at_a_time():
     assert at_once([large], 32) == 1
 
 
+def test_outputs_without_a_batch_are_of_one_sample_each(tmp_path):
+    """A sum, the places of what is not zero, and a batch behind the time."""
+    path = save_onnx(
+        tmp_path / "odd.onnx",
+        [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("NonZero", ["x"], ["where"]),
+            helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0]),
+        ],
+        [("x", TensorProto.FLOAT, ["n", 3])],
+        [
+            ("sum", TensorProto.FLOAT, []),
+            ("where", TensorProto.INT64, [2, "found"]),
+            ("turned", TensorProto.FLOAT, [3, "n"]),
+        ],
+    )
+    x = np.array([[1, 0, 2], [0, 0, 3], [4, 5, 6]], np.float32)
+    runtime = open_runtime(path)
+    total, where, turned = runtime.predict([x])
+    np.testing.assert_array_equal(total, [3, 3, 15])
+    np.testing.assert_array_equal(where[:, 1], [[0, 2, -1], [2, -1, -1], [0, 1, 2]])
+    np.testing.assert_array_equal(turned, x)
+    assert [kind.labels for kind in runtime.kinds] == [False, True, False]
+
+
+def test_state_beside_the_signal_is_one_invocation(tmp_path):
+    path = save_onnx(
+        tmp_path / "state.onnx",
+        [
+            helper.make_node("Mul", ["x", "rate"], ["y"]),
+            helper.make_node("Add", ["state", "state"], ["after"]),
+        ],
+        [
+            ("x", TensorProto.FLOAT, ["n", "t"]),
+            ("state", TensorProto.FLOAT, [2, "n", 4]),
+            ("rate", TensorProto.FLOAT, []),
+        ],
+        [("y", TensorProto.FLOAT, ["n", "t"]), ("after", TensorProto.FLOAT, [2, "n", 4])],
+    )
+    runtime = open_runtime(path)
+    arrays = random_samples(runtime.inputs, 0, 64)
+    assert [array.shape for array in arrays] == [(1, 512), (2, 1, 4), ()]
+    y, after = runtime.predict(arrays)
+    np.testing.assert_allclose(y, arrays[0] * arrays[2], rtol=1e-6)
+    np.testing.assert_array_equal(after, 2 * arrays[1])
+    assert ds.verify(path, path).passed
+
+
 class TestRefusals:
     def test_corrupt_files(self, dense_model, doubling, tmp_path):
         export(dense_model[0], tmp_path / "dense.tflite")
@@ -180,16 +230,6 @@ class TestRefusals:
         with pytest.raises(InputError, match=message):
             open_runtime(doubling).predict(inputs)
 
-    def test_output_without_batch_axis(self, tmp_path):
-        path = save_onnx(
-            tmp_path / "sum.onnx",
-            [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
-            [("x", TensorProto.FLOAT, ["n", 3])],
-            [("y", TensorProto.FLOAT, [])],
-        )
-        with pytest.raises(InputError, match="its first axis is not the batch"):
-            open_runtime(path).predict([np.zeros((2, 3))])
-
     def test_size_that_the_model_cannot_run(self, tmp_path):
         weight = onnx.numpy_helper.from_array(np.zeros((1, 1, 5, 5), np.float32), "w")
         path = save_onnx(
@@ -215,6 +255,7 @@ import sys
 import numpy as np
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.deploy.runtimes.samples import random_samples
 frameworks = {"tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tf2onnx"}
 print(sorted(frameworks & set(sys.modules)))
 for path in sys.argv[1:]:

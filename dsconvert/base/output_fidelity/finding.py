@@ -24,6 +24,8 @@ FindingCode = (
         "agreement-below",
         "single-class",
         "kl-above",
+        "labels-below",
+        "labels-differ",
     ]
 )
 Severity = Literal["failure", "warning"]
@@ -46,6 +48,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         half_step: Half a step of an 8-bit probability; 0 for files of floats.
         strict: Whether a probability needs its SQNR even where its error is below half a step.
         defect: Error, over the standard deviation, from which a recognised defect counts.
+        labels: Least kappa of an output of labels, which makes up for any SQNR of their numbers.
     """
 
     min_sqnr_db: float
@@ -54,6 +57,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     half_step: float = 0.0
     strict: bool = False
     defect: float = 0.05
+    labels: float = 0.99
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

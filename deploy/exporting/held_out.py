@@ -1,0 +1,88 @@
+"""Samples that choose between the files of one model, and give no ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dsconvert.base.in_batches import filled
+from dsconvert.base.label_agreement import OutputKind, label_agreement
+from dsconvert.base.output_fidelity.group_error import group_noise
+from dsconvert.base.predictor import Array
+
+from ..runtimes.registry import open_runtime
+
+HELD_OUT = 0.2
+"""The share of the calibration data that choose, and give no ranges."""
+_FEWEST = 10
+
+
+class Source(Protocol):
+    """A model that is exported."""
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on one array per input, (n, ...)."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples that choose between files.
+
+    Attributes:
+        inputs: One array per input, (n, ...).
+        references: What the model gives for them.
+    """
+
+    inputs: tuple[Array, ...]
+    references: tuple[Array, ...]
+
+    def of(self, source: Source) -> HeldOut:
+        """Return the same samples for another model."""
+        return HeldOut(self.inputs, source.predict(self.inputs))
+
+    def sqnr(self, path: Path) -> float:
+        """SQNR of all outputs of a file together, in dB; each group at its own scale."""
+        noise = [float(np.mean(groups)) for groups in self._noise(path)]
+        return _decibels(sum(noise) / len(noise))
+
+    def worst(self, path: Path) -> float:
+        """SQNR of the group of an output's channels that has the lowest, in dB."""
+        return _decibels(max(noise for groups in self._noise(path) for noise in groups))
+
+    def _noise(self, path: Path) -> list[list[float]]:
+        """Of each group of each output ‖y − ŷ‖² / ‖y‖²; infinite where a value is not finite."""
+        session = open_runtime(path)
+        outputs = session.predict(self.inputs)
+        return [
+            _noise_of(reference, output, kind)
+            for reference, output, kind in zip(self.references, outputs, session.kinds, strict=True)
+        ]
+
+
+def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The samples for ranges and those to choose by; the same where there are fewer than ten."""
+    count = len(calibration[0])
+    if count < _FEWEST:
+        return tuple(calibration), tuple(calibration)
+    kept = count - max(1, round(HELD_OUT * count))
+    return tuple(a[:kept] for a in calibration), tuple(a[kept:] for a in calibration)
+
+
+def _noise_of(reference: Array, output: Array, kind: OutputKind) -> list[float]:
+    """Return ‖y − ŷ‖² / ‖y‖² of each group of an output; of labels the share of wrong ones."""
+    if kind.rows is not None:
+        reference, output = filled([reference, output], -1 if kind.labels else 0)
+    if kind.labels:
+        return [1.0 - label_agreement(reference, output, kind).agreement]
+    if np.any(reference):
+        return group_noise(reference, output)
+    return [float(np.sum(np.square(output, dtype=np.float64)))]
+
+
+def _decibels(noise: float) -> float:
+    return math.inf if noise == 0 else -10 * math.log10(noise)
