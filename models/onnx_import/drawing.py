@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsconvert.base.errors import InputError
+from dsconvert.base.errors import DsconvertError, InputError
 
 from . import layout, ops
-from .builder import KerasBuilder
-from .graph import Graph, GraphInput
+from .builder import KerasBuilder, refuse
+from .graph import Graph, GraphInput, Node
 from .probe import ProbedValues
 from .registry import HANDLERS
 from .values import Constant, Order, Tensor, common_shape
@@ -117,7 +118,7 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
         builder.store(Constant(name, probes))
     inputs = [_input(builder, info, facts) for info in graph.inputs]
     for node in graph.live:
-        made = builder.absorbed(node) or HANDLERS[node.op](node, builder)
+        made = builder.absorbed(node) or _drawn(node, builder)
         for tensor in (made,) if isinstance(made, Tensor) else made:
             builder.store(tensor)
     outputs: list[Tensor] = []
@@ -147,6 +148,33 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
         tuple(x.order for x in inputs),
         tuple(x.order for x in outputs),
     )
+
+
+def _drawn(node: Node, builder: KerasBuilder) -> Tensor | Sequence[Tensor]:
+    """Draw one node.
+
+    Raises:
+        InputError: If that cannot be done: a layer of Keras may refuse what the graph asks for.
+    """
+    try:
+        return HANDLERS[node.op](node, builder)
+    except DsconvertError:
+        raise
+    except Exception as error:  # what Keras and TensorFlow raise shares no base class
+        raise refuse(
+            node,
+            f"Keras says: {_told(error)}",
+            "Give real inputs with --data, to whose size free sizes are fixed; else please report "
+            "the model.",
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says, on one line: the cause where a layer only says that it failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Exception encountered when calling"):
+        lines = lines[1:] or lines
+    return " ".join(lines)[:400].rstrip(".") or type(error).__name__
 
 
 def _one_or_list(tensors: list[Any]) -> Any:

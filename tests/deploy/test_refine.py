@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import compare_output, top_k
+from dsconvert.base.label_agreement import OutputKind
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.held_out import HeldOut, split
@@ -309,8 +310,9 @@ def test_enough_is_asked_of_every_output(tmp_path, monkeypatch):
     class Answers:
         def __init__(self, path):
             self.predict = lambda inputs: answers[path.read_text()]
+            self.kinds = (OutputKind(),) * 4
 
-    monkeypatch.setattr("dsconvert.deploy.exporting.refine.open_runtime", Answers)
+    monkeypatch.setattr("dsconvert.deploy.exporting.held_out.open_runtime", Answers)
     held_out = HeldOut((), (ones, ones, ones, ones))
     paths = {name: tmp_path / name.replace(",", "-") for name in answers}
     for name, path in paths.items():

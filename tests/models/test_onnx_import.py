@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
-from onnx_graphs import assert_same
+from onnx_graphs import assert_same, run
 from onnx_nets import check_write_back, floats, graph, kinds, node, small_cnn
 
 from dsconvert.base.errors import GateFailed, InputError
-from dsconvert.models.onnx_import import import_onnx
+from dsconvert.models.onnx_import import drawing, import_onnx, importing, verify
+from dsconvert.models.onnx_import.registry import HANDLERS
 
 # --- layout -------------------------------------------------------------------------------------
 
@@ -422,3 +424,78 @@ def test_a_wrong_import_is_not_given_out(monkeypatch):
     monkeypatch.setitem(registry.HANDLERS, "Relu", registry.HANDLERS["Identity"])
     with pytest.raises(GateFailed, match=r"output 'y' differs.*relative error"):
         import_onnx(small_cnn())
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 3), (4, 2)])
+def test_a_bilinear_resize_of_any_size(factors):
+    """Keras' bilinear layer wants to know height and width; the drawing does without."""
+    proto = graph(
+        [
+            node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+            node("Resize", "a none scales", "y", mode="linear"),
+        ],
+        ["n", 3, "h", "w"],
+        "y",
+        w=floats(4, 3, 3, 3),
+        none=np.zeros(0, np.float32),
+        scales=np.array([1, 1, *factors], np.float32),
+    )
+    imported = import_onnx(proto)
+    assert imported.model.input_shape == (None, None, None, 3)
+    for size in ((1, 1), (5, 7), (32, 16)):
+        x = floats(2, 3, *size, seed=3)
+        (expected,) = run(proto, [x])
+        got = np.asarray(imported.model(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_keras_raises_names_the_node(monkeypatch):
+    def fails(node, build):
+        raise TypeError("first line\nand the second, which matters")
+
+    monkeypatch.setitem(HANDLERS, "Relu", fails)
+    with pytest.raises(InputError, match=r"Relu.*first line and the second, which matters"):
+        import_onnx(small_cnn())
+
+
+def steep(factor: float) -> onnx.ModelProto:
+    """A sigmoid of a convolution, so steep that the last bit of its input shows in the output."""
+    return graph(
+        [
+            node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+            node("Conv", "a v", "b", pads=[1, 1, 1, 1]),
+            node("Mul", "b factor", "c"),
+            node("Sigmoid", "c", "y"),
+        ],
+        ["n", 3, 96, 96],
+        "y",
+        w=floats(64, 3, 3, 3),
+        v=floats(1, 64, 3, 3),
+        factor=np.float32(factor),
+    )
+
+
+def test_a_steep_output_may_differ_as_far_as_the_original_does_from_itself(monkeypatch):
+    proto, x = steep(100), floats(4, 3, 96, 96, seed=1)
+    assert import_onnx(proto, inputs=[x]).output_names == ("y",)
+    monkeypatch.setattr(verify, "_ROUNDING", 0.0)  # else it would say nothing
+    with pytest.raises(GateFailed, match="differs between Keras and ONNX Runtime"):
+        import_onnx(proto, inputs=[x])
+
+
+def test_a_wrong_steep_output_is_refused(monkeypatch):
+    """One weight of a thousand changed by one per cent."""
+    proto, x = steep(100), floats(4, 3, 96, 96, seed=1)
+    real = drawing.convert_graph
+
+    def wrong(graph, facts):
+        drawn = real(graph, facts)
+        kernel = next(layer for layer in drawn.model.layers if layer.weights).kernel
+        changed = kernel.numpy().copy()
+        changed[0, 0, 0, 0] *= 1.01
+        kernel.assign(changed)
+        return drawn
+
+    monkeypatch.setattr(importing, "convert_graph", wrong)
+    with pytest.raises(GateFailed, match="differs between Keras and ONNX Runtime"):
+        import_onnx(proto, inputs=[x])

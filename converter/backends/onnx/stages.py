@@ -19,6 +19,7 @@ from ...core.stages import Role, Site, Weights
 from ...core.types import ConvSpec, Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import Head, head_at
+from .comparable import comparable_outputs
 from .emit import block_nodes
 from .read import OnnxConvolution, conv_weights, main_convolutions
 
@@ -61,7 +62,9 @@ class OnnxStages:
         self.value_names = tuple(dict.fromkeys(names))
         self._number = {name: number for number, name in enumerate(self.value_names)}
         self.inputs = tuple(range(len(graph.inputs)))
-        self.outputs = tuple(self._number[x] for x in graph.outputs if x in self._number)
+        self.outputs = tuple(
+            self._number[x] for x in comparable_outputs(graph) if x in self._number
+        )
         order = depth_first(*self._wires(nodes), self.outputs)
         self.steps = [nodes[index] for index in order]
         self._writer = {name: i for i, node in enumerate(self.steps) for name in node.output}
@@ -121,10 +124,11 @@ class OnnxStages:
         site, weights = self.sites[stage], self._current.get(stage)
         if site is not None and weights is not None and weights.block is not None:
             blocks, stored = self._blocks(nodes[0], site, weights)
-            return Part(self.graph, blocks + nodes[1:], given, wanted, self._folded | stored)
+            folded = self._folded | stored
+            return Part(self.graph, blocks + nodes[1:], given, wanted, folded, self._shapes)
         if site is not None:
             self._open(nodes, start, given)
-        return Part(self.graph, nodes, given, wanted, self._folded)
+        return Part(self.graph, nodes, given, wanted, self._folded, self._shapes)
 
     def _blocks(
         self, node: NodeProto, site: Site, weights: Weights
@@ -247,7 +251,9 @@ class OnnxStages:
         between = sorted({self.value_names[v] for live in self._live for v in live})
         folded = self._shape_dependent()
         wanted = [*(name for name in between if name not in given), *folded]
-        probe = Part(self.graph, self.graph.nodes_without_constants, given, wanted, {})
+        probe = Part(
+            self.graph, self.graph.nodes_without_constants, given, wanted, {}, _shapes(feeds)
+        )
         seen = feeds | probe.run(feeds)
         for name in between:
             if not isinstance(seen[name], np.ndarray):
@@ -341,6 +347,10 @@ class OnnxStages:
         if not same or other not in self._number:
             return None
         return self._number[other] if self._writer.get(other, -1) < index else None
+
+
+def _shapes(values: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in values.items()}
 
 
 def _is_shortcut(convolution: OnnxConvolution) -> bool:

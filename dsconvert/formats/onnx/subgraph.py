@@ -45,6 +45,7 @@ class Part:
         given: The element type of each value that is fed.
         wanted: The values to compute.
         folded: Further constants, by name.
+        shapes: Of the values that are fed, where they are known; by default those of the graph.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Part:
         given: Mapping[str, np.dtype[Any]],
         wanted: Sequence[str],
         folded: Mapping[str, Array],
+        shapes: Mapping[str, Sequence[int | None]] | None = None,
     ) -> None:
         from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
 
@@ -64,7 +66,11 @@ class Part:
         model.graph.name = "part"
         for name, dtype in given.items():
             kind = helper.np_dtype_to_tensor_dtype(dtype)
-            model.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+            # Of an input of unknown rank ONNX Runtime takes Shape → Slice for an empty list.
+            known = (shapes or {}).get(name)
+            known = graph.shapes.get(name) if known is None else known
+            free = None if known is None else [None] * len(known)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, free))
         made = {name for node in nodes for name in node.output}
         needed = {name for node in nodes for name in reads_of(node)} | set(wanted)
         for name in sorted(needed - made - given.keys()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,8 @@ def _by_layer(
     if sampling.exclude_outside:
         return None
     if whole and min(factors) >= 1:
+        if None in x.shape[2:]:
+            return _smoothed(node, build, x.keras, factors)
         options = {"interpolation": "bilinear", "data_format": "channels_last"}
         return build.layer(node, "UpSampling2D", size=factors, **options)(x.keras)
     height, width = (_only({shape[axis] for shape in targets}) for axis in (2, 3))
@@ -162,6 +165,26 @@ def _by_layer(
         data_format="channels_last",
     )
     return layer(x.keras)
+
+
+def _smoothed(node: Node, build: KerasBuilder, tensor: Any, factors: Sequence[int]) -> Any:
+    """Resize bilinearly by whole factors where height and width are free.
+
+    Keras' bilinear layer needs to know them. Repeating each pixel k times and averaging over a
+    window as wide as one pixel was, half a new pixel at either end for an even k, gives the same:
+    the share of the window that lies on each of two pixels falls linearly.
+    """
+    repeat = build.layer(node, "UpSampling2D", size=tuple(factors), data_format="channels_last")
+    tensor = repeat(tensor)
+    margin = [(0, 0), *((factor // 2, factor // 2) for factor in factors), (0, 0)]
+    tensor = build.apply(node, "pad", tensor, margin, mode="symmetric")
+    ends = tuple(2 - factor % 2 for factor in factors)  # an even window is shifted by half
+    for number, window in enumerate((tuple(factors), ends)):
+        if max(window) > 1:
+            options = {"pool_size": window, "strides": 1, "data_format": "channels_last"}
+            pool = build.layer(node, "AveragePooling2D", suffix=f"_mean{number}", **options)
+            tensor = pool(tensor)
+    return tensor
 
 
 def _only(sizes: set[int]) -> int | None:
