@@ -276,4 +276,5 @@ class InBatches:
                 f"{' and '.join(map(str, shapes[:3]))} for inputs of one shape in batches of "
                 f"{size}: its results cannot be put together.",
                 "Leave that output out of the model.",
+                code="outputs-not-joined",
             ) from error
