@@ -60,7 +60,9 @@ class HeldOut:
         outputs = session.predict(self.inputs)
         return [
             _noise_of(reference, output, kind)
-            for reference, output, kind in zip(self.references, outputs, session.kinds, strict=True)
+            for reference, output, kind in zip(
+                self.references, outputs, session.output_kinds, strict=True
+            )
         ]
 
 

@@ -135,7 +135,7 @@ class Session(ABC):
         )
 
     @property
-    def kinds(self) -> tuple[OutputKind, ...]:
+    def output_kinds(self) -> tuple[OutputKind, ...]:
         """The kind of each output, once `predict` has run."""
         forms = self._in_batches.forms if self.has_batch else ()
         return output_kinds(map(is_label, self.outputs), forms)

@@ -48,7 +48,7 @@ def compare(
     data = data.laid_out(subject.input_shapes)
     check_against(subject.input_shapes, data)
     outputs = predict_all(subject, data.inputs, progress, f"Running {name}".rstrip())
-    return compare_with(reference, data, outputs, progress, getattr(subject, "kinds", ()))
+    return compare_with(reference, data, outputs, progress, getattr(subject, "output_kinds", ()))
 
 
 def compare_with(
@@ -74,7 +74,7 @@ def compare_with(
     compared = list(outputs)
     if len(outputs) == len(references):
         compared = [_like(*pair, turn) for pair in zip(outputs, references, strict=True)]
-    kinds = getattr(reference, "kinds", ()) or kinds
+    kinds = getattr(reference, "output_kinds", ()) or kinds
     _check_outputs(references, compared, kinds)
     for output_name, output in zip(reference.output_names, references, strict=True):
         if not np.isfinite(output).all():
@@ -101,7 +101,9 @@ def predict_all(
         for start in starts:
             chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
             advance()
-    labels = [kind.labels for kind in getattr(predictor, "kinds", ())] or [False] * len(chunks[0])
+    labels = [kind.labels for kind in getattr(predictor, "output_kinds", ())] or [False] * len(
+        chunks[0]
+    )
     return tuple(
         np.concatenate(filled(parts, -1 if label else 0))
         for parts, label in zip(zip(*chunks, strict=True), labels, strict=True)

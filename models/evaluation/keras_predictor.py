@@ -108,7 +108,7 @@ class KerasPredictor:
         return [str(tensor.dtype) in LABEL_TYPES for tensor in self._model.outputs]
 
     @property
-    def kinds(self) -> tuple[OutputKind, ...]:
+    def output_kinds(self) -> tuple[OutputKind, ...]:
         """The kind of each output, once `predict` has run."""
         return output_kinds(self._labels, self._in_batches.forms)
 

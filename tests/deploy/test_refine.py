@@ -310,7 +310,7 @@ def test_enough_is_asked_of_every_output(tmp_path, monkeypatch):
     class Answers:
         def __init__(self, path):
             self.predict = lambda inputs: answers[path.read_text()]
-            self.kinds = (OutputKind(),) * 4
+            self.output_kinds = (OutputKind(),) * 4
 
     monkeypatch.setattr("dsconvert.deploy.exporting.held_out.open_runtime", Answers)
     held_out = HeldOut((), (ones, ones, ones, ones))

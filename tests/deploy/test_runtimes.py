@@ -159,7 +159,7 @@ def test_outputs_without_a_batch_are_of_one_sample_each(tmp_path):
     np.testing.assert_array_equal(total, [3, 3, 15])
     np.testing.assert_array_equal(where[:, 1], [[0, 2, -1], [2, -1, -1], [0, 1, 2]])
     np.testing.assert_array_equal(turned, x)
-    assert [kind.labels for kind in runtime.kinds] == [False, True, False]
+    assert [kind.labels for kind in runtime.output_kinds] == [False, True, False]
 
 
 def test_state_beside_the_signal_is_one_invocation(tmp_path):
