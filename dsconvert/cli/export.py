@@ -108,7 +108,7 @@ def export(
     channels_first: bool,
     **how: Any,
 ) -> ExportedFile:
-    r"""Convert MODEL, Keras or ONNX, and verify the file before it takes its place.
+    """Convert MODEL, Keras or ONNX, and verify the file before it takes its place.
 
     \b
     .tflite  none, float16, dynamic, int8, int8-float-io (float32 in and out), int16x8
@@ -117,7 +117,7 @@ def export(
     A file that does not pass is kept as NAME.rejected.tflite or .onnx, with its report
     NAME.rejected.json; the exit code is 1. An .onnx file becomes a smaller .onnx file without
     TensorFlow.
-    """
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.export import default_output
     from dsconvert.workflows.export import export as run
     from dsconvert.workflows.export_options import ExportOptions

@@ -88,6 +88,16 @@ sys.exit(f"imported {{heavy & set(sys.modules)}}" if heavy & set(sys.modules) el
         assert result.returncode == 0, result.stderr
         assert "Usage:" in result.stdout
 
+    @pytest.mark.parametrize("command", sorted(main.list_commands(None)))
+    def test_help_keeps_its_rows(self, command: str) -> None:
+        """click joins the lines of a paragraph unless the control character is before it."""
+        shown = CliRunner().invoke(main, [command, "--help"]).stdout
+        assert "\\b" not in shown
+        for line in main.commands[command].help.partition("\b\n")[2].splitlines():
+            if not line:
+                break
+            assert line.strip() in shown
+
     def test_help_shows_a_typical_run_line_by_line(self) -> None:
         lines = CliRunner().invoke(main, ["--help"]).stdout.splitlines()
         assert [line.split()[1] for line in lines if line.startswith("    dsconvert ")] == [
