@@ -15,7 +15,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice
-from dsconvert.deploy.costs import measured_costs, target_for
+from dsconvert.deploy.costs import Target, measured_costs, target_for
 from dsconvert.deploy.devices import android
 from dsconvert.deploy.devices.adb import AdbDevice, binary_place
 from dsconvert.deploy.devices.adb_shell import listed
@@ -357,3 +357,21 @@ def test_blocks_are_timed_on_a_phone_whatever_it_is_called(
     assert found.original.value > 0
     assert found.choices[0].value > 0
     assert left_behind(phones) == []
+
+
+@pytest.mark.parametrize("device", ["adb", "adb:SERIAL0", "pixel"])
+def test_costs_of_blocks_on_a_phone(
+    plug: Plug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """A plan for a phone that devices.toml names is a plan for that phone."""
+    plug({"serial": "SERIAL0"})
+    monkeypatch.setenv("DSCONVERT_DEVICES", str(tmp_path / "devices.toml"))
+    (tmp_path / "devices.toml").write_text('[phones.pixel]\nserial = "SERIAL0"\n')
+    block = Block(input_size=(4, 4), in_channels=3, out_channels=4, kernel_size=(3, 3))
+    costs = measured_costs(Target(device=device), cache=tmp_path / "costs", seconds=0.0)
+    ((found),) = costs.costs([(block, [Choice(pairs=1, order="depthwise-first")])])
+    assert found.original.value > 0
+    assert found.choices[0] is not None
+    with pytest.raises(InputError) as refused:
+        Target(device=device, runtime="ort")
+    assert refused.value.code == "runtime-not-on-device"
