@@ -104,12 +104,16 @@ def top_k(scores: Array, labels: Array, k: int) -> Accuracy:
         labels: (batch,) integer classes.
         k: How many classes may be named.
     """
+    return wilson(int(within_top(scores, labels, k).sum()), len(labels))
+
+
+def within_top(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
+    """Tell of each sample whether its class is among the k highest scores; see `top_k`."""
     truth = labels.reshape(-1, 1).astype(np.int64)
     true = np.take_along_axis(scores, truth, axis=1)
     earlier = np.arange(scores.shape[1]) < truth
     rank = np.sum((scores > true) | ((scores == true) & earlier), axis=1)
-    correct = (rank < k) & np.isfinite(scores).all(axis=1)
-    return wilson(int(correct.sum()), len(labels))
+    return (rank < k) & np.isfinite(scores).all(axis=1)
 
 
 def is_class_distribution(outputs: Array) -> bool:

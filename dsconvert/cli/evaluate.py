@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=options.MODEL, metavar="FILE...")
 @click.option("--data", metavar="DATA", required=True, help="Test images, with labels or without.")
 @click.option("--reference", type=options.MODEL, help="Compare the outputs with this model's.")
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="METRIC",
+    help=f"What to measure, with its 95 % interval; may be repeated: {options.METRICS}.",
+)
 @click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
 @click.option(
     "--runtime",
@@ -33,6 +39,7 @@ def evaluate(
     files: tuple[Path, ...],
     data: str,
     reference: Path | None,
+    metric: tuple[str, ...],
     samples: int | None,
     threads: int,
     runtime: str | None,
@@ -48,6 +55,7 @@ def evaluate(
         tuple(options.opened_with(file, trust, custom_objects) for file in files),
         data,
         reference=options.opened_with(reference, trust, custom_objects) if reference else None,
+        metric=metric,
         samples=samples,
         preprocessing=options.as_preprocessing(**prepare),
         threads=threads,

@@ -131,6 +131,12 @@ preprocessing = stack(
     ),
 )
 
+
+METRICS = (
+    "top1, top5, miou, psnr, ssim, mae, map, map50, boxes (settings: map/cxcywh), or module:name"
+)
+"""What ``--metric`` takes, for its help."""
+
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 
 

@@ -31,7 +31,11 @@ def next_command(result: PlanResult) -> Iterator[str]:
 @options.output("_plan.json", "a .json file")
 @plan_options.target
 @plan_options.goals
-@click.option("--max-drop", metavar="SHARE", help="Search the budget by accuracy: 1% at most.")
+@click.option(
+    "--max-drop",
+    metavar="DROP",
+    help="Search the budget by accuracy: 1% of --metric at most, or 0.5 in its unit.",
+)
 @click.option("--data", metavar="DATA", help="Labelled images for --max-drop.")
 @click.option("--labels", is_flag=True, help="Says that --data has labels; --max-drop needs them.")
 @plan_options.search
@@ -86,7 +90,7 @@ def plan(
             max_error=max_error,
         ),
         target=plan_options.as_target(runtime, threads, precision, device),
-        accuracy=_accuracy(max_drop, data, labels),
+        accuracy=_accuracy(max_drop, data, labels, search["metric"]),
         preprocessing=options.as_preprocessing(scale, mean, std, channels_first),
         options=plan_options.as_options(seed, **search),
         output=output or options.beside(model, "_plan.json"),
@@ -95,9 +99,12 @@ def plan(
     )
 
 
-def _accuracy(max_drop: str | None, data: str | None, labels: bool) -> AccuracyGoal | None:
+def _accuracy(
+    max_drop: str | None, data: str | None, labels: bool, metric: str
+) -> AccuracyGoal | None:
     """Return the three options as one value, if all are there."""
     from dsconvert.base.errors import InputError
+    from dsconvert.models.evaluation.metrics.registry import METRICS
     from dsconvert.workflows.plan import AccuracyGoal
 
     if max_drop is None and (data is not None or labels):
@@ -106,7 +113,9 @@ def _accuracy(max_drop: str | None, data: str | None, labels: bool) -> AccuracyG
         )
     if max_drop is None:
         return None
-    if data is None or not labels:
+    known = METRICS.get(metric.split("/")[0])
+    needs_labels = known is not None and "labels" in known.needs
+    if data is None or (needs_labels and not labels):
         raise InputError(
             "--max-drop needs images with labels.",
             "Add --data DATA.npz --labels.",

@@ -48,6 +48,13 @@ search = options.stack(
     click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T"),
     click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone."),
+    click.option(
+        "--metric",
+        default="top1",
+        show_default=True,
+        metavar="METRIC",
+        help=f"What networks are judged by on --data: {options.METRICS}.",
+    ),
     click.option("--memory", type=options.Memory(), default="2GiB", show_default=True),
 )
 

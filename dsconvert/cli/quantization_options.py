@@ -47,9 +47,18 @@ choices = options.stack(
     ),
     click.option("--min-sqnr", type=options.Finite(), metavar="DB", help="For --keep-float auto."),
     click.option(
-        "--max-drop", metavar="SHARE", help="For --keep-float auto: 1% of top-1 on --test-data."
+        "--max-drop",
+        metavar="DROP",
+        help="For --keep-float auto: 1% of --metric on --test-data, or 0.5 in its unit.",
     ),
     click.option("--test-data", metavar="DATA", help="Labelled images for --max-drop."),
+    click.option(
+        "--metric",
+        default="top1",
+        show_default=True,
+        metavar="METRIC",
+        help=f"For --max-drop: {options.METRICS}.",
+    ),
     click.option(
         "--outputs",
         type=click.Choice(["auto", "keep", "split", "float-tail"]),

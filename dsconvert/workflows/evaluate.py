@@ -31,6 +31,7 @@ def evaluate(
     data: DataSource,
     *,
     reference: ModelSource | None = None,
+    metric: str | Sequence[str] = (),
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
@@ -46,6 +47,7 @@ def evaluate(
     data: DataSource,
     *,
     reference: ModelSource | None = None,
+    metric: str | Sequence[str] = (),
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
@@ -60,6 +62,7 @@ def evaluate(
     data: DataSource,
     *,
     reference: ModelSource | None = None,
+    metric: str | Sequence[str] = (),
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int = 1,
@@ -76,6 +79,10 @@ def evaluate(
             them.
         data: Test images (n, ...), with labels or without: a file, a folder, arrays or `Data`.
         reference: The model whose outputs they are compared with.
+        metric: What to measure, one or several: "top1", "top5", "miou", "psnr", "ssim", "mae",
+            "map", "map50", "boxes", with settings behind a slash ("map/cxcywh"), or
+            "module:function", a function (inputs, outputs, labels) that returns a number. Without
+            any, what the labels allow.
         samples: How many are drawn of a file; None takes all.
         preprocessing: What is done to images that are loaded from a file.
         threads: Of a runtime.
@@ -85,11 +92,13 @@ def evaluate(
         progress: True for a bar on stderr.
 
     Returns:
-        Top-1 and top-5, errors, and how close each output is to the reference's; of a list of
-        models a list.
+        Top-1 and top-5, errors, the metrics with their 95 % intervals, and how close each output is
+        to the reference's; of a list of models a list.
 
     Raises:
-        InputError: If a model cannot be run, or the data do not fit it.
+        InputError: If a model cannot be run, the data do not fit it, or nothing can be measured:
+            neither labels nor a reference.
+        MissingExtra: If pycocotools, which "map" needs, is not installed.
 
     Example:
         >>> import dsconvert as ds
@@ -99,8 +108,10 @@ def evaluate(
         >>> [one.name for one in ds.evaluate(["model.keras", "model.onnx"], "digits.npz")]
         ['model.keras', 'model.onnx']
     """
+    from dsconvert.base.errors import InputError
     from dsconvert.models.data.checks import check_same_inputs, layout_notes
     from dsconvert.models.evaluation.evaluate import evaluate as run
+    from dsconvert.models.evaluation.metrics import find_metric
     from dsconvert.models.evaluation.plausibility import suspicions
 
     from .results.evaluated import EvaluatedModel, evaluation_blocks
@@ -109,6 +120,7 @@ def evaluate(
     single = not isinstance(model, list | tuple)
     models: list[ModelSource] = list(model) if isinstance(model, list | tuple) else [model]
     names = _names(models)
+    wanted = [find_metric(text) for text in ((metric,) if isinstance(metric, str) else metric)]
     check_runtime(runtime, models)
     with ExitStack() as stack:
         opened: dict[tuple[int | Path, str | None], Predictor] = {}
@@ -137,6 +149,13 @@ def evaluate(
             input_names=first.input_names,
             input_shapes=first.input_shapes,
         )
+        if compared is None and images.labels is None and not wanted:
+            raise InputError(
+                f"{images.source} has no labels: without a reference nothing can be measured.",
+                "Add --reference MODEL, the model that this one was made from; for a detector: "
+                "--metric boxes, too.",
+                code="nothing-to-measure",
+            )
         given = (images.laid_out(one.input_shapes) for one in opened.values())
         for text in dict.fromkeys(text for one in given for text in layout_notes(one)):
             note(text)
@@ -149,6 +168,7 @@ def evaluate(
                     predictor,
                     images,
                     reference=compared,
+                    metrics=wanted,
                     name=name,
                     progress=as_progress(progress),
                 ),

@@ -36,8 +36,9 @@ class ExportOptions:
         keep_float: How many of the layers that lose most in int8 stay in float; "auto": as many
             as ``min_sqnr_db`` or ``max_drop`` needs.
         min_sqnr_db: For "auto": the least SQNR of the outputs, in dB.
-        max_drop: For "auto": the most top-1 that may be lost on ``test_data``, "1%" or 0.01.
-        test_data: Images with labels, for ``max_drop``.
+        max_drop: For "auto": what ``metric`` may lose on ``test_data`` at most, "1%" or 0.01.
+        test_data: Images for ``max_drop``, with labels where the metric needs them.
+        metric: Of ``max_drop``: as in `evaluate`.
         report: Whether to report what each layer of an int8 file loses.
         outputs: What becomes of int8 outputs that mix scales, as boxes and scores do: "keep" them;
             "split" them into what the last operators join; "float-tail": leave those operators in
@@ -65,6 +66,7 @@ class ExportOptions:
     min_sqnr_db: float | None = None
     max_drop: str | float | None = None
     test_data: DataSource | None = None
+    metric: str = "top1"
     report: bool = False
     outputs: Literal["keep", "split", "float-tail", "auto"] = "auto"
     seed: int = 0
@@ -109,6 +111,12 @@ def check(options: ExportOptions, *, measurable: bool) -> None:
             "Try: --keep-float auto --min-sqnr 30",
             code="needs-one-goal",
         )
+    if options.max_drop is None and options.metric != "top1":
+        raise InputError(
+            f"--metric {options.metric} is what --max-drop is measured by.",
+            "Try: --keep-float auto --max-drop 1% --test-data test.npz",
+            code="metric-not-used",
+        )
     if (options.max_drop is None) != (options.test_data is None):
         raise InputError(
             "--max-drop and --test-data go together.",
@@ -123,12 +131,12 @@ def as_refinement(
     """Turn the options into what is tried to make an int8 file better; see `check`."""
     from dsconvert.deploy.exporting.refine import Refinement
 
-    from .accuracy_goal import share, within
+    from .accuracy_goal import judge, within
 
     enough = None
     if options.max_drop is not None and options.test_data is not None:
-        allowed = share(options.max_drop)
-        enough = within(source, allowed, options.test_data, options.seed, preprocessing)
+        judging = judge(source, options.metric, options.test_data, options.seed, preprocessing)
+        enough = within(judging, options.max_drop)
     return Refinement(
         equalize=options.equalize,
         correct_biases=options.correct_biases,

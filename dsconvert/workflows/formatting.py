@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dsconvert.base.fidelity import OutputFidelity
+    from dsconvert.models.evaluation.metrics.metric import MetricValue
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -27,6 +28,31 @@ def fit(data_error: float | None) -> str:
         return "–"
     word = "excellent" if data_error <= EXCELLENT else "good" if data_error <= GOOD else ""
     return f"{word or 'needs fine-tuning'}, {percent(data_error)}"
+
+
+def amount(value: float | None, unit: str, digits: int = 2) -> str:
+    """A figure of a metric: 0.8712 of a share as "87.12 %", 32.123 dB as "32.12 dB"."""
+    if value is None:
+        return "–"
+    if unit == "share":
+        return percent(value, digits)
+    return f"{value:.{digits}f} dB" if unit == "dB" else f"{value:.4g}"
+
+
+def loss(value: float, unit: str) -> str:
+    """What a metric lost: 0.0123 of a share as "1.23 points"."""
+    return f"{100 * value:.2f} points" if unit == "share" else amount(value, unit)
+
+
+def metric(found: MetricValue) -> str:
+    """A metric with its 95 % interval: "87.12 % (85.03 to 88.94)"."""
+    if found.value is None:
+        return "–"
+    value = amount(found.value, found.unit)
+    if found.low is None or found.high is None:
+        return value
+    low, high = (amount(end, found.unit).removesuffix(" %") for end in (found.low, found.high))
+    return f"{value} ({low.removesuffix(' dB')} to {high.removesuffix(' dB')})"
 
 
 def ratio(before: float | None, after: float | None) -> str:

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
-from .accuracy_goal import share
+from . import formatting
 from .outputs import place, write_json
-from .plan_session import PlanOptions, PlanSession, TargetWish, labelled, plan_session, top1
+from .plan_session import (
+    PlanOptions,
+    PlanSession,
+    TargetWish,
+    judge_of,
+    judged,
+    plan_session,
+)
 from .results.planned import AccuracySearch, NetworkTimes, PlanResult
 
 if TYPE_CHECKING:
@@ -20,9 +27,9 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.planning.search_space import Goals
     from dsconvert.converter.core.types import Plan
     from dsconvert.deploy.costs import Target
-    from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
+    from .accuracy_goal import Judge
     from .data_for import DataSource
     from .model_files import ModelSource
 
@@ -37,8 +44,9 @@ class AccuracyGoal:
     """How much accuracy a plan may cost, and what it is measured on.
 
     Attributes:
-        max_drop: The most top-1 that may be lost: "1%" or 0.01 for a point.
-        data: Images with labels.
+        max_drop: The most that may be lost of the metric in `PlanOptions`: "1%" or 0.01 for a point
+            of top-1, mAP and other shares; of others a part, or an amount in the metric's unit.
+        data: Images, with labels where the metric needs them.
 
     Example:
         >>> import dsconvert as ds
@@ -76,7 +84,7 @@ def plan(
         goals: What the plan must keep, e.g. ``Goals(latency="0.5x")``.
         target: Where the network shall run. By default this machine's CPU; if the goals are
             about MACs, parameters, size or output error alone, nothing is timed.
-        accuracy: Search the cheapest plan that loses at most so much top-1.
+        accuracy: Search the cheapest plan that loses at most so much top-1, or ``options.metric``.
         preprocessing: What is done to images that are loaded from a file.
         options: How many images and pairs are tried, and of which layers.
         output: The .json file to write the plan to.
@@ -99,11 +107,15 @@ def plan(
     """
     from dsconvert.base.errors import GateFailed
     from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.models.evaluation.metrics import find_metric
+
+    from .accuracy_goal import allowed_drop
 
     options, goals = options or PlanOptions(), goals or Goals()
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
-    allowed = None if accuracy is None else share(accuracy.max_drop)
+    if accuracy is not None:  # refused before anything is measured
+        allowed_drop(accuracy.max_drop, find_metric(options.metric))
     with plan_session(
         model,
         goals,
@@ -114,11 +126,11 @@ def plan(
         progress=as_progress(progress),
     ) as session:
         dropped = None
-        if accuracy is None or allowed is None:
+        if accuracy is None:
             chosen = session.search_space.plan(goals)
         else:
-            images = labelled(session, accuracy.data, preprocessing)
-            chosen, dropped = _search(session, goals, images, allowed)
+            judging = judge_of(session, options.metric, accuracy.data, preprocessing)
+            chosen, dropped = _search(session, goals, judging, accuracy.max_drop)
         timed = _time(session, chosen)
         if accuracy is None:
             chosen, timed = _tightened(session, goals, chosen, timed)
@@ -136,8 +148,9 @@ def plan(
         )
     if dropped is not None and dropped.lost > dropped.allowed:
         raise GateFailed(
-            f"the goal was not reached: the best plan tried loses {100 * dropped.lost:.2f} points "
-            f"of top-1, {100 * dropped.allowed:.2f} are allowed."
+            "the goal was not reached: the best plan tried loses "
+            f"{formatting.loss(dropped.lost, dropped.unit)} of {dropped.title}, "
+            f"{formatting.loss(dropped.allowed, dropped.unit)} allowed."
             + (f" It is in {output}." if output else ""),
             "Allow more, ask for less, or fine-tune the rewritten model.",
             code="accuracy-lost",
@@ -192,26 +205,30 @@ def _missed(goals: Goals, timed: NetworkTimes | None) -> str:
 
 
 def _search(
-    session: PlanSession, goals: Goals, images: Data, allowed: float
+    session: PlanSession, goals: Goals, judging: Judge, most: str | float
 ) -> tuple[Plan, AccuracySearch]:
-    """Find the cheapest plan that keeps the goals and loses no more accuracy than is allowed."""
+    """Find the cheapest plan that keeps the goals and loses no more than is allowed."""
     from dsconvert.converter.core.planning.accuracy_search import cheapest_within
 
+    from .accuracy_goal import allowed_drop
+
     plans: Sequence[Plan] = session.search_space.sweep(_STEPS, goals)
-    original = top1(session.opened.model, session, images)
+    metric = judging.metric
+    allowed = allowed_drop(most, metric).of(judging.original)
 
     def drop(plan: Plan) -> float:
-        rewritten = session.rewrite(plan).model if plan.chosen else session.opened.model
-        # Rounded: a point of 1 % must not fail by 1e-17.
-        lost = round(original - top1(rewritten, session, images), 9)
-        note(f"{', '.join(plan.goal)}: lost {100 * lost:.2f} points")
+        lost = judging.lost(judged(session, judging, plan))
+        note(f"{', '.join(plan.goal)}: lost {formatting.loss(lost, metric.unit)}")
         return lost
 
     found = cheapest_within(plans, drop, allowed)
     return found.plan, AccuracySearch(
         allowed=allowed,
         lost=found.drop,
-        original=original,
+        original=judging.original,
+        metric=metric.told,
+        title=metric.title,
+        unit=metric.unit,
         tried=tuple((", ".join(plan.goal), lost) for plan, lost in found.tried),
     )
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from dsconvert.deploy.costs import Target
     from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.evaluation.metrics import MetricValue
 
+    from .accuracy_goal import Judge
     from .data_for import DataSource
-    from .model_files import Model, ModelSource
+    from .model_files import ModelSource
     from .target_files import TargetFiles
 
 
@@ -36,6 +38,7 @@ class PlanOptions:
         include: Glob patterns of the layers that may change; empty means all.
         exclude: Glob patterns of the layers to leave alone.
         memory: Bytes of activations held in memory at most.
+        metric: What whole networks are judged by on test data: as in `evaluate`.
         seed: Seeds every draw.
 
     Example:
@@ -49,6 +52,7 @@ class PlanOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     memory: int = 2 << 30
+    metric: str = "top1"
     seed: int = 0
 
 
@@ -226,31 +230,25 @@ def plan_session(
         yield PlanSession(opened, data, settings, target_files, original, found, progress)
 
 
-def labelled(session: PlanSession, source: DataSource, preprocessing: Preprocessing | None) -> Data:
-    """Load test images with labels, to judge whole networks by."""
-    return data_for(
-        session.opened,
-        source,
-        split="test",
-        seed=session.settings["seed"],
-        labels=True,
-        preprocessing=preprocessing,
-    )
+def judge_of(
+    session: PlanSession,
+    metric: str,
+    data: DataSource,
+    preprocessing: Preprocessing | None,
+) -> Judge:
+    """Load test samples, and make what measures whole networks on them."""
+    from .accuracy_goal import judge
+
+    seed = session.settings["seed"]
+    return judge(session.opened, metric, data, seed, preprocessing, session.progress)
 
 
-def top1(model: Model, session: PlanSession, images: Data) -> float:
-    """Measure the accuracy of a model of the opened one's kind."""
-    from dsconvert.base.errors import InputError
-    from dsconvert.models.evaluation.evaluate import evaluate
-
+def judged(
+    session: PlanSession, judging: Judge, plan: Plan, *, interval: bool = False
+) -> MetricValue:
+    """Rewrite the network by a plan, and measure it."""
     from .predictors import predictor_of
 
+    model = session.rewrite(plan).model if plan.chosen else session.opened.model
     with predictor_of(model, session.opened) as predictor:
-        result = evaluate(predictor, images, progress=session.progress)
-    if result.top1 is None:
-        raise InputError(
-            "the data have no class labels for this model.",
-            "Give images with labels: --data.",
-            code="needs-labels",
-        )
-    return result.top1.value
+        return judging.measure(predictor, interval=interval)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from dsconvert.base.progress import as_progress
 
 from .outputs import place, write_json
-from .plan_session import PlanOptions, PlanSession, TargetWish, labelled, plan_session, top1
+from .plan_session import PlanOptions, PlanSession, TargetWish, judge_of, judged, plan_session
 from .results.planned import SweepPoint, SweepResult
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
     from dsconvert.converter.core.types import Plan
     from dsconvert.deploy.costs import Target
-    from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
+    from .accuracy_goal import Judge
     from .data_for import DataSource
     from .model_files import ModelSource
 
@@ -41,7 +41,8 @@ def sweep(
         model: A path, a `keras.Model`, an `onnx.ModelProto`, or what `load` returns.
         calibration: Unlabelled images: a file, a folder, arrays (n, ...) or `Data`.
         points: How many plans, from the untouched network on.
-        data: Images with labels: with them every plan is rewritten and evaluated.
+        data: Images, with labels where ``options.metric`` needs them: with them every plan is
+            rewritten and evaluated.
         target: Where the network shall run; by default this machine's CPU.
         preprocessing: What is done to images that are loaded from a file.
         options: How many images and pairs are tried, and of which layers.
@@ -75,12 +76,14 @@ def sweep(
         options=options,
         progress=told,
     ) as session:
-        images = None if data is None else labelled(session, data, preprocessing)
+        judging = None
+        if data is not None:
+            judging = judge_of(session, options.metric, data, preprocessing)
         plans = session.search_space.sweep(points)
-        with told("Evaluating plans", len(plans) if images else 0) as advance:
+        with told("Evaluating plans", len(plans) if judging else 0) as advance:
             found = []
             for plan in plans:
-                found.append(_point(session, plan, images))
+                found.append(_point(session, plan, judging))
                 advance()
         result = SweepResult(
             model=session.opened.told,
@@ -94,11 +97,12 @@ def sweep(
     return result
 
 
-def _point(session: PlanSession, plan: Plan, images: Data | None) -> SweepPoint:
-    accuracy = None
-    if images is not None:
-        model = session.rewrite(plan).model if plan.chosen else session.opened.model
-        accuracy = top1(model, session, images)
+def _point(session: PlanSession, plan: Plan, judging: Judge | None) -> SweepPoint:
+    found = None if judging is None else judged(session, judging, plan, interval=True)
     assert plan.after is not None, "a search space's plans have totals"
-    pairs = {name: choice.pairs for name, choice in plan.chosen.items()}
-    return SweepPoint(totals=plan.after, pairs=pairs, top1=accuracy)
+    return SweepPoint(
+        totals=plan.after,
+        pairs={name: choice.pairs for name, choice in plan.chosen.items()},
+        top1=found.value if found is not None and found.name == "top1" else None,
+        metric=found,
+    )

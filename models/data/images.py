@@ -13,6 +13,7 @@ from PIL import Image
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 
+from .coco_boxes import read_boxes
 from .sources import Raw, Request
 from .stored import Index, Stored, in_threads
 
@@ -27,6 +28,8 @@ Open = Callable[[int], IO[bytes] | Path]
 def read_folder(folder: Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
     """Find images, uint8 (n, H, W, C); classes are the sub-folders, sorted by name.
 
+    Where a file boxes.json is in the folder, its boxes are the labels; see `coco_boxes`.
+
     Raises:
         InputError: If there are none, or they lie in two ways at once.
     """
@@ -35,6 +38,9 @@ def read_folder(folder: Path, request: Request, image_size: tuple[int, int] | No
     images = encoded_images(
         lambda number: files[number], [str(file) for file in files], request, image_size
     )
+    boxes = read_boxes(folder, files)
+    if boxes is not None:
+        return Raw((images,), boxes)
     return Raw((images,), None if labels is None else np.array(labels))
 
 

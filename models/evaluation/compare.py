@@ -48,28 +48,44 @@ def compare(
     data = data.laid_out(subject.input_shapes)
     check_against(subject.input_shapes, data)
     outputs = predict_all(subject, data.inputs, progress, f"Running {name}".rstrip())
-    return compare_with(reference, data, outputs, progress, getattr(subject, "output_kinds", ()))
+    kinds = getattr(subject, "output_kinds", ())
+    references = predict_reference(reference, data, progress)
+    return compare_with(reference, references, data, outputs, kinds)
+
+
+def predict_reference(
+    reference: Predictor, data: Data, progress: Progress = silent
+) -> tuple[Array, ...]:
+    """Run the reference on samples as another model takes them.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    given = data.laid_out(reference.input_shapes)
+    check_against(reference.input_shapes, given)
+    return predict_all(reference, given.inputs, progress, "Running the reference")
 
 
 def compare_with(
     reference: Predictor,
+    references: Sequence[Array],
     data: Data,
     outputs: Sequence[Array],
-    progress: Progress,
     kinds: Sequence[OutputKind] = (),
 ) -> tuple[OutputFidelity, ...]:
     """Tell how close the outputs of a model are to those of the reference.
 
     Args:
         reference: The reference.
+        references: What it gave.
         data: The samples as the model took them.
-        outputs: What it gave.
-        progress: Told of each chunk of samples.
+        outputs: What that one gave.
         kinds: Of the outputs, where the reference cannot tell.
+
+    Raises:
+        InputError: If the models have different outputs (code "shape-mismatch"), or the reference's
+            are not finite.
     """
-    given = data.laid_out(reference.input_shapes)
-    check_against(reference.input_shapes, given)
-    references = predict_all(reference, given.inputs, progress, "Running the reference")
     turn = _turn(data, reference.input_shapes)
     compared = list(outputs)
     if len(outputs) == len(references):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,9 @@ from dsconvert.base.progress import Progress, silent
 from ..data.checks import check_against, check_classes, check_same_inputs
 from ..data.datasets import Data
 from ..data.preprocess import Preprocessing
-from .compare import compare_with, predict_all
+from .compare import compare_with, predict_all, predict_reference
+from .metrics.metric import Answers, Metric, MetricValue
+from .metrics.value import value_of
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +36,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         finite: Whether every output value is finite.
         predicted: For a class output how often each class scores highest.
         fidelity: The outputs compared with the reference's; empty without a reference.
+        metrics: What was asked for beside these.
         warnings: What makes these figures doubtful.
     """
 
@@ -48,6 +52,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     finite: bool
     predicted: tuple[int, ...] = ()
     fidelity: tuple[OutputFidelity, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -56,6 +61,7 @@ def evaluate(
     data: Data,
     *,
     reference: Predictor | Any = None,
+    metrics: Sequence[Metric] = (),
     name: str = "",
     progress: Progress = silent,
 ) -> Evaluation:
@@ -68,6 +74,7 @@ def evaluate(
             output's shape.
         reference: The model to compare with, of any runtime. Outputs that are images are compared
             in its layout.
+        metrics: What to compute; without any, the figures that plain labels allow.
         name: What to call the subject.
         progress: Told of each chunk of samples.
 
@@ -85,9 +92,18 @@ def evaluate(
     data = data.laid_out(predictor.input_shapes)
     check_against(predictor.input_shapes, data)
     outputs = predict_all(predictor, data.inputs, progress, f"Evaluating {name}".rstrip())
+    references = None if original is None else predict_reference(original, data, progress)
     fidelity: tuple[OutputFidelity, ...] = ()
-    if original is not None:
-        fidelity = compare_with(original, data, outputs, progress)
+    warnings: tuple[str, ...] = ()
+    if original is not None and references is not None:
+        try:
+            kinds = getattr(predictor, "output_kinds", ())
+            fidelity = compare_with(original, references, data, outputs, kinds)
+        except InputError as error:
+            if not metrics or error.code != "shape-mismatch":
+                raise
+            warnings = (f"not compared output by output: {error.words.message}",)
+    answers = Answers(data.inputs, outputs, data.labels, references, data.source)
     first = outputs[0]
     classes = first.shape[1] if first.ndim == 2 and first.shape[1] >= 2 else 0
     predicted = np.bincount(first.argmax(axis=1), minlength=classes) if classes else np.empty(0)
@@ -99,9 +115,11 @@ def evaluate(
         finite=all(bool(np.isfinite(output).all()) for output in outputs),
         predicted=tuple(int(count) for count in predicted),
         fidelity=fidelity,
-        **_by_labels(first, data),
+        metrics=tuple(value_of(metric, answers) for metric in metrics),
+        **({} if metrics else _by_labels(first, data)),
     )
-    return msgspec.structs.replace(evaluation, warnings=_warnings(evaluation, data.labels))
+    warnings += _warnings(evaluation, data.labels)
+    return msgspec.structs.replace(evaluation, warnings=warnings)
 
 
 def as_predictor(model: Predictor | Any) -> Predictor:
@@ -127,7 +145,8 @@ def _by_labels(output: Array, data: Data) -> dict[str, Any]:
         raise InputError(
             f"the labels of {data.source} have the shape {labels.shape}, the model's first output "
             f"{output.shape}.",
-            "Give one class per sample, targets of the output's shape, or no labels.",
+            "Give one class per sample, targets of the output's shape, or no labels; or name what "
+            "to measure: --metric map for boxes, --metric miou for segments.",
             code="labels-do-not-fit",
         )
     gap = output.reshape(labels.shape).astype(np.float64) - labels

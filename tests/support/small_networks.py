@@ -195,13 +195,15 @@ class _Builder:
         )
 
 
-def _ridge(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ridge(
+    features: np.ndarray, targets: np.ndarray, strength: float = 2e-2
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights (features, width) and bias of the least squared error."""
     X = features.reshape(len(features), -1).astype(np.float64)
     about, aim = X.mean(axis=0), targets.mean(axis=0)
     Z = X - about
     gram = Z.T @ Z
-    gram += np.eye(len(gram)) * 2e-2 * np.trace(gram) / len(gram)
+    gram += np.eye(len(gram)) * strength * np.trace(gram) / len(gram)
     weights = np.linalg.solve(gram, Z.T @ (targets - aim))
     return weights, aim - about @ weights
 
@@ -247,6 +249,42 @@ def _detector(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, .
         parts.append(net.add("Reshape", f"{part}_last", shape, output=f"{part}_rows"))
     net.add("Concat", *parts, output="detections", axis=2)
     return net.model(["detections"]), ("detections",)
+
+
+def box_detector(joined: bool = True) -> Network:
+    """A detector whose boxes find the shapes: (n, 16, 4 + 9) or both parts, in pixels of 640.
+
+    Boxes are centre x, centre y, width and height, scores those of nine classes.
+    """
+    net, train = _Builder(8), pictures(_TRAIN, 0)
+    for width, channels, stride in ((48, 3, 1), (96, 48, 2), (192, 96, 2), (384, 192, 1)):
+        net.convolution(width, channels, stride)
+    last, unit = net.last, SIZE / CELLS
+    cell = (train.centres // unit).astype(int)
+    places = net.features(last, train.images)
+    features = places.transpose(0, 2, 3, 1)[np.arange(_TRAIN), cell[:, 0], cell[:, 1]]
+    offsets = (train.centres / unit - cell)[:, ::-1]
+    sizes = np.stack([2 * train.radii / unit] * 2, 1)
+    aims = np.concatenate([offsets, sizes], 1)
+    net.pointwise(*_ridge(features, aims, 1e-3), last, "box_units")
+    y, x = np.mgrid[:CELLS, :CELLS]
+    grid = np.stack([x, y, 0 * x, 0 * x])[None] * 1.0
+    net.add("Add", "box_units", net.constant("grid", grid), output="box_cells")
+    net.add("Mul", "box_cells", net.constant("pixels", np.array(PIXELS / CELLS)), output="boxes")
+    near = (y[None] == cell[:, :1, None]) & (x[None] == cell[:, 1:, None])
+    classes = near[..., None] * np.eye(9)[train.kinds][:, None, None]
+    weights = _ridge(_per_cell(places), classes.reshape(-1, 9) * 20 - 8, 1e-5)
+    net.pointwise(*weights, last, "score_logits")
+    net.add("Sigmoid", output="scores")
+    parts = []
+    for part, width in (("boxes", 4), ("scores", 9)):
+        net.add("Transpose", part, output=f"{part}_last", perm=[0, 2, 3, 1])
+        shape = net.constant(f"{part}_shape", np.array([0, -1, width], np.int64))
+        parts.append(net.add("Reshape", f"{part}_last", shape, output=f"{part}_rows"))
+    net.add("Concat", *parts, output="detections", axis=2)
+    outputs = ["detections"] if joined else parts
+    calibration, inputs = (pictures(count, i).images for i, count in ((1, _CALIBRATION), (2, 300)))
+    return Network("boxes", net.model(outputs), calibration, inputs, ("detections",))
 
 
 def _segmenter(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:

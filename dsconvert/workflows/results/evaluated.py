@@ -40,12 +40,34 @@ def evaluation_blocks(found: Sequence[Evaluation]) -> Iterator[Block]:
                 formatting.sqnr(output),
             )
             cells = [""] * 5
-    yield table
+    if any(one.fidelity for one in found) or not any(one.metrics for one in found):
+        yield table
+    if any(one.metrics for one in found):
+        yield _metrics(found)
+        yield "in brackets: 95 % interval, by resampled samples or, of right answers, Wilson's"
     if any(one.top1 for one in found):
         yield "± is the half width of the 95 % Wilson interval"
     for one in found:
         yield from (f"{one.name}: {line}" for line in formatting.groups(one.fidelity))
         yield from (f"{one.name}: {warning}" for warning in one.warnings)
+        yield from (
+            f"{one.name}: {metric.title} unavailable: {metric.reason}"
+            for metric in one.metrics
+            if metric.value is None
+        )
+
+
+def _metrics(found: Sequence[Evaluation]) -> Table:
+    """One line per model, one column per metric."""
+    titles = [
+        f"{metric.title}{'' if metric.larger_is_better else ' (less is better)'}"
+        for metric in found[0].metrics
+    ]
+    table = Table(("file",), ("samples", *titles))
+    for one in found:
+        values = (formatting.metric(metric) for metric in one.metrics)
+        table.add(one.name, f"{one.samples:,}", *values)
+    return table
 
 
 def _accuracy(value: Accuracy | None) -> str:

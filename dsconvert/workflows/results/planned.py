@@ -15,6 +15,7 @@ from .. import formatting
 if TYPE_CHECKING:
     from dsconvert.converter.core.types import Figure, Plan, Totals
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.evaluation.metrics.metric import MetricValue
 
 
 class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +44,21 @@ class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
     """What a search by accuracy came to.
 
     Attributes:
-        allowed: The most accuracy that might be lost, 0.01 for a point.
+        allowed: The most that might be lost, in the metric's unit: 0.01 for a point of a share.
         lost: What the plan loses.
-        original: The original's top-1.
-        tried: Accuracy lost by each plan tried, with its goal.
+        original: The original's value.
+        metric: What was measured, as ``--metric`` takes it.
+        title: Its name for people.
+        unit: "share", "dB" or "".
+        tried: What each plan tried loses, with its goal.
     """
 
     allowed: float
     lost: float
     original: float
+    metric: str = "top1"
+    title: str = "top-1"
+    unit: str = "share"
     tried: tuple[tuple[str, float], ...]
 
 
@@ -154,11 +161,13 @@ def _timing(timed: NetworkTimes) -> str:
 
 
 def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
+    unit = dropped.unit
     for goal, lost in dropped.tried:
-        yield f"tried {goal}: lost {100 * lost:.2f} points"
+        yield f"tried {goal}: lost {formatting.loss(lost, unit)}"
     yield (
-        f"top-1 {formatting.percent(dropped.original, 2)}, with the plan "
-        f"{100 * dropped.lost:.2f} points less (allowed: {100 * dropped.allowed:.2f})"
+        f"{dropped.title} {formatting.amount(dropped.original, unit)}, with the plan "
+        f"{formatting.loss(dropped.lost, unit)} less "
+        f"(allowed: {formatting.loss(dropped.allowed, unit)})"
     )
 
 
@@ -169,11 +178,13 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
         totals: The network as planned.
         pairs: T of each convolution that becomes pairs, by name.
         top1: Accuracy of the network rewritten so, where labelled data were given.
+        metric: What it was judged by on the data, with its interval; top-1 too.
     """
 
     totals: Totals
     pairs: dict[str, int]
     top1: float | None = None
+    metric: MetricValue | None = None
 
 
 class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
@@ -196,7 +207,8 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per plan."""
-        numbers = (self.unit or "cost", "output error", "top-1", "rewritten", "pairs")
+        title = next((point.metric.title for point in self.points if point.metric), "top-1")
+        numbers = (self.unit or "cost", "output error", title, "rewritten", "pairs")
         table = Table(("MACs", "parameters"), numbers)
         for point in self.points:
             totals = point.totals
@@ -205,7 +217,7 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
                 f"{totals.params:,}",
                 "–" if totals.cost is None else f"{totals.cost:.4g}",
                 f"{totals.output_error:.3g}",
-                formatting.percent(point.top1, 2),
+                "–" if point.metric is None else formatting.metric(point.metric),
                 str(len(point.pairs)),
                 " ".join(map(str, point.pairs.values())),
             )
