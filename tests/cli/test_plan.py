@@ -301,7 +301,7 @@ class TestMaxDrop:
     def test_the_table_says_what_was_tried(self, folder):
         lines = done(f"{self.command} --max-drop 40%", folder).stdout.splitlines()
         assert any(line.startswith("tried MACs ≤ ") and "points" in line for line in lines)
-        assert any("points less (allowed: 40.00)" in line for line in lines)
+        assert any("points (allowed: 40.00 points)" in line for line in lines)
 
     def test_not_reached(self, folder):
         command = self.command.replace("plan.json", "short.json").replace("0.9x", "0.56x")
@@ -309,7 +309,7 @@ class TestMaxDrop:
         assert result.exit_code == 1, result.output
         assert result.stdout == ""
         assert "the best plan tried loses" in result.stderr
-        assert "0.00 are allowed" in result.stderr
+        assert "0.00 points allowed" in result.stderr
         assert f"It is in {folder / 'short.json'}" in result.stderr
         assert read_plan(folder / "short.json").chosen
 

@@ -165,8 +165,8 @@ def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
     for goal, lost in dropped.tried:
         yield f"tried {goal}: lost {formatting.loss(lost, unit)}"
     yield (
-        f"{dropped.title} {formatting.amount(dropped.original, unit)}, with the plan "
-        f"{formatting.loss(dropped.lost, unit)} less "
+        f"{dropped.title} {formatting.amount(dropped.original, unit)}; the plan loses "
+        f"{formatting.loss(dropped.lost, unit)} "
         f"(allowed: {formatting.loss(dropped.allowed, unit)})"
     )
 
