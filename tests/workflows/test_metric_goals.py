@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -66,6 +67,14 @@ def test_a_loss_is_one_where_less_is_better():
     assert judge.lost(judge.measure(_Offset(0.5))) == pytest.approx(0.25)
     assert judge.lost(judge.measure(_Offset(1.0))) == pytest.approx(-0.25)
     assert judge.lost(judge.measure(_Offset(np.nan))) == np.inf
+
+
+def test_a_whole_point_is_a_point():
+    """0.99 − 0.98 is 1e-17 more than 0.01."""
+    x = np.zeros((4, 2), np.float32)
+    judge = Judge(find_metric("top1"), ds.Data((x,), labels=np.zeros(4, int)), _Offset(0))
+    judge.original = 0.99
+    assert judge.lost(msgspec.structs.replace(judge.measure(_Offset(0)), value=0.98)) == 0.01
 
 
 def test_a_plan_and_a_budget_by_psnr(folder):
