@@ -375,6 +375,13 @@ class TestIntervals:
         )
         assert value("mae", outputs, truth) == found  # the same each time
 
+    def test_outputs_without_the_samples_axis_are_left_out(self, rng):
+        truth, outputs = rng.random((N, 2)), rng.random((N, 2))
+        found = value("mae", (outputs[:7], outputs), truth, inputs=np.zeros((N, 4)))
+        assert found == value("mae", outputs, truth)
+        nothing = value("mae", (outputs[:7],), truth, inputs=np.zeros((N, 4)))
+        assert (nothing.value, bool(nothing.reason)) == (None, True)
+
     def test_one_sample_has_none(self):
         found = value("mae", np.ones((1, 2)), np.zeros((1, 2)))
         assert (found.value, found.low, found.interval) == (1, None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import msgspec
@@ -40,6 +41,10 @@ def value_of(metric: Metric, answers: Answers, *, interval: bool = True) -> Metr
         samples=count,
     )
     replace = msgspec.structs.replace
+    outputs = tuple(output for output in answers.outputs if output.shape[:1] == (count,))
+    if not outputs:
+        return replace(found, reason="no output has one row per sample")
+    answers = dataclasses.replace(answers, outputs=outputs)
     try:
         statistic = metric.measure(answers, metric.settings)
         value = statistic.of(np.arange(count))
