@@ -113,7 +113,8 @@ def within_top(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     true = np.take_along_axis(scores, truth, axis=1)
     earlier = np.arange(scores.shape[1]) < truth
     rank = np.sum((scores > true) | ((scores == true) & earlier), axis=1)
-    return (rank < k) & np.isfinite(scores).all(axis=1)
+    found: NDArray[np.bool_] = (rank < k) & np.isfinite(scores).all(axis=1)
+    return found
 
 
 def is_class_distribution(outputs: Array) -> bool:

@@ -61,8 +61,9 @@ class Answers:
 class Statistic(Protocol):
     """A metric on all samples of some data, ready to be computed on any draw of them."""
 
-    resamples: int
-    """How many draws an interval takes."""
+    @property
+    def resamples(self) -> int:
+        """Tell how many draws an interval takes."""
 
     def of(self, index: Indices) -> float:
         """Compute the metric.
@@ -111,7 +112,8 @@ class Metric:
         Raises:
             InputError: If it knows no such setting.
         """
-        given = dict(word.split("=", 1) if "=" in word else (word, "") for word in words)
+        parts = [word.partition("=") for word in words]
+        given = {name: value for name, _, value in parts}
         unknown = [name for name in given if name not in self.known]
         if unknown:
             known = ", ".join(self.known) or "none"

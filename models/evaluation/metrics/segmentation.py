@@ -57,7 +57,7 @@ def _classes(labels: Array) -> Array:
         axis = next((axis for axis in (3, 1) if labels.shape[axis] == 1), None)
         if axis is not None:
             return labels.squeeze(axis)
-        return labels.argmax(axis=-1)  # one-hot
+        labels = labels.argmax(axis=-1)  # one-hot
     return labels
 
 
