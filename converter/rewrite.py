@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dsconvert.base.errors import InputError
@@ -19,6 +20,8 @@ from .check_rebuilt import check_rebuilt
 from .core.fitting.styles import DEFAULT, block_style
 from .core.network.fit_network import fit_network
 from .core.network.fit_state import FitRun, FitSettings, FitStrategy
+from .core.planning.budget import within_macs
+from .core.planning.limits import Limit
 from .core.planning.policy import Policy, make_plan, replay_plan, with_block_style
 from .core.report import RewriteReport, Trial, layer_reports
 from .core.stages import Stages
@@ -49,6 +52,8 @@ def rewrite(
     pairs: int = 1,
     order: OrderChoice = "auto",
     block: str | None = None,
+    channels: int | None = None,
+    macs: Limit | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     plan: Plan | None = None,
@@ -76,7 +81,11 @@ def rewrite(
         block: The block style: "linear" (the default) has nothing between the two kernels of a
             pair, "mobilenet", depthwise first, a BatchNorm and a ReLU, which needs calibration
             images and fine-tuning. With a plan it says so of every layer; without it the plan
-            does.
+            does. "three-factor" is a 1×1, a depthwise and a 1×1 convolution.
+        channels: R, between the three of a three-factor block; without it, each is as wide as
+            ``pairs`` pairs cost. "auto" fits both and keeps the lower error.
+        macs: The most that may be left of the network's MACs, instead of ``pairs`` and
+            ``channels``: every layer gets the same share.
         include: Glob patterns of the layers to rewrite; empty means all.
         exclude: Glob patterns of the layers to leave alone.
         plan: What to do with each layer, instead of ``pairs`` … ``exclude``.
@@ -104,10 +113,13 @@ def rewrite(
             pairs=pairs,
             order=order,
             block=block or DEFAULT,
+            channels=msgspec.UNSET if channels is None else channels,
             include=tuple(include),
             exclude=tuple(exclude),
         )
         plan = make_plan(convolutions, policy, source_sha256)
+        if macs is not None:
+            plan = within_macs(plan, source.macs(), macs, policy.block)
     else:
         if block is not None:
             plan, remarks = with_block_style(plan, block)

@@ -24,7 +24,7 @@ _RENAMED = {
 }
 _NAMES = "inspect|plan|sweep|rewrite|finetune|evaluate|export|verify|profile|compare"
 _VALUE = (
-    r"(?:auto|svd|data|random|linear|mobilenet|none|int8|int16x8|float16|dynamic|host|onnx|tflite"
+    r"(?:auto|svd|data|random|linear|mobilenet|three-factor|pairs|block|none|int8|int16x8|float16|dynamic|host|onnx|tflite"
     r"|device|cpu|threads|cpus|runtime|version"  # of --allow
     r"|[A-Z][\w…]*(?:\.\w+)?|(?:adb|ssh):[\w@:.-]*\w|[a-z][\w.]*:\w+|\d[\w%./:-]*[\w%]|\d"
     r"|[\w./-]*[\w-]\.(?:npz|keras|h5|onnx|tflite|json))"

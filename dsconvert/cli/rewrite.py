@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dsconvert.base.messages import note
-from dsconvert.converter.core.fitting.styles import DEFAULT, STYLES
+from dsconvert.converter.core.fitting.styles import STRUCTURES, STYLES
 
 from . import next_command, options, terminal
 
@@ -32,19 +32,41 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Do what dsconvert plan has chosen, instead of --pairs … --exclude.",
 )
-@click.option("--pairs", type=click.IntRange(1), default=1, show_default=True, metavar="T")
+@click.option(
+    "--structure",
+    type=click.Choice(list(STRUCTURES)),
+    help="pairs: depthwise + 1×1, T of them summed; block: 1×1, depthwise and 1×1; auto, the "
+    "default: whichever has the lower error at equal MACs.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1),
+    metavar="T",
+    help="The budget: each convolution may have the MACs of T pairs; by default 1.",
+)
+@click.option(
+    "--macs",
+    metavar="LIMIT",
+    help="The budget of the whole network: 0.13x of the original, or 19.8M.",
+)
 @click.option(
     "--order",
     type=click.Choice(["depthwise-first", "pointwise-first", "auto"]),
     default="auto",
     show_default=True,
-    help="auto: the lower error at equal cost.",
+    help="Of pairs. auto: the lower error at equal cost.",
 )
 @click.option(
     "--block",
     type=click.Choice(list(STYLES)),
-    help=f"The block style. {'; '.join(f'{name}: {one.summary}' for name, one in STYLES.items())}. "
-    f"By default {DEFAULT}, unless --plan says otherwise.",
+    help="The block style, instead of --structure; with --plan, that of all planned layers. "
+    f"{'; '.join(f'{name}: {one.summary}' for name, one in STYLES.items())}.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(1),
+    metavar="R",
+    help="Of --block three-factor; by default each costs as much as --pairs T.",
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
@@ -68,11 +90,14 @@ def rewrite(
     channels_first: bool,
     **how: Any,
 ) -> RewriteResult:
-    """Replace the convolutions of MODEL by depthwise + pointwise pairs, using its weights.
+    """Replace the convolutions of MODEL by cheaper ones, using its weights.
+
+    Each becomes a sum of depthwise + pointwise pairs, or a block of a pointwise, a depthwise and
+    another pointwise convolution.
 
     MODEL is a Keras or an .onnx file, and so is the result.
 
-    With --calibration the pairs are fitted to what each layer does to your images, which is worth
+    With --calibration they are fitted to what each layer does to your images, which is worth
     far more than fitting them to the weights.
     """
     from dsconvert.workflows.rewrite import RewriteOptions

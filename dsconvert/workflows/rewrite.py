@@ -1,7 +1,8 @@
-"""Replace convolutions by depthwise + pointwise pairs."""
+"""Replace convolutions by depthwise + pointwise pairs and three-factor blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -34,10 +35,17 @@ class RewriteOptions:
     Attributes:
         method: "data" fits the pairs to images (the default with calibration), "svd" to the
             weights alone, "random" starts afresh, to compare with.
-        pairs: T, the number of pairs that are summed for each convolution.
-        order: Which of the two comes first; "auto": the lower error at equal cost.
-        block: What stands between the two: nothing ("linear", the default), or a BatchNorm and a
-            ReLU ("mobilenet"), to be fine-tuned.
+        structure: What stands for each convolution: "pairs", a three-factor "block" of 1×1,
+            depthwise and 1×1, or, "auto", whichever of these two has the lower error at equal MACs.
+        pairs: The budget: as many MACs as T pairs have, which are summed. By default 1.
+        macs: The budget of the whole network instead: "0.13x" of its MACs, or "19.8M".
+        order: Which of a pair comes first; "auto": the lower error at equal cost. A definite order
+            asks for pairs.
+        block: The block style instead of ``structure``: "linear" pairs with nothing between the
+            two, "mobilenet" pairs with a BatchNorm and a ReLU, to be fine-tuned, "three-factor" or
+            "auto".
+        channels: R, between the three of a three-factor block; by default each is as wide as
+            ``pairs`` pairs cost.
         include: Glob patterns of the layers to rewrite; empty means all.
         exclude: Glob patterns of the layers to leave alone.
         samples: How many calibration images are drawn of a file.
@@ -51,9 +59,12 @@ class RewriteOptions:
     """
 
     method: Literal["data", "svd", "random"] | None = None
-    pairs: int = 1
+    structure: Literal["auto", "pairs", "block"] | None = None
+    pairs: int | None = None
+    macs: str | None = None
     order: Literal["depthwise-first", "pointwise-first", "auto"] = "auto"
     block: str | None = None
+    channels: int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     samples: int = 1000
@@ -126,7 +137,7 @@ def rewrite(
         plan: What to do with each layer: what `plan` returned, or its .json file; by default the
             options say the same of all layers.
         preprocessing: What is done to images that are loaded from a file.
-        options: The method, the number of pairs, their order, and of which layers.
+        options: The method, the structure and its budget, and of which layers.
         output: The file to write, of the model's own kind: .keras or .h5, or .onnx.
         overwrite: Whether it may exist.
         progress: True for a bar on stderr.
@@ -149,6 +160,7 @@ def rewrite(
         >>> type(small.model).__name__
         'Functional'
     """
+    from dsconvert.converter.core.planning.limits import parse_limit
     from dsconvert.converter.rewrite import rewrite as run
 
     options = options or RewriteOptions()
@@ -168,9 +180,11 @@ def rewrite(
         calibration=None if data is None else data.inputs,
         method=options.method,
         plan=chosen,
-        pairs=options.pairs,
+        pairs=options.pairs or 1,
+        macs=None if options.macs is None else parse_limit(options.macs, "macs"),
         order=options.order,
-        block=options.block,
+        block=options.block if plan is not None else _style(options),
+        channels=options.channels,
         include=options.include,
         exclude=options.exclude,
         memory=options.memory,
@@ -203,21 +217,58 @@ def _check(options: RewriteOptions, plan: object, calibrated: bool) -> None:
     """Refuse what would be ignored."""
     from dsconvert.base.errors import InputError
 
-    asked = (options.include, options.exclude, options.pairs, options.order)
-    if plan is not None and asked != ((), (), 1, "auto"):
+    asked = {
+        "--structure": options.structure,
+        "--pairs": options.pairs,
+        "--macs": options.macs,
+        "--channels": options.channels,
+        "--order": None if options.order == "auto" else options.order,
+        "--include": options.include or None,
+        "--exclude": options.exclude or None,
+    }
+    given = [option for option, value in asked.items() if value is not None]
+    if plan is not None and given:
         named = plan if isinstance(plan, str | Path) else "the plan"
         raise InputError(
-            "--plan says what becomes of every layer, so --pairs, --order, --include and "
-            "--exclude would be ignored.",
+            f"--plan says what becomes of every layer, so {' and '.join(given)} would be ignored.",
             f"Edit {named}, or make another plan.",
             code="plan-and-options",
         )
+    _exclusive(asked, "--macs", "--pairs", "each is a budget")
+    _exclusive(asked, "--macs", "--channels", "each says how large the blocks are")
+    _exclusive(asked | {"--block": options.block}, "--structure", "--block", "each names a style")
     if options.method in ("svd", "random") and calibrated:
         raise InputError(
             f"--method {options.method} looks at no images, so --calibration would be ignored.",
             "Leave one of the two out.",
             code="calibration-ignored",
         )
+
+
+def _exclusive(asked: Mapping[str, object], one: str, other: str, why: str) -> None:
+    from dsconvert.base.errors import InputError
+
+    if asked[one] is not None and asked[other] is not None:
+        raise InputError(
+            f"{one} and {other} cannot be used together: {why}.",
+            "Leave one of the two out.",
+            code="options-exclude-each-other",
+        )
+
+
+def _style(options: RewriteOptions) -> str:
+    """Name the block style that is asked for; a width asks for what has one."""
+    from dsconvert.converter.core.fitting.styles import STRUCTURES
+
+    if options.structure is not None and options.structure not in STRUCTURES:
+        from dsconvert.base.errors import InputError
+
+        raise InputError(
+            f"unknown structure {options.structure!r}; allowed: {', '.join(STRUCTURES)}.",
+            code="unknown-structure",
+        )
+    structure = options.structure or ("auto" if options.channels is None else "block")
+    return options.block or STRUCTURES[structure]
 
 
 def _plan(plan: Plan | PlanResult | str | Path | None) -> Plan | None:

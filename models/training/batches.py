@@ -45,9 +45,22 @@ def epoch_batches(
     order = generator.permutation(count)
     for start in range(0, count - batch_size + 1, batch_size):
         index = order[start : start + batch_size]
-        mirrored = generator.random(batch_size) < 0.5
-        offsets = generator.random((batch_size, 2))
-        yield index, tuple(_augment(array[index], augment, mirrored, offsets) for array in inputs)
+        yield index, moved([array[index] for array in inputs], augment, generator)
+
+
+def moved(
+    samples: Sequence[Array], augment: Sequence[Augmentation], generator: np.random.Generator
+) -> tuple[Array, ...]:
+    """Flip and move some samples, all inputs in the same way.
+
+    Args:
+        samples: One array per model input, (b, ...).
+        augment: See `epoch_batches`.
+        generator: Draws which are flipped, and how far each is moved.
+    """
+    mirrored = generator.random(len(samples[0])) < 0.5
+    offsets = generator.random((len(samples[0]), 2))
+    return tuple(_augment(array, augment, mirrored, offsets) for array in samples)
 
 
 def ahead(items: Iterator[_Item]) -> Iterator[_Item]:

@@ -121,7 +121,7 @@ class TestPlan:
         assert lines[0].split() == ["layer", "becomes", "output", "error", "fit", "cost"]
         rows = {line.split()[0]: line for line in lines[1:4]}
         assert "stays: a stem of 1 input channel" in rows["stem"]
-        assert " × " in rows["middle"]
+        assert " × " in rows["middle"] or "three-factor R = " in rows["middle"]
         assert "%" in rows["middle"]
         assert "the least output error predicted to keep the goals" in lines
         summary = next(line for line in lines if line.startswith("2 of 3: "))

@@ -158,7 +158,9 @@ def edited(plan, keep=None, rename=None, **choice):
         if layer.choice is not None and keep is not None and layer.name not in keep:
             layer = msgspec.structs.replace(layer, choice=None)
         elif layer.choice is not None or (keep is not None and layer.name in keep):
-            old = layer.choice or Choice(pairs=1, order=DW)
+            old = layer.choice
+            if old is None or (choice and old.block != "linear"):  # edits of pairs
+                old = Choice(pairs=1, order=DW)
             layer = msgspec.structs.replace(
                 layer,
                 name=(rename or {}).get(layer.name, layer.name),

@@ -175,7 +175,7 @@ class TestOneMore:
         model, x = build(), np.ascontiguousarray(images(40))
         found = search_space(model, calibration=x, most_pairs=1)
         blocks = {c.choice.block for layer in found.layers for c in layer.candidates}
-        assert blocks == {"linear", "three"}
+        assert blocks == {"linear", "three-factor", "three"}
         (choice,) = (c.choice for c in found.layers[1].candidates if c.choice.block == "three")
         plan = msgspec.structs.replace(
             rewrite(model, exclude=["a"]).plan,

@@ -58,7 +58,7 @@ def flat(original, **pairs):
     def cost(block, choice):
         if choice is None:
             return original
-        kind = {"depthwise-first": "dw", "pointwise-first": "pw"}[choice.order]
+        kind = {"depthwise-first": "dw", "pointwise-first": "pw", "auto": "block"}[choice.order]
         kind = "multiplier" if choice.lowering == "multiplier" else kind
         return pairs.get(f"{kind}{choice.pairs}", 2 * original)
 

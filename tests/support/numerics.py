@@ -14,6 +14,8 @@ import pytest
 from dsconvert.converter.backends.backend import backend_for
 from dsconvert.converter.core.fitting.factorize import from_weights
 from dsconvert.converter.core.fitting.patches import output_size
+from dsconvert.converter.core.fitting.three_factor import from_pairs
+from dsconvert.converter.core.fitting.three_factor_fit import three_factors_from_weights
 from dsconvert.converter.core.network.fit_state import FitRun, FitStrategy
 from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, LayerPlan, NormActivation, Plan
 
@@ -187,6 +189,21 @@ class PairNumerics:
         rewritten = self.rewrite(self.build(self.CASES), Choice(pairs=25, order=order))
 
         self.check(rewritten, [case.kernel for case in self.CASES])
+
+    @pytest.mark.parametrize("order", [None, *ORDERS])
+    def test_three_factor_blocks_are_their_kernel(self, order):
+        """Fitted to the weights, or a sum of two pairs written as a block."""
+        model = self.build(self.CASES)
+        fit_run, kernels = FitRun(FitStrategy()), []
+        for case in self.CASES:
+            block = (
+                three_factors_from_weights(case.kernel, case.bias, 5)
+                if order is None
+                else from_pairs(from_weights(case.kernel, case.bias, order, 2))
+            )
+            fit_run.factors[case.spec.name] = block
+            kernels.append(block.kernel())
+        self.check(backend_for(model).rebuild(fit_run)[0].model, kernels)
 
     @pytest.mark.parametrize(("pairs", "lowering"), [(1, "sum"), (2, "sum"), (2, "multiplier")])
     def test_mobilenet_blocks_are_their_definition(self, pairs, lowering):

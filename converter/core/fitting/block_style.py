@@ -128,6 +128,14 @@ class BlockStyle(Protocol):
             that a plan cannot judge.
         """
 
+    def within(self, spec: ConvSpec, macs: float) -> Choice:
+        """Return the largest choice of no more MACs; the smallest of all where none is that small.
+
+        Args:
+            spec: The convolution, with known sizes of its inputs.
+            macs: Over all its calls.
+        """
+
     def lowerings(self, choice: Choice) -> tuple[Choice, ...]:
         """List the ways to write down the same factors, the plain one first."""
 

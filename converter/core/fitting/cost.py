@@ -105,7 +105,41 @@ def channels_within(spec: ConvSpec, macs: float, multiple: int = 8) -> int:
     return int(macs // (each * multiple)) * multiple if each else 0
 
 
+def channels_of_pairs(spec: ConvSpec, pairs: float, multiple: int = 8) -> int:
+    """Return the most channels R of a three-factor block within the MACs of depthwise-first pairs.
+
+    Args:
+        spec: The convolution; sizes left free are judged on a nominal image.
+        pairs: T, which may be a fraction here.
+        multiple: The runtime's block of channels. Where less than one fits, any number will do.
+
+    Returns:
+        R, at least 1.
+    """
+    known = _sized(spec)
+    budget = pairs * (pair_macs(known, "depthwise-first", 1) or 0)
+    return channels_within(known, budget, multiple) or channels_within(known, budget, 1) or 1
+
+
+def pairs_within(spec: ConvSpec, macs: float) -> int:
+    """Return how many depthwise-first pairs cost no more than ``macs``; 0 if not even one fits.
+
+    Raises:
+        ValueError: If an input size is free.
+    """
+    each = pair_macs(spec, "depthwise-first", 1)
+    if each is None:
+        raise ValueError(f"{spec.name}: MACs of a free input size")
+    return int(macs // each) if each else 0
+
+
 _NOMINAL: Size = (224, 224)
+
+
+def _sized(spec: ConvSpec) -> ConvSpec:
+    """Put a nominal image where the size is free: only ratios count then."""
+    sized = [size or _NOMINAL for size in spec.input_sizes] or [_NOMINAL]
+    return msgspec.structs.replace(spec, input_sizes=tuple(sized))
 
 
 def affordable_orders(spec: ConvSpec, pairs: int) -> tuple[Order, ...]:
@@ -113,7 +147,6 @@ def affordable_orders(spec: ConvSpec, pairs: int) -> tuple[Order, ...]:
 
     Sizes left free are judged on a nominal image: only the ratio counts.
     """
-    sized = [size or _NOMINAL for size in spec.input_sizes] or [_NOMINAL]
-    known = msgspec.structs.replace(spec, input_sizes=tuple(sized))
+    known = _sized(spec)
     limit = (pair_macs(known, "depthwise-first", pairs) or 0) * 1.02
     return tuple(o for o in ORDERS if (pair_macs(known, o, pairs) or 0) <= limit)

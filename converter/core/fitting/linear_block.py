@@ -17,7 +17,14 @@ from dsconvert.base.predictor import Array
 from ..stages import Site
 from ..types import ORDERS, Choice, ConvSpec, Factorization, Float, Order, error_between
 from .block_style import BlockStyle, Fitted, SiteData
-from .cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
+from .cost import (
+    affordable_orders,
+    conv_macs,
+    conv_params,
+    pair_macs,
+    pair_params,
+    pairs_within,
+)
 from .factorize import from_weights, random_pairs
 from .fit import FitOptions, fit, pointwise_first_work
 from .moments import Statistics
@@ -182,6 +189,11 @@ class LinearBlock:
                 if saves and not slow:
                     found.append(Choice(pairs=pairs, order=order, block=self.name))
         return found
+
+    def within(self, spec: ConvSpec, macs: float) -> Choice:
+        """Return as many pairs as fit, at least one, and no more than reproduce any kernel."""
+        pairs = min(max(pairs_within(spec, macs), 1), spec.full_rank("depthwise-first"))
+        return self.settled(Choice(pairs=pairs, block=self.name), spec)
 
     def lowerings(self, choice: Choice) -> tuple[Choice, ...]:
         """Return a sum of pairs and, depthwise first, also one pair with a depth multiplier."""

@@ -33,10 +33,15 @@ class Entry:
 STYLES: Mapping[str, Entry] = {
     "linear": Entry("linear_block", "nothing between the two kernels, as in SeparableConv2D"),
     "mobilenet": Entry("mobilenet_block", "BatchNorm and ReLU between them, to be fine-tuned"),
+    "three-factor": Entry("three_factor_block", "1×1, depthwise and 1×1, --channels R between"),
+    "auto": Entry("auto_block", "pairs or three-factor, whichever has the lower error"),
 }
 """The styles by name, in the order in which they are tried."""
 
 DEFAULT = "linear"
+
+STRUCTURES: Mapping[str, str] = {"auto": "auto", "pairs": "linear", "block": "three-factor"}
+"""The styles that need no training, in plain words."""
 
 
 def block_style(name: str) -> BlockStyle:

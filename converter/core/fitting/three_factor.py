@@ -10,8 +10,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..types import Branch, Choice, Depthwise, Factorization, Float, Pointwise, as_float
+from dsconvert.base.predictor import Array
+
+from ..types import (
+    Branch,
+    Choice,
+    Depthwise,
+    Factorization,
+    Float,
+    Pointwise,
+    as_float,
+    error_between,
+)
 from .pairs import Pairs
+
+NAME = "three-factor"
+"""Of the block style."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +57,7 @@ class ThreeFactors(Factorization):
     @property
     def choice(self) -> Choice:
         """Return what this is, with nothing left open."""
-        return Choice(block="three-factor", channels=self.channels)
+        return Choice(block=NAME, channels=self.channels)
 
     def kernel(self) -> Float:
         """Return the kernel that these factors stand for, (kh, kw, C, N)."""
@@ -90,6 +104,34 @@ def from_pairs(pairs: Pairs) -> ThreeFactors:
         data_error=pairs.data_error,
         notes=pairs.notes,
     )
+
+
+def random_factors(
+    kernel: Array, bias: Array | None, channels: int, rng: np.random.Generator
+) -> ThreeFactors:
+    """Draw a fresh block as Keras initialises its layers: Glorot uniform, and a bias of zero.
+
+    Args:
+        kernel: W, (kh, kw, C, N), whose place it takes.
+        bias: (N,) or None.
+        channels: R.
+        rng: Draws the factors.
+    """
+    kh, kw, C, N = kernel.shape
+    R = channels
+
+    def glorot(shape: tuple[int, ...], fans: int) -> Float:
+        limit = np.sqrt(6.0 / fans)
+        return rng.uniform(-limit, limit, shape)
+
+    made = ThreeFactors(
+        pointwise_in=glorot((C, R), C + R),
+        depthwise=glorot((kh, kw, R), kh * kw * R + kh * kw),
+        pointwise_out=glorot((R, N), R + N),
+        bias=None if bias is None else np.zeros(N),
+        weight_error=0.0,
+    )
+    return replace(made, weight_error=error_between(kernel, made.kernel()))
 
 
 def rescaled(factors: ThreeFactors, before: Float, after: Float) -> ThreeFactors:

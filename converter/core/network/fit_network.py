@@ -131,6 +131,7 @@ class _Fitting(StageRunner):
 
     def _fit_convolution(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
         """Fit once for all runs that share the moments."""
+        options = replace(self.settings.fit, seed=self.settings.seed)
         alike: dict[int, tuple[list[Moments], list[FitRun]]] = {}
         for fit_run in fit_runs:
             moments = fit_run.moments.pop(site.name)
@@ -138,7 +139,7 @@ class _Fitting(StageRunner):
         for moments, group in alike.values():
             choice = self.choices[site.name]
             data = self.site_data(site, group[0], moments)
-            fitted = block_style(choice.block).fit(data, choice, self.settings.fit)
+            fitted = block_style(choice.block).fit(data, choice, options)
             for fit_run in group:
                 norm = site.norm
                 if norm is not None and fit_run.strategy.match_variance and fitted.read is not None:

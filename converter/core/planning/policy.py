@@ -41,6 +41,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         pairs: T, at least 1.
         order: Which operation comes first; "auto" takes the lower error at equal cost.
         block: The block style; see `Choice`.
+        channels: R of a block whose width is free; unset, it is as wide as ``pairs`` pairs cost.
         include: Glob patterns of names to rewrite; empty means all.
         exclude: Glob patterns of names to leave alone.
     """
@@ -48,13 +49,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pairs: int = 1
     order: OrderChoice = "auto"
     block: str = DEFAULT
+    channels: int | msgspec.UnsetType = msgspec.UNSET
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     @property
     def choice(self) -> Choice:
         """Return what every convolution is to become."""
-        return Choice(pairs=self.pairs, order=self.order, block=self.block)
+        return Choice(pairs=self.pairs, order=self.order, block=self.block, channels=self.channels)
 
 
 def make_plan(
@@ -156,7 +158,8 @@ def _plan_one(candidate: ConvolutionFacts, policy: Policy) -> LayerPlan:
 
 def _replay_one(candidate: ConvolutionFacts, given: LayerPlan | None) -> LayerPlan:
     if given is not None and given.choice is not None:
-        return msgspec.structs.replace(given, spec=candidate.spec, reason=None)
+        choice = block_style(given.choice.block).settled(given.choice, candidate.spec)
+        return msgspec.structs.replace(given, spec=candidate.spec, choice=choice, reason=None)
     reason = candidate.reason or (given and given.reason)
     reason = reason or Reason(code="unplanned", text="the plan leaves it alone")
     return LayerPlan(name=candidate.name, spec=candidate.spec, reason=reason)
