@@ -231,7 +231,8 @@ def _stems(graph: FlatGraph) -> list[Any]:
     """Return the convolutions that read an input of the model, and their norms."""
     keras = keras_module()
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    found, made = [], set()
+    found: list[Any] = []
+    made: set[int] = set()
     passed = set(graph.inputs)  # inputs, also behind layers without weights, as paddings
     for step in graph.steps:
         operation, reads = step.operation, set(step.reads.values())
