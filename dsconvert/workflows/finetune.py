@@ -139,18 +139,21 @@ def _save(
 
 
 def _named(history: tuple[Epoch, ...], teacher: ConvertedModel) -> tuple[Epoch, ...]:
-    """Return the history with the outputs called as in the teacher's file."""
+    """Return the history with the outputs called as in the teacher's file; scores by own names."""
     import msgspec
+
+    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 
     if teacher.imported is None:
         return history
-    replace, names = msgspec.structs.replace, teacher.imported.output_names
+    replace, own = msgspec.structs.replace, KerasPredictor(teacher.model).output_names
+    names = dict(zip(own, teacher.imported.output_names, strict=True))
     return tuple(
         replace(
             epoch,
             fidelity=tuple(
-                replace(output, name=name)
-                for output, name in zip(epoch.fidelity, names, strict=True)
+                replace(output, name=names.get(output.name, output.name))
+                for output in epoch.fidelity
             ),
         )
         for epoch in history

@@ -22,6 +22,7 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .batches import augmentation
 from .checkpoint import Checkpoint, Identity, fingerprint, load_checkpoint, save_checkpoint
 from .distill import ends_in_softmax, objectives, softmax, surprise, takes_logits
+from .label_outputs import with_scores
 from .settings import Epoch, FinetuneSettings, Tuned
 from .training import Trainer
 
@@ -61,6 +62,7 @@ def finetune(
     settings = settings or FinetuneSettings()
     if state is not None:
         check_writable(state, overwrite=True)
+    whole, student, teacher = student, with_scores(student), with_scores(teacher)
     _check(student, teacher, data, settings)
     training, validation = holdout(data, settings.validation, seed=settings.seed)
     best = student.get_weights()
@@ -94,7 +96,11 @@ def finetune(
                 save_checkpoint(state, identity, checkpoint)
     finally:  # an interrupted run leaves the best so far in the student, too
         student.set_weights(best)
-    return Tuned(student, tuple(history), best_epoch(history), _notes(history))
+    notes = _notes(history)
+    if student is not whole:
+        matched = ", ".join(KerasPredictor(student).output_names)
+        notes = (f"labels have no gradient: the student matched {matched} in their place", *notes)
+    return Tuned(whole, tuple(history), best_epoch(history), notes)
 
 
 class _Judge:

@@ -16,6 +16,7 @@ from dsconvert.models.training.distill import (
     objectives,
 )
 from dsconvert.models.training.finetune import finetune
+from dsconvert.models.training.label_outputs import with_scores
 from dsconvert.models.training.settings import FinetuneSettings
 from dsconvert.models.training.student_copy import copy_model, kept_layers
 
@@ -513,3 +514,42 @@ class TestLogits:
     def test_a_softmax_is_no_place_for_them(self, digits, teacher, student):
         with pytest.raises(InputError, match="without a softmax"):
             finetune(student, teacher, digits[0], FinetuneSettings(logits=True))
+
+
+class TestLabelOutputs:
+    """An ArgMax has no gradient: the scores before it are matched."""
+
+    @staticmethod
+    def segmenter(seed):
+        keras.utils.set_random_seed(seed)
+        x = keras.Input((8, 8, 1))
+        scores = layers.Conv2D(3, 3, padding="same", name="scores")(x)
+        best = keras.ops.argmax(scores, axis=-1)
+        sure = keras.ops.cast(keras.ops.max(scores, axis=-1) > 1, "float32")
+        return keras.Model(x, [best, sure, keras.ops.mean(scores, axis=(1, 2))])
+
+    def test_scores_take_the_place_of_labels_once(self):
+        model = self.segmenter(0)
+        view = with_scores(model)
+        shapes = [tuple(tensor.shape) for tensor in view.outputs]
+        assert shapes == [(None, 8, 8, 3), (None, 8, 8), (None, 3)]
+        assert view.layers[1] is model.layers[1]
+        assert with_scores(view) is view
+
+    def test_a_student_learns_from_scores(self, digits):
+        student, teacher = self.segmenter(1), self.segmenter(2)
+        images = Data((digits[0].inputs[0][:200],))
+        settings = FinetuneSettings(epochs=2, learning_rate=1e-2, validation=0.2)
+        tuned = finetune(student, teacher, images, settings)
+        assert tuned.model is student
+        assert tuned.best_epoch > 0
+        assert "labels have no gradient" in tuned.notes[0]
+        errors = [epoch.output_error for epoch in tuned.history]
+        assert errors[tuned.best_epoch] < 0.5 * errors[0]
+
+    def test_whole_numbers_of_nothing_are_refused(self):
+        x = keras.Input((4,), dtype="int32")
+        model = keras.Model(x, keras.ops.argmax(x, axis=-1))
+        with pytest.raises(InputError) as caught:
+            with_scores(model)
+        assert caught.value.code == "nothing-to-learn"
