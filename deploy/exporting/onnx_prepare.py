@@ -24,6 +24,7 @@ from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import first_line
+from .onnx_outputs import part_outputs
 from .onnx_resize import widen_resizes
 from .onnx_source import OnnxSource
 
@@ -87,7 +88,8 @@ def _fitted(
     model, beside = load(source.path), source.path.parent
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
-    if not any([sort_nodes(model), free_weights(model), widen_resizes(model, beside), old]):
+    fits = [sort_nodes(model), free_weights(model), widen_resizes(model, beside)]
+    if not any([*fits, part_outputs(model), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."
     if old:

@@ -103,4 +103,7 @@ def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
         )
     if quantize == "none":
         return "Please report the model: its conversion changed it."
-    return "Check the calibration data's preprocessing, or choose a milder quantization."
+    milder = "choose a milder quantization"
+    if SCHEMES[quantize].static:
+        milder = "leave the worst layers in float with --keep-float auto"
+    return f"Check the calibration data's preprocessing, or {milder}."

@@ -145,3 +145,29 @@ class TestFloat16:
         net.nodes.append(helper.make_node("Conv", ["x", net.constant("w", kernel)], ["y"], "conv"))
         half = to_float16(net.model())
         assert half.graph.initializer[0].data_type == TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("kind", ["Relu", "Clip"])
+def test_an_output_that_a_rectifier_reads_keeps_its_negative_values(kind, tmp_path):
+    """As an embedding before the last Relu, or a level of a feature pyramid."""
+    net = Net()
+    net.conv("x", "features", pads=[1] * 4)
+    limits = [] if kind == "Relu" else [net.constant("low", np.float32(0)), ""]
+    net.node(kind, ["features", *limits], "r")
+    net.conv("r", "y", (8, 8), pads=[1] * 4)
+    path = tmp_path / "model.onnx"
+    model = net.model("features y")
+    onnx.save(model, path)
+    x = images(40, 6, 9, 10)
+    artifact = export(path, tmp_path / "int8.onnx", quantize="int8", calibration=x)
+    assert {one.name: one.sqnr_db > 25 for one in artifact.fidelity} == {
+        "features": True,
+        "y": True,
+    }
+    got = onnx.load(tmp_path / "int8.onnx")
+    assert outputs(got, x)[0].min() < 0.5 * outputs(model, x)[0].min()
+    quantized = {
+        name for node in got.graph.node for name in node.input if "DequantizeLinear" in name
+    }
+    assert sum(node.op_type == "Conv" for node in got.graph.node) == 2
+    assert len(quantized) >= 5  # nothing was left in float for it

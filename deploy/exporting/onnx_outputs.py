@@ -1,0 +1,52 @@
+"""Graph outputs that a rectifier reads, set apart from what it reads.
+
+ONNX Runtime's quantizer gives the input of a Relu or Clip the range of its result where nothing
+else reads it, and does not count the graph's outputs as readers: an embedding before the last Relu
+loses its negative values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsconvert.formats.onnx.graph import OnnxGraph, all_names, fresh_name, is_op
+from dsconvert.formats.onnx.messages import assign
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_RECTIFIERS = ("Relu", "Clip")
+
+
+def part_outputs(model: ModelProto) -> bool:
+    """Put an Identity behind each output that a rectifier reads; the graph goes on before it.
+
+    Args:
+        model: The model, which is changed.
+
+    Returns:
+        Whether anything changed.
+    """
+    from onnx import helper
+
+    graph = OnnxGraph(model)
+    read = {node.input[0] for node in graph.nodes if is_op(node, *_RECTIFIERS)}
+    parted = [name for name in graph.outputs if name in read and name in graph.makers]
+    if not parted:
+        return False
+    taken = set(all_names(model.graph))
+    inner = {name: fresh_name(f"{name}_inner", taken) for name in parted}
+    nodes = []
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            renamed = [inner.get(name, name) for name in names]
+            if renamed != list(names):
+                names[:] = renamed
+        nodes.append(node)
+        nodes += [
+            helper.make_node("Identity", [inner[name]], [name], f"{name}_output")
+            for name in parted
+            if inner[name] in node.output
+        ]
+    assign(model.graph.node, nodes)
+    return True
