@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .workflows.inspect import inspect
     from .workflows.load import load
     from .workflows.model_files import ModelFile
+    from .workflows.optimize.optimize import optimize
+    from .workflows.optimize.options import OptimizeOptions
     from .workflows.plan import AccuracyGoal, plan
     from .workflows.plan_session import PlanOptions
     from .workflows.profile import ProfileOptions, profile
@@ -66,6 +68,8 @@ _PLACES = {
     "workflows.inspect": ("inspect",),
     "workflows.load": ("load",),
     "workflows.model_files": ("ModelFile",),
+    "workflows.optimize.optimize": ("optimize",),
+    "workflows.optimize.options": ("OptimizeOptions",),
     "workflows.plan": ("AccuracyGoal", "plan"),
     "workflows.plan_session": ("PlanOptions",),
     "workflows.profile": ("ProfileOptions", "profile"),
@@ -86,6 +90,7 @@ __all__ = [
     "InputError",
     "MissingExtra",
     "ModelFile",
+    "OptimizeOptions",
     "PlanOptions",
     "Preprocessing",
     "ProfileOptions",
@@ -102,6 +107,7 @@ __all__ = [
     "inspect",
     "load",
     "load_data",
+    "optimize",
     "plan",
     "profile",
     "rewrite",

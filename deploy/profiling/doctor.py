@@ -38,6 +38,7 @@ EXTRAS = {
     "all": "from ONNX to Keras and back",
     "ethosu": "estimates for Ethos-U NPUs",
     "ssh": "profile on boards by ssh",
+    "report": "report.html of a whole run",
 }
 _SAME_MODULE = (
     ("tensorflow-cpu", "tensorflow", "tensorflow-macos", "tf-nightly"),

@@ -10,6 +10,7 @@ from .export import export
 from .finetune import finetune
 from .import_ import import_
 from .inspect import inspect
+from .optimize import optimize
 from .plan import plan
 from .profile import profile
 from .rewrite import rewrite
@@ -28,7 +29,8 @@ def main(context: click.Context) -> None:
     """Rewrite trained convolutions as depthwise + pointwise pairs, and deploy the result.
 
     \b
-    A typical run:
+    All in one, or step by step:
+      dsconvert optimize model.h5 --data train.npz -o run
       dsconvert inspect  model.h5
       dsconvert plan     model.h5 -o plan.json --calibration images.npz
       dsconvert rewrite  model.h5 -o small.keras --plan plan.json --calibration images.npz
@@ -49,6 +51,7 @@ def main(context: click.Context) -> None:
 
 
 for command in (
+    optimize,
     inspect,
     plan,
     sweep,

@@ -6,10 +6,9 @@ import shlex
 import sys
 
 import numpy as np
-import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper, numpy_helper
+from conv_stacks import conv_stack
 
 from dsconvert.base.table_width import fitted, natural_width
 from dsconvert.base.tables import Table, as_text
@@ -18,32 +17,6 @@ from dsconvert.converter.core.planning.search_space import Goals
 from dsconvert.workflows.formatting import fit
 from dsconvert.workflows.plan import _missed
 from dsconvert.workflows.results.planned import NetworkTimes
-
-
-def network(path, kernels, channels=8):
-    """Write convolutions of these kernel sizes, one after the other, on 16×16 images."""
-    rng = np.random.default_rng(0)
-    nodes, weights, last, before = [], [], "x", channels
-    for number, size in enumerate(kernels):
-        kernel = rng.normal(size=(channels, before, size, size)).astype(np.float32)
-        weights.append(numpy_helper.from_array(kernel, f"w{number}"))
-        pads = [size // 2] * 4
-        name = f"conv{number}"
-        nodes.append(
-            helper.make_node("Conv", [last, f"w{number}"], [f"y{number}"], name, pads=pads)
-        )
-        last = f"y{number}"
-    shape = [1, channels, 16, 16]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, shape)],
-        weights,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-    return path
 
 
 def call(*words, columns="80"):
@@ -61,7 +34,7 @@ def test_without_arguments_the_help_is_the_result():
 
 class TestInspect:
     def test_a_network_of_1x1_layers_is_told_in_one_line(self, tmp_path):
-        path = network(tmp_path / "m.onnx", [1] * 12 + [3])
+        path = conv_stack(tmp_path / "m.onnx", [1] * 12 + [3])
         first, *rest = call("inspect", path)
         assert "1 of 13 convolutions" in first
         assert "43 % of the MACs" in first  # 9 of 12 + 9 parts
@@ -70,26 +43,26 @@ class TestInspect:
         assert call("inspect", path, "-v")[3:] != rest[2:]
 
     def test_nothing_to_gain_names_what_pays_instead(self, tmp_path):
-        path = network(tmp_path / "m.onnx", [1, 1])
+        path = conv_stack(tmp_path / "m.onnx", [1, 1])
         first, *_, last = call("inspect", path, columns="300")
         assert "saves nothing" in first
         assert shlex.split(last)[:4] == ["next:", "dsconvert", "export", str(path)]
         assert "int8" in last
 
     def test_much_to_gain_names_the_plan(self, tmp_path):
-        path = network(tmp_path / "m.onnx", [3, 3], channels=16)
+        path = conv_stack(tmp_path / "m.onnx", [3, 3], channels=16)
         *_, last = call("inspect", path, columns="300")
         assert shlex.split(last)[:4] == ["next:", "dsconvert", "plan", str(path)]
 
     @pytest.mark.parametrize("words", [[], ["-v"]])
     def test_lines_keep_within_80_columns(self, tmp_path, words):
-        path = network(tmp_path / "m.onnx", [1, 3, 3], channels=16)
+        path = conv_stack(tmp_path / "m.onnx", [1, 3, 3], channels=16)
         np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(16, 16, 16, 16)))
         *lines, _ = call("inspect", path, "--calibration", tmp_path / "d.npz", *words)
         assert max(map(len, lines)) <= 80
 
     def test_the_weights_errors_are_for_the_curious(self, tmp_path):
-        path = network(tmp_path / "m.onnx", [3, 3])
+        path = conv_stack(tmp_path / "m.onnx", [3, 3])
         assert not any("W − Ŵ" in line for line in call("inspect", path))
         assert any("W − Ŵ" in line for line in call("inspect", path, "-v"))
 

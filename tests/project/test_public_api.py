@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -146,4 +147,4 @@ def test_the_example_runs(name, place, monkeypatch):
     assert not said, "".join(said)
     for file in place.iterdir():  # each example finds the same files
         if file.name not in ("model.keras", "model.onnx", "digits.npz"):
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options, terminal
+
+if TYPE_CHECKING:
+    from dsconvert.workflows.results.optimized import OptimizeResult
+
+
+class Formats(click.ParamType[tuple[str, ...]]):
+    """Formats with commas between them; checked by `OptimizeOptions`, all at once."""
+
+    name = "format,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Split at commas."""
+        if isinstance(value, list | tuple):
+            return tuple(value)
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def next_command(result: OptimizeResult) -> Iterator[str]:
+    """Yield how to run the recommended file, or how to do what was told."""
+    if result.dry:
+        yield "next: the same command without --dry-run"
+    elif result.recommended:
+        yield f"next: {shlex.join(['python', f'{result.folder}/run.py', 'IMAGE.png'])}"
+
+
+@click.command()
+@click.argument("model", type=options.MODEL)
+@click.option("--data", metavar="DATA", required=True, help="Images, with labels or without.")
+@click.option("--labels", is_flag=True, help="Require the data's labels, and train on them too.")
+@click.option("--test-data", metavar="DATA", help="Other images to measure on.")
+@click.option(
+    "--formats",
+    type=Formats(),
+    default=(),
+    help="tflite- or onnx-float32, -float16, -dynamic, -int8; the plan is made for the first one. "
+    "By default float32 and int8 of the model's own kind.",
+)
+@click.option(
+    "--device",
+    default="host",
+    show_default=True,
+    help="host, a board or phone (ssh:pi@board, adb), or an NPU: ethos-u55-128, …",
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--target-latency", metavar="LIMIT", help="0.5x of the original in the first format, or 3ms."
+)
+@click.option(
+    "--max-drop",
+    default="1%",
+    show_default=True,
+    metavar="SHARE",
+    help="The most top-1 that the file to use may lose; without labels the share of changed "
+    "classes, or of noise.",
+)
+@click.option("--samples", type=click.IntRange(10), default=5000, show_default=True)
+@click.option("--test-samples", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True)
+@click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("run"),
+    show_default=True,
+    help="The folder of the run. Started again there, it goes on where it was stopped.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and only inspect.")
+@options.preprocessing
+@options.loading
+@options.common
+@terminal.speaks(next_command)
+def optimize(
+    model: Path,
+    data: str,
+    output: Path,
+    dry_run: bool,
+    trust: bool,
+    custom_objects: str | None,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool,
+    **asked: Any,
+) -> OptimizeResult:
+    """Plan, rewrite, fine-tune, export, verify and measure MODEL, and recommend one file.
+
+    \b
+      dsconvert optimize model.h5 --data train.npz --target-latency 0.5x -o run
+      dsconvert optimize model.onnx --data images/ --formats onnx-int8,tflite-int8
+
+    What does not pay is left out. The folder holds every file, the plan, the recipe, a report and
+    a program that runs the recommended file. The exit code is 1 if the target is missed.
+    """  # noqa: D301 - click reads \b as the control character
+    from dsconvert.workflows.optimize.optimize import optimize as run
+    from dsconvert.workflows.optimize.options import OptimizeOptions
+
+    return run(
+        options.opened_with(model, trust, custom_objects),
+        data,
+        output,
+        OptimizeOptions(**asked),
+        preprocessing=options.as_preprocessing(scale, mean, std, channels_first),
+        dry_run=dry_run,
+        progress=terminal.progress,
+    )

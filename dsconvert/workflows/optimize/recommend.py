@@ -1,0 +1,160 @@
+"""Which file to use, and what it gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dsconvert.converter.core.planning.limits import parse_limit
+
+from .. import formatting
+
+if TYPE_CHECKING:
+    from ..results.evaluated import EvaluatedModel
+    from ..results.optimized import FileFigures
+
+_ALIKE = 1.03
+"""Times slower up to which the smaller file is taken: timers tell no less apart."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recommended.
+
+    Attributes:
+        file: Its name; empty if no file is fit.
+        why: Why it is that one, or why none is.
+        missed: By how much the target is missed, and what to try; empty if it is not.
+    """
+
+    file: str
+    why: str
+    missed: str
+
+
+def loss_of(original: EvaluatedModel) -> str:
+    """Tell what losses are shares of, by what the original's outputs are."""
+    if original.top1 is not None:
+        return "top-1"
+    if any(output.top1_agreement is not None for output in original.fidelity):
+        return "changed classes"
+    return "noise"
+
+
+def loss(original: EvaluatedModel, found: EvaluatedModel) -> float | None:
+    """Tell what a file loses against the original, as `loss_of` says.
+
+    Args:
+        original: The original model, compared with itself.
+        found: The file.
+
+    Returns:
+        A share; None where it is not known. Negative where accuracy was gained.
+    """
+    kind = loss_of(original)
+    if kind == "top-1":
+        assert original.top1 is not None, "losses are of top-1"
+        return None if found.top1 is None else original.top1.value - found.top1.value
+    if kind == "changed classes":
+        shares = [
+            output.top1_agreement for output in found.fidelity if output.top1_agreement is not None
+        ]
+        return 1 - min(shares) if shares else None
+    worst = [10 ** (-(output.worst_db or 200.0) / 10) for output in found.fidelity]
+    return max(worst) if worst and all(output.finite for output in found.fidelity) else None
+
+
+def recommend(
+    files: Sequence[FileFigures], allowed: float, target: str | None, kind: str
+) -> Choice:
+    """Choose the fastest file that loses no more than is allowed; of files alike, the smallest.
+
+    Args:
+        files: All files; the first is the baseline.
+        allowed: The most that may be lost.
+        target: The latency asked for, as "0.5x" or "3ms"; None if none was.
+        kind: What losses are shares of.
+    """
+    made = [file for file in files if not file.failure and file.verified]
+    fit = [file for file in made if file.loss is not None and file.loss <= allowed + 1e-9]
+    if not fit:
+        return Choice(file="", why=_none_is_fit(made, allowed, kind), missed=_no_file(target))
+    timed = [file for file in fit if file.timing is not None]
+    if not timed:
+        best = min(fit, key=lambda file: file.size_bytes)
+        return Choice(
+            file=best.name, why="the smallest file; none was timed", missed=_no_file(target)
+        )
+    fastest = min(_time(file) for file in timed)
+    alike = [file for file in timed if _time(file) <= _ALIKE * fastest]
+    best = min(alike, key=lambda file: file.size_bytes)
+    why = _why(best, files, allowed, kind)
+    return Choice(file=best.name, why=why, missed=_missed(best, files, target, allowed))
+
+
+def _time(file: FileFigures) -> float:
+    assert file.timing is not None, "only timed files are compared"
+    return file.timing.value
+
+
+def _why(best: FileFigures, files: Sequence[FileFigures], allowed: float, kind: str) -> str:
+    baseline = next((file for file in files if not file.failure), best)
+    if best.name == baseline.name:
+        return f"no file is faster that loses at most {formatting.percent(allowed, 2)} of {kind}"
+    timing = best.timing
+    assert timing is not None, "only timed files are compared"
+    size = formatting.change(baseline.size_bytes, best.size_bytes).replace("fewer", "smaller")
+    return (
+        f"{1 / timing.ratio:.2f}× as fast ({1 / timing.high:.2f}–{1 / timing.low:.2f}) and "
+        f"{size.replace('more', 'larger')} than {baseline.name}; {_lost(best, kind)}, "
+        f"{formatting.percent(allowed, 2)} allowed"
+    )
+
+
+def _lost(file: FileFigures, kind: str) -> str:
+    if file.loss is not None and file.loss < 0:
+        return f"{formatting.percent(-file.loss, 2)} of {kind} gained"
+    return f"{formatting.percent(file.loss, 2)} of {kind} lost"
+
+
+def _missed(
+    best: FileFigures, files: Sequence[FileFigures], target: str | None, allowed: float
+) -> str:
+    timing = best.timing
+    if target is None or timing is None:
+        return ""
+    limit = parse_limit(target, "latency")
+    reached, low = (timing.ratio, timing.low) if limit.relative else (timing.value, timing.value)
+    if low <= limit.value:
+        return ""
+    told = f"{reached:.2f}x" if limit.relative else f"{reached:.3g} {timing.unit}"
+    faster = [
+        file
+        for file in files
+        if file.timing is not None and file.verified and _time(file) < _time(best)
+    ]
+    text = f"the target is {target}, the fastest fit file reaches {told}."
+    if faster:
+        other = min(faster, key=_time)
+        lost = formatting.percent(other.loss, 2)
+        return (
+            f"{text} {other.name} is faster and loses {lost}: more --epochs may mend that, or "
+            f"allow more than --max-drop {100 * allowed:g}%."
+        )
+    return f"{text} Try other --formats (int8), a larger target, or more training data."
+
+
+def _no_file(target: str | None) -> str:
+    return "" if target is None else f"the target is {target}, and no fit file was timed."
+
+
+def _none_is_fit(made: Sequence[FileFigures], allowed: float, kind: str) -> str:
+    known = [file for file in made if file.loss is not None]
+    if not known:
+        return "no file passed its verification"
+    best = min(known, key=lambda file: file.loss or 0.0)
+    return (
+        f"{best.name} loses least, {formatting.percent(best.loss, 2)} of {kind}; "
+        f"{formatting.percent(allowed, 2)} is allowed"
+    )

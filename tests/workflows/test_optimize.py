@@ -1,0 +1,372 @@
+"""A whole run: what is kept, what is run again, which file is recommended, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import dsconvert as ds
+from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.cli import main
+from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.workflows.optimize.ledger import Ledger, Stage, fingerprint, run_folder
+from dsconvert.workflows.optimize.options import file_name, split
+from dsconvert.workflows.optimize.recommend import recommend
+from dsconvert.workflows.optimize.run_program import program_text
+from dsconvert.workflows.results.optimized import FileFigures, Timing
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    (tmp_path / "stages").mkdir()
+    return Ledger(tmp_path, lambda line: None)
+
+
+class TestLedger:
+    def work(self, folder, text="a"):
+        def run():
+            (folder / "out.bin").write_text(text)
+            self.runs += 1
+            return {"found": text}
+
+        return run
+
+    def setup_method(self):
+        self.runs = 0
+
+    def stage(self, **given):
+        return Stage("one", "One", **{"inputs": {"x": 1}, "files": ("out.bin",), **given})
+
+    def test_a_finished_stage_is_not_run_again(self, ledger, tmp_path):
+        first = ledger.run(self.stage(), self.work(tmp_path))
+        again = Ledger(tmp_path, lambda line: None)
+        assert again.run(self.stage(), self.work(tmp_path)) == first
+        assert (self.runs, again.ran, first.result) == (1, [], {"found": "a"})
+
+    def test_another_input_runs_it_again(self, ledger, tmp_path):
+        ledger.run(self.stage(), self.work(tmp_path))
+        ledger.run(self.stage(inputs={"x": 2}), self.work(tmp_path))
+        assert self.runs == 2
+
+    def test_a_file_that_is_not_what_was_written_runs_it_again(self, ledger, tmp_path):
+        ledger.run(self.stage(), self.work(tmp_path))
+        (tmp_path / "out.bin").write_text("cut of")
+        ledger.run(self.stage(), self.work(tmp_path))
+        (tmp_path / "out.bin").unlink()
+        ledger.run(self.stage(), self.work(tmp_path))
+        assert self.runs == 3
+
+    def test_a_stage_before_it_runs_those_after_it_again(self, ledger, tmp_path):
+        after = Stage("two", "Two", after=("one",))
+        ledger.run(self.stage(), self.work(tmp_path))
+        key = ledger.key(after)
+        ledger.run(self.stage(inputs={"x": 2}), self.work(tmp_path))
+        assert ledger.key(after) != key
+
+    def test_a_record_that_was_cut_off_counts_for_nothing(self, ledger, tmp_path):
+        ledger.run(self.stage(), self.work(tmp_path))
+        path = tmp_path / "stages" / "one.json"
+        path.write_bytes(path.read_bytes()[:-5])
+        ledger.run(self.stage(), self.work(tmp_path))
+        assert self.runs == 2
+
+    def test_a_failure_is_told_and_tried_again(self, ledger, tmp_path):
+        def fail():
+            self.runs += 1
+            raise GateFailed("no good", code="made-up")
+
+        optional = self.stage(needed=False)
+        record = ledger.run(optional, fail)
+        assert (record.failure, record.code, record.files) == ("no good", "made-up", {})
+        ledger.run(optional, fail)
+        assert self.runs == 2
+        with pytest.raises(GateFailed):
+            ledger.run(self.stage(inputs={"x": 3}), fail)
+
+    def test_notes_are_kept(self, ledger, tmp_path):
+        from dsconvert.base.messages import note
+
+        record = ledger.run(Stage("n", "N"), lambda: note("use --method svd"))
+        assert record.notes == ("use --method svd",)
+
+
+class TestFolder:
+    def test_a_folder_of_something_else_is_refused(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("mine")
+        with pytest.raises(InputError) as error, run_folder(tmp_path):
+            pass
+        assert error.value.code == "not-a-run"
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    @pytest.mark.skipif(os.name != "posix", reason="flock is POSIX")
+    def test_two_runs_at_once_are_refused(self, tmp_path):
+        folder = tmp_path / "run"
+        with run_folder(folder), pytest.raises(InputError) as error, run_folder(folder):
+            pass
+        assert error.value.code == "run-at-work"
+        with run_folder(tmp_path / "run"):
+            pass
+
+    def test_what_a_killed_run_left_half_done_is_removed(self, tmp_path):
+        with run_folder(tmp_path / "run"):
+            left = tmp_path / "run" / "files" / ".a.tflite.x8k2"
+            left.mkdir()
+        with run_folder(tmp_path / "run"):
+            assert not left.exists()
+
+    def test_data_are_known_by_their_content(self, tmp_path):
+        path = tmp_path / "a.npy"
+        np.save(path, np.zeros(3))
+        first = fingerprint(path)
+        np.save(path, np.ones(3))
+        assert fingerprint(path) != first
+        assert fingerprint(tmp_path) == fingerprint(tmp_path)
+
+
+class TestOptions:
+    def test_all_that_is_wrong_is_told_at_once_with_what_was_meant(self):
+        with pytest.raises(InputError) as error:
+            ds.OptimizeOptions(formats=("tflite-int", "onnx-in8", "onnx-int8"))
+        assert error.value.code == "unknown-format"
+        assert "tflite-int8" in error.value.message
+        assert "onnx-int8?" in error.value.message
+        assert "'onnx-int8'" not in error.value.message
+
+    def test_numbers_out_of_range(self):
+        with pytest.raises(InputError) as error:
+            ds.OptimizeOptions(epochs=-1, samples=2)
+        assert "epochs" in error.value.message
+        assert "samples" in error.value.message
+
+    def test_files_are_named_by_model_and_format(self):
+        assert split("tflite-int8-float-io") == ("tflite", "int8-float-io")
+        assert file_name("rewritten", "tflite-int8-float-io") == "rewritten-int8-float-io.tflite"
+
+    def test_the_first_format_says_what_the_plan_is_for(self):
+        options = ds.OptimizeOptions(formats=("onnx-int8", "tflite-float32"), threads=2)
+        wish = options.target_of("onnx-int8")
+        assert (wish.runtime, wish.precision, wish.threads) == ("ort", "int8", 2)
+        assert ds.OptimizeOptions().formats_for("onnx") == ("onnx-float32", "onnx-int8")
+
+
+def figures(name, time=1.0, loss=0.0, size=1000, verified=True, **more):
+    timing = None if time is None else Timing(unit="ms", value=time, ratio=time, low=time * 0.97)
+    return FileFigures(
+        name=name, model="original", form="tflite-int8", size_bytes=size, loss=loss,
+        timing=timing, verified=verified, **more,
+    )  # fmt: skip
+
+
+class TestRecommendation:
+    def test_the_fastest_of_those_that_are_good_enough(self):
+        files = [figures("a"), figures("b", 0.4, 0.005), figures("c", 0.2, 0.05)]
+        found = recommend(files, 0.01, None, "top-1")
+        assert (found.file, found.missed) == ("b", "")
+        assert "0.50 % of top-1 lost" in found.why
+
+    def test_of_files_alike_the_smallest(self):
+        files = [figures("a"), figures("b", 0.4, size=900), figures("c", 0.41, size=300)]
+        assert recommend(files, 0.01, None, "top-1").file == "c"
+
+    def test_a_file_that_failed_its_verification_is_none(self):
+        files = [figures("a"), figures("b", 0.1, verified=False), figures("c", 0.1, failure="no")]
+        assert recommend(files, 0.01, None, "top-1").file == "a"
+
+    def test_a_missed_target_says_what_was_reached_and_what_to_try(self):
+        files = [figures("a"), figures("b", 0.55), figures("c", 0.3, 0.04)]
+        found = recommend(files, 0.01, "0.5x", "top-1")
+        assert found.file == "b"
+        assert "0.55x" in found.missed
+        assert "c is faster and loses 4.00 %" in found.missed
+
+    def test_a_target_in_milliseconds(self):
+        files = [figures("a"), figures("b", 0.55)]
+        assert not recommend(files, 0.01, "0.6ms", "top-1").missed
+        assert "0.55 ms" in recommend(files, 0.01, "0.5ms", "top-1").missed
+
+    def test_noise_is_no_miss(self):
+        assert not recommend([figures("a"), figures("b", 0.51)], 0.01, "0.5x", "top-1").missed
+
+    def test_where_none_is_good_enough_the_best_is_told(self):
+        found = recommend([figures("a", loss=0.2), figures("b", loss=0.1)], 0.01, "0.5x", "noise")
+        assert found.file == ""
+        assert "b loses least, 10.00 % of noise" in found.why
+        assert found.missed
+
+    def test_what_was_gained_is_said_so(self):
+        files = [figures("a"), figures("b", 0.4, -0.01)]
+        assert "1.00 % of top-1 gained" in recommend(files, 0.01, None, "top-1").why
+
+
+# Whole runs, on networks that take seconds.
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Two small ONNX networks, one worth a rewrite and one of 1×1 layers, and images."""
+    from conv_stacks import conv_stack
+
+    folder = tmp_path_factory.mktemp("optimize")
+    conv_stack(folder / "wide.onnx", [3, 3], channels=24)
+    conv_stack(folder / "thin.onnx", [1, 1, 1])
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "data.npz",
+        x_train=rng.normal(size=(48, 16, 16, 24)).astype(np.float32),
+        x_test=rng.normal(size=(24, 16, 16, 24)).astype(np.float32),
+    )
+    np.savez(folder / "thin.npz", x=rng.normal(size=(64, 8, 16, 16)).astype(np.float32))
+    return folder
+
+
+ASKED = ds.OptimizeOptions(
+    formats=("onnx-float32", "onnx-int8"), epochs=0, samples=48, test_samples=24, max_pairs=1
+)
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    return ds.optimize(place / "thin.onnx", str(place / "thin.npz"), place / "thin", ASKED)
+
+
+class TestWhereARewriteDoesNotPay:
+    def test_it_is_not_tried_and_files_are_made_all_the_same(self, run):
+        assert not run.rewritten
+        assert not run.potential.pays
+        assert [file.name for file in run.files] == ["original-float32.onnx", "original-int8.onnx"]
+        assert all(file.verified and file.timing is not None for file in run.files)
+        assert {stage.stage for stage in run.stages}.isdisjoint({"plan", "rewrite", "finetune"})
+
+    def test_data_without_a_test_part_are_divided_and_that_is_said(self, run):
+        assert any("held out" in warning for warning in run.warnings)
+
+    def test_the_folder_says_all_again(self, run, place):
+        folder = place / "thin"
+        report = json.loads((folder / "report.json").read_bytes())
+        assert report == json.loads(msgspec.json.encode(run))
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        assert manifest["model"]["sha256"] == run.sha256
+        assert set(manifest["files"]) >= {"files/original-int8.onnx", "recipe.toml", "run.py"}
+        recipe = tomllib.loads((folder / "recipe.toml").read_text())
+        assert recipe["model"] == str(place / "thin.onnx")
+        assert recipe["optimize"]["formats"] == "onnx-float32,onnx-int8"
+
+    def test_run_py_gives_what_the_file_gives(self, run, place, tmp_path):
+        image = np.load(place / "thin.npz")["x"][:2]
+        program = runpy.run_path(str(place / "thin" / "run.py"))
+        model = program["Model"]()
+        (wanted,) = open_runtime(place / "thin" / "files" / run.recommended).predict([image])
+        for stored in (image, image.transpose(0, 2, 3, 1)):  # either layout
+            np.save(tmp_path / "x.npy", stored)
+            loaded = program["load"](tmp_path / "x.npy", model.shape)
+            (found,) = model(program["prepare"](loaded, model.shape))
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("form", ["tflite-int8", "onnx-int8"])
+    def test_run_py_prepares_as_the_model_was_prepared_for(self, form):
+        file = figures("a.tflite" if form.startswith("tflite") else "a.onnx")
+        done = ds.Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2,))
+        names: dict[str, object] = {"__name__": "program", "__file__": "run/run.py"}
+        exec(program_text(file, done), names)
+        stored = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+        prepare = names["prepare"]
+        np.testing.assert_allclose(prepare(stored, (1, 4, 4, 3)), done.apply(stored), rtol=1e-6)
+        first = prepare(stored, (None, 3, "h", "w"))
+        np.testing.assert_allclose(first, done.apply(stored).transpose(0, 3, 1, 2), rtol=1e-6)
+
+    def test_again_nothing_is_run(self, run, place):
+        again = ds.optimize(place / "thin.onnx", str(place / "thin.npz"), place / "thin", ASKED)
+        assert again.files == run.files
+        lines = (place / "thin" / "log.txt").read_text().splitlines()
+        finished = [line.split()[2] for line in lines if " finished in " in line]
+        assert len(finished) == len(set(finished))
+
+
+class TestCommand:
+    def test_a_dry_run_only_inspects(self, place):
+        words = ["optimize", "wide.onnx", "--data", "data.npz", "-o", "dry", "--dry-run", "--json"]
+        words = [str(place / word) if "." in word[1:] or word == "dry" else word for word in words]
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        states = {stage["stage"]: stage["state"] for stage in found["stages"]}
+        assert states.pop("inspect") == "done"
+        assert {"plan", "rewrite", "finetune", "evaluate", "profile"} <= set(states)
+        assert set(states.values()) == {"planned"}
+        assert [path.name for path in (place / "dry" / "files").iterdir()] == []
+
+    def test_a_missed_target_is_the_first_line_and_exit_code_1(self, place):
+        words = ["optimize", place / "thin.onnx", "--data", place / "thin.npz", "-o"]
+        asked = ["--formats", "onnx-float32", "--epochs", "0", "--target-latency", "0.001x"]
+        result = CliRunner().invoke(main, [*map(str, words), str(place / "missed"), *asked])
+        assert result.exit_code == 1
+        first = result.stdout.splitlines()[0]
+        assert first.startswith("NOT reached")
+        assert "0.001x" in first
+
+    @pytest.mark.parametrize(
+        ("words", "code"),
+        [
+            ("absent.onnx --data data.npz", "model-not-found"),
+            ("thin.onnx --data thin.npz --max-drop much", "not-a-drop"),
+            ("thin.onnx --data thin.npz --formats onnx-int9", "unknown-format"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_is_written(self, place, words, code):
+        words = [str(place / word) if "." in word[1:] else word for word in words.split()]
+        folder = place / "refused"
+        result = CliRunner().invoke(main, ["optimize", *words, "-o", str(folder), "--json"])
+        assert result.exit_code == 2
+        assert json.loads(result.stderr.splitlines()[-1])["code"] == code
+        assert not folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_in_each_stage_it_goes_on_and_finishes_none_twice(place):
+    folder = place / "killed"
+    program = (
+        "import sys, dsconvert as ds\n"
+        "asked = ds.OptimizeOptions(formats=('onnx-int8',), epochs=0, samples=48, test_samples=24,"
+        " max_pairs=1)\n"
+        "ds.optimize(sys.argv[1], sys.argv[2], sys.argv[3], asked)\n"
+    )
+    command = [sys.executable, "-c", program, place / "wide.onnx", place / "data.npz", folder]
+
+    def lines():
+        log = folder / "log.txt"
+        return log.read_text().splitlines() if log.exists() else []
+
+    killed: set[str] = set()
+    for _ in range(30):
+        with subprocess.Popen([*map(str, command)], start_new_session=True) as process:
+            seen = len(lines())
+            while process.poll() is None:
+                begun = [line.split()[2] for line in lines()[seen:] if line.endswith(" started")]
+                new = next((name for name in begun if name not in killed), None)
+                if new is not None:
+                    killed.add(new)
+                    os.killpg(process.pid, signal.SIGKILL)
+                    break
+                time.sleep(0.005)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert process.returncode == 0
+    assert {"inspect:", "plan:", "rewrite:", "evaluate:", "profile:"} <= killed
+    finished = [line.split()[2] for line in lines() if " finished in " in line]
+    assert len(finished) == len(set(finished)) >= 9
+    assert json.loads((folder / "report.json").read_bytes())["rewritten"]
+    assert not list(folder.rglob(".*.*.*"))
