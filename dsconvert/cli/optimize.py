@@ -58,12 +58,18 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     "--target-latency", metavar="LIMIT", help="0.5x of the original in the first format, or 3ms."
 )
 @click.option(
+    "--metric",
+    default="",
+    metavar="METRIC",
+    help=f"What losses are of: {options.METRICS}. By default top-1; without labels the share of "
+    "changed classes, or of noise.",
+)
+@click.option(
     "--max-drop",
     default="1%",
     show_default=True,
     metavar="SHARE",
-    help="The most top-1 that the file to use may lose; without labels the share of changed "
-    "classes, or of noise.",
+    help="The most that the file to use may lose of the metric.",
 )
 @click.option("--samples", type=click.IntRange(10), default=5000, show_default=True)
 @click.option("--test-samples", type=click.IntRange(1), default=2000, show_default=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import msgspec
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
-from ..accuracy_goal import share
+from ..accuracy_goal import allowed_drop
 from ..model_files import ModelFile, open_model, path_of
 from .images import Images
 from .ledger import Ledger, Stage, fingerprint, run_folder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
     from dsconvert.models.data.preprocess import Preprocessing
 
+    from ..accuracy_goal import AllowedDrop
     from ..model_files import ModelSource
     from ..results.inspected import InspectedModel
     from ..results.optimized import OptimizeResult
@@ -68,8 +70,11 @@ def optimize(
         >>> run.potential.convolutions, run.stages[0].stage
         (2, 'inspect')
     """
+    from dsconvert.models.evaluation.metrics import find_metric
+
     options, path = options or OptimizeOptions(), path_of(model)
-    allowed = share(options.max_drop)
+    metric = find_metric(options.metric or "top1")
+    allowed = allowed_drop(options.max_drop, metric)
     if path is None:
         raise _no_file()
     opened = open_model(model)
@@ -100,7 +105,7 @@ class _Run:
         work: Work,
         ledger: Ledger,
         forms: tuple[str, ...],
-        allowed: float,
+        allowed: AllowedDrop,
         preprocessing: Preprocessing | None,
     ) -> None:
         self._work, self._ledger = work, ledger
@@ -208,18 +213,14 @@ class _Run:
         for form in self._forms:
             for who, source in sources.items():
                 name = file_name(who, form)
-                record = self._ledger.run(
-                    stages[f"export-{name}"],
-                    lambda source=source, who=who, form=form: self._work.export(source, who, form),
-                )
+                export = partial(self._work.export, source, who, form)
+                record = self._ledger.run(stages[f"export-{name}"], export)
                 if record.failure:
                     note(f"no {name}: {record.failure}")
                     continue
                 made[name] = self._work.folder / "files" / name
-                self._ledger.run(
-                    stages[f"verify-{name}"],
-                    lambda source=source, name=name: self._work.verify(source, made[name]),
-                )
+                verify = partial(self._work.verify, source, made[name])
+                self._ledger.run(stages[f"verify-{name}"], verify)
         return made
 
     def _measured(self, made: dict[str, Path]) -> None:
@@ -229,7 +230,7 @@ class _Run:
         for stage in _measuring(self._data, self._options, names, after):
             work = self._work.evaluate if stage.name == "evaluate" else self._work.profile
             if files:
-                self._ledger.run(stage, lambda work=work: work(files))
+                self._ledger.run(stage, partial(work, files))
 
     # What there is to do, as data.
 
@@ -297,9 +298,10 @@ def _measuring(
 ) -> tuple[Stage, Stage]:
     """Return the two stages that look at all files together."""
     measured = {"files": names, "on": (options.device, options.threads)}
+    metric = {"metric": options.metric}
     count = f"{len(names)} files"
     return (
-        Stage("evaluate", f"Measure the accuracy of {count}", data | measured, after),
+        Stage("evaluate", f"Measure the accuracy of {count}", data | measured | metric, after),
         Stage("profile", f"Time {count} in turns on {options.device}", measured, after),
     )
 

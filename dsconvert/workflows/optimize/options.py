@@ -33,8 +33,9 @@ class OptimizeOptions:
         device: Where the files shall run: as for `profile`.
         threads: Of the runtime.
         target_latency: Of the file to use, against the original in the first format: "0.5x".
-        max_drop: The most accuracy that the file to use may lose: "1%". Without labels the share
-            of images whose class changes, or else the share of noise in the outputs.
+        metric: What losses are of, as `evaluate` takes it. By default top-1; without labels the
+            share of images whose class changes, or else the share of noise in the outputs.
+        max_drop: The most that the file to use may lose of that: "1%".
         samples: The most training images; calibration takes up to 1,000 of them.
         test_samples: The most test images.
         epochs: Of fine-tuning; 0 leaves it out.
@@ -58,6 +59,7 @@ class OptimizeOptions:
     device: str = "host"
     threads: int = 1
     target_latency: str | None = None
+    metric: str = ""
     max_drop: str | float = "1%"
     samples: int = 5000
     test_samples: int = 2000

@@ -12,6 +12,8 @@ from dsconvert.converter.core.planning.limits import parse_limit
 from .. import formatting
 
 if TYPE_CHECKING:
+    from dsconvert.models.evaluation.metrics import MetricValue
+
     from ..results.evaluated import EvaluatedModel
     from ..results.optimized import FileFigures
 
@@ -33,10 +35,32 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     missed: str
 
 
+def score(found: EvaluatedModel) -> MetricValue | None:
+    """Return the metric that was asked for, else top-1 where it was measured."""
+    from dsconvert.models.evaluation.metrics import MetricValue
+
+    if found.metrics:
+        return found.metrics[0]
+    if found.top1 is None:
+        return None
+    return MetricValue(
+        name="top1",
+        title="top-1",
+        unit="share",
+        larger_is_better=True,
+        value=found.top1.value,
+        low=found.top1.low,
+        high=found.top1.high,
+        interval="wilson",
+        samples=found.samples,
+    )
+
+
 def loss_of(original: EvaluatedModel) -> str:
-    """Tell what losses are shares of, by what the original's outputs are."""
-    if original.top1 is not None:
-        return "top-1"
+    """Tell what losses are of, by what the original's outputs are."""
+    known = score(original)
+    if known is not None:
+        return known.title
     if any(output.top1_agreement is not None for output in original.fidelity):
         return "changed classes"
     return "noise"
@@ -50,13 +74,15 @@ def loss(original: EvaluatedModel, found: EvaluatedModel) -> float | None:
         found: The file.
 
     Returns:
-        A share; None where it is not known. Negative where accuracy was gained.
+        In the metric's unit, or a share; None where it is not known. Negative is a gain.
     """
-    kind = loss_of(original)
-    if kind == "top-1":
-        assert original.top1 is not None, "losses are of top-1"
-        return None if found.top1 is None else original.top1.value - found.top1.value
-    if kind == "changed classes":
+    before, after = score(original), score(found)
+    if before is not None:
+        if before.value is None or after is None or after.value is None:
+            return None
+        lost = before.value - after.value
+        return round(lost if before.larger_is_better else -lost, 9)
+    if loss_of(original) == "changed classes":
         shares = [
             output.top1_agreement for output in found.fidelity if output.top1_agreement is not None
         ]
@@ -66,7 +92,11 @@ def loss(original: EvaluatedModel, found: EvaluatedModel) -> float | None:
 
 
 def recommend(
-    files: Sequence[FileFigures], allowed: float, target: str | None, kind: str
+    files: Sequence[FileFigures],
+    allowed: float,
+    target: str | None,
+    kind: str,
+    unit: str = "share",
 ) -> Choice:
     """Choose the fastest file that loses no more than is allowed; of files alike, the smallest.
 
@@ -74,12 +104,17 @@ def recommend(
         files: All files; the first is the baseline.
         allowed: The most that may be lost.
         target: The latency asked for, as "0.5x" or "3ms"; None if none was.
-        kind: What losses are shares of.
+        kind: What losses are of.
+        unit: Of losses: "share", "dB" or that of the labels.
     """
     made = [file for file in files if not file.failure and file.verified]
     fit = [file for file in made if file.loss is not None and file.loss <= allowed + 1e-9]
     if not fit:
-        return Choice(file="", why=_none_is_fit(made, allowed, kind), missed=_no_file(target))
+        return Choice(
+            file="",
+            why=_none_is_fit(made, formatting.amount(allowed, unit), kind, unit),
+            missed=_no_file(target),
+        )
     timed = [file for file in fit if file.timing is not None]
     if not timed:
         best = min(fit, key=lambda file: file.size_bytes)
@@ -89,8 +124,8 @@ def recommend(
     fastest = min(_time(file) for file in timed)
     alike = [file for file in timed if _time(file) <= _ALIKE * fastest]
     best = min(alike, key=lambda file: file.size_bytes)
-    why = _why(best, files, allowed, kind)
-    return Choice(file=best.name, why=why, missed=_missed(best, files, target, allowed))
+    why = _why(best, files, formatting.amount(allowed, unit), kind, unit)
+    return Choice(file=best.name, why=why, missed=_missed(best, files, target, unit))
 
 
 def _time(file: FileFigures) -> float:
@@ -98,29 +133,29 @@ def _time(file: FileFigures) -> float:
     return file.timing.value
 
 
-def _why(best: FileFigures, files: Sequence[FileFigures], allowed: float, kind: str) -> str:
+def _why(
+    best: FileFigures, files: Sequence[FileFigures], allowed: str, kind: str, unit: str
+) -> str:
     baseline = next((file for file in files if not file.failure), best)
     if best.name == baseline.name:
-        return f"no file is faster that loses at most {formatting.percent(allowed, 2)} of {kind}"
+        return f"no file is faster that loses at most {allowed} of {kind}"
     timing = best.timing
     assert timing is not None, "only timed files are compared"
     size = formatting.change(baseline.size_bytes, best.size_bytes).replace("fewer", "smaller")
     return (
         f"{1 / timing.ratio:.2f}× as fast ({1 / timing.high:.2f}–{1 / timing.low:.2f}) and "
-        f"{size.replace('more', 'larger')} than {baseline.name}; {_lost(best, kind)}, "
-        f"{formatting.percent(allowed, 2)} allowed"
+        f"{size.replace('more', 'larger')} than {baseline.name}; {_lost(best, kind, unit)}, "
+        f"{allowed} allowed"
     )
 
 
-def _lost(file: FileFigures, kind: str) -> str:
+def _lost(file: FileFigures, kind: str, unit: str) -> str:
     if file.loss is not None and file.loss < 0:
-        return f"{formatting.percent(-file.loss, 2)} of {kind} gained"
-    return f"{formatting.percent(file.loss, 2)} of {kind} lost"
+        return f"{formatting.amount(-file.loss, unit)} of {kind} gained"
+    return f"{formatting.amount(file.loss, unit)} of {kind} lost"
 
 
-def _missed(
-    best: FileFigures, files: Sequence[FileFigures], target: str | None, allowed: float
-) -> str:
+def _missed(best: FileFigures, files: Sequence[FileFigures], target: str | None, unit: str) -> str:
     timing = best.timing
     if target is None or timing is None:
         return ""
@@ -137,10 +172,10 @@ def _missed(
     text = f"the target is {target}, the fastest fit file reaches {told}."
     if faster:
         other = min(faster, key=_time)
-        lost = formatting.percent(other.loss, 2)
+        lost = formatting.amount(other.loss, unit)
         return (
-            f"{text} {other.name} is faster and loses {lost}: more --epochs may mend that, or "
-            f"allow more than --max-drop {100 * allowed:g}%."
+            f"{text} {other.name} is faster and loses {lost}: more --epochs may mend that; or "
+            "allow a larger --max-drop."
         )
     return f"{text} Try other --formats (int8), a larger target, or more training data."
 
@@ -149,12 +184,12 @@ def _no_file(target: str | None) -> str:
     return "" if target is None else f"the target is {target}, and no fit file was timed."
 
 
-def _none_is_fit(made: Sequence[FileFigures], allowed: float, kind: str) -> str:
+def _none_is_fit(made: Sequence[FileFigures], allowed: str, kind: str, unit: str) -> str:
     known = [file for file in made if file.loss is not None]
     if not known:
         return "no file passed its verification"
     best = min(known, key=lambda file: file.loss or 0.0)
     return (
-        f"{best.name} loses least, {formatting.percent(best.loss, 2)} of {kind}; "
-        f"{formatting.percent(allowed, 2)} is allowed"
+        f"{best.name} loses least, {formatting.amount(best.loss, unit)} of {kind}; "
+        f"{allowed} is allowed"
     )

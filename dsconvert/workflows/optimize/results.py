@@ -17,13 +17,14 @@ from ..command_words import preprocessing_words
 from ..outputs import write_json
 from .ledger import StageRecord, write_bytes, write_text
 from .options import export_words, file_name
-from .recommend import loss, loss_of, recommend
+from .recommend import loss, loss_of, recommend, score
 
 if TYPE_CHECKING:
     from dsconvert.converter.core.types import Plan
     from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.training.settings import Epoch
 
+    from ..accuracy_goal import AllowedDrop
     from ..results.evaluated import EvaluatedModel
     from ..results.inspected import InspectedModel
     from ..results.measured import MeasuredFile
@@ -51,7 +52,7 @@ def summed_up(
     stages: Sequence[Stage],
     *,
     forms: tuple[str, ...],
-    allowed: float,
+    allowed: AllowedDrop,
     inspected: InspectedModel,
     not_rewritten: str,
 ) -> OptimizeResult:
@@ -80,7 +81,10 @@ def summed_up(
         for who in _NAMES[: 1 + rewritten]
         if f"export-{file_name(who, form)}" in records
     )
-    chosen = recommend(files, allowed, options.target_latency, kind)
+    whole = score(evaluated[0]) if evaluated else None
+    unit = whole.unit if whole else "share"
+    most = allowed.of(whole.value if whole and whole.value is not None else 1.0)
+    chosen = recommend(files, most, options.target_latency, kind, unit)
     plan, missed = _plan(records)
     training, best_epoch = _training(records)
     baseline = next((file.name for file in files if not file.failure), "")
@@ -100,6 +104,8 @@ def summed_up(
         rewritten=rewritten,
         not_rewritten=not_rewritten,
         loss_of=kind,
+        loss_unit=unit,
+        original=whole,
         baseline=baseline,
         recommended=chosen.file,
         why=chosen.why,
@@ -225,7 +231,7 @@ def _file(
         macs=time.macs if time else "unavailable: not counted",
         timing=_timing(time),
         timing_failure="" if time is None else time.failure,
-        top1=found.top1 if found else None,
+        score=score(found) if found else None,
         fidelity=found.fidelity if found else (),
         loss=loss(evaluated[0], found) if found else None,
         verified=bool(checked.get("passed")),

@@ -181,6 +181,7 @@ class Work:
                 [self.opened, *files],
                 self.images.test,
                 reference=self.opened,
+                metric=self.options.metric or (),
                 threads=self.options.threads,
                 seed=self.options.seed,
                 progress=self.progress,

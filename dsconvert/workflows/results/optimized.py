@@ -12,11 +12,12 @@ from dsconvert.base.tables import Block, Shown, Table
 from .. import formatting
 
 if TYPE_CHECKING:
-    from dsconvert.base.fidelity import Accuracy, OutputFidelity
+    from dsconvert.base.fidelity import OutputFidelity
     from dsconvert.converter.core.types import Figure
     from dsconvert.converter.potential import Potential
     from dsconvert.deploy.devices.records import OperatorTime
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.evaluation.metrics import MetricValue
     from dsconvert.models.training.settings import Epoch
 
 
@@ -56,10 +57,10 @@ class FileFigures(msgspec.Struct, frozen=True, kw_only=True):
         macs: Multiply-accumulates counted in it; a text says why they are not known.
         timing: Its time; None where it was not measured.
         timing_failure: Why it was not.
-        top1: Its accuracy; None without labels.
+        score: Its accuracy, or the metric asked for; None where there is none.
         fidelity: How close its outputs are to the original model's.
-        loss: What it loses: top-1, else the share of changed classes, else the share of noise in
-            the worst output; None where it was not measured.
+        loss: What it loses of the metric or of top-1, else the share of changed classes, else
+            that of noise in the worst output; None where it was not measured.
         verified: Whether it passed its comparison with the model that it was made from.
         failures: What that comparison found.
         operators: The time of each operator; a text says why there are none.
@@ -76,7 +77,7 @@ class FileFigures(msgspec.Struct, frozen=True, kw_only=True):
     macs: int | str = "unavailable: not counted"
     timing: Timing | None = None
     timing_failure: str = ""
-    top1: Accuracy | None = None
+    score: MetricValue | None = None
     fidelity: tuple[OutputFidelity, ...] = ()
     loss: float | None = None
     verified: bool = False
@@ -140,7 +141,9 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         potential: What a rewrite can save at most.
         rewritten: Whether the model was rewritten.
         not_rewritten: Why not.
-        loss_of: What losses are shares of: "top-1", "changed classes" or "noise".
+        loss_of: What losses are of: a metric, "changed classes" or "noise".
+        loss_unit: Their unit, "share" of 1, "dB" or that of the labels.
+        original: The original model's metric; None where there is none.
         baseline: The file that the others are compared with.
         recommended: The file to use; empty if none is fit.
         why: Why it is that one.
@@ -170,6 +173,8 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     rewritten: bool = False
     not_rewritten: str = ""
     loss_of: str = ""
+    loss_unit: str = "share"
+    original: MetricValue | None = None
     baseline: str = ""
     recommended: str = ""
     why: str = ""
@@ -224,9 +229,9 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
 def _files(run: OptimizeResult) -> Table:
     table = Table(
         ("file",),
-        ("size", "time", "faster", "lost", "top-1"),
+        ("size", "time", "faster", "lost", run.loss_of),
         ("verified",),
-        least=("top-1", "size"),
+        least=(run.loss_of, "size"),
     )
     for file in run.files:
         if file.failure:
@@ -243,8 +248,8 @@ def _files(run: OptimizeResult) -> Table:
             formatting.kib(file.size_bytes),
             time,
             "" if file.name == run.baseline else versus,
-            formatting.percent(file.loss, 2),
-            formatting.percent(file.top1.value if file.top1 else None, 2),
+            formatting.amount(file.loss, run.loss_unit),
+            formatting.metric(file.score) if file.score else "–",
             "yes" if file.verified else "NO",
         )
     return table
