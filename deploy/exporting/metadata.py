@@ -33,6 +33,16 @@ def stamp_onnx(model: Any, metadata: Metadata) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
+def metadata_of(model: Any) -> Metadata | None:
+    """Return what an `onnx.ModelProto` says of itself; None if dsconvert did not write it.
+
+    Raises:
+        msgspec.DecodeError: If that cannot be read.
+    """
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    return None if KEY not in said else msgspec.json.decode(said[KEY], type=Metadata)
+
+
 def read_metadata(path: str | Path) -> Metadata | None:
     """Return what a .tflite or .onnx file says of itself; None if dsconvert did not write it.
 
@@ -45,10 +55,8 @@ def read_metadata(path: str | Path) -> Metadata | None:
     try:
         if path.suffix.lower() == ".tflite":
             content = tflite_metadata.read(path, KEY)
-        else:
-            said = {entry.key: entry.value for entry in load(path).metadata_props}
-            content = said[KEY].encode() if KEY in said else None
-        return None if content is None else msgspec.json.decode(content, type=Metadata)
+            return None if content is None else msgspec.json.decode(content, type=Metadata)
+        return metadata_of(load(path))
     except ImportError:
         raise
     except Exception as error:  # what the parsers raise shares no base class

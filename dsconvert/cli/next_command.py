@@ -84,4 +84,4 @@ def _preprocessing() -> tuple[str, ...]:
     found: dict[str, Any] = click.get_current_context().params
     scale, mean, std = (found.get(name) for name in ("scale", "mean", "std"))
     done = options.as_preprocessing(scale, mean, std, bool(found.get("channels_first")))
-    return options.preprocessing_words(done)
+    return () if done is None else options.preprocessing_words(done)

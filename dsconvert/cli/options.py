@@ -142,8 +142,10 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace the output i
 
 def as_preprocessing(
     scale: str | None, mean: str | None, std: str | None, channels_first: bool
-) -> Preprocessing:
-    """Return the four options as one value."""
+) -> Preprocessing | None:
+    """Return the four options as one value; None where none was given."""
+    if (scale, mean, std, channels_first) == (None, None, None, False):
+        return None
     from dsconvert.models.data.preprocess import Preprocessing, parse_number
 
     def numbers(text: str | None) -> tuple[float, ...] | None:

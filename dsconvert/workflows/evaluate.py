@@ -13,6 +13,7 @@ from dsconvert.base.progress import as_progress
 from .data_for import as_data
 from .model_files import ModelFile, path_of
 from .predictors import check_runtime, runnable, runtime_notes
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.predictor import Predictor
@@ -120,6 +121,7 @@ def evaluate(
     single = not isinstance(model, list | tuple)
     models: list[ModelSource] = list(model) if isinstance(model, list | tuple) else [model]
     names = _names(models)
+    sources = models if reference is None else [*models, reference]
     wanted = [find_metric(text) for text in ((metric,) if isinstance(metric, str) else metric)]
     check_runtime(runtime, models)
     with ExitStack() as stack:
@@ -145,7 +147,7 @@ def evaluate(
             split="test",
             samples=samples,
             seed=seed,
-            preprocessing=preprocessing,
+            preprocessing=settled(preprocessing, sources, data),
             input_names=first.input_names,
             input_shapes=first.input_shapes,
         )

@@ -18,6 +18,7 @@ from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
 from .predictors import runtime_of
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
@@ -101,6 +102,7 @@ def export(
         if native
         else onnx_round_trip.open_as_keras(model, options.seed, told)
     )
+    preprocessing = settled(preprocessing, [model], calibration, verification)
     data, found = _calibration(source, calibration, options, preprocessing)
     inputs = None if data is None else data.inputs
     if like is not None:
@@ -128,7 +130,7 @@ def export(
             keep_io=options.keep_io,
             labels=names,
             refinement=as_refinement(options, source, preprocessing) if measurable else None,
-            preprocessing=_done(preprocessing, data),
+            preprocessing=_done(preprocessing, data or compared),
             notes=(*layout, *found),
             gate=options.verify,
             seed=options.seed,
@@ -254,6 +256,8 @@ def _done(preprocessing: Preprocessing | None, data: Data | None) -> dict[str, A
 
     if data is None and preprocessing in (None, Preprocessing()):
         return None
+    if data is not None and data.source == "memory" and data.preprocessing.does_nothing:
+        return None  # what was done to arrays before is not known
     done: dict[str, Any] = msgspec.to_builtins(data.preprocessing if data else preprocessing)
     return done
 

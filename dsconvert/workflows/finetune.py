@@ -12,6 +12,7 @@ from .model_files import kind_of_source, path_of, save_keras
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
 from .results.tuned import FinetuneResult, TunedModel
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     import keras
@@ -82,6 +83,7 @@ def finetune(
     state = None if path is None else _state(path, resume, overwrite)
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
+    preprocessing = settled(preprocessing, [teacher, student], data)
     images = data_for(
         original,
         data,

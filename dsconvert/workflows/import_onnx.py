@@ -13,6 +13,7 @@ from .model_files import kind_of_source, open_model, path_of, save_keras
 from .onnx_round_trip import SAMPLES, ConvertedModel, compare_import, convert, random_arrays
 from .outputs import place
 from .results.imported import ImportedModel, ImportedTensor, ImportResult
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     import onnx
@@ -80,6 +81,7 @@ def import_onnx(
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".keras", ".h5"))
     opened, told = open_model(model), as_progress(progress)
+    preprocessing = settled(preprocessing, [opened], data)
     prepared, inputs = preprocessing or Preprocessing(), None
     if data is not None:
         images = data_for(

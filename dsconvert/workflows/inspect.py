@@ -8,6 +8,7 @@ from dsconvert.base.progress import as_progress
 
 from .data_for import calibration_for
 from .model_files import open_model
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
@@ -59,6 +60,7 @@ def inspect(
     from .results.shown import shown
 
     opened = open_model(model)
+    preprocessing = settled(preprocessing, [opened], calibration)
     data = calibration_for(opened, calibration, samples, seed, preprocessing)
     return shown(
         InspectedModel,

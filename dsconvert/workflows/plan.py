@@ -21,6 +21,7 @@ from .plan_session import (
     plan_session,
 )
 from .results.planned import AccuracySearch, NetworkTimes, PlanResult
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
@@ -116,6 +117,7 @@ def plan(
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     if accuracy is not None:  # refused before anything is measured
         allowed_drop(accuracy.max_drop, find_metric(options.metric))
+    preprocessing = settled(preprocessing, [model], calibration)
     with plan_session(
         model,
         goals,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.progress import as_progress
 
 from .data_for import as_data
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
@@ -110,7 +111,7 @@ def profile(
             split="test",
             samples=_SAMPLES,
             seed=options.seed,
-            preprocessing=preprocessing,
+            preprocessing=settled(preprocessing, paths, data),
             input_names=first.input_names,
             input_shapes=first.input_shapes,
         ).inputs

@@ -14,6 +14,7 @@ from .data_for import calibration_for
 from .model_files import kind_of_source, open_model, save_model
 from .outputs import place
 from .results.rewritten import RewriteResult, RewrittenModel
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     import keras
@@ -173,6 +174,7 @@ def rewrite(
     if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
         named = plan if isinstance(plan, str | Path) else "the plan"
         note(f"{named} was made for another file than {opened.told}; its names are used")
+    preprocessing = settled(preprocessing, [opened], calibration)
     data = calibration_for(opened, calibration, options.samples, options.seed, preprocessing)
     result = run(
         opened.model,

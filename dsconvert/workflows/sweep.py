@@ -10,6 +10,7 @@ from dsconvert.base.progress import as_progress
 from .outputs import place, write_json
 from .plan_session import PlanOptions, PlanSession, TargetWish, judge_of, judged, plan_session
 from .results.planned import SweepPoint, SweepResult
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
@@ -67,6 +68,7 @@ def sweep(
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     told = as_progress(progress)
+    preprocessing = settled(preprocessing, [model], calibration)
     with plan_session(
         model,
         None,

@@ -14,6 +14,7 @@ from .data_for import as_data
 from .model_files import kind_of_source, open_model, path_of
 from .predictors import check_runtime, runtime_notes, runtime_of
 from .results.verified import Verification
+from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.fidelity import OutputFidelity
@@ -107,6 +108,7 @@ def verify(
         if data is None:
             images = _random([b, a], samples, seed)
         else:
+            preprocessing = settled(preprocessing, [model, reference], data)
             images = _load(data, [b, a], samples or _SAMPLES, seed, preprocessing)
             for one in (a, b):
                 for text in layout_notes(images.laid_out(one.predictor.input_shapes)):

@@ -95,7 +95,7 @@ def test_preprocessing_as_options_says_the_same(scale, mean, first):
     for name in ("scale", "mean"):
         if f"--{name}" in words:
             again[name] = words[words.index(f"--{name}") + 1]
-    assert as_preprocessing(**again) == wanted
+    assert (as_preprocessing(**again) or Preprocessing()) == wanted
     assert not preprocessing_words(Preprocessing())
 
 
