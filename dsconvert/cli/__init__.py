@@ -9,6 +9,7 @@ from .evaluate import evaluate
 from .export import export
 from .finetune import finetune
 from .import_ import import_
+from .init import init
 from .inspect import inspect
 from .optimize import optimize
 from .plan import plan
@@ -51,6 +52,7 @@ def main(context: click.Context) -> None:
 
 
 for command in (
+    init,
     optimize,
     inspect,
     plan,

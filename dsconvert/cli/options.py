@@ -11,6 +11,8 @@ import click
 from dsconvert.workflows.command_words import preprocessing_words as preprocessing_words
 from dsconvert.workflows.model_files import ModelPath, kind_of
 
+from . import recipe
+
 if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
 
@@ -97,6 +99,7 @@ def renamed(old: str, new: str) -> Callable[[Command], Command]:
 
 
 common = stack(
+    recipe.option,
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-v", "--verbose", count=True, help="Log more; twice for everything."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),

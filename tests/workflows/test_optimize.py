@@ -295,6 +295,13 @@ class TestWhereARewriteDoesNotPay:
 
 
 class TestCommand:
+    def test_the_recipe_of_a_run_does_the_same_again(self, run, place):
+        recipe = place / "thin" / "recipe.toml"
+        result = CliRunner().invoke(main, ["optimize", "--recipe", str(recipe), "--json"])
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        assert found["files"] == json.loads(msgspec.json.encode(run.files))  # not timed again
+
     def test_a_dry_run_only_inspects(self, place):
         words = ["optimize", "wide.onnx", "--data", "data.npz", "-o", "dry", "--dry-run", "--json"]
         words = [str(place / word) if "." in word[1:] or word == "dry" else word for word in words]

@@ -70,8 +70,10 @@ def optimize(
         >>> run.potential.convolutions, run.stages[0].stage
         (2, 'inspect')
     """
+    from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.evaluation.metrics import find_metric
 
+    preprocessing = preprocessing or Preprocessing()
     options, path = options or OptimizeOptions(), path_of(model)
     metric = find_metric(options.metric or "top1")
     allowed = allowed_drop(options.max_drop, metric)
