@@ -45,7 +45,7 @@ def main(context: click.Context) -> None:
     evaluate, verify and profile take .tflite files too. zoo writes networks of published articles.
 
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
-    2 the input cannot be used.
+    2 the input cannot be used, 70 a bug in dsconvert.
     """  # noqa: D301 - click reads \b as the control character
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -21,6 +21,8 @@ import click
 
 from dsconvert.base.messages import LOGGER
 
+from .failures import exit_on_error
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,7 +41,7 @@ def speaks(
     """Make a function that returns a result a command that prints it.
 
     The function's options must include those of `options.common`. It may raise DsconvertError,
-    which becomes a message and an exit code; anything else is a bug and keeps its traceback.
+    which becomes a message and an exit code; anything else too, see `failures`.
     A result with ``passed`` False is printed, and the exit code is 1.
 
     Args:
@@ -64,35 +66,13 @@ def speaks(
                         blocks = found.details() if verbose else found.blocks()
                         _print(out, blocks, after(found) if after else ())
 
-                _exit_on_error(work, as_json=as_json, verbose=bool(verbose))
+                exit_on_error(work, as_json=as_json, verbose=bool(verbose), shown=visible)
             if getattr(results[0], "passed", True) is False:
                 sys.exit(1)
 
         return command
 
     return decorate
-
-
-def _exit_on_error(work: Callable[[], None], *, as_json: bool, verbose: bool) -> None:
-    """Print an error on stderr: as JSON where the result would be, with its code if verbose."""
-    from dsconvert.base.errors import DsconvertError
-
-    try:
-        work()
-    except DsconvertError as error:
-        message, hint = error.words
-        if as_json:
-            import msgspec
-
-            record = {"schema": "dsconvert.error/1", "code": error.code, "message": message}
-            click.echo(msgspec.json.encode({**record, "hint": hint}).decode(), err=True)
-            sys.exit(error.exit_code)
-        click.secho(visible(f"Error: {message}"), fg="red", err=True)
-        if hint:
-            click.echo(visible(hint), err=True)
-        if verbose:
-            click.echo(f"code: {error.code}", err=True)
-        sys.exit(error.exit_code)
 
 
 def _print_json(out: TextIO, result: Any) -> None:

@@ -1,0 +1,115 @@
+"""The boundary where every error of a command becomes a sentence and an exit code.
+
+Refusals carry their own words. What the operating system refuses, such as a file that cannot be
+read, ends with exit code 2. Anything else is a bug of dsconvert: exit code 70, that of sysexits.h
+for such, with how to report it. Tracebacks are shown with ``-v``.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+import click
+
+BUG = 70
+_ENDS_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG)
+
+
+class _Told(NamedTuple):
+    """What is said of an error."""
+
+    code: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+def exit_on_error(
+    work: Callable[[], None], *, as_json: bool, verbose: bool, shown: Callable[[str], str]
+) -> None:
+    """Do the work of a command; on an error say what happened on stderr, and exit.
+
+    Args:
+        work: What to do.
+        as_json: Whether to say it as JSON.
+        verbose: Whether to say the error's code, and show the traceback of what is no refusal.
+        shown: Makes text fit for a terminal.
+
+    Raises:
+        OSError: If a stream of this process ended or is full: whoever prints knows what to say.
+        SystemExit: After any other error.
+    """
+    from dsconvert.base.errors import DsconvertError
+
+    try:
+        work()
+    except DsconvertError as error:
+        told = _Told(error.code, *error.words, error.exit_code)
+    except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+        raise
+    except OSError as error:
+        if error.filename is None and error.errno in _ENDS_OF_STREAMS:
+            raise
+        told = _refused_by_the_system(error)
+        _show_cause(verbose)
+    except MemoryError as error:
+        told = _Told(
+            "out-of-memory",
+            f"the memory is used up{f': {error}' if str(error) else ''}.",
+            "Give fewer samples or a smaller model, or use a machine with more memory.",
+            2,
+        )
+        _show_cause(verbose)
+    except Exception as error:
+        told = _bug(error)
+        _show_cause(verbose)
+    else:
+        return
+    _exit(told, as_json=as_json, verbose=verbose, shown=shown)
+
+
+def _exit(told: _Told, *, as_json: bool, verbose: bool, shown: Callable[[str], str]) -> NoReturn:
+    if as_json:
+        import msgspec
+
+        record = {"schema": "dsconvert.error/1", "code": told.code, "message": told.message}
+        click.echo(msgspec.json.encode({**record, "hint": told.hint}).decode(), err=True)
+        sys.exit(told.exit_code)
+    click.secho(shown(f"Error: {told.message}"), fg="red", err=True)
+    if told.hint:
+        click.echo(shown(told.hint), err=True)
+    if verbose:
+        click.echo(f"code: {told.code}", err=True)
+    sys.exit(told.exit_code)
+
+
+def _show_cause(verbose: bool) -> None:
+    if verbose:
+        click.echo(traceback.format_exc(), err=True)
+
+
+def _refused_by_the_system(error: OSError) -> _Told:
+    """Say what the operating system refused, and of which file."""
+    what = error.strerror or str(error) or type(error).__name__
+    where = "" if error.filename is None else f"{error.filename}: "
+    return _Told("system-error", f"{where}{what}.", "Check the path and its permissions.", 2)
+
+
+def _bug(error: Exception) -> _Told:
+    """Say that this is no fault of the input's, where it happened, and how to report it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "dsconvert" in frame.filename] or list(frames)
+    place = f"{own[-1].filename.rpartition('dsconvert')[2].lstrip('/')}:{own[-1].lineno}"
+    lines = " ".join(str(error).split())
+    words = " ".join(map(shlex.quote, sys.argv[1:]))
+    return _Told(
+        "internal-error",
+        f"a bug in dsconvert: {type(error).__name__}{f': {lines}' if lines else ''} ({place}).",
+        f"Please report it with the output of: dsconvert doctor; and of: dsconvert {words} -v",
+        BUG,
+    )

@@ -1,0 +1,59 @@
+"""Every error of a command is a sentence and an exit code; tracebacks come with -v."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dsconvert.cli import main
+
+ERRORS = [
+    (TypeError("unsupported\noperand"), 70, "internal-error"),
+    (RecursionError("maximum depth"), 70, "internal-error"),
+    (PermissionError(errno.EACCES, "Permission denied", "/models/net.h5"), 2, "system-error"),
+    (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "system-error"),
+    (OSError(errno.ENOSPC, "No space left on device", "/models/net.h5"), 2, "system-error"),
+    (MemoryError("Unable to allocate 4.5 GiB"), 2, "out-of-memory"),
+]
+
+
+@pytest.fixture(params=ERRORS, ids=lambda one: type(one[0]).__name__)
+def failing(request, monkeypatch):
+    error, *expected = request.param
+
+    def fails(*args, **options):
+        raise error
+
+    monkeypatch.setattr("dsconvert.workflows.inspect.inspect", fails)
+    return error, *expected
+
+
+def test_what_is_said(failing):
+    error, exit_code, code = failing
+    result = CliRunner().invoke(main, ["inspect", "net.onnx"])
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert " ".join(str(error.args[-1]).split()) in result.stderr  # never cut to its first line
+    assert ("dsconvert doctor" in result.stderr) == (exit_code == 70)
+    loud = CliRunner().invoke(main, ["inspect", "net.onnx", "-v"])
+    assert "Traceback" in loud.stderr
+    assert f"code: {code}" in loud.stderr
+
+
+def test_what_is_said_in_json(failing):
+    _, exit_code, code = failing
+    result = CliRunner().invoke(main, ["inspect", "net.onnx", "--json"])
+    assert result.exit_code == exit_code
+    assert json.loads(result.stderr)["code"] == code
+
+
+def test_interruptions_are_no_bugs(monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dsconvert.workflows.inspect.inspect", interrupted)
+    assert CliRunner().invoke(main, ["inspect", "net.onnx"]).exit_code == 1  # Click's "Aborted!"
