@@ -46,7 +46,7 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
             )
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
             raise InputError(
-                f"ONNX Runtime cannot quantize {source.name}: {first_line(error)}",
+                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
                 "Try --quantize int8 with calibration data, or float16.",
                 code="not-quantizable",
             ) from error

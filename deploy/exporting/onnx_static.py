@@ -118,7 +118,7 @@ def quantize_static(
             )
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
             raise InputError(
-                f"ONNX Runtime cannot quantize {source.name}: {first_line(error)}",
+                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
                 "Plan or export for float32 instead.",
                 code="not-quantizable",
             ) from error

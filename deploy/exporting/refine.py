@@ -168,7 +168,7 @@ class _Search:
             best = self._in_float(best, sqnr, full, wanted)
         shutil.copyfile(best, path)
         layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
-        worst = self.held_out.worst(path) if self._mixed() else None
+        worst = self._worst_of(path) if self._mixed() else None
         return Refined(tuple(self.notes), layers, self.builder.method, worst)
 
     def _mixed(self) -> bool:
@@ -197,6 +197,8 @@ class _Search:
         tailed, told = found
         if wish == "auto":
             worst = [self._worst_group(one) for one in (self.builder, tailed)]
+            if worst[1] == -math.inf:
+                return
             text = f"{told}: SQNR of the worst group of channels {worst[1]:.1f} dB"
             if worst[0] >= GOOD_DB or worst[1] <= worst[0] + _GAIN_DB:
                 return
@@ -206,8 +208,19 @@ class _Search:
 
     def _worst_group(self, builder: CandidateBuilder) -> float:
         path = self._new()
-        builder.write(path)
-        return self.held_out.worst(path)
+        try:
+            builder.write(path)
+        except InputError as error:
+            self._refused(error, path)
+            return -math.inf
+        return self._worst_of(path)
+
+    def _worst_of(self, path: Path) -> float:
+        try:
+            return self.held_out.worst(path)
+        except InputError as error:
+            self._refused(error, path)
+            return -math.inf
 
     def _looked_at(self) -> list[Array]:
         return [array[:_LOOKED_AT] for array in self.held_out.inputs]
@@ -217,17 +230,45 @@ class _Search:
         return self.folder / f"file{self.made}{self.builder.suffix}"
 
     def _write(self, builder: CandidateBuilder, in_float: Sequence[str] = ()) -> tuple[Path, float]:
+        """Write a file that must be; its SQNR, −∞ where its runtime refuses it."""
         path = self._new()
         said = builder.write(path, in_float)
         self.notes += [text for text in said if text not in self.notes]
-        return path, self.held_out.sqnr(path)
+        return path, self._sqnr(path)
+
+    def _try(self, builder: CandidateBuilder, in_float: Sequence[str] = ()) -> tuple[Path, float]:
+        """Write a file that may be; the same where it cannot be written."""
+        try:
+            return self._write(builder, in_float)
+        except InputError as error:
+            path = self.folder / f"file{self.made}{self.builder.suffix}"
+            self._refused(error, path)
+            return path, -math.inf
+
+    def _sqnr(self, path: Path) -> float:
+        try:
+            return self.held_out.sqnr(path)
+        except InputError as error:
+            self._refused(error, path)
+            return -math.inf
+
+    def _refused(self, error: InputError, path: Path) -> None:
+        """Tell of a candidate that its runtime, or whoever writes it, refuses."""
+        told = f"a candidate was refused: {error.message.replace(str(path), 'it')}"
+        if told not in self.notes:
+            self.notes.append(told)
 
     def _started(self) -> tuple[Path, float]:
         """The file with the better kind of ranges, each with equal ones inside pairs or not."""
         chosen = self._equalized(self.builder)
         other = self.builder.otherwise()
+        second = None
         if other is not None:
-            second = self._equalized(other)
+            try:
+                second = self._equalized(other)
+            except InputError as error:
+                self._refused(error, self.folder)
+        if other is not None and second is not None:
             kept = second.sqnr > chosen.sqnr + _GAIN_DB
             self.notes.append(
                 f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR "
@@ -244,25 +285,28 @@ class _Search:
         if found is None:
             return _Made(builder, *self._write(builder))
         equalized, said = found
-        after = _Made(equalized, *self._write(equalized), said)
         if self.wish.equalize == "on":
-            return after
+            return _Made(equalized, *self._write(equalized), said)
+        after = _Made(equalized, *self._try(equalized), said)
         before = _Made(builder, *self._write(builder))
         kept = after.sqnr > before.sqnr + _GAIN_DB
         told = (
             f"cross-layer equalization {'kept' if kept else 'not kept'}: SQNR "
-            f"{before.sqnr:.1f} dB without, "
-            f"{after.sqnr:.1f} dB with it"
+            f"{before.sqnr:.1f} dB without, {after.sqnr:.1f} dB with it"
         )
         return (after if kept else before)._replace(notes=(*said, told))
 
     def _corrected(self, best: Path, sqnr: float, full: Path) -> tuple[Path, float]:
         """Return the file with the biases that make up for shifted means, if that helps."""
         path = self._new()
-        count = self.builder.corrected(full, best, path)
+        try:
+            count = self.builder.corrected(full, best, path)
+        except InputError as error:
+            self._refused(error, best)
+            count = 0
         if count == 0:
             return best, sqnr
-        after = self.held_out.sqnr(path)
+        after = self._sqnr(path)
         kept = after > sqnr + _GAIN_DB
         self.notes.append(
             f"bias correction of {count} layers {'kept' if kept else 'not kept'}: SQNR "
@@ -291,7 +335,7 @@ class _Search:
         count = 0
         while count < len(worst) - 1:
             count = min(len(worst) - 1, count + 1 if count < 4 else count + count // 2)
-            tried[count] = self._write(self.builder, worst[:count])
+            tried[count] = self._try(self.builder, worst[:count])
             if self._enough(*tried[count]):
                 break
         else:
@@ -313,7 +357,7 @@ class _Search:
         gains = dict.fromkeys(names, -math.inf)
         for unit in units:
             if tried.issuperset(unit):
-                gain = (self._write(self.builder, unit)[1] - sqnr) / len(unit)
+                gain = (self._try(self.builder, unit)[1] - sqnr) / len(unit)
                 gains |= {name: max(gains[name], gain) for name in unit}
         return sorted(names, key=lambda name: -gains[name])
 

@@ -19,6 +19,7 @@ from dsconvert.formats.quantization import Quantization
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
 from .keras_source import KerasSource, unique
+from .tflite_ranges import widen_zero_ranges, zero_note
 
 
 def convert(
@@ -59,7 +60,7 @@ def convert(
         data = None
         if calibration is not None:
             data = partial(one_by_one, source, names, calibration)
-        _set_up(tf, converter, quantize, data)
+        zero = _set_up(tf, converter, quantize, data)
         if allow_flex:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
         try:
@@ -67,7 +68,7 @@ def convert(
         except Exception as error:  # ConverterError, RuntimeError or ValueError, by the stage
             raise unsupported_operation(error, source, quantize) from error
     path.write_bytes(in_order(flatbuffer, names, source.output_names))
-    return _notes(source, names, quantize, path)
+    return (*_notes(source, names, quantize, path), *zero_note(zero))
 
 
 def converted(model: Any, quantize: Quantization, calibration: Array) -> bytes:
@@ -97,7 +98,7 @@ def _set_up(
     converter: Any,
     quantize: Quantization,
     calibration: Callable[[], Iterator[Any]] | None,
-) -> None:
+) -> list[str]:
     """Tell a converter what to make.
 
     Args:
@@ -105,6 +106,9 @@ def _set_up(
         converter: What is told.
         quantize: How to store weights and activations.
         calibration: One sample after the other, as the converter takes them, each time anew.
+
+    Returns:
+        A list that will hold the names of tensors that are zero on all of these samples.
     """
     scheme = SCHEMES[quantize]
     converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.kernels)]
@@ -116,6 +120,8 @@ def _set_up(
         kind = getattr(tf, scheme.io)
         converter.inference_input_type = converter.inference_output_type = kind
         converter.representative_dataset = calibration
+        return widen_zero_ranges(converter)
+    return []
 
 
 def flex_ops(path: Path) -> tuple[str, ...]:

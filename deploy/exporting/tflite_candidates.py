@@ -23,6 +23,7 @@ from . import tflite, tflite_tail
 from .keras_source import KerasSource
 from .output_tail import told_tail
 from .tflite_activations import TfliteValues
+from .tflite_ranges import widen_zero_ranges
 from .tflite_tail import own_name
 
 _SAMPLES = 256
@@ -188,6 +189,7 @@ class TfliteBuilder:
             converter.representative_dataset = partial(
                 tflite.one_by_one, self.source, names, self.calibration
             )
+            widen_zero_ranges(converter)
             debugger = tf.lite.experimental.QuantizationDebugger(
                 converter=converter, debug_dataset=lambda: iter(())
             )

@@ -366,3 +366,50 @@ def test_a_model_without_pairs_and_the_quick_way(digits_cnn, digits, tmp_path):
     done = export(digits_cnn, path, quantize="int8", calibration=images, gate=False, overwrite=True)
     assert done.calibration.samples == 40
     assert not any("bias correction" in note for note in done.notes)
+
+
+class Refusing(Figures):
+    """A runtime that does not load files of some contents."""
+
+    def sqnr(self, path):
+        if self.table[path.read_text()] is None:
+            raise InputError(f"{path} cannot be loaded by LiteRT: node 5 failed to prepare")
+        return self.table[path.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("table", "kept"),
+    [
+        ({"plain": 10, "equalized": None, "plain+biases": 11}, "plain+biases"),
+        ({"plain": None, "equalized": 10, "equalized+biases": None}, "equalized"),
+        ({"plain": 10, "equalized": 9, "plain+biases": None}, "plain"),
+    ],
+)
+def test_a_candidate_that_a_runtime_refuses_costs_the_candidate(table, kept, tmp_path):
+    held_out = Refusing((), ())
+    held_out.table.clear()
+    held_out.table.update(table)
+    done = refine(Written(table), tmp_path / "best.onnx", held_out, Refinement())
+    assert (tmp_path / "best.onnx").read_text() == kept
+    refused = [note for note in done.notes if "was refused" in note]
+    assert refused == [
+        "a candidate was refused: it cannot be loaded by LiteRT: node 5 failed to prepare"
+    ]
+
+
+def test_a_candidate_that_cannot_be_written_costs_the_candidate(tmp_path, monkeypatch):
+    table = {"plain": 10, "equalized": 12, "plain+biases": 9}
+    held_out = Figures((), ())
+    held_out.table.clear()
+    held_out.table.update(table)
+    real = Written.write
+
+    def write(self, path, in_float=()):
+        if self.name == "equalized":
+            raise InputError(f"ONNX Runtime cannot quantize {path}: no type")
+        return real(self, path, in_float)
+
+    monkeypatch.setattr(Written, "write", write)
+    done = refine(Written(table), tmp_path / "best.onnx", held_out, Refinement())
+    assert (tmp_path / "best.onnx").read_text() == "plain"
+    assert "a candidate was refused: ONNX Runtime cannot quantize it: no type" in done.notes

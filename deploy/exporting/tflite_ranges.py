@@ -1,0 +1,93 @@
+"""Ranges of activations that are zero on all calibration data, widened before they are written.
+
+A scale of zero is a file that LiteRT cannot prepare: XNNPACK ends the process over it. TensorFlow's
+converter measures the ranges and writes the file in one step; this looks in between.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsconvert.base.errors import require
+from dsconvert.formats.layer_names import layer_name
+
+_ZERO = 1e-30
+"""The calibrator gives zeros the range 0 … 1.2e-38, the least normal number of float32."""
+
+
+def widen_zero_ranges(converter: Any) -> list[str]:
+    """Let a `tf.lite.TFLiteConverter` widen ranges of zero when it converts.
+
+    Args:
+        converter: It is changed.
+
+    Returns:
+        A list that holds the names of the tensors whose range was widened, once it has converted.
+    """
+    convert = require("tensorflow.lite.python.convert", "keras", "to write .tflite files")
+    tf = require("tensorflow", "keras", "to write .tflite files")
+    names: list[str] = []
+    quantize = converter._quantize
+
+    def quantize_widened(
+        model: Any, given: Any, made: Any, activations: Any, *more: Any, **options: Any
+    ) -> Any:
+        if activations == tf.int16:  # measured and written in one step of native code
+            return quantize(model, given, made, activations, *more, **options)
+        asked = converter._experimental_calibrate_only
+        converter._experimental_calibrate_only = True
+        try:
+            calibrated = quantize(model, given, made, activations, *more, **options)
+        finally:
+            converter._experimental_calibrate_only = asked
+        widened, found = widened_model(calibrated)
+        names.extend(name for name in found if name not in names)
+        if asked:
+            return widened
+        return convert.mlir_quantize(
+            widened,
+            converter._experimental_disable_per_channel,
+            input_data_type=given,
+            output_data_type=made,
+        )
+
+    converter._quantize = quantize_widened
+    return names
+
+
+def widened_model(calibrated: bytes) -> tuple[bytes, list[str]]:
+    """Return a calibrated .tflite model without ranges of zero, and the tensors that had one.
+
+    Zero is exact on any scale. A narrow range would ask for a factor that no kernel has between
+    the scales before and after it, so the widest of the model's ranges is taken.
+    """
+    schema = require("ai_edge_litert.schema_py_generated", "keras", "to write .tflite files")
+    content = bytearray(calibrated)
+    model = schema.Model.GetRootAs(content)
+    zero, widest = [], 0.0
+    for i in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(i)
+        for j in range(graph.TensorsLength()):
+            tensor = graph.Tensors(j)
+            quantization = tensor.Quantization()
+            if quantization is None or quantization.MaxLength() != 1:
+                continue
+            low, high = quantization.MinAsNumpy(), quantization.MaxAsNumpy()
+            size = float(max(abs(low[0]), abs(high[0])))
+            widest = max(widest, size)
+            if size <= _ZERO:
+                zero.append((tensor.Name().decode(), low, high))
+    for _, low, high in zero:
+        low[:], high[:] = 0.0, widest or 1.0
+    return (bytes(content) if zero else calibrated), [name for name, _, _ in zero]
+
+
+def zero_note(names: list[str]) -> tuple[str, ...]:
+    """Say which layers gave zeros only; nothing where none did."""
+    layers = dict.fromkeys(map(layer_name, names))
+    if not layers:
+        return ()
+    return (
+        f"zero on all calibration images, with a range that is a guess: {', '.join(layers)}; check "
+        "the preprocessing",
+    )
