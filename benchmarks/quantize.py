@@ -148,7 +148,9 @@ def _planned(
         return small, reason
     if not any(layer.get("choice") for layer in json.loads(plan.read_text())["layers"]):
         return small, "nothing gets faster: left as it is"
-    return small, _try("rewrite", original, "-o", small, "--plan", plan, *calibration)[1]
+    return small, _try(
+        "rewrite", original, "-o", small, "--plan", plan, "--refine", "0", *calibration
+    )[1]
 
 
 def _result(model: Model, original: Path, path: Path, data: Path) -> str:
@@ -199,7 +201,18 @@ def equalize(models: Path, data: Path, folder: Path) -> None:
     def rows() -> Iterator[list[Any]]:
         for name in ("resnet8", "vgg6"):
             original, small = models / MODELS[name].file, folder / f"{name}.keras"
-            reason = _try("rewrite", original, "-o", small, "--calibration", data)[1]
+            reason = _try(
+                "rewrite",
+                original,
+                "-o",
+                small,
+                "--structure",
+                "pairs",
+                "--refine",
+                "0",
+                "--calibration",
+                data,
+            )[1]
             if reason:
                 yield [name, *[""] * 4, reason]
             else:

@@ -70,6 +70,12 @@ if TYPE_CHECKING:
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
+@click.option(
+    "--refine",
+    metavar="SECONDS",
+    help="Then train all layers together on the calibration images, by the original's answers: "
+    "seconds, or 400steps. 60 by default for Keras models with --calibration; 0 leaves it out.",
+)
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
 @options.overwrite
 @options.preprocessing
@@ -88,6 +94,7 @@ def rewrite(
     mean: str | None,
     std: str | None,
     channels_first: bool,
+    refine: str | None,
     **how: Any,
 ) -> RewriteResult:
     """Replace the convolutions of MODEL by cheaper ones, using its weights.
@@ -111,6 +118,7 @@ def rewrite(
         options=RewriteOptions(**how),
         output=output or options.beside(model, "_ds.keras", "_ds.onnx"),
         overwrite=overwrite,
+        refine=refine,
         progress=terminal.progress,
     )
     return _with_next_command(result.record)

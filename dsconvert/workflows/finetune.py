@@ -67,7 +67,7 @@ def finetune(
 
     Example:
         >>> import dsconvert as ds
-        >>> small = ds.rewrite("model.keras", calibration="digits.npz")
+        >>> small = ds.rewrite("model.keras", calibration="digits.npz", refine=0)
         >>> settings = ds.FinetuneSettings(epochs=1)
         >>> tuned = ds.finetune(small.model, "model.keras", "digits.npz", settings)
         >>> tuned.history[0].epoch

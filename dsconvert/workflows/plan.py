@@ -104,7 +104,7 @@ def plan(
         >>> planned = ds.plan("model.keras", calibration="digits.npz", goals=ds.Goals(macs="0.5x"))
         >>> planned.plan.after.macs <= planned.plan.before.macs / 2
         True
-        >>> small = ds.rewrite("model.keras", plan=planned, calibration="digits.npz")
+        >>> small = ds.rewrite("model.keras", plan=planned, calibration="digits.npz", refine=0)
     """
     from dsconvert.base.errors import GateFailed
     from dsconvert.converter.core.planning.search_space import Goals

@@ -13,6 +13,7 @@ from dsconvert.base.progress import as_progress
 from .data_for import calibration_for
 from .model_files import kind_of_source, open_model, save_model
 from .outputs import place
+from .refine import check_refinement, refined
 from .results.rewritten import RewriteResult, RewrittenModel
 from .stored_preprocessing import settled
 
@@ -83,6 +84,7 @@ def rewrite(
     options: RewriteOptions | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    refine: float | str | None = None,
     progress: Progress | bool = False,
 ) -> RewrittenModel[Model]: ...
 
@@ -97,6 +99,7 @@ def rewrite(
     options: RewriteOptions | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    refine: float | str | None = None,
     progress: Progress | bool = False,
 ) -> RewrittenModel[keras.Model]: ...
 
@@ -112,6 +115,7 @@ def rewrite(  # type: ignore[overload-cannot-match]
     options: RewriteOptions | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    refine: float | str | None = None,
     progress: Progress | bool = False,
 ) -> RewrittenModel[onnx.ModelProto]: ...
 
@@ -125,6 +129,7 @@ def rewrite(
     options: RewriteOptions | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    refine: float | str | None = None,
     progress: Progress | bool = False,
 ) -> RewrittenModel[Model]:
     """Replace the convolutions of a model by depthwise + pointwise pairs, using its weights.
@@ -141,6 +146,10 @@ def rewrite(
         options: The method, the structure and its budget, and of which layers.
         output: The file to write, of the model's own kind: .keras or .h5, or .onnx.
         overwrite: Whether it may exist.
+        refine: How long all layers are then trained together on the calibration images, by the
+            original's answers: seconds, "400steps" for a result that can be repeated exactly, or 0.
+            By default Keras models with calibration images are refined for 60 s. It is kept only
+            where images that nothing was fitted to say so.
         progress: True for a bar on stderr.
 
     Returns:
@@ -155,7 +164,9 @@ def rewrite(
     Example:
         >>> import dsconvert as ds
         >>> images = ds.load_data("digits.npz", split="train").inputs[0]
-        >>> small = ds.rewrite("model.keras", calibration=images, output="small.keras")
+        >>> small = ds.rewrite(
+        ...     "model.keras", calibration=images, output="small.keras", refine="10steps"
+        ... )
         >>> [row.name for row in small.report.layers if row.pairs]
         ['conv']
         >>> type(small.model).__name__
@@ -169,6 +180,7 @@ def rewrite(
         allowed = (".onnx",) if kind_of_source(model) == "onnx" else (".keras", ".h5")
         output = place(model, output, overwrite=overwrite, allowed=allowed)
     _check(options, plan, calibration is not None)
+    check_refinement(refine, kind_of_source(model), calibration is not None)
     chosen = _plan(plan)
     opened = open_model(model)
     if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
@@ -194,13 +206,22 @@ def rewrite(
         source_sha256=opened.sha256,
         progress=as_progress(progress),
     )
+    made, refinement = refined(
+        result.model,
+        opened,
+        result.report,
+        None if data is None else data.inputs,
+        wish=refine,
+        seed=options.seed,
+        progress=as_progress(progress),
+    )
     told, repairs = opened.told, opened.repairs
     # A large ONNX model should not be in memory twice while it is written.
     origin = replace(opened, model=None)
     del opened
     size, digest = None, ""
     if output is not None:
-        size, digest = save_model(result.model, origin, output, overwrite=overwrite)
+        size, digest = save_model(made, origin, output, overwrite=overwrite)
     from dsconvert.models.data.preprocess import Preprocessing
 
     record = RewriteResult(
@@ -211,8 +232,9 @@ def rewrite(
         repairs=repairs,
         preprocessing=data.preprocessing if data else preprocessing or Preprocessing(),
         report=result.report,
+        refined=refinement,
     )
-    return RewrittenModel(model=result.model, plan=result.plan, record=record)
+    return RewrittenModel(model=made, plan=result.plan, record=record)
 
 
 def _check(options: RewriteOptions, plan: object, calibrated: bool) -> None:

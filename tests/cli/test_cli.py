@@ -274,7 +274,8 @@ class TestChain:
     def test_rewrite_to_profile(self, folder: Path) -> None:
         fit = "--calibration data.npz --scale 1/255"
         steps = [
-            f"rewrite model.keras -o small.keras {fit} --structure pairs --pairs 2 --json",
+            f"rewrite model.keras -o small.keras {fit} --structure pairs --pairs 2 "
+            "--refine 3steps --json",
             "finetune small.keras --teacher model.keras --data data.npz --scale 1/255 --epochs 1 "
             "-o tuned.keras --json",
             f"export tuned.keras -o tuned.tflite {fit} --json",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.report import RewriteReport
     from dsconvert.converter.core.types import Plan
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.training.refine import Refined
 
 M = TypeVar("M")
 
@@ -31,6 +32,7 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         repairs: What had to be repaired to load the model.
         preprocessing: What was done to the calibration images.
         report: What was done to the layers.
+        refined: What training them together came to; None where that was not done.
     """
 
     schema: Literal["dsconvert.rewritten/1"] = "dsconvert.rewritten/1"
@@ -41,6 +43,7 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...]
     preprocessing: Preprocessing
     report: RewriteReport
+    refined: Refined | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per convolution, then the totals and the file."""
@@ -69,6 +72,8 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
             )
         yield table
         yield from _fits(report)
+        if self.refined is not None:
+            yield _refinement(self.refined)
         yield from (f"note: {remark}" for remark in report.notes)
         yield _totals(report)
         if self.output:
@@ -87,6 +92,23 @@ def _fits(report: RewriteReport) -> Iterator[Block]:
         )
     if report.refitted:
         yield f"also refitted: {', '.join(report.refitted)}"
+
+
+def _refinement(refined: Refined) -> str:
+    """Tell how it went, with both errors, and how to repeat it."""
+    if refined.interrupted:
+        return "refinement interrupted: the weights are those of the fit"
+    after = "not finite" if refined.error_after is None else f"{refined.error_after:.4g}"
+    verdict = (
+        "kept; the layers' errors above are those of the fit"
+        if refined.kept
+        else "not kept: the weights are those of the fit"
+    )
+    return (
+        f"refined for {refined.steps} steps in {refined.seconds:.0f} s: output error "
+        f"{refined.error_before:.4g} → {after} on {refined.held_out_images} held-out images "
+        f"({verdict}); --refine {refined.steps}steps repeats it"
+    )
 
 
 def _totals(report: RewriteReport) -> str:

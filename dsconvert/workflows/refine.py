@@ -1,0 +1,173 @@
+"""Refine a rewritten model: distillation on the calibration images, without labels."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from dsconvert.base.messages import note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dsconvert.base.predictor import Array
+    from dsconvert.base.progress import Progress
+    from dsconvert.converter.core.report import RewriteReport
+    from dsconvert.models.training.refine import Refined, RefineSettings
+
+    from .model_files import Model, ModelFile
+
+DEFAULT = "60s"
+"""How long Keras models with calibration images are refined unless asked otherwise."""
+_WISH = re.compile(r"(?P<count>\d+(?:\.\d+)?) ?(?P<unit>s|steps?)?")
+
+
+def refine_settings(wish: float | str | None, seed: int) -> RefineSettings | None:
+    """Read how long to refine.
+
+    Args:
+        wish: Seconds, "60s", or, to get the same weights each time, "400steps"; None for the
+            default; 0 for not at all.
+        seed: Seeds every draw.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.training.refine import RefineSettings
+
+    read = _WISH.fullmatch(str(DEFAULT if wish is None else wish))
+    if read is None:
+        raise InputError(
+            f"{wish!r} is no time to refine for.",
+            "Give seconds, as --refine 60, or a number of steps, as --refine 400steps.",
+            code="not-a-time",
+        )
+    count = float(read["count"])
+    if count == 0:
+        return None
+    if (read["unit"] or "s") == "s":
+        return RefineSettings(seconds=count, seed=seed)
+    return RefineSettings(steps=int(count), seed=seed)
+
+
+def check_refinement(wish: float | str | None, kind: str, calibrated: bool) -> None:
+    """Refuse, before anything is fitted, a refinement that is asked for and cannot be.
+
+    Raises:
+        InputError: If the wish cannot be read, or images are missing.
+        MissingExtra: If Keras is missing.
+    """
+    from dsconvert.base.errors import InputError, require
+
+    if wish is None or refine_settings(wish, 0) is None:
+        return
+    if not calibrated:
+        raise InputError(
+            "a refinement trains on the calibration images, and none are given.",
+            "Add --calibration DATA, or leave --refine out.",
+            code="no-images-to-refine-on",
+        )
+    if kind == "onnx":
+        require("tensorflow", "all", "to refine an ONNX model, which is imported into Keras")
+
+
+def refined(
+    model: Model,
+    original: ModelFile,
+    report: RewriteReport,
+    inputs: Sequence[Array] | None,
+    *,
+    wish: float | str | None = None,
+    seed: int = 0,
+    progress: Progress,
+) -> tuple[Model, Refined | None]:
+    """Refine a rewritten model where that is wanted, and can be.
+
+    By default Keras models are refined whose blocks were fitted to calibration images.
+
+    Args:
+        model: What `converter.rewrite.rewrite` returned; a Keras model gets the new weights itself.
+        original: What it was made from.
+        report: What the rewrite did.
+        inputs: The calibration images, (n, ...) for each input.
+        wish: See `refine_settings`.
+        seed: That of the rewrite: the same images are kept out as were kept out of the fit.
+        progress: Told of each step.
+
+    Returns:
+        The model, and what the refinement came to; None where none was done.
+    """
+    settings = refine_settings(wish, seed)
+    if settings is None or inputs is None or not report.rewritten or report.method != "data":
+        return model, None
+    if wish is None and original.kind == "onnx":
+        return model, None
+    reason = _hindrance(model, original, report)
+    if reason:
+        note(f"not refined: {reason}")
+        return model, None
+    if wish is None:
+        note(f"refining on the calibration images for {DEFAULT}; --refine 0 leaves it out")
+    if original.kind == "onnx":
+        return _refined_onnx(model, original, inputs, settings, progress)
+    return model, _refined_keras(model, original.model, inputs, settings, progress)
+
+
+def _hindrance(model: Model, original: ModelFile, report: RewriteReport) -> str:
+    """Tell why a model cannot be refined; empty if it can be."""
+    if report.untrained:
+        return f"{' and '.join(report.untrained)} need fine-tuning, which does more"
+    if original.kind == "onnx":
+        return ""
+    narrow = {
+        str(layer.compute_dtype)
+        for layer in model.layers
+        if str(getattr(layer, "compute_dtype", "")) in ("float16", "bfloat16")
+    }
+    return f"the model computes in {' and '.join(sorted(narrow))}" if narrow else ""
+
+
+def _refined_keras(
+    model: Any,
+    original: Any,
+    inputs: Sequence[Array],
+    settings: RefineSettings,
+    progress: Progress,
+) -> Refined:
+    """Train a Keras model in its place."""
+    from dsconvert.converter.backends.keras.composed import ComposedModel
+    from dsconvert.converter.backends.keras.graph import as_functional
+    from dsconvert.converter.calibration import split
+    from dsconvert.models.training.refine import refine
+
+    teacher = as_functional(original)
+    data = split(inputs, settings.seed)
+    return refine(
+        ComposedModel(model, teacher),
+        ComposedModel(teacher, teacher),
+        data.inputs,
+        data.held_out,
+        settings,
+        progress=progress,
+    )
+
+
+def _refined_onnx(
+    model: Model,
+    original: ModelFile,
+    inputs: Sequence[Array],
+    settings: RefineSettings,
+    progress: Progress,
+) -> tuple[Model, Refined | None]:
+    """Import both models into Keras, train there, and write the weights back."""
+    from .model_files import open_model
+    from .onnx_round_trip import convert, keras_arrays
+
+    student = convert(open_model(model), settings.seed, tell=False, progress=progress)
+    teacher = convert(original, settings.seed, tell=False, progress=progress)
+    arrays = keras_arrays(inputs, student.converted.input_axes)
+    done = _refined_keras(student.model, teacher.model, arrays, settings, progress)
+    if not done.kept:
+        return model, done
+    return student.converted.write_back(student.model), done

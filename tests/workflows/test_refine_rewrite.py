@@ -1,0 +1,257 @@
+"""Refinement: distillation on the calibration images, kept only where it helps."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras_checks import conv, images, model_of, norm, outputs, residual
+from onnx_twin import onnx_twin
+
+import dsconvert as ds
+from dsconvert.base import fidelity
+from dsconvert.base.errors import InputError
+from dsconvert.base.predictor import at_once
+from dsconvert.converter.backends.keras.composed import ComposedModel
+from dsconvert.converter.rewrite import rewrite
+from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.models.training.refine import RefineSettings, refine
+from dsconvert.workflows import refine as workflow
+
+WAYS = {
+    "depthwise first": {"pairs": 2, "order": "depthwise-first"},
+    "pointwise first": {"pairs": 2, "order": "pointwise-first"},
+    "one pair": {"pairs": 1},
+    "block": {"block": "three-factor", "channels": 4},
+}
+
+
+def strided():
+    """Strides, dilation, no padding, with and without bias, norm and activation."""
+    image = keras.Input((12, 12, 6))
+    x = conv(8, strides=2, activation="relu", name="a")(image)
+    x = layers.ReLU()(norm()(layers.Conv2D(8, 3, dilation_rate=2, use_bias=False, name="b")(x)))
+    return keras.Model(image, layers.Flatten()(layers.Conv2D(5, 2, name="c")(x)))
+
+
+def composed(student, teacher):
+    return ComposedModel(student, teacher), ComposedModel(teacher, teacher)
+
+
+class TestComposed:
+    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize(("build", "convolutions"), [(strided, 3), (residual, 4)])
+    def test_it_computes_what_the_model_computes(self, way, build, convolutions):
+        keras.utils.set_random_seed(0)
+        model = build()
+        made = rewrite(model, **WAYS[way]).model
+        run, _ = composed(made, model)
+        x = images(3, *model.inputs[0].shape[1:])
+        assert run.blocks == convolutions
+        (got,), features = run.run([x])
+        (expected,) = outputs(made, x)
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
+        assert len(features) == (0 if build is strided else 2)
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_its_gradients_are_those_of_the_layers(self, way):
+        keras.utils.set_random_seed(0)
+        model = strided()
+        made = rewrite(model, **WAYS[way]).model
+        run, _ = composed(made, model)
+        variables = [v.value for layer in made.layers for v in layer.trainable_weights]
+        x = images(3, 12, 12, 6)
+        found = []
+        for compute in (lambda: run.run([x])[0][0], lambda: made(x, training=False)):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.sin(compute()))
+            found.append(tape.gradient(loss, variables))
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max() + 1e-6)
+
+    def test_a_multiplier(self):
+        model = strided()
+        plan = rewrite(model, pairs=2, order="depthwise-first").plan
+        import msgspec
+
+        deep = [
+            msgspec.structs.replace(
+                layer, choice=msgspec.structs.replace(layer.choice, lowering="multiplier")
+            )
+            for layer in plan.layers
+        ]
+        made = rewrite(model, plan=msgspec.structs.replace(plan, layers=tuple(deep))).model
+        run, _ = composed(made, model)
+        x = images(3, 12, 12, 6)
+        assert run.blocks == 3
+        np.testing.assert_allclose(run.run([x])[0][0], outputs(made, x)[0], atol=1e-4)
+
+    def test_separable_layers_of_the_original_stay_as_they_are(self):
+        model = model_of(
+            layers.DepthwiseConv2D(3, use_bias=False, name="d"), layers.Conv2D(5, 1, name="p")
+        )
+        assert ComposedModel(model, model).blocks == 0
+
+
+def network(*outputs_of):
+    """A stem, and a network behind it that has something to lose."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((10, 10, 3))
+    x = conv(12, activation="relu", name="stem")(image)
+    x = layers.ReLU()(norm()(conv(16, name="a", use_bias=False)(x)))
+    x = layers.ReLU()(layers.Add()([x, norm()(conv(16, name="b")(x))]))
+    x = layers.GlobalAveragePooling2D()(x)
+    ends = [layers.Dense(3, activation=end, name=f"out{i}")(x) for i, end in enumerate(outputs_of)]
+    return keras.Model(image, ends)
+
+
+def smooth(count):
+    x = images(count, 10, 10, 3)
+    return x + np.roll(x, 1, axis=1) + np.roll(x, 1, axis=2)
+
+
+@pytest.fixture(scope="module")
+def made():
+    teacher, x = network("softmax"), smooth(120)
+    return teacher, rewrite(teacher, block="auto").model, x
+
+
+def refined(made, seed=0, **settings):
+    teacher, student, x = made
+    copy = keras.models.clone_model(student)
+    copy.set_weights(student.get_weights())
+    settings = {"steps": 40, **settings}
+    done = refine(*composed(copy, teacher), [x], 24, RefineSettings(seed=seed, **settings))
+    return copy, done
+
+
+class TestRefine:
+    @pytest.mark.parametrize("ends", [("softmax",), (None,), ("softmax", None)])
+    def test_the_held_out_error_falls(self, ends):
+        teacher, x = network(*ends), smooth(120)
+        student = rewrite(teacher).model
+        after, done = refined((teacher, student, x))
+        assert done.kept
+        assert done.error_after < done.error_before
+        references = outputs(teacher, x[-24:])
+        for model, error in ((student, done.error_before), (after, done.error_after)):
+            found = fidelity.output_error(references, outputs(model, x[-24:]))
+            assert found == pytest.approx(error, rel=1e-4)
+
+    def test_the_same_seed_gives_the_same_weights(self, made):
+        (one, _), (same, _), (other, _) = (refined(made, seed=seed) for seed in (3, 3, 4))
+        assert all(map(np.array_equal, one.get_weights(), same.get_weights()))
+        assert not all(map(np.array_equal, one.get_weights(), other.get_weights()))
+
+    def test_what_makes_it_worse_is_not_kept(self, made):
+        after, done = refined(made, learning_rate=3.0)
+        assert not done.kept
+        assert done.error_after is None or done.error_after >= done.error_before
+        assert all(map(np.array_equal, after.get_weights(), made[1].get_weights()))
+
+    def test_the_stem_and_moving_statistics_stay(self, made):
+        after, _ = refined(made)
+        before, moved = made[1], []
+        for layer, old in zip(after.layers, before.layers, strict=True):
+            same = [*map(np.array_equal, layer.get_weights(), old.get_weights())]
+            if layer.name == "stem":
+                assert all(same)
+            elif isinstance(layer, layers.BatchNormalization):
+                assert same == [False, False, True, True]
+            elif same and not all(same):
+                moved.append(layer.name)
+        assert {"a_dw", "a_pw"} <= set(moved) or {"a_in", "a_dw", "a_out"} <= set(moved)
+        assert "out0" in moved
+
+    def test_seconds_become_steps(self, made):
+        _, done = refined(made, steps=None, seconds=1.0)
+        assert done.steps >= 20
+
+    def test_an_interrupt_leaves_the_fit(self, made):
+        @contextmanager
+        def impatient(label, total):
+            def advance():
+                raise KeyboardInterrupt
+
+            yield advance
+
+        teacher, student, x = made
+        before = student.get_weights()
+        settings = RefineSettings(steps=5)
+        done = refine(*composed(student, teacher), [x], 24, settings, progress=impatient)
+        assert done.interrupted
+        assert not done.kept
+        assert all(map(np.array_equal, before, student.get_weights()))
+
+    def test_no_time_is_refused(self):
+        for wrong in ({"seconds": 0.0}, {"seconds": -1.0}, {"steps": 0}):
+            with pytest.raises(InputError):
+                RefineSettings(**wrong)
+
+
+class TestWorkflow:
+    def test_both_errors_are_told_with_how_to_repeat_it(self, digits_cnn, digits):
+        small = ds.rewrite(digits_cnn, calibration=digits[0][:200], refine="150steps")
+        done = small.record.refined
+        assert done.steps == 150
+        assert done.held_out_images == 40
+        assert done.error_before == pytest.approx(small.report.trials[0].output_error, rel=1e-3)
+        text = str(small)
+        assert f"{done.error_before:.4g} → {done.error_after:.4g}" in text
+        assert "--refine 150steps" in text
+        error = fidelity.output_error(
+            [digits_cnn.predict(digits[0][200:300], verbose=0)],
+            [small.model.predict(digits[0][200:300], verbose=0)],
+        )
+        plain = ds.rewrite(digits_cnn, calibration=digits[0][:200], refine=0)
+        assert plain.record.refined is None
+        assert error < fidelity.output_error(
+            [digits_cnn.predict(digits[0][200:300], verbose=0)],
+            [plain.model.predict(digits[0][200:300], verbose=0)],
+        )
+
+    def test_keras_models_with_images_are_refined_by_default(
+        self, digits_cnn, digits, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(workflow, "DEFAULT", "3steps")
+        assert ds.rewrite(digits_cnn, calibration=digits[0][:50]).record.refined.steps == 3
+        assert "refine=0 leaves it out" in caplog.text
+        assert ds.rewrite(digits_cnn).record.refined is None
+
+    def test_onnx_models_only_when_asked_for(self, digits_cnn, digits, tmp_path):
+        proto = onnx_twin(digits_cnn)
+        x = np.ascontiguousarray(digits[0][:200].transpose(0, 3, 1, 2))
+        plain = ds.rewrite(proto, calibration=x)
+        assert plain.record.refined is None
+        path = tmp_path / "small.onnx"
+        small = ds.rewrite(proto, calibration=x, output=path, refine="150steps")
+        done = small.record.refined
+        assert done.kept
+        assert [node.name for node in small.model.graph.node] == [
+            node.name for node in plain.model.graph.node
+        ]
+        expected = digits_cnn.predict(digits[0][:200], verbose=0)
+        held_out = np.random.default_rng(0).permutation(200)[160:]
+        size = at_once([x], 64)
+        assert size >= 40
+        (got,) = open_runtime(path).predict((x[held_out],))
+        error = fidelity.output_error([expected[held_out]], [got])
+        assert error == pytest.approx(done.error_after, rel=1e-3)
+
+    def test_mobilenet_blocks_are_left_to_fine_tuning(self, digits_cnn, digits, caplog):
+        options = ds.RewriteOptions(block="mobilenet")
+        small = ds.rewrite(digits_cnn, calibration=digits[0][:50], options=options, refine=60)
+        assert small.record.refined is None
+        assert "not refined: MobileNet blocks need fine-tuning" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("wish", "code"), [("soon", "not-a-time"), ("-3", "not-a-time"), (9, None)]
+    )
+    def test_what_cannot_be_is_refused_at_once(self, digits_cnn, wish, code):
+        with pytest.raises(InputError) as caught:
+            ds.rewrite(digits_cnn, refine=wish)
+        assert caught.value.code == (code or "no-images-to-refine-on")
