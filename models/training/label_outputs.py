@@ -28,15 +28,15 @@ def with_scores(model: Any) -> Any:
         return model
     found: list[Any] = []
     replaced = False
-    for name, output in zip(model.output_names, model.outputs, strict=True):
+    for output in model.outputs:
         if _has_gradient(output):
             found.append(output)
             continue
         scores = _chosen_from(output)
         if not scores:
             raise InputError(
-                f"the output {name} is whole numbers that depend on no scores: there is nothing "
-                "to learn from.",
+                f"the output {output._keras_history.operation.name} is whole numbers that depend "
+                "on no scores: there is nothing to learn from.",
                 "Cut that output off.",
                 code="nothing-to-learn",
             )
