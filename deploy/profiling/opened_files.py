@@ -18,6 +18,7 @@ from ..runtimes.registry import reference_runtime
 from ..runtimes.runtime import Runtime
 from ..runtimes.samples import check_inputs, random_count, random_inputs
 from ..runtimes.session import Session
+from ..runtimes.tflite_files import check_runs_apart
 from ..verification.device_outputs import wrong_answer
 
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
@@ -60,6 +61,7 @@ def open_file(
         InputError: If the file, or the inputs, cannot be used.
         MissingExtra: If the runtime is needed here and not installed.
     """
+    check_runs_apart(path)
     reference = reference_runtime(path, chosen.name)
     session = reference.open(path, threads)
     arrays = inputs_for(session, inputs, seed)

@@ -28,6 +28,11 @@ from .opened_files import Inputs, ProfiledFile, open_file
 from .operator_matching import matched
 from .records import Measurement
 
+_CODES = ("damaged-file", "file-crashes-runtime")
+"""Codes of errors that cost the file and not the run."""
+DAMAGED = "is damaged"
+"""What the failure of such a file says."""
+
 
 def profile(
     paths: Sequence[str | Path],
@@ -81,7 +86,7 @@ def profile(
 
     Raises:
         InputError: If a file, an option, the inputs or the device cannot be used; before anything
-            is measured. Of several devices, if all fail.
+            is measured. Of several devices, if all fail; of several files, if all are damaged.
         MissingExtra: If a runtime, or what reaches the device, is not installed.
     """
     files = [Path(path) for path in paths]
@@ -98,7 +103,10 @@ def profile(
     if cpus and first.capabilities.this_machine:
         check_cpus(cpus, usable_cpus())
     here = first.capabilities.this_machine
-    opened = [open_file(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
+    tried = [_opened(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
+    opened = [one for one in tried if isinstance(one, ProfiledFile)]
+    if not opened:
+        raise next(one for one in tried if isinstance(one, InputError))
     job = Job(
         cases=tuple(one.case for one in opened),
         threads=threads,
@@ -109,9 +117,14 @@ def profile(
         seed=seed,
         per_op=per_op,
     )
+    damaged = [
+        (number, _failed(path, chosen.title, str(one.words.message), job))
+        for number, ((path, chosen), one) in enumerate(zip(asked, tried, strict=True))
+        if isinstance(one, InputError)
+    ]
     if len(targets) == 1:
         (alone,) = targets[0].measure_all([job], progress)
-        return _records(opened, alone, job, inputs is None)
+        return _with(damaged, _records(opened, alone, job, inputs is None))
     reports = measure_on(targets, job, progress)
     failures = [report for report in reports if isinstance(report, DsconvertError)]
     if len(failures) == len(reports):
@@ -119,10 +132,40 @@ def profile(
     found: list[Measurement] = []
     for target, report in zip(targets, reports, strict=True):
         if isinstance(report, DsconvertError):
-            found += [_unreached(one.case, target.name, report, job) for one in opened]
+            made = [_unreached(one.case, target.name, report, job) for one in opened]
         else:
-            found += _records(opened, report, job, inputs is None)
+            made = _records(opened, report, job, inputs is None)
+        found += _with(damaged, made)
     return found
+
+
+def _opened(
+    path: Path, chosen: Runtime, inputs: Inputs | None, seed: int, threads: int, here: bool
+) -> ProfiledFile | InputError:
+    """Open a file; the error of one that is damaged is its result, and the others are measured.
+
+    Raises:
+        InputError: As `open_file`, of a sound file.
+    """
+    try:
+        return open_file(path, chosen, inputs, seed, threads, here)
+    except InputError as error:
+        if error.code not in _CODES:
+            raise
+        return error
+
+
+def _with(
+    damaged: Sequence[tuple[int, Measurement]], made: Sequence[Measurement]
+) -> list[Measurement]:
+    """Return records in the order of the files."""
+    records, first = list(made), made[0]
+    for number, record in damaged:
+        where = msgspec.structs.replace(
+            record, device=first.device, cpu=first.cpu, notes=first.notes[:0]
+        )
+        records.insert(number, where)
+    return records
 
 
 def _records(
@@ -143,11 +186,17 @@ def _records(
 
 def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Measurement:
     """Return the record of a file on a device that failed as a whole."""
+    why = " ".join(filter(None, (f"{device}: {error.words.message}", error.words.hint)))
+    return _failed(case.path, find_runtime(case.runtime).title, why, job)
+
+
+def _failed(path: Path, runtime: str, why: str, job: Job) -> Measurement:
+    """Return the record of a file that was not measured."""
     return Measurement(
-        path=str(case.path),
-        sha256=sha256(case.path),
-        size_bytes=case.path.stat().st_size,
-        runtime=find_runtime(case.runtime).title,
+        path=str(path),
+        sha256=sha256(path),
+        size_bytes=path.stat().st_size,
+        runtime=runtime,
         runtime_version="",
         cpu="",
         threads=job.threads,
@@ -157,7 +206,7 @@ def _unreached(case: Case, device: str, error: DsconvertError, job: Job) -> Meas
         startup=None,
         latency=None,
         cpus=job.cpus,
-        failure=" ".join(filter(None, (f"{device}: {error.words.message}", error.words.hint))),
+        failure=why,
     )
 
 

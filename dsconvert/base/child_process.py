@@ -66,8 +66,9 @@ def run_python(
             timeout=timeout,
             preexec_fn=None if memory is None or sys.platform == "win32" else _limiter(memory),
         )
-    except subprocess.TimeoutExpired:
-        return Finished(1, "", "", timed_out=True)
+    except subprocess.TimeoutExpired as error:
+        said = [(part or b"").decode("utf-8", "replace") for part in (error.stdout, error.stderr)]
+        return Finished(1, *said, timed_out=True)
     return Finished(
         done.returncode,
         done.stdout.decode("utf-8", "replace"),

@@ -56,11 +56,14 @@ def runtime_of(
         InputError: If it cannot be run, or not in this runtime.
         MissingExtra: If the runtime is not installed.
     """
+    from dsconvert.deploy.runtimes.tflite_files import check_runs_apart
+
     path = path_of(source)
     if path is not None:
         refuse_absent(path)
         if path.is_dir():
             path = open_model(source).path or path  # a SavedModel, read as ONNX
+        check_runs_apart(path)
         yield _runtime(path, threads, runtime)
         return
     opened = open_model(source)

@@ -69,6 +69,7 @@ def profile(
     """Measure .tflite and .onnx files on a device, interleaved, and compare them with the first.
 
     A file that fails, or whose outputs are wrong on the device, gets a `failure` and no latency.
+    One that is damaged costs the others nothing; the results have not `passed` then.
 
     Args:
         files: One file or several; the first is the one that the others are compared with.
@@ -93,8 +94,10 @@ def profile(
         >>> measured.latency.p50_ms > 0
         True
     """
+    from dsconvert.deploy.profiling.profile import DAMAGED
     from dsconvert.deploy.profiling.profile import profile as run
     from dsconvert.deploy.runtimes.registry import reference_runtime
+    from dsconvert.deploy.runtimes.tflite_files import check_runs_apart
 
     from .results.measured import MeasuredFile, measurement_blocks
     from .results.shown import Results, shown
@@ -105,6 +108,7 @@ def profile(
     if data is not None:
         asked = options.runtime or ()
         names = (asked,) if isinstance(asked, str) else asked
+        check_runs_apart(paths[0])
         first = reference_runtime(paths[0], *names).open(paths[0], options.threads)
         inputs = as_data(
             data,
@@ -122,4 +126,6 @@ def profile(
         progress=as_progress(progress),
         **vars(options),
     )
-    return Results([shown(MeasuredFile, one) for one in measured], measurement_blocks)
+    found = [shown(MeasuredFile, one) for one in measured]
+    sound = not any(DAMAGED in one.failure for one in found)
+    return Results(found, measurement_blocks, passed=sound)

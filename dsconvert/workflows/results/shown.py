@@ -30,11 +30,22 @@ class Results(list[T], Shown):
     Args:
         found: The results.
         show: Gives the lines and tables of all of them.
+        passed: Whether all that was asked for was done.
+
+    Attributes:
+        passed: The same; the command line ends with exit code 1 otherwise.
     """
 
-    def __init__(self, found: Iterable[T], show: Callable[[list[T]], Iterable[Block]]) -> None:
+    def __init__(
+        self,
+        found: Iterable[T],
+        show: Callable[[list[T]], Iterable[Block]],
+        *,
+        passed: bool = True,
+    ) -> None:
         super().__init__(found)
         self._show = show
+        self.passed = passed
 
     def blocks(self) -> Iterator[Block]:
         """Give the lines and tables of all results."""
