@@ -67,8 +67,10 @@ def run_python(
             preexec_fn=None if memory is None or sys.platform == "win32" else _limiter(memory),
         )
     except subprocess.TimeoutExpired as error:
-        said = [(part or b"").decode("utf-8", "replace") for part in (error.stdout, error.stderr)]
-        return Finished(1, *said, timed_out=True)
+        out, err = (
+            (part or b"").decode("utf-8", "replace") for part in (error.stdout, error.stderr)
+        )
+        return Finished(1, out, err, timed_out=True)
     return Finished(
         done.returncode,
         done.stdout.decode("utf-8", "replace"),

@@ -122,7 +122,8 @@ def _tensor(tensor: Any, number: int, stored: list[int], types: dict[int, str]) 
 def _quantization(quantization: Any, name: str, shape: list[int]) -> None:
     if quantization is None:
         return
-    scales = np.atleast_1d(quantization.ScaleAsNumpy()) if quantization.ScaleLength() else []
+    scales = [float(one) for one in np.ravel(quantization.ScaleAsNumpy())]
+    scales = scales if quantization.ScaleLength() else []
     if not all(isfinite(scale) and scale >= 0 for scale in scales):
         raise _Unsound(f"{name} has a scale that is no positive number")
     points = quantization.ZeroPointLength()
