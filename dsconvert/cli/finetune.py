@@ -40,6 +40,13 @@ LABEL_WEIGHT = 0.3
 @click.option(
     "--mixed-precision", is_flag=True, help="Compute in bfloat16: several times faster on new CPUs."
 )
+@click.option(
+    "--save-minutes",
+    type=options.Finite(0, 1e6),
+    default=5.0,
+    show_default=True,
+    help="How often the state is kept beside the output, for --resume.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @options.overwrite
 @options.preprocessing

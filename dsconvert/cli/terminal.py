@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _quiet = False
 _UNBOUNDED = 200
 """Columns of text that goes to a file or a pipe."""
+_INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended: 128 and the signal's number."""
 _BETWEEN_LINES = 30.0
 """Seconds between two lines of progress off a terminal."""
 
@@ -42,7 +44,8 @@ def speaks(
 
     The function's options must include those of `options.common`. It may raise DsconvertError,
     which becomes a message and an exit code; anything else too, see `failures`.
-    A result with ``passed`` False is printed, and the exit code is 1.
+    A result with ``passed`` False is printed, and the exit code is 1; with ``interrupted`` True
+    it is that of Ctrl-C, as only a part of the work was done.
 
     Args:
         after: Lines for people after the result's own, e.g. the next command.
@@ -69,6 +72,8 @@ def speaks(
                 exit_on_error(work, as_json=as_json, verbose=bool(verbose), shown=visible)
             if getattr(results[0], "passed", True) is False:
                 sys.exit(1)
+            if getattr(results[0], "interrupted", False):
+                sys.exit(_INTERRUPTED)
 
         return command
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsconvert.base.progress import as_progress
 
@@ -37,12 +38,15 @@ def finetune(
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    callbacks: Sequence[Any] = (),
     progress: Progress | bool = False,
 ) -> TunedModel:
     """Train the student to give the teacher's outputs, and keep the best epoch.
 
     A `keras.Model` that is given as the student gets the new weights itself. Of an ONNX student the
     tuned weights go back into its own graph, if the output is an .onnx file.
+
+    Ctrl-C or SIGTERM ends the training with the best up to then.
 
     Args:
         student: The rewritten model: a path, a `keras.Model`, an `onnx.ModelProto`, or what
@@ -56,6 +60,9 @@ def finetune(
             its state is kept beside it.
         overwrite: Whether it may exist.
         resume: Go on where an interrupted run for this output stopped.
+        callbacks: Keras callbacks, as those of ``fit``. Each epoch tells them ``loss``,
+            ``output_error``, the same as ``val_loss``, ``learning_rate`` and ``images_per_second``;
+            their model is the copy that is trained.
         progress: True for a bar on stderr.
 
     Returns:
@@ -94,13 +101,23 @@ def finetune(
         preprocessing=preprocessing,
         memory=data_memory(),
     )
-    tuned = run(learner.model, original.model, images, settings, state=state, progress=told)
+    tuned = run(
+        learner.model,
+        original.model,
+        images,
+        settings,
+        state=state,
+        callbacks=callbacks,
+        progress=told,
+    )
     size, digest, notes = None, "", tuned.notes
     if path is not None:
         size, digest = _save(learner, tuned.model, path, images.inputs, settings.seed, overwrite)
         if path.suffix != ".onnx" and learner.imported is not None:
             notes += layout_notes(learner.imported)
-    if state is not None:
+    if state is not None and tuned.interrupted:
+        notes += (f"{state} holds the state: --resume --overwrite goes on from there",)
+    elif state is not None:
         state.unlink(missing_ok=True)
     record = FinetuneResult(
         student=learner.told,
@@ -113,6 +130,7 @@ def finetune(
         history=_named(tuned.history, original),
         best_epoch=tuned.best_epoch,
         notes=notes,
+        interrupted=tuned.interrupted,
     )
     return TunedModel(model=tuned.model, record=record)
 

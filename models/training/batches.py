@@ -25,6 +25,7 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
+    done: int = 0,
 ) -> Iterator[tuple[Array, tuple[Array, ...]]]:
     """Yield one epoch's batches; samples that do not fill the last batch are left out.
 
@@ -36,6 +37,7 @@ def epoch_batches(
             in the same way.
         seed: With ``epoch`` it decides the order and the augmentation.
         epoch: Number of the epoch.
+        done: How many of its batches are left out at the start; the others are what they were.
 
     Yields:
         The indices of the samples, (batch,), and one array per input, (batch, ...).

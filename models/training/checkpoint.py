@@ -6,9 +6,13 @@ included), of the optimizer and of the best weights so far.
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
+import shutil
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +22,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.files import replacing
+from dsconvert.base.messages import note
 from dsconvert.base.predictor import Array
 
 from ..data.stored import Stored
@@ -40,10 +45,25 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: str
 
 
+class Underway(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is done of the epoch after the last complete one.
+
+    Attributes:
+        steps: How many were taken.
+        loss_sum: The sum of their losses.
+        seconds: Wall time.
+    """
+
+    steps: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+
+
 class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    schema: Literal["dsconvert.finetuning-state/1"] = "dsconvert.finetuning-state/1"
+    schema: Literal["dsconvert.finetuning-state/2"] = "dsconvert.finetuning-state/2"
     identity: Identity
     history: tuple[Epoch, ...]
+    underway: Underway
 
 
 @dataclass(frozen=True)
@@ -52,15 +72,61 @@ class Checkpoint:
 
     Attributes:
         history: The epochs so far, epoch 0 first.
+        underway: What is done of the next one.
         trained: The variables of the trained copy.
         optimizer: The variables of its optimizer.
         best: The best weights so far.
     """
 
     history: tuple[Epoch, ...]
+    underway: Underway
     trained: list[Array]
     optimizer: list[Array]
     best: list[Array]
+
+
+class Keeper:
+    """Keeps the state of one run on disk, every so many minutes and whenever it is told to.
+
+    Args:
+        path: The state file; None keeps nothing.
+        identity: Of the run.
+        minutes: Between two states within an epoch; 0 for each step.
+    """
+
+    def __init__(self, path: Path | None, identity: Identity, minutes: float) -> None:
+        self._path = path
+        self._identity = identity
+        self._seconds = 60 * minutes
+        self._saved = time.monotonic()
+
+    def load(self) -> Checkpoint | None:
+        """Read what an earlier run left, if it left something, and remove what it had begun.
+
+        Raises:
+            InputError: As `load_checkpoint`.
+        """
+        if self._path is None or not self._path.exists():
+            return None
+        checkpoint = load_checkpoint(self._path, self._identity)
+        for begun in self._path.parent.glob(f".{glob.escape(self._path.name)}.*"):
+            shutil.rmtree(begun, ignore_errors=True)
+        return checkpoint
+
+    @property
+    def due(self) -> bool:
+        """Tell whether the last state is old enough."""
+        return self._path is not None and time.monotonic() - self._saved >= self._seconds
+
+    def save(self, checkpoint: Callable[[], Checkpoint]) -> None:
+        """Replace the state, if one is kept."""
+        if self._path is None:
+            return
+        try:
+            save_checkpoint(self._path, self._identity, checkpoint())
+        except InputError as error:  # a full disk must not end what has run for hours
+            note(f"training goes on, its state is not kept: {error.words[0]}")
+        self._saved = time.monotonic()
 
 
 def fingerprint(arrays: Iterable[Array | Stored]) -> str:
@@ -78,7 +144,9 @@ def fingerprint(arrays: Iterable[Array | Stored]) -> str:
 
 def save_checkpoint(path: Path, identity: Identity, checkpoint: Checkpoint) -> None:
     """Replace the state file, or leave the old one if that fails."""
-    header = msgspec.json.encode(_Header(identity=identity, history=checkpoint.history))
+    header = msgspec.json.encode(
+        _Header(identity=identity, history=checkpoint.history, underway=checkpoint.underway)
+    )
     arrays = {
         f"{group}/{number}": array
         for group in ("trained", "optimizer", "best")
@@ -86,6 +154,8 @@ def save_checkpoint(path: Path, identity: Identity, checkpoint: Checkpoint) -> N
     }
     with replacing(path, overwrite=True) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
+        file.flush()
+        os.fsync(file.fileno())  # a name must not lead to a file whose end is not written
 
 
 def load_checkpoint(path: Path, identity: Identity) -> Checkpoint:
@@ -114,7 +184,7 @@ def load_checkpoint(path: Path, identity: Identity) -> Checkpoint:
             f"Run with the same inputs to continue it, or start anew: rm {path}",
             code="other-run",
         )
-    return Checkpoint(history=header.history, **groups)
+    return Checkpoint(history=header.history, underway=header.underway, **groups)
 
 
 def _differences(then: Identity, now: Identity) -> list[str]:

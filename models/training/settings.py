@@ -13,6 +13,10 @@ from dsconvert.base.fidelity import OutputFidelity
 from .batches import Augmentation
 
 
+SAVE_MINUTES = 5.0
+"""How often the state is kept unless asked otherwise."""
+
+
 class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to fine-tune.
 
@@ -34,6 +38,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         validation: How many samples are held out of training to choose the best epoch by: an
             integer, or a share below 1.
         seed: Seeds the split, the order and the augmentation.
+        save_minutes: How often the state is kept within an epoch, where one is kept.
 
     Raises:
         InputError: If a value is out of range.
@@ -57,6 +62,11 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     mixed_precision: bool = False
     validation: int | float = 0.05
     seed: int = 0
+    save_minutes: float = SAVE_MINUTES
+
+    def of_the_result(self) -> FinetuneSettings:
+        """Return the settings without those that the result does not depend on."""
+        return msgspec.structs.replace(self, save_minutes=SAVE_MINUTES)
 
     def __post_init__(self) -> None:
         rules = {
@@ -66,6 +76,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             "warmup": (0 <= self.warmup < 1, "0 or more and below 1"),
             "frozen_epochs": (self.frozen_epochs >= 0, "0 or more"),
             "temperature": (self.temperature > 0, "above 0"),
+            "save_minutes": (self.save_minutes >= 0, "0 or more"),
             "label_weight": (0 <= self.label_weight <= 1, "0 to 1"),
         }
         wrong = [
@@ -95,6 +106,9 @@ class Epoch(
             the labels' cross-entropy as the targets are; None where an output is not finite.
         fidelity: The outputs compared with the teacher's on the validation samples.
         seconds: Wall time.
+        images_per_second: How fast the steps were; None for epoch 0.
+        complete: Whether all its steps were taken; False where training was interrupted or broke
+            off.
     """
 
     epoch: int
@@ -102,6 +116,8 @@ class Epoch(
     output_error: float | None
     fidelity: tuple[OutputFidelity, ...]
     seconds: float
+    images_per_second: float | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,9 +129,11 @@ class Tuned:
         history: Epoch 0 and those after it.
         best_epoch: The one with the least output error; 0 where training did not help.
         notes: What a reader of the report should know.
+        interrupted: Whether it was stopped from outside; its state tells where to go on.
     """
 
     model: Any
     history: tuple[Epoch, ...]
     best_epoch: int
     notes: tuple[str, ...] = ()
+    interrupted: bool = False

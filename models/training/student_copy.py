@@ -66,6 +66,11 @@ def bare(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def flat(values: Any) -> list[Any]:
+    """Return what `bare` packed as a list."""
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
 def kept_layers(student_copy: Any, teacher: Any) -> list[Any]:
     """Return the trainable layers that the teacher has too: same name, same weight shapes.
 

@@ -17,13 +17,18 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .batches import ahead, augmentation, epoch_batches
 from .distill import Objective
 from .settings import FinetuneSettings
-from .student_copy import bare, copy_model, kept_layers, seed_random_layers
+from .step import Step, compiled_step
+from .student_copy import bare, copy_model, flat, kept_layers, seed_random_layers
 
 _KEPT_ANSWERS = 1 << 28
 """Values of float32, 1 GiB, that the teacher's answers to samples on disk may take."""
 
 Answers = Callable[[Array, Sequence[Array]], tuple[Array, ...]]
 """The teacher's outputs for the samples of these indices, as augmented."""
+
+
+class NotFiniteError(Exception):
+    """A step that could not be taken; its text tells the cause."""
 
 
 class Trainer:
@@ -58,11 +63,13 @@ class Trainer:
         self._steps = len(data) // self._batch_size
         self._answers: Answers | None = None
         self._frozen: bool | None = None
+        self._step: Step | None = None
         self._copy = copy_model(student, mixed_precision=settings.mixed_precision)
         seed_random_layers(self._copy, settings.seed)
         self._kept = kept_layers(self._copy, teacher)
         self._optimizer = _optimizer(settings, self._steps)
         self._optimizer.build(self._copy.trainable_variables)
+        self._copy.compile(self._optimizer, jit_compile=False)  # callbacks look for the optimizer
 
     def weights(self) -> list[Array]:
         """Return the copy's weights, in the student's order."""
@@ -84,44 +91,76 @@ class Trainer:
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
 
-    def run_epoch(self, number: int) -> float:
-        """Train for one epoch, the first of which is number 1.
+    @property
+    def samples_per_step(self) -> int:
+        """The size of a batch."""
+        return self._batch_size
 
-        Returns:
-            The mean loss; NaN or infinity where training broke off.
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches the data fill."""
+        return self._steps
+
+    @property
+    def model(self) -> Any:
+        """The trained copy, compiled with its optimizer."""
+        return self._copy
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self._optimizer.learning_rate)
+
+    def steps(self, number: int, done: int = 0) -> Iterator[float]:
+        """Train for one epoch, the first of which is number 1, and yield the loss of each step.
+
+        Args:
+            number: Of the epoch.
+            done: How many of its steps were taken before the state was restored.
+
+        Raises:
+            NotFiniteError: Where a loss or a gradient is not finite. The variables are what they
+                were before that step.
         """
-        import keras
-
-        self._compile(frozen=number <= self._settings.frozen_epochs)
+        step = self._step_of(frozen=number <= self._settings.frozen_epochs)
         answers = self._answers = self._answers or self._teacher_answers()
-        with self._progress(f"Epoch {number}/{self._settings.epochs}", self._steps) as advance:
-            history = self._copy.fit(
-                self._batches(number, answers),
-                steps_per_epoch=self._steps,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    keras.callbacks.TerminateOnNaN(),
-                    keras.callbacks.LambdaCallback(
-                        on_train_batch_end=lambda batch, logs: advance()
-                    ),
-                ],
+        for inputs, targets in self._batches(number, answers, done):
+            losses, moved = step(inputs, targets)
+            if not moved:
+                raise NotFiniteError(self._cause(inputs, targets, np.asarray(losses)))
+            yield float(np.sum(losses))
+
+    def _step_of(self, *, frozen: bool) -> Step:
+        """Return the step of an epoch, compiled anew where other layers are trained."""
+        if self._step is None or frozen != self._frozen:
+            self._frozen = frozen
+            for layer in self._kept:
+                layer.trainable = not frozen
+            self._step = compiled_step(
+                lambda inputs: flat(self._copy(bare(inputs), training=True)),
+                self._objectives,
+                self._optimizer,
+                self._copy.trainable_variables,
+                self._copy.non_trainable_variables,
             )
-        return float(history.history["loss"][-1])
+        return self._step
 
-    def _compile(self, *, frozen: bool) -> None:
-        if frozen == self._frozen:
-            return
-        self._frozen = frozen
-        for layer in self._kept:
-            layer.trainable = not frozen
-        self._copy.compile(
-            self._optimizer,
-            loss=[objective.loss for objective in self._objectives],
-            jit_compile=False,  # XLA takes longer to compile than these steps gain on a CPU
-        )
+    def _cause(self, inputs: Sequence[Array], targets: Sequence[Array], losses: Array) -> str:
+        """Tell where the values came from that are not finite."""
+        for arrays, what in ((inputs, "hold values"), (targets, "have answers of the teacher")):
+            for array in arrays:
+                broken = sum(not np.isfinite(sample).all() for sample in np.asarray(array))
+                if broken:
+                    return f"{broken} of the batch's {len(array)} samples {what} that are not finite"
+        if np.isfinite(losses).all():
+            return "a gradient was not finite; a lower learning rate may help"
+        names = [tensor._keras_history.operation.name for tensor in self._copy.outputs]
+        (broken_loss, *_) = np.flatnonzero(~np.isfinite(losses))
+        return f"the loss of {names[broken_loss]} was not finite; a lower learning rate may help"
 
-    def _batches(self, number: int, answers: Answers) -> Iterator[tuple[Any, Any]]:
+    def _batches(
+        self, number: int, answers: Answers, done: int
+    ) -> Iterator[tuple[tuple[Array, ...], tuple[Array, ...]]]:
         settings, labels = self._settings, self._data.labels
         batches = epoch_batches(
             self._data.inputs,
@@ -129,6 +168,7 @@ class Trainer:
             self._augment,
             seed=settings.seed,
             epoch=number,
+            done=done,
         )
         for index, inputs in ahead(batches) if self._data.on_disk else batches:
             chosen = labels[index] if labels is not None and settings.label_weight > 0 else None
@@ -136,7 +176,7 @@ class Trainer:
                 objective.targets(output, chosen)
                 for objective, output in zip(self._objectives, answers(index, inputs), strict=True)
             )
-            yield bare(inputs), bare(targets)
+            yield inputs, targets
 
     def _teacher_answers(self) -> Answers:
         """Without augmentation the teacher answers once for all epochs, if memory holds that."""

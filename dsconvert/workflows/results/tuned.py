@@ -33,6 +33,7 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         history: Epoch 0, the student as it came, and those after it.
         best_epoch: The epoch whose weights were kept.
         notes: What a reader should know.
+        interrupted: Whether it was stopped from outside, and can be resumed.
     """
 
     schema: Literal["dsconvert.finetuned/1"] = "dsconvert.finetuned/1"
@@ -46,6 +47,7 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Epoch, ...]
     best_epoch: int
     notes: tuple[str, ...]
+    interrupted: bool = False
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per epoch and output, then the file."""
@@ -53,7 +55,7 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         table = Table(titles)
         for epoch in self.history:
             cells = [
-                f"{epoch.epoch}{' (kept)' if epoch.epoch == self.best_epoch else ''}",
+                _numbered(epoch, self.best_epoch),
                 formatting.short(epoch.loss),
                 formatting.short(epoch.output_error),
             ]
@@ -69,6 +71,11 @@ class FinetuneResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         yield from (f"note: {note}" for note in self.notes)
         if self.output:
             yield formatting.file(self.output, self.size_bytes, self.sha256)
+
+
+def _numbered(epoch: Epoch, best: int) -> str:
+    words = ["part"] * (not epoch.complete) + ["kept"] * (epoch.epoch == best)
+    return f"{epoch.epoch} ({', '.join(words)})" if words else f"{epoch.epoch}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,6 +99,11 @@ class TunedModel(Shown):
     def best_epoch(self) -> int:
         """The epoch whose weights were kept; 0 where training did not help."""
         return self.record.best_epoch
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training was stopped from outside, and can be resumed."""
+        return self.record.interrupted
 
     def blocks(self) -> Iterator[Block]:
         """Give the report's lines and tables."""
