@@ -47,6 +47,11 @@ LABEL_WEIGHT = 0.3
     show_default=True,
     help="How often the state is kept beside the output, for --resume.",
 )
+@click.option(
+    "--log-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write each epoch's figures there for TensorBoard.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @options.overwrite
 @options.preprocessing
@@ -61,6 +66,7 @@ def finetune(
     samples: int | None,
     labels: bool,
     augment: tuple[Any, ...],
+    log_dir: Path | None,
     resume: bool,
     overwrite: bool,
     trust: bool,
@@ -75,6 +81,8 @@ def finetune(
 
     Each of the two is a Keras or an .onnx file. Of an ONNX MODEL the tuned weights go back into its
     own graph, unless -o names a Keras file.
+
+    Ctrl-C writes the best up to then, with exit code 130; --resume --overwrite goes on.
     """
     from dsconvert.models.training.settings import FinetuneSettings
     from dsconvert.workflows.finetune import finetune as run
@@ -93,5 +101,6 @@ def finetune(
         output=output or options.beside(model, "_tuned.keras", "_tuned.onnx"),
         overwrite=overwrite,
         resume=resume,
+        log_dir=log_dir,
         progress=terminal.progress,
     )

@@ -39,6 +39,7 @@ def finetune(
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Sequence[Any] = (),
+    log_dir: str | Path | None = None,
     progress: Progress | bool = False,
 ) -> TunedModel:
     """Train the student to give the teacher's outputs, and keep the best epoch.
@@ -63,6 +64,7 @@ def finetune(
         callbacks: Keras callbacks, as those of ``fit``. Each epoch tells them ``loss``,
             ``output_error``, the same as ``val_loss``, ``learning_rate`` and ``images_per_second``;
             their model is the copy that is trained.
+        log_dir: Write these figures there, as TensorBoard reads them.
         progress: True for a bar on stderr.
 
     Returns:
@@ -82,6 +84,7 @@ def finetune(
         >>> tuned.model is small.model
         True
     """
+    from dsconvert.models.training.event_log import event_log
     from dsconvert.models.training.finetune import finetune as run
     from dsconvert.models.training.settings import FinetuneSettings
 
@@ -101,6 +104,8 @@ def finetune(
         preprocessing=preprocessing,
         memory=data_memory(),
     )
+    if log_dir is not None:
+        callbacks = (*callbacks, event_log(Path(log_dir)))
     tuned = run(
         learner.model,
         original.model,

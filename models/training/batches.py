@@ -45,7 +45,9 @@ def epoch_batches(
     count = len(inputs[0])
     generator = np.random.default_rng((seed, epoch))
     order = generator.permutation(count)
-    for start in range(0, count - batch_size + 1, batch_size):
+    for _ in range(done):
+        _moves(batch_size, generator)
+    for start in range(done * batch_size, count - batch_size + 1, batch_size):
         index = order[start : start + batch_size]
         yield index, moved([array[index] for array in inputs], augment, generator)
 
@@ -60,9 +62,13 @@ def moved(
         augment: See `epoch_batches`.
         generator: Draws which are flipped, and how far each is moved.
     """
-    mirrored = generator.random(len(samples[0])) < 0.5
-    offsets = generator.random((len(samples[0]), 2))
+    mirrored, offsets = _moves(len(samples[0]), generator)
     return tuple(_augment(array, augment, mirrored, offsets) for array in samples)
+
+
+def _moves(count: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Draw which samples are mirrored, (count,), and their offsets in 0…1, (count, 2)."""
+    return generator.random(count) < 0.5, generator.random((count, 2))
 
 
 def ahead(items: Iterator[_Item]) -> Iterator[_Item]:

@@ -47,7 +47,8 @@ def finetune(
         data: Training samples; labels are looked at only if ``label_weight`` is positive.
         settings: See `FinetuneSettings`.
         state: A file that holds the state, after each epoch and every ``save_minutes``. If it
-            exists, training goes on from there and gives what an uninterrupted run would have given.
+            exists, training goes on from there and gives what an uninterrupted run would have
+            given.
         callbacks: Keras callbacks. Their model is the copy that is trained.
         progress: Told of each training step.
 

@@ -110,12 +110,15 @@ class Run:
         self._callbacks.on_epoch_begin(number - 1)
         left = trainer.steps_per_epoch - underway.steps
         try:
-            with self._progress(self._label(number), left) as advance, deferred() as check:
-                with closing(trainer.steps(number, underway.steps)) as losses:
-                    for _ in range(left):
-                        self._step(losses)
-                        advance()
-                        check()
+            with (
+                self._progress(self._label(number), left) as advance,
+                deferred() as check,
+                closing(trainer.steps(number, underway.steps)) as losses,
+            ):
+                for _ in range(left):
+                    self._step(losses)
+                    advance()
+                    check()
         except NotFiniteError as error:
             self._ended = (
                 f"training broke off in epoch {number} at step {underway.steps + 1} of "

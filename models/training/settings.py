@@ -12,7 +12,6 @@ from dsconvert.base.fidelity import OutputFidelity
 
 from .batches import Augmentation
 
-
 SAVE_MINUTES = 5.0
 """How often the state is kept unless asked otherwise."""
 

@@ -31,7 +31,6 @@ def compiled_step(
     """
     import tensorflow as tf
 
-    @tf.function(jit_compile=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(inputs: Any, targets: Any) -> Any:
         before = [tf.identity(state.value) for state in states]
         with tf.GradientTape() as tape:
@@ -53,7 +52,7 @@ def compiled_step(
             finite = tf.logical_and(finite, tf.math.is_finite(tf.add_n(sizes)))
 
         def move() -> Any:
-            optimizer.apply([gradient for gradient, _ in moved], [variable for _, variable in moved])
+            optimizer.apply(*map(list, zip(*moved, strict=True)))
             return tf.constant(True)
 
         def go_back() -> Any:
@@ -63,4 +62,5 @@ def compiled_step(
 
         return tf.stack(losses), tf.cond(finite, move, go_back)
 
-    return step
+    graph: Step = tf.function(step, jit_compile=False, reduce_retracing=True)
+    return graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class Trainer:
         """The rate of the next step."""
         return float(self._optimizer.learning_rate)
 
-    def steps(self, number: int, done: int = 0) -> Iterator[float]:
+    def steps(self, number: int, done: int = 0) -> Generator[float]:
         """Train for one epoch, the first of which is number 1, and yield the loss of each step.
 
         Args:
@@ -151,7 +151,9 @@ class Trainer:
             for array in arrays:
                 broken = sum(not np.isfinite(sample).all() for sample in np.asarray(array))
                 if broken:
-                    return f"{broken} of the batch's {len(array)} samples {what} that are not finite"
+                    return (
+                        f"{broken} of the batch's {len(array)} samples {what} that are not finite"
+                    )
         if np.isfinite(losses).all():
             return "a gradient was not finite; a lower learning rate may help"
         names = [tensor._keras_history.operation.name for tensor in self._copy.outputs]

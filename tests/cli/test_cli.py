@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +232,32 @@ class TestRefusals:
             "interrupted",
             "--resume",
         )
+
+    def test_ctrl_c_writes_the_best_and_can_be_resumed(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @contextmanager
+        def pressed(label: str, total: int) -> Iterator[Callable[[], None]]:
+            yield lambda: os.kill(os.getpid(), signal.SIGINT) if "Epoch 2" in label else None
+
+        command = (
+            "finetune model.keras --teacher model.keras --data data.npz --epochs 2 --batch-size 8 "
+            f"-o stopped.keras --log-dir {folder / 'logs'} --json"
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr("dsconvert.cli.terminal.progress", pressed)
+            stopped = call(command, folder)
+        assert stopped.exit_code == 130
+        record = json.loads(stopped.stdout)
+        assert record["interrupted"]
+        assert [epoch["complete"] for epoch in record["history"]] == [True, True, False]
+        assert (folder / "stopped.keras").exists()
+        assert (folder / "stopped.keras.state").exists()
+        resumed = call(f"{command} --resume --overwrite", folder)
+        assert resumed.exit_code == 0, resumed.stderr
+        assert not json.loads(resumed.stdout)["interrupted"]
+        assert not (folder / "stopped.keras.state").exists()
+        assert len(list((folder / "logs").iterdir())) == 2
 
     def test_a_failed_run_leaves_what_was_there(self, folder: Path) -> None:
         old = folder / "old.keras"
