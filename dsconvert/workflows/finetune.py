@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
@@ -38,7 +38,7 @@ def finetune(
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     log_dir: str | Path | None = None,
     progress: Progress | bool = False,
 ) -> TunedModel:
