@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .workflows.plan import AccuracyGoal, plan
     from .workflows.plan_session import PlanOptions
     from .workflows.profile import ProfileOptions, profile
+    from .workflows.report import report
     from .workflows.rewrite import RewriteOptions, rewrite
     from .workflows.sweep import sweep
     from .workflows.verify import verify
@@ -73,6 +74,7 @@ _PLACES = {
     "workflows.plan": ("AccuracyGoal", "plan"),
     "workflows.plan_session": ("PlanOptions",),
     "workflows.profile": ("ProfileOptions", "profile"),
+    "workflows.report": ("report",),
     "workflows.rewrite": ("RewriteOptions", "rewrite"),
     "workflows.sweep": ("sweep",),
     "workflows.verify": ("verify",),
@@ -110,6 +112,7 @@ __all__ = [
     "optimize",
     "plan",
     "profile",
+    "report",
     "rewrite",
     "sweep",
     "verify",

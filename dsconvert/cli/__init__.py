@@ -14,6 +14,7 @@ from .inspect import inspect
 from .optimize import optimize
 from .plan import plan
 from .profile import profile
+from .report import report
 from .rewrite import rewrite
 from .sweep import sweep
 from .verify import verify
@@ -63,6 +64,7 @@ for command in (
     export,
     verify,
     profile,
+    report,
     compare,
     devices,
     doctor,

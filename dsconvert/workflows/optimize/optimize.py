@@ -304,7 +304,13 @@ def _measuring(
     count = f"{len(names)} files"
     return (
         Stage("evaluate", f"Measure the accuracy of {count}", data | measured | metric, after),
-        Stage("profile", f"Time {count} in turns on {options.device}", measured, after),
+        Stage(
+            "profile",
+            f"Time {count} in turns on {options.device}",
+            measured,
+            after,
+            needed=False,
+        ),
     )
 
 

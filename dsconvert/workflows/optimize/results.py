@@ -7,11 +7,13 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from dsconvert.base.files import sha256
+from dsconvert.base.messages import note
 
 from ..command_words import preprocessing_words
 from ..outputs import write_json
@@ -144,8 +146,21 @@ def write_results(work: Work, result: OptimizeResult, preprocessing: Preprocessi
         "stages": result.stages,
         "files": _hashes(work),
     }
+    _write_page(work)
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     write_bytes(folder / MANIFEST, encoded + b"\n")
+
+
+def _write_page(work: Work) -> None:
+    """Write report.html; where what draws its charts is missing, say so."""
+    from dsconvert.base.errors import MissingExtra
+
+    from ..report import report
+
+    try:
+        report(work.folder)
+    except MissingExtra as error:
+        note(f"no {PAGE}: {error.words.message} {error.words.hint}")
 
 
 def _hashes(work: Work) -> dict[str, str]:
@@ -215,8 +230,8 @@ def _file(
         )
     path = work.folder / "files" / name
     verified = records.get(f"verify-{name}")
-    found = next((one for one in evaluated[1:] if one.name in (name, str(path))), None)
-    time = next((one for one in measured if one.path == str(path)), None)
+    found = next((one for one in evaluated[1:] if Path(one.name).name == name), None)
+    time = next((one for one in measured if Path(one.path).name == name), None)
     checked = verified.result if verified is not None and verified.result else {}
     failures = tuple(checked.get("failures", ()))
     if verified is not None and verified.failure:

@@ -193,9 +193,11 @@ class Work:
         from ..profile import ProfileOptions, profile
 
         estimated = self.options.device != "host" and self._estimated
+        free = any(size is None for shape in self.opened.input_shapes for size in shape[1:])
         return list(
             profile(
                 files,
+                data=self.images.test.take(slice(1)) if free else None,
                 device=self.options.device,
                 options=ProfileOptions(
                     threads=self.options.threads, per_op=not estimated, seed=self.options.seed

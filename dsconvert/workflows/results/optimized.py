@@ -213,7 +213,7 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         yield _files(self)
         yield f"faster: than {self.baseline}; lost: of {self.loss_of}, against the original model"
         yield from _failed(self)
-        yield f"Everything is in {self.folder}: report.json, run.py, recipe.toml, manifest.json"
+        yield f"Everything is in {self.folder}: report.html, run.py, recipe.toml, manifest.json"
 
     def _planned(self) -> Iterator[Block]:
         table = Table(("stage", "what"), ("before",), ("state",))

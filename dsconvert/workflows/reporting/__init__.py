@@ -1,0 +1,1 @@
+"""The page that shows runs, made from their report.json alone."""

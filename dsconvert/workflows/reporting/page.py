@@ -1,0 +1,72 @@
+"""One file that holds the page: figures, charts, styles and the library that draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsconvert.base.cache_folder import cache_folder
+from dsconvert.base.errors import require
+from dsconvert.base.files import replacing
+
+from .. import formatting
+from .charts import charts
+from .words import Words
+
+_HERE = Path(__file__).parent
+
+
+def page(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of one run, or of two side by side, as HTML.
+
+    Args:
+        runs: Reports, as plain values.
+
+    Raises:
+        MissingExtra: If what draws the charts is not installed.
+    """
+    jinja2 = require("jinja2", "report", "to make report.html")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,  # names in a model file are anybody's
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "kib": formatting.kib,
+        "percent": lambda value: formatting.percent(value, 2),
+        "ms": formatting.ms,
+        "short": formatting.short,
+    }
+    words = Words(runs)
+    text: str = environment.get_template("page.html").render(
+        runs=runs,
+        words=words,
+        title=words.title,
+        charts=charts(runs),
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+        library=_library(),
+    )
+    return text
+
+
+def _library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which the package holds.
+
+    Bundling takes seconds: the script is kept in the cache.
+    """
+    vl_convert = require("vl_convert", "report", "to draw charts")
+    kept = cache_folder() / f"vega-{vl_convert.__version__}-{_VEGA_LITE}.js"
+    if not kept.is_file():
+        bundle: str = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept, overwrite=True) as temporary:
+            temporary.write_text(bundle, encoding="utf-8")
+    return kept.read_text(encoding="utf-8").replace("</script", "<\\/script")
+
+
+_VEGA_LITE = "6.1"
+"""The release that is bundled; the specifications name its schema."""
