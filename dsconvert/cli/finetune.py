@@ -49,7 +49,7 @@ LABEL_WEIGHT = 0.3
 )
 @click.option(
     "--log-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
     help="Write each epoch's figures there for TensorBoard.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
@@ -66,8 +66,6 @@ def finetune(
     samples: int | None,
     labels: bool,
     augment: tuple[Any, ...],
-    log_dir: Path | None,
-    resume: bool,
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
@@ -100,7 +98,5 @@ def finetune(
         samples=samples,
         output=output or options.beside(model, "_tuned.keras", "_tuned.onnx"),
         overwrite=overwrite,
-        resume=resume,
-        log_dir=log_dir,
         progress=terminal.progress,
     )

@@ -37,9 +37,7 @@ def finetune(
     samples: int | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
-    resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    log_dir: str | Path | None = None,
     progress: Progress | bool = False,
 ) -> TunedModel:
     """Train the student to give the teacher's outputs, and keep the best epoch.
@@ -60,11 +58,9 @@ def finetune(
         output: The .keras, .h5 or, for an ONNX student, .onnx file to write. While training runs,
             its state is kept beside it.
         overwrite: Whether it may exist.
-        resume: Go on where an interrupted run for this output stopped.
         callbacks: Keras callbacks, as those of ``fit``. Each epoch tells them ``loss``,
             ``output_error``, the same as ``val_loss``, ``learning_rate`` and ``images_per_second``;
             their model is the copy that is trained.
-        log_dir: Write these figures there, as TensorBoard reads them.
         progress: True for a bar on stderr.
 
     Returns:
@@ -90,7 +86,7 @@ def finetune(
 
     settings, told = settings or FinetuneSettings(), as_progress(progress)
     path = None if output is None else _place(student, Path(output), overwrite)
-    state = None if path is None else _state(path, resume, overwrite)
+    state = None if path is None else _state(path, settings.resume, overwrite)
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
     preprocessing = settled(preprocessing, [teacher, student], data)
@@ -104,8 +100,8 @@ def finetune(
         preprocessing=preprocessing,
         memory=data_memory(),
     )
-    if log_dir is not None:
-        callbacks = (*callbacks, event_log(Path(log_dir)))
+    if settings.log_dir is not None:
+        callbacks = (*callbacks, event_log(Path(settings.log_dir)))
     tuned = run(
         learner.model,
         original.model,

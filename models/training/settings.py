@@ -38,6 +38,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             integer, or a share below 1.
         seed: Seeds the split, the order and the augmentation.
         save_minutes: How often the state is kept within an epoch, where one is kept.
+        resume: Go on where an interrupted run for the same output stopped.
+        log_dir: Write each epoch's figures there, as TensorBoard reads them.
 
     Raises:
         InputError: If a value is out of range.
@@ -62,10 +64,12 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     validation: int | float = 0.05
     seed: int = 0
     save_minutes: float = SAVE_MINUTES
+    resume: bool = False
+    log_dir: str | None = None
 
     def of_the_result(self) -> FinetuneSettings:
         """Return the settings without those that the result does not depend on."""
-        return msgspec.structs.replace(self, save_minutes=SAVE_MINUTES)
+        return msgspec.structs.replace(self, save_minutes=SAVE_MINUTES, resume=False, log_dir=None)
 
     def __post_init__(self) -> None:
         rules = {

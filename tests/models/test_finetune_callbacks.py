@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from killed_training import models
@@ -75,7 +76,8 @@ class TestEventLog:
     def test_holds_the_history(self, tmp_path):
         import tensorflow as tf
 
-        tuned = ds.finetune(*models(), DATA, SETTINGS, log_dir=tmp_path / "logs")
+        settings = msgspec.structs.replace(SETTINGS, log_dir=str(tmp_path / "logs"))
+        tuned = ds.finetune(*models(), DATA, settings)
         (path,) = (tmp_path / "logs").iterdir()
         found = {}
         for event in tf.compat.v1.train.summary_iterator(str(path)):

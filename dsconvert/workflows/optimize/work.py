@@ -105,7 +105,9 @@ class Work:
         ).record
 
     def finetune(self) -> FinetuneResult:
-        """Train the rewritten model; a run that was killed meanwhile goes on at its last epoch."""
+        """Train the rewritten model; a run that was killed meanwhile goes on where it was."""
+        import msgspec
+
         from dsconvert.models.training.settings import FinetuneSettings
 
         from ..finetune import finetune
@@ -120,16 +122,18 @@ class Work:
         student = self._loading(self.folder / "models" / f"rewritten{self.suffix}")
 
         def train(*, resume: bool) -> FinetuneResult:
-            return finetune(
+            record = finetune(
                 student,
                 self.opened,
                 self.images.train,
-                settings,
+                msgspec.structs.replace(settings, resume=resume),
                 output=output,
                 overwrite=True,
-                resume=resume,
                 progress=self.progress,
             ).record
+            if record.interrupted:  # the work ends here, and goes on with the same training
+                raise KeyboardInterrupt
+            return record
 
         if not output.with_name(output.name + ".state").exists():
             return train(resume=False)
