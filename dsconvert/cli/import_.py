@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.MODEL)
 @options.output(".keras", "a .keras or .h5 file")
 @click.option("--data", metavar="DATA", help="Real inputs to compare on; random ones otherwise.")
+@options.dequantize
 @options.overwrite
 @options.preprocessing
 @options.common
@@ -23,6 +24,7 @@ def import_(
     model: Path,
     output: Path | None,
     data: str | None,
+    dequantize: bool,
     overwrite: bool,
     seed: int,
     **prepare: Any,
@@ -34,7 +36,7 @@ def import_(
     from dsconvert.workflows.import_onnx import import_onnx
 
     return import_onnx(
-        model,
+        options.opened_with(model, False, None, dequantize),
         output or options.beside(model, ".keras"),
         data=data,
         preprocessing=options.as_preprocessing(**prepare),

@@ -123,6 +123,12 @@ loading = stack(
     ),
 )
 
+dequantize = click.option(
+    "--dequantize",
+    is_flag=True,
+    help="Read a quantized .onnx file as the float model that it stands for; the loss is shown.",
+)
+
 preprocessing = stack(
     click.option("--scale", metavar="NUMBER", help="Multiply stored values, e.g. 1/255."),
     click.option("--mean", metavar="N[,N…]", help="Then subtract: one number, or one per channel."),
@@ -172,9 +178,11 @@ def output(ending: str, kind: str) -> Callable[[Command], Command]:
     )
 
 
-def opened_with(model: Path, trust: bool, custom_objects: str | None) -> ModelPath:
+def opened_with(
+    model: Path, trust: bool, custom_objects: str | None, dequantize: bool = False
+) -> ModelPath:
     """Return the model and the options of `loading` as one value."""
-    return ModelPath(model, trust=trust, custom_objects=custom_objects)
+    return ModelPath(model, trust=trust, custom_objects=custom_objects, dequantize=dequantize)
 
 
 def beside(model: Path, keras: str, onnx: str | None = None) -> Path:

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     "seconds, or 400steps. 60 by default for Keras models with --calibration; 0 leaves it out.",
 )
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
+@options.dequantize
 @options.overwrite
 @options.preprocessing
 @options.loading
@@ -87,6 +88,7 @@ def rewrite(
     output: Path | None,
     calibration: str | None,
     plan_file: Path | None,
+    dequantize: bool,
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
@@ -111,7 +113,7 @@ def rewrite(
     from dsconvert.workflows.rewrite import rewrite as run
 
     result = run(
-        options.opened_with(model, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, dequantize),
         calibration=calibration,
         plan=plan_file,
         preprocessing=options.as_preprocessing(scale, mean, std, channels_first),

@@ -31,11 +31,13 @@ class ModelPath:
         trust: Whether code in it (the bytecode of Lambda layers) may run.
         custom_objects: Classes and functions of the user's own: "module:name", or by the names in
             the file.
+        dequantize: Whether a quantized .onnx file is read as the float model that it stands for.
     """
 
     path: Path
     trust: bool = False
     custom_objects: str | Mapping[str, object] | None = None
+    dequantize: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class ModelFile:
         sha256: Of the file; empty without one.
         repairs: What had to be repaired to load it.
         loading: How it was loaded, to save it the same way.
+        changed: Whether the model is another one than the file's: a dequantized one.
 
     Example:
         >>> import dsconvert as ds
@@ -69,6 +72,7 @@ class ModelFile:
     sha256: str
     repairs: tuple[str, ...] = ()
     loading: ModelPath | None = None
+    changed: bool = False
 
     @property
     def name(self) -> str:
@@ -108,7 +112,9 @@ def open_model(source: ModelSource, *, wanted: str = "model") -> ModelFile:
         return _from_object(source, wanted)
     refuse_absent(source.path)
     refuse_tflite(source.path)
-    return _open_onnx(source.path) if kind_of(source.path) == "onnx" else _open_keras(source)
+    if kind_of(source.path) == "onnx":
+        return _open_onnx(source.path, dequantize=source.dequantize)
+    return _open_keras(source)
 
 
 def path_of(source: ModelSource) -> Path | None:
@@ -252,7 +258,7 @@ def _keras(model: Model) -> ModelFile:
     )
 
 
-def _open_onnx(path: Path) -> ModelFile:
+def _open_onnx(path: Path, *, dequantize: bool = False) -> ModelFile:
     from dsconvert.base.messages import note
     from dsconvert.formats.onnx.open import open_onnx
 
@@ -261,11 +267,16 @@ def _open_onnx(path: Path) -> ModelFile:
 
         note(f"{path.name}: a SavedModel without Keras layers; read through tf2onnx as ONNX")
         path = as_onnx(path)
-    file = open_onnx(path)
-    for repair in file.repairs:
+    file = open_onnx(path, dequantize=dequantize)
+    repairs = file.repairs
+    if dequantize:
+        from .dequantized import told_loss
+
+        repairs = (told_loss(file), *repairs)
+    for repair in repairs:
         note(f"{path.name}: {repair}")
     opened = _onnx(file.model, path.parent)
-    return replace(opened, path=path, sha256=file.sha256, repairs=file.repairs)
+    return replace(opened, path=path, sha256=file.sha256, repairs=repairs, changed=dequantize)
 
 
 def _onnx(model: Model, folder: Path) -> ModelFile:

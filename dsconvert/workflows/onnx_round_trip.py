@@ -98,7 +98,8 @@ def convert(
     from dsconvert.models.onnx_import import import_onnx
 
     import_quietly("tensorflow")
-    imported = import_onnx(opened.path or opened.model, inputs=inputs, seed=seed, progress=progress)
+    source = opened.model if opened.changed or opened.path is None else opened.path
+    imported = import_onnx(source, inputs=inputs, seed=seed, progress=progress)
     shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
     notes = imported.notes
     batch = opened.input_shapes[0][:1] if opened.input_shapes else ()
@@ -116,6 +117,7 @@ def convert(
         input_shapes=shapes,
         sha256=opened.sha256,
         repairs=opened.repairs,
+        changed=opened.changed,
         imported=imported,
         notes=notes,
     )
@@ -177,7 +179,8 @@ def random_arrays(drawn: ConvertedModel, seed: int) -> tuple[Array, ...]:
 
 def _original(drawn: ConvertedModel) -> AbstractContextManager[Any]:
     """ONNX Runtime with the model that was converted."""
-    return runnable(drawn.path or drawn.converted.source)
+    given = None if drawn.changed else drawn.path
+    return runnable(given or drawn.converted.source)
 
 
 def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[OutputFidelity, ...]:

@@ -77,18 +77,28 @@ def embed_weights(model: ModelProto, folder: Path | None) -> None:
             tensor.CopyFrom(embedded(tensor, folder))
 
 
-def open_onnx(path: str | Path) -> OnnxFile:
+def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     """Read an .onnx file that is valid and that ONNX Runtime runs.
+
+    Args:
+        path: The file.
+        dequantize: Whether a quantized graph becomes a float one, with its weights in memory.
 
     Raises:
         InputError: If it is not; in one sentence, before any work is done.
         MissingExtra: If onnx or ONNX Runtime is not installed.
     """
     from .checking import Refused, check_runs
+    from .dequantize import dequantized, is_quantized
     from .sorting import sort_nodes
 
     path = Path(path)
     model = load(path)
+    quantized = is_quantized(model)
+    if quantized and dequantize:
+        embed_weights(model, path.parent)
+        sort_nodes(model)
+        model = dequantized(model, path.parent)
     moved = "its nodes were not in the order that ONNX requires; they are sorted"
     repairs = (moved,) if sort_nodes(model) else ()
     try:
@@ -96,7 +106,9 @@ def open_onnx(path: str | Path) -> OnnxFile:
     except Refused as error:
         raise InputError(
             f"{path} does not run as it is; {error}",
-            "Export it for plain ONNX Runtime, without custom operators.",
+            "Read its float form with --dequantize (import, rewrite)."
+            if quantized and not dequantize
+            else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",
         ) from error
     return OnnxFile(model, path, sha256(path), repairs)
