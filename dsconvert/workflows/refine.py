@@ -141,16 +141,27 @@ def _refined_keras(
     from dsconvert.converter.calibration import split
     from dsconvert.models.training.refine import refine
 
-    teacher = as_functional(original)
+    teacher, half = as_functional(original), _multiplies_bfloat16()
     data = split(inputs, settings.seed)
     return refine(
-        ComposedModel(model, teacher),
-        ComposedModel(teacher, teacher),
+        ComposedModel(model, teacher, half=half),
+        ComposedModel(teacher, teacher, half=half),
         data.inputs,
         data.held_out,
         settings,
         progress=progress,
     )
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tell whether this processor multiplies bfloat16 faster than float32; False if unknown."""
+    from pathlib import Path
+
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _refined_onnx(

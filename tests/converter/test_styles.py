@@ -88,7 +88,7 @@ class ThreeBlock(LinearBlock):
         R = choice.channels
         return R * (spec.in_channels + spec.taps + spec.out_channels) + spec.out_channels * bias
 
-    def fit(self, data, choice, options):
+    def fit(self, data, choice, options, start=None):
         pairs = Choice(pairs=choice.channels // data.site.spec.in_channels, order="depthwise-first")
         made = super().fit(data, pairs, options)
         factors = self._three(made.factors)

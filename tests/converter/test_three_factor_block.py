@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from keras import layers
 from keras_checks import conv, images, model_of, norm, outputs
 from numerics import plan_of
 from onnx_native import Net
@@ -14,6 +16,7 @@ from onnx_native import outputs as onnx_outputs
 import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
+from dsconvert.converter.balancing import equalized
 from dsconvert.converter.core.fitting.cost import block_macs, channels_of_pairs, pair_macs
 from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.types import Choice, ConvSpec, Plan
@@ -36,9 +39,6 @@ SPEC = ConvSpec(
 
 def network():
     """Two convolutions that see correlated inputs, one with a norm behind it."""
-    import keras
-    from keras import layers
-
     keras.utils.set_random_seed(0)
     image = keras.Input((9, 10, 6))
     x = conv(8, activation="relu", name="a")(image)
@@ -120,6 +120,23 @@ class TestBothFrameworks:
             errors = [c.effect.data_error for c in blocks]
             assert (np.diff(errors) > 0).all()
             assert all(c.macs < layer.macs or c.params < layer.params for c in blocks)
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_both_inner_scales_are_equalized(kind, models):
+    """Channels between the layers get one range each, and the outputs stay."""
+    model, run, x = models[kind]
+    made = rewrite(model, calibration=x, block="three-factor", channels=8).model
+    even, (told, *_) = equalized(made, [x])
+    assert "4 pairs" in told  # two in each block
+    for expected, got in zip(run(made, x), run(even, x), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
+    if kind == "keras":
+        inner = [even.get_layer(name).output for name in ("a_in", "a_dw", "b_in", "b_dw")]
+        for values in keras.Model(even.inputs, inner)([x]):
+            flat = np.asarray(values).reshape(-1, 8)
+            width = np.maximum(flat, 0).max(0) - np.minimum(flat, 0).min(0)
+            np.testing.assert_allclose(width, width[0], rtol=1e-4)
 
 
 def test_an_open_width_costs_as_much_as_the_pairs():

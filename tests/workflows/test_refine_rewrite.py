@@ -90,6 +90,20 @@ class TestComposed:
         assert run.blocks == 3
         np.testing.assert_allclose(run.run([x])[0][0], outputs(made, x)[0], atol=1e-4)
 
+    def test_wide_convolutions_in_bfloat16(self):
+        """Eight bits of mantissa: a relative error of 2⁻⁹ in each of the factors."""
+        keras.utils.set_random_seed(0)
+        model = model_of(conv(64, name="wide"), conv(64, name="wider"), shape=(8, 8, 64))
+        made = rewrite(model, pairs=2).model
+        x = images(2, 8, 8, 64)
+        for one, original in ((made, model), (model, model)):
+            run = ComposedModel(one, original, half=True)
+            (got,), _ = run.run([x])
+            (expected,) = outputs(one, x)
+            error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+            assert 1e-5 < error < 0.02
+            assert got.dtype == "float32"
+
     def test_separable_layers_of_the_original_stay_as_they_are(self):
         model = model_of(
             layers.DepthwiseConv2D(3, use_bias=False, name="d"), layers.Conv2D(5, 1, name="p")

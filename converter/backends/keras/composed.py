@@ -16,6 +16,8 @@ from typing import Any
 from .graph import FlatGraph, Step, flatten, keras_module
 from .read import is_pointwise
 
+_WIDE = 64 * 64
+"""Products of input and output channels from which bfloat16 was measured to be faster."""
 _SUMS = ("Add",)
 """Layers and operations that add."""
 _RELUS = ("ReLU", "Relu", "Relu6", "Activation")
@@ -67,18 +69,10 @@ class _Block:
             and _geometry(self.deep) == _geometry(other.deep)
         )
 
-    def run(self, image: Any) -> Any:
+    def run(self, image: Any, half: bool) -> Any:
         """Compute its output from its input."""
         ops, deep = keras_module().ops, self.deep
-        kernel = sum(_kernel(chain) for chain in self.chains)
-        made = ops.conv(
-            image,
-            kernel,
-            strides=deep.strides,
-            padding=deep.padding,
-            data_format=deep.data_format,
-            dilation_rate=deep.dilation_rate,
-        )
+        made = _convolve(image, sum(_kernel(chain) for chain in self.chains), deep, half)
         for chain in self.chains:
             if chain[-1].use_bias:
                 shape = (1, -1, 1, 1) if deep.data_format == "channels_first" else (1, 1, 1, -1)
@@ -93,13 +87,14 @@ class ComposedModel:
         model: A functional or Sequential model.
         original: The model it was made from, whose layers are no parts of blocks; the model itself
             to run it as it is.
+        half: Compute wide convolutions in bfloat16.
 
     Attributes:
         frozen: The layers that read a picture, and the norms that directly follow them.
     """
 
-    def __init__(self, model: Any, original: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, original: Any, *, half: bool = False) -> None:
+        self.model, self.half = model, half
         self.graph = flatten(model)
         given = flatten(original)
         known = {} if model is original else _shapes(given)
@@ -144,7 +139,10 @@ class ComposedModel:
                 continue
             if number in self._blocks:
                 block = self._blocks[number]
-                values[step.writes[0]] = block.run(values[block.reads])
+                values[step.writes[0]] = block.run(values[block.reads], self.half)
+            elif self.half and _is_wide(step.operation):
+                (reads,) = step.reads.values()
+                values[step.writes[0]] = _plain(step.operation, values[reads])
             else:
                 step.run(values)
         outputs = [values[number] for number in self.graph.outputs]
@@ -192,6 +190,40 @@ def _blocks(graph: FlatGraph, new: Collection[int]) -> list[_Block]:
 
 def _is_depthwise(operation: Any) -> bool:
     return type(operation) is keras_module().layers.DepthwiseConv2D
+
+
+def _is_wide(operation: Any) -> bool:
+    """Tell whether a layer is a stock dense convolution that gains by bfloat16."""
+    plain = type(operation) is keras_module().layers.Conv2D and operation.groups == 1
+    return plain and not is_pointwise(operation) and _gains(operation.kernel)
+
+
+def _gains(kernel: Any) -> bool:
+    return int(kernel.shape[2]) * int(kernel.shape[3]) >= _WIDE
+
+
+def _plain(layer: Any, image: Any) -> Any:
+    """Return a dense convolution's output, its product in bfloat16."""
+    made = _convolve(image, layer.kernel, layer, half=True)
+    if layer.use_bias:
+        shape = (1, -1, 1, 1) if layer.data_format == "channels_first" else (1, 1, 1, -1)
+        made = made + keras_module().ops.reshape(layer.bias, shape)
+    return layer.activation(made)
+
+
+def _convolve(image: Any, kernel: Any, like: Any, half: bool) -> Any:
+    """Convolve an image, (n, H, W, C) or (n, C, H, W), by a kernel with a layer's geometry."""
+    ops = keras_module().ops
+    half = half and _gains(kernel)
+    made = ops.conv(
+        ops.cast(image, "bfloat16") if half else image,
+        ops.cast(kernel, "bfloat16") if half else kernel,
+        strides=like.strides,
+        padding=like.padding,
+        data_format=like.data_format,
+        dilation_rate=like.dilation_rate,
+    )
+    return ops.cast(made, "float32") if half else made
 
 
 def _geometry(deep: Any) -> tuple[Any, ...]:

@@ -93,7 +93,13 @@ class AutoBlock:
         both = self._both(self.settled(choice, spec))
         return max(style.params(spec, one, bias=bias) for style, one in both)
 
-    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
+    def fit(
+        self,
+        data: SiteData,
+        choice: Choice,
+        options: FitOptions,
+        start: Factorization | None = None,
+    ) -> Fitted:
         """Fit both to data and keep the lower data error."""
         both = self._both(self.settled(choice, data.site.spec))
         fitted = [style.fit(data, one, options) for style, one in both]

@@ -152,8 +152,21 @@ class BlockStyle(Protocol):
 
     # Factors.
 
-    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
+    def fit(
+        self,
+        data: SiteData,
+        choice: Choice,
+        options: FitOptions,
+        start: Factorization | None = None,
+    ) -> Fitted:
         """Fit a block to data.
+
+        Args:
+            data: What is known of the convolution.
+            choice: What it becomes.
+            options: See `FitOptions`.
+            start: What another choice of this style became on the same data, to begin with; it may
+                be ignored.
 
         Raises:
             InputError: If the moments of all channels together are needed and are not there.

@@ -214,7 +214,13 @@ class LinearBlock:
         """See `cost.pair_params`."""
         return pair_params(spec, _definite(choice), choice.pairs, bias=bias)
 
-    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
+    def fit(
+        self,
+        data: SiteData,
+        choice: Choice,
+        options: FitOptions,
+        start: Factorization | None = None,
+    ) -> Fitted:
         """Fit pairs to data, in the order of the choice or in the better one."""
         pairs = fit_pairs(data, choice, options)
         read = data.stats[0] if len(data.stats) == 1 else None

@@ -209,15 +209,21 @@ class MobileNetBlock(LinearBlock):
         pairs = pair_params(spec, "depthwise-first", choice.pairs, bias=bias)
         return pairs + 4 * choice.pairs * spec.in_channels
 
-    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
+    def fit(
+        self,
+        data: SiteData,
+        choice: Choice,
+        options: FitOptions,
+        start: Factorization | None = None,
+    ) -> Fitted:
         """Fit pairs, and their pointwise kernels once more to what the ReLU lets through."""
         pairs = fit_pairs(data, self.settled(choice, data.site.spec), options)
         mean, variance = inner_moments(pairs, data.stats, data.blocks)
         if data.sample is None:
             note = "a shared layer: its pointwise kernel was not fitted to the ReLU"
-            start = shifted(pairs, mean, variance, max(options.shifts))
-            start = replace(start, notes=(*pairs.notes, note))
-            return Fitted(start, _mixer(start), None)
+            made = shifted(pairs, mean, variance, max(options.shifts))
+            made = replace(made, notes=(*pairs.notes, note))
+            return Fitted(made, _mixer(made), None)
         fitted, read = fit_block(
             pairs,
             mean,

@@ -26,10 +26,10 @@ from .cost import (
 )
 from .fit import FitOptions
 from .linear_block import flat
-from .three_factor import NAME, random_factors
+from .three_factor import NAME, ThreeFactors, random_factors
 from .three_factor_fit import fit_three_factors, full_channels, three_factors_from_weights
 
-_SHARES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+_SHARES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 """Candidates have the MACs of so many pairs."""
 
 
@@ -123,15 +123,27 @@ class ThreeFactorBlock:
         """See `cost.block_params`."""
         return block_params(spec, self._channels(choice), bias=bias)
 
-    def fit(self, data: SiteData, choice: Choice, options: FitOptions) -> Fitted:
-        """Fit a block to data; see `three_factor_fit.fit_three_factors`."""
+    def fit(
+        self,
+        data: SiteData,
+        choice: Choice,
+        options: FitOptions,
+        start: Factorization | None = None,
+    ) -> Fitted:
+        """Fit a block to data, beginning with a wider one if there is one.
+
+        See `three_factor_fit.fit_three_factors`.
+        """
+        channels = self._channels(choice)
+        wider = start if isinstance(start, ThreeFactors) and start.channels >= channels else None
         factors = fit_three_factors(
             data.stats,
             data.site.kernel,
-            self._channels(choice),
+            channels,
             output_weight=data.output_weight,
             options=options,
             seed=options.seed,
+            start=wider,
         )
         read = data.stats[0] if len(data.stats) == 1 else None
         return Fitted(factors, flat(factors.kernel()), read)

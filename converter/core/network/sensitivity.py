@@ -16,7 +16,7 @@ from dsconvert.base.progress import Progress, silent
 from ..fitting.fit import FitOptions
 from ..fitting.styles import block_style
 from ..stages import Site, Stages, Weights
-from ..types import Choice, Effect, Size
+from ..types import Choice, Effect, Factorization, Size
 from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
@@ -117,11 +117,13 @@ class _Trial:
         data = runner.site_data(site, fit_run, fit_run.moments.pop(site.name))
         if self.expected is None:
             self.expected = self._outputs(index, None)
+        before: dict[str, Factorization] = {}  # by style: wide blocks come before narrow ones
         for choice in choices:
             style = block_style(choice.block)
             if len(data.stats) > 1 and not style.fits_in_parts(choice):
                 continue
-            factors = style.fit(data, choice, QUICK).factors
+            factors = style.fit(data, choice, QUICK, before.get(choice.block)).factors
+            before[choice.block] = factors
             outputs = self._outputs(index, placed(site, factors, site.norm))
             yield (
                 choice,
