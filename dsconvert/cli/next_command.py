@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def after_inspect(result: InspectedModel) -> Iterator[str]:
-    """Yield how to plan, or how to quantize where a rewrite does not pay."""
+    """Yield how to do all in one, or how to quantize where a rewrite does not pay."""
     model, data = _given("model"), _given("calibration") or "DATA"
     if not result.convolutions:
         return
     if result.potential.pays:
-        yield _next("plan", model, "--calibration", data, *_preprocessing())
+        yield _next("optimize", model, "--data", data, *_preprocessing())
     else:
         yield _next("export", model, *_int8(data))
 

@@ -73,6 +73,9 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
 )
 @click.option("--samples", type=click.IntRange(10), default=5000, show_default=True)
 @click.option("--test-samples", type=click.IntRange(1), default=2000, show_default=True)
+@click.option(
+    "--refine", metavar="SECONDS", help="As for rewrite: 60, 400steps, or 0 to leave it out."
+)
 @click.option("--epochs", type=click.IntRange(0), default=3, show_default=True)
 @click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change.")

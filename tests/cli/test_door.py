@@ -49,10 +49,10 @@ class TestInspect:
         assert shlex.split(last)[:4] == ["next:", "dsconvert", "export", str(path)]
         assert "int8" in last
 
-    def test_much_to_gain_names_the_plan(self, tmp_path):
+    def test_much_to_gain_names_the_whole_way(self, tmp_path):
         path = conv_stack(tmp_path / "m.onnx", [3, 3], channels=16)
         *_, last = call("inspect", path, columns="300")
-        assert shlex.split(last)[:4] == ["next:", "dsconvert", "plan", str(path)]
+        assert shlex.split(last)[:4] == ["next:", "dsconvert", "optimize", str(path)]
 
     @pytest.mark.parametrize("words", [[], ["-v"]])
     def test_lines_keep_within_80_columns(self, tmp_path, words):

@@ -19,11 +19,12 @@ from click.testing import CliRunner
 
 import dsconvert as ds
 from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.fidelity import OutputFidelity
 from dsconvert.cli import main
 from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.workflows.optimize.ledger import Ledger, Stage, fingerprint, run_folder
 from dsconvert.workflows.optimize.options import file_name, split
-from dsconvert.workflows.optimize.recommend import recommend
+from dsconvert.workflows.optimize.recommend import noise, recommend
 from dsconvert.workflows.optimize.run_program import program_text
 from dsconvert.workflows.results.optimized import FileFigures, Timing
 
@@ -167,6 +168,19 @@ def figures(name, time=1.0, loss=0.0, size=1000, verified=True, **more):
         name=name, model="original", form="tflite-int8", size_bytes=size, loss=loss,
         timing=timing, verified=verified, **more,
     )  # fmt: skip
+
+
+class TestNoise:
+    @pytest.mark.parametrize(
+        ("decibels", "error", "share"),
+        [(20.0, 0.1, 0.01), (0.0, 1.0, 1.0), (None, 0.0, 0.0), (None, None, None)],
+    )
+    def test_a_share_of_noise_is_that_of_the_sqnr(self, decibels, error, share):
+        output = OutputFidelity(
+            name="y", finite=True, sqnr_db=decibels, relative_error=error, max_abs_error=0.0
+        )
+        assert noise(output) == (None if share is None else pytest.approx(share))
+        assert noise(msgspec.structs.replace(output, finite=False)) is None
 
 
 class TestRecommendation:

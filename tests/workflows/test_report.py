@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from dsconvert.cli import main
 from dsconvert.workflows.reporting import page as page_module
 from dsconvert.workflows.reporting.charts import charts, kept
 from dsconvert.workflows.reporting.words import Words
+from dsconvert.workflows.results.optimized import OptimizeResult
 
 pytest.importorskip("jinja2", reason="needs dsconvert[report]")
 pytest.importorskip("vl_convert", reason="needs dsconvert[report]")
@@ -89,6 +91,14 @@ class TestPage:
         run = made_up_run(training=[], layers=[], files=[])
         assert charts([run]) == {}
         assert Words([run]).headline(run) == "No file can be recommended"
+
+
+def test_the_example_in_the_documents_is_a_report_with_every_chart():
+    folder = Path(__file__).parents[2] / "docs" / "example-run"
+    run = json.loads((folder / "report.json").read_bytes())
+    assert set(charts([run])) == {"pareto", "layers-0", "training-0", "operators-0"}
+    assert set(run) == {*OptimizeResult.__struct_fields__}
+    assert "× as fast" in page_module.page([run])
 
 
 class TestQuality:

@@ -252,7 +252,8 @@ class _Run:
             told = f"Choose blocks by their measured time on {options.device}"
             plan = Stage("plan", told, self._data | searched, ("inspect",), (PLAN,))
             files = (f"models/rewritten{suffix}",)
-            rewrite = Stage("rewrite", "Rewrite by the plan", self._data, ("plan",), files)
+            refined = self._data | {"refine": options.refine}
+            rewrite = Stage("rewrite", "Rewrite by the plan", refined, ("plan",), files)
             found += [(plan, REWRITTEN), (rewrite, REWRITTEN)]
             last[REWRITTEN] = "rewrite"
             if options.epochs:

@@ -38,6 +38,7 @@ class OptimizeOptions:
         max_drop: The most that the file to use may lose of that: "1%".
         samples: The most training images; calibration takes up to 1,000 of them.
         test_samples: The most test images.
+        refine: As for `rewrite`: seconds, or "400steps"; by default what `rewrite` does.
         epochs: Of fine-tuning; 0 leaves it out.
         max_pairs: The largest T that the plan tries.
         include: Glob patterns of the layers that may change; empty means all.
@@ -63,6 +64,7 @@ class OptimizeOptions:
     max_drop: str | float = "1%"
     samples: int = 5000
     test_samples: int = 2000
+    refine: str | None = None
     epochs: int = 3
     max_pairs: int = 4
     include: tuple[str, ...] = ()

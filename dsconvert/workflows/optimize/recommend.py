@@ -12,6 +12,7 @@ from dsconvert.converter.core.planning.limits import parse_limit
 from .. import formatting
 
 if TYPE_CHECKING:
+    from dsconvert.base.fidelity import OutputFidelity
     from dsconvert.models.evaluation.metrics import MetricValue
 
     from ..results.evaluated import EvaluatedModel
@@ -87,8 +88,19 @@ def loss(original: EvaluatedModel, found: EvaluatedModel) -> float | None:
             output.top1_agreement for output in found.fidelity if output.top1_agreement is not None
         ]
         return 1 - min(shares) if shares else None
-    worst = [10 ** (-(output.worst_db or 200.0) / 10) for output in found.fidelity]
-    return max(worst) if worst and all(output.finite for output in found.fidelity) else None
+    shares = [noise(output) for output in found.fidelity]
+    known = [share for share in shares if share is not None]
+    return max(known) if known and len(known) == len(shares) else None
+
+
+def noise(output: OutputFidelity) -> float | None:
+    """Return the share of noise in an output's worst group; None where it is not known."""
+    if not output.finite:
+        return None
+    if output.worst_db is not None:
+        return float(10 ** (-output.worst_db / 10))
+    error = output.relative_error
+    return None if error is None else float(error**2)  # 0 where all is equal
 
 
 def recommend(

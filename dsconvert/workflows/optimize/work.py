@@ -99,6 +99,7 @@ class Work:
             plan=self.folder / PLAN,
             calibration=self.images.calibration,
             options=RewriteOptions(seed=self.options.seed),
+            refine=self.options.refine,
             output=self.folder / "models" / f"rewritten{self.suffix}",
             overwrite=True,
             progress=self.progress,

@@ -111,7 +111,9 @@ class Words:
         return f"{value} ({low.removesuffix(' %')}–{high.removesuffix(' %')})"
 
     def lost(self, run: Run, file: Mapping[str, Any]) -> str:
-        """Return what a file loses."""
+        """Return what a file loses, or gains."""
+        if file["loss"] is not None and file["loss"] < 0:
+            return f"gains {formatting.amount(-file['loss'], run['loss_unit'])}"
         return formatting.amount(file["loss"], run["loss_unit"])
 
     def groups(self, file: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
