@@ -88,9 +88,9 @@ def loss(original: EvaluatedModel, found: EvaluatedModel) -> float | None:
             output.top1_agreement for output in found.fidelity if output.top1_agreement is not None
         ]
         return 1 - min(shares) if shares else None
-    shares = [noise(output) for output in found.fidelity]
-    known = [share for share in shares if share is not None]
-    return max(known) if known and len(known) == len(shares) else None
+    told = [noise(output) for output in found.fidelity]
+    known = [share for share in told if share is not None]
+    return max(known) if known and len(known) == len(told) else None
 
 
 def noise(output: OutputFidelity) -> float | None:
