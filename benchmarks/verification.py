@@ -65,10 +65,14 @@ def planted(numbers: Sequence[int]) -> Iterator[list[Any]]:
                     precision = "float32" if quantize == "none" else quantize
                     path = network.write(Path(folder), precision)
                     outputs = small_networks.run(path, network.inputs)
-                    refused = refusals(network.outputs, references, outputs, quantize)
+                    refused = refusals(
+                        network.outputs, references, outputs, quantize, network.inputs
+                    )
                     counts += (1, not refused, 0, 0)
                 for one in planted_defects.plant(network, path):
-                    refused = refusals(network.outputs, references, one.outputs, "int8")
+                    refused = refusals(
+                        network.outputs, references, one.outputs, "int8", network.inputs
+                    )
                     counts += (0, 0, 1, bool(refused))
                     kinds.add(one.defect)
                     missed[one.defect] += not refused
@@ -117,7 +121,7 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
                 measures = measure_all(reference.output_names, references, outputs)
                 worst = [one.worst for one in measures if one.worst is not None]
                 least = min((group.sqnr_db or 0.0 for group in worst), default=np.inf)
-                refused = refusals(reference.output_names, references, outputs, quantize)
+                refused = refusals(reference.output_names, references, outputs, quantize, samples)
                 yield [name, kind, quantize, f"{least:.1f} dB", "; ".join(refused) or "passed"]
 
 
@@ -168,11 +172,14 @@ def _ways(export: Any, model: Any, kind: str, images: Any, folder: Path) -> Iter
         yield ["detector", kind, outputs, size, time, f"{worst:.1f} dB", said]
 
 
-def refusals(names: Any, references: Any, outputs: Any, quantize: Any) -> tuple[str, ...]:
+def refusals(
+    names: Any, references: Any, outputs: Any, quantize: Any, inputs: Any
+) -> tuple[str, ...]:
     from dsconvert.base.output_fidelity import failures, find_all, measure_all
     from dsconvert.deploy.schemes import SCHEMES
 
-    return failures(find_all(measure_all(names, references, outputs), SCHEMES[quantize].tolerance))
+    measures = measure_all(names, references, outputs, [inputs])
+    return failures(find_all(measures, SCHEMES[quantize].tolerance))
 
 
 def pictures(data: Path, shape: tuple[int, ...]) -> Any:

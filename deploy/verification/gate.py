@@ -56,7 +56,7 @@ def judge(
     try:
         session = open_runtime(path)
         outputs = session.predict(inputs)
-        fidelity = compare_outputs(names, references, outputs, session.output_kinds)
+        fidelity = compare_outputs(names, references, outputs, session.output_kinds, inputs)
     except (InputError, ValueError) as error:
         return Verdict((), (str(error).replace(str(path), path.name),), runs=False)
     findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)

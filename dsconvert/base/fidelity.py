@@ -148,7 +148,11 @@ def relative_error(reference: Array, other: Array) -> float:
 
 
 def compare_output(
-    name: str, reference: Array, other: Array, kind: OutputKind = _QUANTITIES
+    name: str,
+    reference: Array,
+    other: Array,
+    kind: OutputKind = _QUANTITIES,
+    inputs: Sequence[Array] = (),
 ) -> OutputFidelity:
     """Compare one output, (batch, ...), with the reference's of the same shape.
 
@@ -162,7 +166,7 @@ def compare_output(
         reference, other = filled([reference, other], -1 if kind.labels else 0)
     if reference.shape != other.shape:
         raise ValueError(f"{name}: shape {other.shape} where the reference has {reference.shape}")
-    close = measure(name, reference, other) if reference.size else None
+    close = measure(name, reference, other, inputs=inputs) if reference.size else None
     if not np.isfinite(other).all():
         return OutputFidelity(
             name=name,
@@ -194,6 +198,7 @@ def compare_outputs(
     references: Sequence[Array],
     others: Sequence[Array],
     kinds: Sequence[OutputKind] = (),
+    inputs: Sequence[Array] = (),
 ) -> tuple[OutputFidelity, ...]:
     """Compare all outputs of two models, in order; see `compare_output`.
 
@@ -202,9 +207,11 @@ def compare_outputs(
         references: What they should be.
         others: What they are.
         kinds: Of which kind each is; all are quantities by default.
+        inputs: What the models were fed: an output of an input's shape is also judged by what the
+            model changes in it.
     """
     return tuple(
-        compare_output(name, reference, other, kind)
+        compare_output(name, reference, other, kind, inputs)
         for name, reference, other, kind in zip(
             names, references, others, kinds or [_QUANTITIES] * len(names), strict=True
         )

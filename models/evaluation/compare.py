@@ -99,7 +99,8 @@ def compare_with(
                 "Give a reference that works, or data like those that it was trained with.",
                 code="not-finite",
             )
-    return compare_outputs(reference.output_names, references, compared, kinds)
+    fed = data.laid_out(reference.input_shapes).inputs if not data.on_disk else ()
+    return compare_outputs(reference.output_names, references, compared, kinds, fed)
 
 
 def predict_all(

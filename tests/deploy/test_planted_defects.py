@@ -17,7 +17,7 @@ def network(request):
 
 def refusals(network, outputs, quantize):
     references = small_networks.run(network.model, network.inputs)
-    measures = measure_all(network.outputs, references, outputs)
+    measures = measure_all(network.outputs, references, outputs, [network.inputs])
     return failures(find_all(measures, SCHEMES[quantize].tolerance))
 
 

@@ -46,9 +46,15 @@ class ChannelSums:
         self._kept: list[tuple[Array, Array]] = []
         self._room = _KEPT
         self.samples = 0
+        self._changed: Float | None = None
 
-    def add(self, reference: Array, other: Array) -> None:
+    def add(self, reference: Array, other: Array, fed: Array | None = None) -> None:
         """Add a batch of both, (n, ..., C).
+
+        Args:
+            reference: r.
+            other: y.
+            fed: What the model was fed, x, where that has the same shape: see `changed`.
 
         Raises:
             ValueError: If the shapes differ or have another number of channels.
@@ -63,6 +69,11 @@ class ChannelSums:
         for start in range(0, len(r), step):
             rows = slice(start, start + step)
             self._add(np.asarray(r[rows], np.float64), np.asarray(y[rows], np.float64))
+        if fed is not None and fed.shape == reference.shape:
+            gap = np.asarray(r, np.float64) - fed.reshape(-1, channels)
+            gap[~np.isfinite(gap)] = 0.0
+            before = 0.0 if self._changed is None else self._changed
+            self._changed = before + (gap * gap).sum(axis=0)
 
     def _add(self, r: Float, y: Float) -> None:
         """Add rows, (n, C)."""
@@ -143,6 +154,11 @@ class ChannelSums:
     def noise(self) -> Float:
         """E (y − r)²."""
         return self._mean(self._ee)
+
+    @property
+    def changed(self) -> Float | None:
+        """E (r − x)²; None where there is no x."""
+        return None if self._changed is None else self._mean(self._changed)
 
     @property
     def shift(self) -> Float:

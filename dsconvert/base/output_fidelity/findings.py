@@ -18,6 +18,8 @@ _MANY_OF_VECTOR, _MANY = 32, 128
 """Channels from which they are features rather than coordinates and scores."""
 _OF_VARIATION = 0.6
 """The SQNR of what changes that is asked for, over that of the whole, in dB."""
+_OF_CHANGE = 0.3
+"""The SQNR of what a model changes in its input that is asked for, over that of the whole, in dB."""
 _CLASSES = 0.2
 """Share of the classes that could be named at least once, from which scores are of classes."""
 _LOST, _LOST_SHARE, _LOST_KEPT = 3, 2e-3, 0.5
@@ -90,10 +92,17 @@ def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -
     least = tolerance.min_sqnr_db * _OF_VARIATION
     low = sqnr < tolerance.min_sqnr_db
     flat = variation is not None and variation < least
-    if not low and not (flat and group.noise > tolerance.floor * group.peak):
+    handed_on = group.change_db is not None and group.change_db < tolerance.min_sqnr_db * _OF_CHANGE
+    if not low and not ((flat or handed_on) and group.noise > tolerance.floor * group.peak):
         return
     told = f"SQNR {_decibels(sqnr)} dB; at least {tolerance.min_sqnr_db:g} dB required"
-    if not low:
+    if not low and not flat:
+        told = (
+            f"SQNR {_decibels(group.change_db or 0.0)} dB of what the model changes in its input; "
+            f"at least {tolerance.min_sqnr_db * _OF_CHANGE:g} dB required ({sqnr:.1f} dB with what "
+            "it hands on)"
+        )
+    elif not low:
         told = (
             f"SQNR {_decibels(variation or 0.0)} dB of what changes in it; at least {least:g} dB "
             f"required ({sqnr:.1f} dB with what is constant)"

@@ -45,6 +45,9 @@ class GroupFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         sqnr_db: 10·log10(Σ r² / Σ (r − y)²); None where all are equal.
         variation_db: The same of what changes, 10·log10(Σ (r − E r)² / Σ (r − y)²), E r the mean of
             each channel; None where all are equal or nothing changes.
+        change_db: The same of what the model changes in its input x, 10·log10(Σ (r − x)² / Σ (r − y)²),
+            for outputs that have an input's shape: a denoiser hands most of its input on, whatever
+            becomes of its weights.
         spread: √E (r − E r)², in the unit of the output.
         noise: √E (r − y)², in the unit of the output.
         probabilities: Whether all of the reference's values lie in 0 … 1.
@@ -57,6 +60,7 @@ class GroupFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     spread: float
     noise: float
     probabilities: bool
+    change_db: float | None = None
 
 
 class ConstantChannels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,8 +139,13 @@ class OutputComparison:
         self._classes: ClassCounts | None = None
         self._positions = 1
 
-    def add(self, reference: Array, other: Array) -> None:
+    def add(self, reference: Array, other: Array, start: Array | None = None) -> None:
         """Add a batch of both, (n, ...).
+
+        Args:
+            reference: What it should be.
+            other: What it is.
+            start: An input of the model of the same shape, if there is one.
 
         Raises:
             ValueError: If the shapes differ.
@@ -153,7 +162,7 @@ class OutputComparison:
         if self._sums is None or self._classes is None:
             self._sums, self._classes = ChannelSums(r.shape[-1]), ClassCounts(r.shape[-1])
         self._positions = math.prod(r.shape[1:-1])
-        self._sums.add(r, y)
+        self._sums.add(r, y, None if start is None else channels_last(start, self.axis))
         self._classes.add(r, y)
 
     def result(self) -> OutputMeasure:
@@ -189,7 +198,14 @@ class OutputComparison:
         )
 
 
-def measure(name: str, reference: Array, other: Array, *, axis: int | None = None) -> OutputMeasure:
+def measure(
+    name: str,
+    reference: Array,
+    other: Array,
+    *,
+    axis: int | None = None,
+    inputs: Sequence[Array] = (),
+) -> OutputMeasure:
     """Compare one output, (n, ...), with the reference's of the same shape.
 
     Args:
@@ -198,21 +214,26 @@ def measure(name: str, reference: Array, other: Array, *, axis: int | None = Non
         other: What it is.
         axis: Which axis holds the channels; by default the last, or axis 1 where the output looks
             like it.
+        inputs: What the model was fed; see `GroupFidelity.change_db`.
 
     Raises:
         ValueError: If the shapes differ or there are no samples.
     """
     comparison = OutputComparison(name, axis)
-    comparison.add(reference, other)
+    start = next((array for array in inputs if array.shape == reference.shape), None)
+    comparison.add(reference, other, start)
     return comparison.result()
 
 
 def measure_all(
-    names: Sequence[str], references: Sequence[Array], others: Sequence[Array]
+    names: Sequence[str],
+    references: Sequence[Array],
+    others: Sequence[Array],
+    inputs: Sequence[Array] = (),
 ) -> tuple[OutputMeasure, ...]:
     """Compare all outputs of two models, in order; see `measure`."""
     return tuple(
-        measure(name, reference, other)
+        measure(name, reference, other, inputs=inputs)
         for name, reference, other in zip(names, references, others, strict=True)
     )
 
@@ -227,6 +248,7 @@ def _group(sums: ChannelSums, channels: Channels) -> GroupFidelity:
     power = float(weight @ sums.power[channels])
     low, high = float(sums.low_r[channels].min()), float(sums.high_r[channels].max())
     count = max(float(weight.sum()), 1.0)
+    changed = None if sums.changed is None else float(weight @ sums.changed[channels])
     spread = float(weight @ sums.var_r[channels])
     return GroupFidelity(
         channels=as_ranges(channels),
@@ -236,6 +258,7 @@ def _group(sums: ChannelSums, channels: Channels) -> GroupFidelity:
         spread=math.sqrt(spread / count),
         noise=math.sqrt(noise / count),
         probabilities=low >= -_UNIT and high <= 1 + _UNIT,
+        change_db=None if changed is None else _decibels(changed, noise),
     )
 
 
