@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -384,6 +385,29 @@ class TestRefused:
     def test_images(self, change, code):
         assert codes(self.IMAGES, self.IMAGES) == set()
         assert code in codes(self.IMAGES, change(self.IMAGES))
+
+    @pytest.mark.parametrize(("amount", "severity"), [(0.3, "failure"), (0.05, "warning")])
+    def test_a_model_that_hands_its_input_on(self, amount, severity):
+        """What a dead denoiser gives is close to the right picture all the same."""
+        noise = np.random.default_rng(3).normal(0, amount, self.IMAGES.shape) * self.IMAGES.std()
+        fed = self.IMAGES + noise
+        assert "group-below" not in codes(self.IMAGES, fed)
+        judged = measure("y", self.IMAGES, fed, inputs=[fed[:, :1], fed])
+        assert judged.groups[0].change_db == pytest.approx(0, abs=1e-9)
+        allowed = msgspec.structs.replace(INT8, floor=0.001)
+        (found,) = [one for one in find(judged, allowed) if one.code == "group-below"]
+        assert found.severity == severity
+        half = self.IMAGES + noise / 2  # 6 dB of the change
+        assert codes(self.IMAGES, half) == set()
+        judged = measure("y", self.IMAGES, half, inputs=[fed])
+        assert judged.groups[0].change_db == pytest.approx(20 * np.log10(2))
+        assert find(judged, allowed) == ()
+
+    def test_one_value_outside_of_the_calibrated_range(self):
+        r = np.random.default_rng(4).normal(0, 1, (64, 1))
+        r[0] = 6.0
+        assert "saturated" not in codes(r, np.minimum(r, 4.5))
+        assert "saturated" in codes(r, np.minimum(r, 1.0))
 
     def test_one_channel_of_boxes(self):
         r = detector()

@@ -38,7 +38,7 @@ class KerasPair:
 def find_pairs(graph: FlatGraph) -> list[KerasPair]:
     """Return a depthwise convolution followed only by a 1×1 one, or the reverse, each called once.
 
-    The first has neither bias nor activation.
+    The first has no activation.
     """
     found = []
     for step in graph.steps:
@@ -60,11 +60,10 @@ def _is_depthwise(operation: Any) -> bool:
 
 
 def _is_open(operation: Any) -> bool:
-    """Tell whether it is a pointwise or depthwise convolution and nothing else."""
+    """Tell whether it is a pointwise or depthwise convolution without an activation."""
     if not (_is_depthwise(operation) or is_pointwise(operation)):
         return False
-    linear = keras_module().activations.linear
-    return not operation.use_bias and operation.activation is linear
+    return operation.activation is keras_module().activations.linear
 
 
 def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]]:
@@ -87,17 +86,21 @@ def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]
         return model, ()
     ranges = _measured(graph, pairs, images)
     kernels: dict[int, Array] = {}  # by layer: one may stand in two pairs
+    biases: dict[int, Array] = {}
     for pair in pairs:
         first, second = (
             kernels.get(id(layer), np.asarray(layer.kernel)) for layer in (pair.first, pair.second)
         )
         # Depthwise: (kh, kw, C, m), whose outputs lie in its last two axes; 1×1: (1, 1, C, N).
         axes = (2, 2) if _is_depthwise(pair.first) else (3, 2)
-        moved = move(first, second, ranges[pair.value].scales(), axes)
+        scales = ranges[pair.value].scales()
+        moved = move(first, second, scales, axes)
+        if pair.first.use_bias:
+            biases[id(pair.first)] = np.asarray(pair.first.bias) * scales
         kernels |= dict(zip(map(id, (pair.first, pair.second)), moved, strict=True))
     layers = {id(layer): layer for pair in pairs for layer in (pair.first, pair.second)}
     weights = {
-        graph.name_of(layers[key]): Weights(as_float(kernel), None)
+        graph.name_of(layers[key]): Weights(as_float(kernel), biases.get(key))
         for key, kernel in kernels.items()
     }
     rebuilt, notes = rebuild(drawn, {}, weights, {})

@@ -34,7 +34,7 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class OnnxPair:
-    """Two Convs with nothing in between; the first has no bias and only the second reads it."""
+    """Two Convs with nothing in between; only the second reads the first."""
 
     first: NodeProto
     second: NodeProto
@@ -46,11 +46,11 @@ class OnnxPair:
 
 
 def find_pairs(graph: OnnxGraph) -> list[OnnxPair]:
-    """Return a depthwise Conv followed only by a 1×1 one, or the reverse, with constant kernels."""
+    """Return a depthwise Conv followed only by a 1×1 one, or the reverse, of constant weights."""
     found = []
     for node in graph.nodes:
         kind = _kind(graph, node)
-        if kind is None or (len(node.input) > 2 and node.input[2]):
+        if kind is None or (_has_bias(node) and constant_of(graph, node.input[2]) is None):
             continue
         second = graph.only_reader(node.output[0])
         if second is None or second.input[0] != node.output[0]:
@@ -58,6 +58,10 @@ def find_pairs(graph: OnnxGraph) -> list[OnnxPair]:
         if {kind, _kind(graph, second)} == {"depthwise", "pointwise"}:
             found.append(OnnxPair(node, second))
     return found
+
+
+def _has_bias(node: NodeProto) -> bool:
+    return len(node.input) > 2 and bool(node.input[2])
 
 
 def _kind(graph: OnnxGraph, node: NodeProto) -> str | None:
@@ -95,13 +99,20 @@ def equalized(
         return model, ()
     ranges = _measured(graph, pairs, images)
     kernels: dict[str, Array] = {}  # by the node's first output: one may stand in two pairs
+    biases: dict[str, Array] = {}
     for pair in pairs:
         # (N, C, 1, 1) reads channels in axis 1; of a depthwise (C·m, 1, kh, kw) they are axis 0.
         axes = (0, 1) if _kind(graph, pair.second) == "pointwise" else (0, 0)
         first, second = (_kernel(graph, node, kernels) for node in (pair.first, pair.second))
         moved = move(first, second, ranges[pair.value].scales(), axes)
         kernels |= {pair.first.output[0]: moved[0], pair.second.output[0]: moved[1]}
-    return _with_kernels(graph, kernels), (note([ranges[pair.value] for pair in pairs]),)
+        bias = constant_of(graph, pair.first.input[2]) if _has_bias(pair.first) else None
+        if bias is not None:
+            scaled = bias * ranges[pair.value].scales()
+            biases[pair.first.output[0]] = scaled.astype(bias.dtype)
+    return _with_weights(graph, {1: kernels, 2: biases}), (
+        note([ranges[pair.value] for pair in pairs]),
+    )
 
 
 def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Array:
@@ -133,17 +144,23 @@ def _measured(
     return found
 
 
-def _with_kernels(graph: OnnxGraph, kernels: Mapping[str, Array]) -> ModelProto:
-    """Return a copy of the model in which the nodes of these outputs have other kernels."""
+def _with_weights(graph: OnnxGraph, weights: Mapping[int, Mapping[str, Array]]) -> ModelProto:
+    """Return a copy of the model with other weights.
+
+    Args:
+        graph: Of the model.
+        weights: By the number of the input that holds them and the node's first output.
+    """
     model = copied(graph.model)
     taken = set(all_names(model.graph))
     for node in model.graph.node:
-        kernel = kernels.get(key(node))
-        if kernel is None:
-            continue
-        name = fresh_name(f"{node.input[1]}_equalized", taken)
-        model.graph.initializer.append(_like(graph, node.input[1], kernel, name))
-        node.input[1] = name
+        for place, arrays in weights.items():
+            array = arrays.get(key(node))
+            if array is None:
+                continue
+            name = fresh_name(f"{node.input[place]}_equalized", taken)
+            model.graph.initializer.append(_like(graph, node.input[place], array, name))
+            node.input[place] = name
     nodes, gone = graph.without_unread(model.graph.node)
     assign(model.graph.node, nodes)
     unread = gone & graph.initializers.keys()

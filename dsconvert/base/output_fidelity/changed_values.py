@@ -17,6 +17,8 @@ _INVERTED = -0.3
 """Slope below which an output is called inverted."""
 _PART = 0.25
 """Share of the error power that an offset of all channels must be where others have errors too."""
+_OFTEN = 4
+"""Values beyond a limit from which a range is cut off: one may lie outside of what calibration saw."""
 _ALIKE = 4
 """Channels from which a common offset can be told from their own."""
 
@@ -124,7 +126,7 @@ def saturated(sums: ChannelSums, group: Channels, r: Float, y: Float) -> Iterato
         lost = ((high if sign > 0 else -low) - limit) / (high - low)
         beyond = sign * r > limit + 0.02 * (high - low)
         share = float(((r - y)[beyond] ** 2).sum()) / noise
-        if lost > 0.05 and share >= EXPLAINED:
+        if lost > 0.05 and share >= EXPLAINED and np.count_nonzero(beyond) >= _OFTEN:
             yield Defect(
                 code="saturated",
                 channels=as_ranges(group),
@@ -149,5 +151,5 @@ def saturated_each(sums: ChannelSums, visible: Mask, r: Float, y: Float) -> Iter
         beyond = sign * r > limit + 0.02 * spread
         share = ratio(np.where(beyond, squares, 0.0).sum(axis=axes), noise)
         often = beyond.mean(axis=axes)
-        chosen = visible & (lost > 0.05) & (share >= EXPLAINED) & (often * sums.count >= 4)
+        chosen = visible & (lost > 0.05) & (share >= EXPLAINED) & (often * sums.count >= _OFTEN)
         yield from each("saturated", chosen, share, error, lost, name)
