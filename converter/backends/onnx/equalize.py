@@ -110,9 +110,8 @@ def equalized(
         if bias is not None:
             scaled = bias * ranges[pair.value].scales()
             biases[pair.first.output[0]] = scaled.astype(bias.dtype)
-    return _with_weights(graph, {1: kernels, 2: biases}), (
-        note([ranges[pair.value] for pair in pairs]),
-    )
+    made = _with_weights(graph, {1: kernels, 2: biases})
+    return made, (note([ranges[pair.value] for pair in pairs]),)
 
 
 def _kernel(graph: OnnxGraph, node: NodeProto, moved: Mapping[str, Array]) -> Array:

@@ -19,9 +19,9 @@ _MANY_OF_VECTOR, _MANY = 32, 128
 _OF_VARIATION = 0.6
 """The SQNR of what changes that is asked for, over that of the whole, in dB."""
 _OF_CHANGE = 0.3
-"""The SQNR of what a model changes in its input that is asked for, over that of the whole, in dB."""
+"""The SQNR of what a model changes in its input that is asked for, over that of the whole."""
 _LITTLE = 15.0
-"""How much larger, in dB, than what a model changes its output's variance may be: a denoiser that is
+"""How much larger, in dB, than what a model changes its output's variance may be. A denoiser that is
 given clean pictures changes nearly nothing, and its rounding is more."""
 _CLASSES = 0.2
 """Share of the classes that could be named at least once, from which scores are of classes."""

@@ -45,9 +45,8 @@ class GroupFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         sqnr_db: 10·log10(Σ r² / Σ (r − y)²); None where all are equal.
         variation_db: The same of what changes, 10·log10(Σ (r − E r)² / Σ (r − y)²), E r the mean of
             each channel; None where all are equal or nothing changes.
-        change_db: The same of what the model changes in its input x, 10·log10(Σ (r − x)² / Σ (r − y)²),
-            for outputs that have an input's shape: a denoiser hands most of its input on, whatever
-            becomes of its weights.
+        change_db: The same of what the model changes in its input x, with Σ (r − x)², for outputs
+            of an input's shape: a denoiser hands most of it on, whatever becomes of its weights.
         spread: √E (r − E r)², in the unit of the output.
         noise: √E (r − y)², in the unit of the output.
         probabilities: Whether all of the reference's values lie in 0 … 1.
