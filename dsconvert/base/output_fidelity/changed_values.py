@@ -18,7 +18,7 @@ _INVERTED = -0.3
 _PART = 0.25
 """Share of the error power that an offset of all channels must be where others have errors too."""
 _OFTEN = 4
-"""Values beyond a limit from which a range is cut off: calibration may not have seen the largest."""
+"""Values beyond a limit from which a range is cut off: calibration has not seen all."""
 _ALIKE = 4
 """Channels from which a common offset can be told from their own."""
 

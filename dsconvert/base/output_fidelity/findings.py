@@ -21,8 +21,8 @@ _OF_VARIATION = 0.6
 _OF_CHANGE = 0.3
 """The SQNR of what a model changes in its input that is asked for, over that of the whole."""
 _LITTLE = 15.0
-"""How much larger, in dB, than what a model changes its output's variance may be. A denoiser that is
-given clean pictures changes nearly nothing, and its rounding is more."""
+"""How many dB an output's variance may be above what the model changes. A denoiser
+of clean pictures changes nearly nothing, and its rounding is more."""
 _CLASSES = 0.2
 """Share of the classes that could be named at least once, from which scores are of classes."""
 _LOST, _LOST_SHARE, _LOST_KEPT = 3, 2e-3, 0.5
