@@ -49,8 +49,9 @@ _INSTEAD = {
     "QuantizeLinear": "import it with --dequantize, or import the float model",
     "DequantizeLinear": "import it with --dequantize, or import the float model",
     "DynamicQuantizeLinear": "import it with --dequantize, or import the float model",
-    "LSTM": "recurrent networks are outside of this import: cut the convolutional part out",
-    "GRU": "recurrent networks are outside of this import: cut the convolutional part out",
+    "DeformConv": "Keras has no deformable convolution: export .onnx of it (dsconvert export)",
+    "NonMaxSuppression": "cut it off: its result is as long as the values decide",
+    "NonZero": "cut it off: its result is as long as the values decide",
     "RNN": "recurrent networks are outside of this import: cut the convolutional part out",
 }
 

@@ -16,6 +16,7 @@ from dsconvert.formats.onnx.open import embed_weights, open_onnx
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
+from .branches import without_constant_branches
 from .drawing import ConvertedGraph, check_supported, convert_graph
 from .graph import Graph, read_graph
 from .probe import ProbedValues, probe
@@ -108,6 +109,7 @@ def import_onnx(
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
         source = inlined(source)
         embed_weights(source, path.parent if path else Path.cwd())
+        source = without_constant_branches(source)
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

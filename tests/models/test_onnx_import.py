@@ -337,7 +337,7 @@ def test_all_unknown_operators_are_named_at_once():
 
 
 @pytest.mark.parametrize(
-    ("kind", "advice"), [("QuantizeLinear", "float model"), ("LSTM", "recurrent")]
+    ("kind", "advice"), [("QuantizeLinear", "float model"), ("RNN", "recurrent")]
 )
 def test_what_to_do_instead(kind, advice):
     made = {
@@ -345,10 +345,10 @@ def test_what_to_do_instead(kind, advice):
             node("QuantizeLinear", "x s", "q"),
             node("DequantizeLinear", "q s", "y"),
         ],
-        "LSTM": [node("LSTM", "x w r", "y", hidden_size=2)],
+        "RNN": [node("RNN", "x w r", "y", hidden_size=2)],
     }[kind]
     weights = (
-        {"s": np.float32(0.1)} if kind != "LSTM" else {"w": floats(1, 8, 3), "r": floats(1, 8, 2)}
+        {"s": np.float32(0.1)} if kind != "RNN" else {"w": floats(1, 2, 3), "r": floats(1, 2, 2)}
     )
     with pytest.raises(InputError, match=kind) as caught:
         import_onnx(graph(made, [2, 2, 3], "y", **weights))

@@ -1,0 +1,131 @@
+"""LSTM and GRU: Keras layers of the default activations, one for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+from ..builder import KerasBuilder, refuse
+from ..graph import Node
+from ..registry import op
+from ..values import Constant, Tensor
+
+_DEFAULT = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}
+_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (0, 1, 2)}
+"""Where Keras' gates stand in ONNX: i, f, c, o of i, o, f, c; z, r, h of the same."""
+_BATCH_FIRST = (1, 0, 2)
+"""Keras' axes, n, T and features, of ONNX's T, n and features."""
+
+
+@op("LSTM", "GRU")
+def recurrent(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
+    """All time steps, and the last state, of one direction or both."""
+    _check(node, build)
+    layout = node.get("layout", 0)
+    x = build.tensor(node)
+    steps = build.reorder(x, (0, 1, 2) if layout else _BATCH_FIRST).keras
+    forward = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+    found = []
+    for index, backwards in enumerate(forward[_text(node.get("direction", "forward"))]):
+        layer = _layer(node, build, index, backwards)
+        states = _initial(node, build, index, layout)
+        made = layer(steps, initial_state=states) if states else layer(steps)
+        _fill(node, build, layer, index)
+        sequence, *last = made
+        if backwards:
+            sequence = build.apply(node, "flip", sequence, axis=1)
+        found.append(
+            [build.apply(node, "expand_dims", sequence, axis=2)]
+            + [build.apply(node, "expand_dims", state, axis=1) for state in last]
+        )
+    orders = ((0, 1, 2, 3), (0, 1, 2)) if layout else ((2, 0, 1, 3), (1, 0, 2))
+    results = []
+    for place, parts in enumerate(zip(*found, strict=True)):
+        if place >= len(node.outputs) or not node.outputs[place]:
+            continue
+        axis = 1 if place else 2
+        tensor = build.apply(node, "concatenate", list(parts), axis=axis)
+        results.append(build.result(node, tensor, orders[min(place, 1)], place))
+    build.notes.append(f"{node}: its weights do not train")
+    return results
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _check(node: Node, build: KerasBuilder) -> None:
+    """Refuse what Keras' layers compute otherwise."""
+    given = [_text(one) for one in node.get("activations", ())]
+    default = list(_DEFAULT[node.op]) * (len(given) // len(_DEFAULT[node.op]))
+    if given and given != default:
+        raise refuse(node, f"the activations {', '.join(given)}")
+    if node.get("clip") is not None or node.get("input_forget", 0):
+        raise refuse(node, "a clipped cell, or coupled gates")
+    if node.has(4):
+        lengths = build.constant(node, 4)
+        if not np.all(lengths == build.tensor(node).shapes[0][1 if node.get("layout", 0) else 0]):
+            raise refuse(node, "sequences of several lengths")
+    if node.op == "LSTM" and node.has(7) and np.any(build.constant(node, 7)):
+        raise refuse(node, "peephole connections")
+
+
+def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool) -> Any:
+    units = int(build.constant(node, 2).shape[-1])
+    options: dict[str, Any] = {}
+    if node.op == "GRU":
+        options["reset_after"] = bool(node.get("linear_before_reset", 0))
+    return build.layer(
+        node,
+        node.op,
+        suffix=f"_{index}" if index else "",
+        units=units,
+        return_sequences=True,
+        return_state=True,
+        go_backwards=backwards,
+        trainable=False,
+        **options,
+    )
+
+
+def _initial(node: Node, build: KerasBuilder, index: int, layout: int) -> list[Any]:
+    """Return the states before the first step, as Keras takes them; none for zeros."""
+    states = []
+    for place in (5, 6) if node.op == "LSTM" else (5,):
+        if not node.has(place):
+            continue
+        value = build.value(node, place)
+        if isinstance(value, Constant):
+            if np.any(value.value):
+                raise refuse(node, "a constant state before the first step that is not zero")
+            continue
+        stored = build.onnx_order(value).keras
+        states.append(stored[:, index] if layout else stored[index])
+    if states and node.op == "LSTM" and len(states) != 2:
+        raise refuse(node, "one of its two states before the first step is missing")
+    return states
+
+
+def _fill(node: Node, build: KerasBuilder, layer: Any, index: int) -> None:
+    """Put the weights into a built layer, gate by gate."""
+    gates = _GATES[node.op]
+    kernel, state = (build.constant(node, place)[index] for place in (1, 2))
+    units = state.shape[-1]
+    bias = np.zeros((2, len(gates) * units), np.float32)
+    if node.has(3):
+        bias = build.constant(node, 3)[index].reshape(2, -1)
+
+    def arranged(weight: Array) -> Array:
+        """Gates in Keras' order, along the first axis."""
+        parts = weight.reshape(len(gates), units, *weight.shape[1:])
+        return parts[list(gates)].reshape(weight.shape)
+
+    cell = layer.cell
+    cell.kernel.assign(arranged(kernel).T)
+    cell.recurrent_kernel.assign(arranged(state).T)
+    biases = np.stack([arranged(one) for one in bias])
+    cell.bias.assign(biases if len(cell.bias.shape) == 2 else biases.sum(axis=0))

@@ -1,0 +1,157 @@
+"""LSTM, GRU, OneHot, GridSample and If: the outputs are ONNX Runtime's."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_graphs import assert_same, run
+from onnx_nets import floats, graph, node
+
+from dsconvert.base.errors import InputError
+from dsconvert.models.onnx_import import import_onnx
+
+
+def recurrent(kind, direction, *, bias=True, steps=7, **attributes):
+    """A text recogniser: a convolution, columns as time steps, a recurrent layer and its states."""
+    gates, directions = {"LSTM": 4, "GRU": 3}[kind], 2 if direction == "bidirectional" else 1
+    weights = {
+        "k": floats(3, 2, 8, 3),
+        "W": floats(directions, gates * 5, 3, seed=1),
+        "R": floats(directions, gates * 5, 5, seed=2),
+        "B": floats(directions, 2 * gates * 5, seed=3),
+        "axes": np.array([2]),
+    }
+    outputs = "Y Yh Yc" if kind == "LSTM" else "Y Yh"
+    inputs = "t W R B" if bias else "t W R"
+    if not bias:
+        del weights["B"]
+    nodes = [
+        node("Conv", "x k", "a", pads=[0, 1, 0, 1]),
+        node("Squeeze", "a axes", "s"),
+        node("Transpose", "s", "t", perm=[2, 0, 1]),
+        node(kind, inputs, outputs, hidden_size=5, direction=direction, **attributes),
+    ]
+    return graph(nodes, ["n", 2, 8, steps], outputs, **weights)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [("LSTM", {}), ("GRU", {"linear_before_reset": 1}), ("GRU", {"linear_before_reset": 0})],
+    ids=["LSTM", "GRU", "GRU, reset before"],
+)
+def test_every_direction(kind, attributes, direction):
+    proto = recurrent(kind, direction, **attributes)
+    assert_same(proto, [floats(3, 2, 8, 7, seed=9)])
+
+
+def test_without_a_bias_and_of_any_length():
+    proto = recurrent("LSTM", "forward", bias=False, steps="w")
+    imported = assert_same(proto, [floats(2, 2, 8, 12, seed=9)])
+    assert any("do not train" in note for note in imported.notes)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"activations": ["Sigmoid", "Relu", "Relu"]}, {"clip": 3.0}, {"input_forget": 1}]
+)
+def test_cells_of_another_kind_are_refused(attributes):
+    with pytest.raises(InputError, match="LSTM"):
+        import_onnx(recurrent("LSTM", "forward", **attributes))
+
+
+def test_states_from_the_data():
+    """The state before the first step is computed by the model."""
+    proto = graph(
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node("ReduceMean", "x", "m", axes=[1], keepdims=0),
+            node("Unsqueeze", "m first", "h"),
+            helper.make_node("GRU", ["t", "W", "R", "", "", "h"], ["Y"], "gru", hidden_size=4,
+                             linear_before_reset=1),
+        ],
+        ["n", 6, 4],
+        "Y",
+        W=floats(1, 12, 4),
+        R=floats(1, 12, 4, seed=2),
+        first=np.array([0]),
+    )  # fmt: skip
+    assert_same(proto, [floats(3, 6, 4, seed=4)])
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_one_hot(axis):
+    proto = graph(
+        [
+            node("Conv", "x k", "a"),
+            node("ArgMax", "a", "i", axis=1, keepdims=0),
+            node("OneHot", "i depth values", "h", axis=axis),
+            node("Add", "h h", "y"),
+        ],
+        ["n", 3, 6, 6],
+        "y",
+        k=floats(5, 3, 3, 3),
+        depth=np.array(5),
+        values=np.array([-1, 2], np.float32),
+    )
+    assert_same(proto, [floats(2, 3, 6, 6, seed=2)])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("align", [0, 1])
+def test_grid_sample(mode, padding, align):
+    """Places in and out of the image; none on an edge, where rounding decides."""
+    proto = graph(
+        [
+            node("Conv", "x k", "a", pads=[1, 1, 1, 1]),
+            node("Conv", "x g", "b", pads=[1, 1, 1, 1]),
+            node("Transpose", "b", "grid", perm=[0, 2, 3, 1]),
+            node("GridSample", "a grid", "y", mode=mode, padding_mode=padding, align_corners=align),
+        ],
+        ["n", 3, 7, 5],
+        "y",
+        k=floats(4, 3, 3, 3),
+        g=floats(2, 3, 3, 3, seed=3, scale=0.3),
+    )
+    assert_same(proto, [floats(2, 3, 7, 5, seed=2)])
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_branch_of_a_constant_condition_is_taken(yes):
+    def branch(factor):
+        return helper.make_graph(
+            [helper.make_node("Mul", ["a", "factor"], ["out"])],
+            "branch",
+            [],
+            [onnx.ValueInfoProto(name="out")],
+            [onnx.numpy_helper.from_array(np.float32(factor), "factor")],
+        )
+
+    proto = graph([node("Conv", "x k", "a"), node("Identity", "a", "y")], ["n", 3, 6, 6], "y",
+                  k=floats(4, 3, 3, 3), yes=np.array(yes))  # fmt: skip
+    taken = helper.make_node(
+        "If", ["yes"], ["i"], "if", then_branch=branch(2), else_branch=branch(3)
+    )
+    proto.graph.node.insert(1, taken)
+    proto.graph.node[2].input[0] = "i"
+    x = floats(2, 3, 6, 6, seed=2)
+    imported = assert_same(proto, [x])
+    (written,) = run(imported.write_back(), [x])
+    np.testing.assert_allclose(written, run(proto, [x])[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["NonMaxSuppression", "NonZero", "DeformConv"])
+def test_what_keras_cannot_draw_is_refused_by_name(kind):
+    given = {"NonMaxSuppression": "x x", "NonZero": "x", "DeformConv": "x k x"}[kind]
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        [helper.make_node(kind, given.split(), ["y"], "it")],
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 2, 4])],
+        [onnx.ValueInfoProto(name="y")],
+        [onnx.numpy_helper.from_array(floats(1, 2, 3, 3), "k")],
+    )
+    with pytest.raises(InputError, match=kind):
+        import_onnx(helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)]))
