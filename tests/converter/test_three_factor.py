@@ -310,6 +310,8 @@ def test_the_penalty_keeps_terms_from_cancelling():
     assert free.cancellation > 20
     assert held.cancellation < 3
     assert held.data_error < 0.5
+    assert "terms cancel" in free.notes[-1]
+    assert held.notes == ()
 
 
 @few

@@ -30,6 +30,8 @@ _WORK = 4e11
 _FEWEST_STEPS = 40
 _WORK_OF_STARTS = 1e10
 """The same for the fits from all starts together, where a layer gets more than one."""
+_CANCELLING = 5.0
+"""Σ_r Var(term r) / Var(y) from which the reader is told: it is 1 for uncorrelated terms."""
 _PATIENCE = 10
 """Steps over which the gain is judged."""
 
@@ -283,11 +285,20 @@ def _judged(
         missed += max(float(part.explained(own).sum()), 0.0)
         total += float(part.var_y.sum())
         first += len(part.cov)
+    cancelling = (factors.cancellation or 0.0) > _CANCELLING
     return replace(
         factors,
+        notes=(*factors.notes, _cancels(factors)) if cancelling else factors.notes,
         bias=bias if keeps_bias else None,
         weight_error=error_between(kernel, estimate),
         data_error=float(np.sqrt(missed / total)) if total > 0 else 0.0,
+    )
+
+
+def _cancels(factors: ThreeFactors) -> str:
+    return (
+        f"its terms cancel each other: their variances add up to {factors.cancellation:.0f} times "
+        "the output's, which costs accuracy in 8 bits"
     )
 
 
