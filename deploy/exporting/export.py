@@ -34,6 +34,7 @@ from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
 from .output_choice import needs_choice, needs_split, written_split
+from .random_ranges import may_be_rounding, on_another_range
 from .records import Artifact, CalibrationRecord, Metadata
 from .refine import OFF, Refinement
 from .split_outputs import split_outputs
@@ -230,6 +231,11 @@ def export(
                         code="needs-flex",
                     )
                 verdict = judge(temporary, source.output_names, references, inputs, quantize)
+                if verified_on == "random inputs" and may_be_rounding(verdict, quantize):
+                    found = on_another_range(source, temporary, inputs, quantize)
+                    if found is not None:
+                        first, (verdict, told) = verdict.failures[0], found
+                        said += (f"{told}; on numbers around 0: {first}",)
             if gate and not verdict.failures:
                 said += writing.speed_notes(source, temporary, format, options, inputs)
             ends = ((), ()) if verdict.failures and not verdict.runs else _ends(source, temporary)

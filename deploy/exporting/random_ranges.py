@@ -1,0 +1,74 @@
+"""Random inputs of other ranges, for models that amplify rounding on numbers around 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+from dsconvert.formats.quantization import Quantization
+
+from ..verification.gate import Verdict, judge
+
+_RANGES = (("0 … 255", 64.0, 128.0), ("0 … 1", 0.25, 0.5))
+"""Ranges of images, with the scale and shift that make them of normal numbers."""
+_ROUNDING_DB = 10.0
+"""SQNR from which on a file may differ by amplified rounding alone."""
+
+
+class Answers(Protocol):
+    """A model that is exported."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Its outputs' names."""
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on one array per input, (n, ...)."""
+
+
+def may_be_rounding(verdict: Verdict, quantize: Quantization) -> bool:
+    """Tell whether a float file is refused for nothing but an SQNR that rounding may explain.
+
+    Args:
+        verdict: On numbers around 0.
+        quantize: What the file was made with.
+    """
+    refused_for = [one for one in verdict.findings if one.severity == "failure"]
+    return bool(refused_for) and all(
+        quantize in ("none", "float16")
+        and one.code == "group-below"
+        and one.figures["sqnr_db"] >= _ROUNDING_DB
+        for one in refused_for
+    )
+
+
+def on_another_range(
+    source: Answers, path: Path, inputs: Sequence[Array], quantize: Quantization
+) -> tuple[Verdict, str] | None:
+    """Judge a file on random images of 0 … 1 and of 0 … 255, where numbers around 0 refuse it.
+
+    A network for images of 0 … 255 amplifies rounding where it is fed noise around 0, and which
+    range it is made for does not stand in the model.
+
+    Args:
+        source: The model.
+        path: The file.
+        inputs: Numbers around 0, one array per input, (n, ...).
+        quantize: What the file was made with.
+
+    Returns:
+        The verdict on the first range on which the file passes, with a note; None for no range.
+    """
+    for told, scale, shift in _RANGES:
+        moved = [
+            np.asarray(array * scale + shift, array.dtype) if array.dtype.kind == "f" else array
+            for array in inputs
+        ]
+        verdict = judge(path, source.output_names, source.predict(moved), moved, quantize)
+        if not verdict.failures and not verdict.findings:  # saturated outputs say nothing
+            return verdict, f"its outputs are the model's on random images of {told}"
+    return None
