@@ -232,9 +232,9 @@ def export(
                     )
                 verdict = judge(temporary, source.output_names, references, inputs, quantize)
                 if verified_on == "random inputs" and may_be_rounding(verdict, quantize):
-                    found = on_another_range(source, temporary, inputs, quantize)
-                    if found is not None:
-                        first, (verdict, told) = verdict.failures[0], found
+                    passed = on_another_range(source, temporary, inputs, quantize)
+                    if passed is not None:
+                        first, (verdict, told) = verdict.failures[0], passed
                         said += (f"{told}; on numbers around 0: {first}",)
             if gate and not verdict.failures:
                 said += writing.speed_notes(source, temporary, format, options, inputs)
