@@ -38,6 +38,13 @@ LABEL_WEIGHT = 0.3
     help="May be repeated; by default flip, for images of three channels.",
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8"]),
+    default="none",
+    show_default=True,
+    help="Train with the rounding of an int8 .tflite file.",
+)
+@click.option(
     "--mixed-precision", is_flag=True, help="Compute in bfloat16: several times faster on new CPUs."
 )
 @click.option(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
     from dsconvert.base.progress import Progress
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.training.network import NetworkOf
     from dsconvert.models.training.settings import Epoch, FinetuneSettings
 
     from .data_for import DataSource
@@ -102,6 +103,9 @@ def finetune(
     )
     if settings.log_dir is not None:
         callbacks = (*callbacks, event_log(Path(settings.log_dir)))
+    network = None
+    if settings.quantize == "int8":
+        network = _int8_network(path, original, data, preprocessing)
     tuned = run(
         learner.model,
         original.model,
@@ -109,6 +113,7 @@ def finetune(
         settings,
         state=state,
         callbacks=callbacks,
+        network=network,
         progress=told,
     )
     size, digest, notes = None, "", tuned.notes
@@ -134,6 +139,42 @@ def finetune(
         interrupted=tuned.interrupted,
     )
     return TunedModel(model=tuned.model, record=record)
+
+
+def _int8_network(
+    output: Path | None,
+    teacher: ConvertedModel,
+    source: DataSource,
+    preprocessing: Preprocessing | None,
+) -> NetworkOf:
+    """Return what rounds a model as `export` will, with the images that it calibrates with.
+
+    Raises:
+        InputError: If the output is an ONNX file, which rounds in other places.
+    """
+    from dsconvert.base.errors import InputError
+    from dsconvert.converter.backends.keras.fake_quantized import FakeQuantized
+
+    from .export_options import ExportOptions
+
+    if output is not None and output.suffix == ".onnx":
+        raise InputError(
+            "training for int8 is for .tflite files, which are exported from Keras models.",
+            f"Try: -o {output.with_suffix('.keras')}",
+            code="option-not-applicable",
+        )
+    drawn = ExportOptions()
+    calibration = data_for(
+        teacher,
+        source,
+        warn=False,
+        split="train",
+        samples=drawn.samples,
+        seed=drawn.seed,
+        preprocessing=preprocessing,
+    )
+    inputs = calibration.take(slice(drawn.samples)).loaded().inputs
+    return lambda model: FakeQuantized(model, inputs)
 
 
 def _save(

@@ -17,6 +17,7 @@ from .checks import check
 from .distill import objectives, takes_logits
 from .judge import Judge, best_epoch
 from .label_outputs import with_scores
+from .network import NetworkOf, NetworkPredictor
 from .run import Run
 from .settings import FinetuneSettings, Tuned
 from .training import Trainer
@@ -30,6 +31,7 @@ def finetune(
     *,
     state: Path | None = None,
     callbacks: Sequence[Any] = (),
+    network: NetworkOf | None = None,
     progress: Progress = silent,
 ) -> Tuned:
     """Train the student to give the teacher's outputs; it receives the best weights found.
@@ -50,6 +52,8 @@ def finetune(
             exists, training goes on from there and gives what an uninterrupted run would have
             given.
         callbacks: Keras callbacks. Their model is the copy that is trained.
+        network: How the student is computed while it is trained and judged; by default as Keras
+            does.
         progress: Told of each training step.
 
     Raises:
@@ -74,9 +78,10 @@ def finetune(
     saved = keeper.load()
     logits = takes_logits(teacher) and (settings.logits or settings.label_weight > 0)
     weight = settings.label_weight
-    judge = Judge(student, teacher, validation, weight, logits=logits)
+    answering = KerasPredictor(student) if network is None else NetworkPredictor(network(student))
+    judge = Judge(answering, teacher, validation, weight, logits=logits)
     goals = objectives(teacher, judge.answers, settings.temperature, weight, logits=logits)
-    trainer = Trainer(student, teacher, training, goals, settings, progress)
+    trainer = Trainer(student, teacher, training, goals, settings, progress, network)
     run = Run(student, trainer, judge, keeper, settings, callbacks, progress)
     try:
         run.go(saved)

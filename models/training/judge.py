@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from dsconvert.base.fidelity import compare_outputs, output_error
 from dsconvert.base.predictor import Array
@@ -15,6 +15,14 @@ from ..data.datasets import Data
 from ..evaluation.keras_predictor import KerasPredictor
 from .distill import softmax, surprise
 from .settings import Epoch
+
+
+class Answering(Protocol):
+    """A student that shows later changes of its weights."""
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on a batch of any size, one array per input and output, (n, ...)."""
+
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +34,16 @@ class Judge:
     """
 
     def __init__(
-        self, student: Any, teacher: Any, held_out: Data, label_weight: float, *, logits: bool
+        self,
+        student: Answering,
+        teacher: Any,
+        held_out: Data,
+        label_weight: float,
+        *,
+        logits: bool,
     ) -> None:
         reference = KerasPredictor(teacher)
-        self._student = KerasPredictor(student)
+        self._student = student
         self._inputs = inputs = held_out.inputs
         self._labels = held_out.labels if label_weight > 0 else None
         self._weight = label_weight

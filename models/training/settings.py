@@ -34,6 +34,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         augment: "flip" and "crop", for image inputs. None flips where an input has three channels,
             as photographs do. Without augmentation the teacher runs only once, not every epoch.
         mixed_precision: Compute in bfloat16 with float32 weights.
+        quantize: "int8" trains with the rounding of an int8 .tflite file in the forward pass.
         validation: How many samples are held out of training to choose the best epoch by: an
             integer, or a share below 1.
         seed: Seeds the split, the order and the augmentation.
@@ -61,6 +62,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     logits: bool = False
     augment: tuple[Augmentation, ...] | None = None
     mixed_precision: bool = False
+    quantize: Literal["none", "int8"] = "none"
     validation: int | float = 0.05
     seed: int = 0
     save_minutes: float = SAVE_MINUTES
@@ -82,6 +84,10 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             "save_minutes": (self.save_minutes >= 0, "0 or more"),
             "label_weight": (0 <= self.label_weight <= 1, "0 to 1"),
         }
+        rules["mixed_precision"] = (
+            not self.mixed_precision or self.quantize == "none",
+            "False where quantize is int8",
+        )
         wrong = [
             f"{name} is {getattr(self, name)}, allowed: {allowed}"
             for name, (right, allowed) in rules.items()

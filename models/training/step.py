@@ -62,5 +62,5 @@ def compiled_step(
 
         return tf.stack(losses), tf.cond(finite, move, go_back)
 
-    graph: Step = tf.function(step, jit_compile=False, reduce_retracing=True)
+    graph: Step = tf.function(step, autograph=False, jit_compile=False, reduce_retracing=True)
     return graph

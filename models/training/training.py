@@ -16,9 +16,10 @@ from ..evaluation.compare import predict_all
 from ..evaluation.keras_predictor import KerasPredictor
 from .batches import ahead, augmentation, epoch_batches
 from .distill import Objective
+from .network import NetworkOf, PlainNetwork
 from .settings import FinetuneSettings
 from .step import Step, compiled_step
-from .student_copy import bare, copy_model, flat, kept_layers, seed_random_layers
+from .student_copy import copy_model, kept_layers, seed_random_layers
 
 _KEPT_ANSWERS = 1 << 28
 """Values of float32, 1 GiB, that the teacher's answers to samples on disk may take."""
@@ -41,6 +42,8 @@ class Trainer:
         objectives: One per output.
         settings: See `FinetuneSettings`.
         progress: Told of each step.
+        network: How the copy is computed; by default as Keras does while it trains. Nothing is
+            frozen then: what rounding damages is everywhere.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Trainer:
         objectives: Sequence[Objective],
         settings: FinetuneSettings,
         progress: Progress,
+        network: NetworkOf | None = None,
     ) -> None:
         self._settings = settings
         self._progress = progress
@@ -66,6 +70,8 @@ class Trainer:
         self._step: Step | None = None
         self._copy = copy_model(student, mixed_precision=settings.mixed_precision)
         seed_random_layers(self._copy, settings.seed)
+        self._network = PlainNetwork(self._copy) if network is None else network(self._copy)
+        self._frozen_epochs = settings.frozen_epochs if network is None else 0
         self._kept = kept_layers(self._copy, teacher)
         self._optimizer = _optimizer(settings, self._steps)
         self._optimizer.build(self._copy.trainable_variables)
@@ -78,18 +84,21 @@ class Trainer:
     def state(self) -> tuple[list[Array], list[Array]]:
         """Return the variables of the copy (random states included) and of the optimizer."""
         return (
-            [np.asarray(variable) for variable in self._copy.variables],
+            [np.asarray(variable) for variable in self._trained()],
             [np.asarray(variable) for variable in self._optimizer.variables],
         )
 
     def restore(self, copy: Sequence[Array], optimizer: Sequence[Array]) -> None:
         """Go back to a `state`."""
         for variables, values in (
-            (self._copy.variables, copy),
+            (self._trained(), copy),
             (self._optimizer.variables, optimizer),
         ):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
+
+    def _trained(self) -> list[Any]:
+        return [*self._copy.variables, *self._network.states]
 
     @property
     def samples_per_step(self) -> int:
@@ -122,7 +131,9 @@ class Trainer:
             NotFiniteError: Where a loss or a gradient is not finite. The variables are what they
                 were before that step.
         """
-        step = self._step_of(frozen=number <= self._settings.frozen_epochs)
+        step = self._step_of(frozen=number <= self._frozen_epochs)
+        if not done:
+            self._network.calibrate()
         answers = self._answers = self._answers or self._teacher_answers()
         for inputs, targets in self._batches(number, answers, done):
             losses, moved = step(inputs, targets)
@@ -137,7 +148,7 @@ class Trainer:
             for layer in self._kept:
                 layer.trainable = not frozen
             self._step = compiled_step(
-                lambda inputs: flat(self._copy(bare(inputs), training=True)),
+                self._network.run,
                 self._objectives,
                 self._optimizer,
                 self._copy.trainable_variables,
