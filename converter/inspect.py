@@ -13,13 +13,24 @@ from dsconvert.base.progress import Progress, silent
 
 from .backends.backend import backend_for
 from .calibration import as_inputs
-from .core.fitting.cost import affordable_orders, conv_macs, conv_params, pair_macs, pair_params
+from .core.fitting.cost import (
+    affordable_orders,
+    block_macs,
+    block_params,
+    channels_of_pairs,
+    conv_macs,
+    conv_params,
+    pair_macs,
+    pair_params,
+)
 from .core.fitting.factorize import weight_errors
 from .core.fitting.fit import FitOptions
 from .core.fitting.linear_block import best_fit
 from .core.fitting.moments import Statistics
+from .core.fitting.three_factor_fit import fit_three_factors, full_channels
 from .core.network.fit_state import FitSettings
 from .core.network.layer_statistics import observe_network
+from .core.network.sensitivity import QUICK
 from .core.planning.policy import Policy, make_plan
 from .core.stages import Site
 from .core.types import Choice, ConvSpec, Order, Reason
@@ -48,6 +59,24 @@ class PairOption(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_error: float | None = None
 
 
+class BlockOption(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a three-factor block would make of a convolution, at the MACs of T pairs.
+
+    Attributes:
+        pairs: T.
+        channels: R, a multiple of eight where one fits.
+        macs: Per image, over all calls; None where the model leaves the size free.
+        params: Weights and bias.
+        data_error: ‖y − ŷ‖ / ‖y − E y‖ of a block fitted to data.
+    """
+
+    pairs: int
+    channels: int
+    macs: int | None
+    params: int
+    data_error: float
+
+
 class Inspected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One convolution of the model.
 
@@ -58,6 +87,7 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         params: Weights and bias.
         full_rank: The number of pairs that would reproduce it exactly.
         options: What T = 1 … 4 pairs would make of it; empty where it cannot be rewritten.
+        three_factor: What blocks of as many MACs would make of it; empty without data.
         reason: Why it is left alone by default.
     """
 
@@ -67,6 +97,7 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     params: int | None = None
     full_rank: int | None = None
     options: tuple[PairOption, ...] = ()
+    three_factor: tuple[BlockOption, ...] = ()
     reason: Reason | None = None
 
 
@@ -124,6 +155,7 @@ def inspect(
     convolutions = source.convolutions
     plan = make_plan(convolutions, Policy())
     fits: dict[str, dict[int, tuple[Order, float]]] = {}
+    blocks: dict[str, tuple[BlockOption, ...]] = {}
     images = 0
     inputs = as_inputs(calibration, source.input_shapes)
     if inputs is not None:
@@ -134,6 +166,7 @@ def inspect(
         def visit(site: Site, stats: Sequence[Statistics]) -> None:
             if len(stats) == 1:  # else too wide to be fitted four times over
                 fits[site.name] = _data_errors(site, stats[0], settings.fit)
+                blocks[site.name] = _block_options(site, stats)
 
         stages = source.stages(names, inputs, refit=False)
         observe_network(stages, inputs, settings, visit, progress)
@@ -152,6 +185,7 @@ def inspect(
                 params=conv_params(spec),
                 full_rank=spec.full_rank("depthwise-first"),
                 options=_options(spec, kernel, fits.get(convolution.name, {})),
+                three_factor=blocks.get(convolution.name, ()),
                 reason=layer.reason,
             )
         )
@@ -184,6 +218,30 @@ def _data_errors(
         factors = best_fit(stats, site, Choice(pairs=pairs), options)
         errors[pairs] = (factors.order, factors.data_error or 0.0)
     return errors
+
+
+def _block_options(site: Site, stats: Sequence[Statistics]) -> tuple[BlockOption, ...]:
+    """Fit a block at the MACs of each number of pairs, from the widest to the narrowest."""
+    weight = None if site.norm is None else site.norm.gain**2
+    found, wider = [], None
+    for pairs in range(MOST_PAIRS, 0, -1):
+        channels = channels_of_pairs(site.spec, pairs)
+        exact = channels >= full_channels(site.kernel.shape)
+        if wider is None or wider.channels != channels:
+            made = fit_three_factors(
+                stats, site.kernel, channels, output_weight=weight, options=QUICK, start=wider
+            )
+        wider = None if exact else made
+        found.append(
+            BlockOption(
+                pairs=pairs,
+                channels=made.channels,
+                macs=block_macs(site.spec, made.channels),
+                params=block_params(site.spec, made.channels, bias=site.spec.use_bias),
+                data_error=made.data_error or 0.0,
+            )
+        )
+    return tuple(reversed(found))
 
 
 def _options(

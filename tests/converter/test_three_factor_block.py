@@ -223,3 +223,26 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert names[-6:] == ["a_in", "a_dw", "a_out", "b_in", "b_dw", "b"]
     args += ["--structure", "pairs", "-o", "x.keras"]
     assert CliRunner().invoke(main, args).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_inspect_shows_its_error_beside_that_of_the_pairs(kind, models):
+    model, _, x = models[kind]
+    found = ds.inspect(model, calibration=x)
+    (name,) = (row.name for row in found.convolutions if row.spec.strides == (1, 1))
+    (row,) = (row for row in found.convolutions if row.name == name)
+    assert [option.pairs for option in row.three_factor] == [1, 2, 3, 4]
+    for block, pair in zip(row.three_factor, row.options, strict=True):
+        assert block.macs <= pair.macs
+        assert block.channels == channels_of_pairs(row.spec, block.pairs)
+    errors = [option.data_error for option in row.three_factor]
+    assert (np.diff(errors) <= 0).all()
+    assert errors[-1] < 0.5 * errors[0]
+    fitted = rewrite(
+        model, calibration=x, include=[name], block="three-factor", channels=8
+    ).report.layers
+    same = next(option for option in row.three_factor if option.channels == 8)
+    (best,) = (layer.data_error for layer in fitted if layer.block)
+    assert same.data_error == pytest.approx(best, rel=0.3)  # a quick fit to all the images
+    assert f"{100 * same.data_error:.1f} % (8)" in str(found)
+    assert all(row.three_factor == () for row in ds.inspect(model).convolutions)

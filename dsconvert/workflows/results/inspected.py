@@ -34,6 +34,7 @@ class InspectedModel(Shown, Inspection, frozen=True, kw_only=True):
         if rows:
             yield _table(rows, self.calibration_images)
             yield _meaning(self.calibration_images)
+            yield from _three_factor(rows)
         yield from _left_alone(self.convolutions)
 
     def details(self) -> Iterator[Block]:
@@ -81,6 +82,19 @@ def _meaning(images: int) -> str:
     if not images:
         return "Add --calibration DATA to see how well pairs would fit."
     return f"T = 1 … 4 pairs: the error of the layer's output, fitted to {images} images."
+
+
+def _three_factor(rows: Sequence[Inspected]) -> Iterator[Block]:
+    """Yield the errors of blocks of as many MACs beside those of the pairs."""
+    fitted = [row for row in rows if row.three_factor]
+    if not fitted:
+        return
+    yield "Three-factor blocks of as many MACs as T pairs: their error, and R, the channels inside:"
+    table = Table(("layer",), tuple(f"T={pairs}" for pairs in range(1, MOST_PAIRS + 1)))
+    for row in fitted:
+        cells = [f"{formatting.percent(x.data_error)} ({x.channels})" for x in row.three_factor]
+        table.add(row.name, *cells)
+    yield table
 
 
 def _left_alone(rows: Sequence[Inspected]) -> Iterator[str]:
