@@ -24,6 +24,7 @@ WITH_DATA = (
     "latency",
     "accuracy",
     "distillation",
+    "finetune",
     "onnx_models",
     "planner",
     "quantize",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,6 +300,19 @@ class TestChain:
         assert len(rows[1]["options"]) == 4
         errors = [option["data_error"] for option in rows[1]["options"]]
         assert errors == sorted(errors, reverse=True)
+
+    def test_trained_for_int8(self, folder: Path) -> None:
+        tuned = call(
+            "finetune model.keras --teacher model.keras --data data.npz --scale 1/255 --epochs 1 "
+            "--quantize int8 -o rounded.keras",
+            folder,
+        )
+        assert tuned.exit_code == 0, tuned.stderr
+        (then,) = re.findall("next: dsconvert (export .*)", tuned.stdout)
+        assert "--equalize off --no-bias-correction" in then
+        exported = call(f"{then} -o rounded.tflite --json", folder)
+        assert exported.exit_code == 0, exported.stderr
+        assert (folder / "rounded.tflite").exists()
 
     def test_rewrite_to_profile(self, folder: Path) -> None:
         fit = "--calibration data.npz --scale 1/255"

@@ -1,0 +1,131 @@
+"""Fine-tuning: images per second beside Keras' own step, and what training for int8 regains."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESNET8, VGG6, arguments, images, machine, table
+
+BATCH = 32
+ROUNDS = 15
+STEPS = 4
+"""Steps of each in one round: they take turns, since other work comes and goes."""
+
+
+def main() -> None:
+    chosen = arguments(__doc__, "throughput", "int8")
+    print(f"Machine: {machine()}")
+    if "throughput" in chosen.only:
+        table(
+            "Images per second, each in turn",
+            ["student", "one Keras step and the teacher's answers", "finetune", "share"],
+            throughput(chosen.models, chosen.data),
+        )
+    if "int8" in chosen.only:
+        table(
+            f"{RESNET8} rewritten and trained, as a float and as an int8 file",
+            ["pairs", "training", "images", "epochs", "float top-1 %", "int8 top-1 %", "lost"],
+            int8(chosen.models, chosen.data, count=20_000, tested=5000, epochs=3),
+        )
+
+
+def throughput(models: Path, data: Path) -> Iterator[list[Any]]:
+    """Yield a row per model: it learns from itself, every batch flipped anew."""
+    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.loading import load
+    from dsconvert.models.training.distill import objectives
+    from dsconvert.models.training.settings import FinetuneSettings
+    from dsconvert.models.training.training import Trainer
+
+    x = images(data, 2000)
+    for name in (RESNET8, VGG6):
+        teacher: Any = load(models / name).model
+        settings = FinetuneSettings(frozen_epochs=0, batch_size=BATCH)
+        goals = objectives(teacher, (teacher.predict(x[:64], verbose=0),), 4.0, 0.0)
+        trainer = Trainer(teacher, teacher, Data((x,)), goals, settings, _silent())
+        ours = trainer.steps(1)
+        bare = _bare_steps(teacher, x)
+        seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+        for steps in (bare, ours):
+            _timed(steps, 2)  # traced
+        for _ in range(ROUNDS):
+            for kind, steps in (("bare", bare), ("ours", ours)):
+                seconds[kind].append(_timed(steps, STEPS))
+        rates = {kind: STEPS * BATCH / statistics.median(t) for kind, t in seconds.items()}
+        share = f"{rates['ours'] / rates['bare']:.0%}"
+        yield [Path(name).name, f"{rates['bare']:.0f}", f"{rates['ours']:.0f}", share]
+
+
+def _bare_steps(teacher: Any, x: np.ndarray[Any, Any]) -> Iterator[None]:
+    """Take Keras' own steps on the teacher's answers, with nothing around them."""
+    import keras
+
+    student = keras.models.clone_model(teacher)
+    student.set_weights(teacher.get_weights())
+    student.compile("adam", "kl_divergence", jit_compile=False)
+    while True:
+        for start in range(0, len(x) - BATCH, BATCH):
+            batch = x[start : start + BATCH]
+            student.train_on_batch(batch, teacher.predict_on_batch(batch))
+            yield
+
+
+def _timed(steps: Iterator[Any], count: int) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        next(steps)
+    return time.perf_counter() - started
+
+
+def _silent() -> Callable[..., Any]:
+    from dsconvert.base.progress import silent
+
+    return silent
+
+
+def int8(
+    models: Path, data: Path, *, count: int, tested: int, epochs: int, pairs: int = 2
+) -> Iterator[list[Any]]:
+    """Yield the rewritten network as it comes, trained in float, and then trained for int8."""
+    import dsconvert as ds
+    from dsconvert.converter.rewrite import rewrite
+    from dsconvert.models.data.datasets import load_data
+
+    teacher: Any = ds.load(models / RESNET8).model
+    train, test = images(data, count), load_data(data, split="test").take(slice(tested))
+    student: Any = rewrite(teacher, calibration=train[:1000], pairs=pairs).model
+    ranges = train[:500]
+
+    def row(training: str, passes: int) -> list[Any]:
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            as_trained = ds.ExportOptions(
+                quantize="int8", equalize="off", correct_biases=False, verify=False
+            )
+            best = ds.ExportOptions(quantize="int8", verify=False)
+            chosen = as_trained if training == "for int8" else best
+            ds.export(student, path, chosen, calibration=(ranges,))
+            for model in (student, path):
+                judged = ds.evaluate(model, test)
+                assert judged.top1 is not None
+                found.append(100 * judged.top1.value)
+        figures = [f"{value:.2f}" for value in (*found, found[0] - found[1])]
+        return [pairs, training, count if passes else "", passes or "", *figures]
+
+    yield row("none", 0)
+    ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
+    yield row("in float", epochs)
+    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8", learning_rate=1e-4)
+    ds.finetune(student, teacher, train, settings)
+    yield row("for int8", epochs)
+
+
+if __name__ == "__main__":
+    main()
