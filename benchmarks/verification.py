@@ -1,8 +1,9 @@
 """What verification refuses and what it lets pass.
 
 "planted": known defects, one at a time, in the int8 files of six small networks. "real": the files
-of real models in every quantization, sound as far as anybody knows. "repair": int8 files whose
-outputs mix scales, beside the plain int8 file.
+of real models in every quantization. "repair": int8 files whose outputs mix scales, beside the
+plain int8 file. "heads": int8 files of real face detectors on pictures with a face, which are cut
+out of a photograph that scikit-image brings (pip install scikit-image).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REAL = {
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "planted", "real", "repair")
+    chosen = arguments(__doc__, "planted", "real", "repair", "heads")
     print(f"Machine: {machine()}")
     parts = chosen.only.split(",")
     if "planted" in parts:
@@ -47,6 +48,17 @@ def main() -> None:
     if "repair" in parts:
         columns = ["network", "file", "--outputs", "KiB", "to the plain int8 file's time"]
         table("Outputs that mix scales", [*columns, "worst group", "said"], repair())
+    if "heads" in parts:
+        columns = [
+            "network",
+            "file",
+            "KiB",
+            "to the plain file's time",
+            "worst group",
+            "of",
+            "said",
+        ]
+        table("Detectors of faces in int8", columns, heads(chosen.models))
 
 
 def planted(numbers: Sequence[int]) -> Iterator[list[Any]]:
@@ -93,6 +105,8 @@ def real(models: Path, data: Path) -> Iterator[list[Any]]:
     for name, (file, shape, scale) in REAL.items():
         path = models / file
         inputs = pictures(data, shape) * np.float32(scale)
+        if name == "dncnn":  # what it is made for
+            inputs += np.random.default_rng(0).normal(0, 25 / 255, inputs.shape).astype(np.float32)
         calibration, samples = inputs[SAMPLES:], inputs[:SAMPLES]
         stored = path.suffix == ".onnx"
         model: Any = path if stored else load(path).model
@@ -170,6 +184,78 @@ def _ways(export: Any, model: Any, kind: str, images: Any, folder: Path) -> Iter
         size, time = f"{made.size_bytes / 1024:.1f}", "" if ratio is None else f"{ratio:.2f}"
         said = "; ".join(note for note in made.notes if note.startswith("outputs"))
         yield ["detector", kind, outputs, size, time, f"{worst:.1f} dB", said]
+
+
+HEADS = {
+    "ultraface": ("onnx/ultraface_rfb_320.onnx", (240, 320), False),
+    "yunet": ("onnx/yunet_n_dynamic.onnx", (160, 160), True),
+}
+"""File, size of its pictures, and whether they are BGR of 0 … 255 instead of (RGB − 127)/128."""
+
+
+def heads(models: Path) -> Iterator[list[Any]]:
+    """Yield the plain int8 file of each detector, and the one that `export` makes."""
+    from dsconvert.base.output_fidelity import measure_all
+    from dsconvert.deploy.exporting.export import export
+    from dsconvert.deploy.exporting.refine import OFF, Refinement
+    from dsconvert.deploy.exporting.speed import time_ratio
+    from dsconvert.deploy.runtimes.registry import open_runtime
+
+    for name, (file, size, as_stored) in HEADS.items():
+        stored = faces(*size, 80)
+        inputs = stored[:, ::-1].copy() if as_stored else (stored - 127) / np.float32(128)
+        calibration, samples = inputs[20:], inputs[:20]
+        reference = open_runtime(models / file)
+        references = reference.predict([samples])
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "plain.onnx"
+            for kind, wish in (("plain int8", OFF), ("--outputs auto", Refinement())):
+                path = plain if wish is OFF else Path(folder) / "auto.onnx"
+                made = export(
+                    models / file,
+                    path,
+                    quantize="int8",
+                    calibration=[calibration],
+                    refinement=wish,
+                    verification=[samples],
+                    gate=False,
+                )
+                outputs = open_runtime(path).predict([samples])
+                measures = measure_all(reference.output_names, references, outputs)
+                worst = min(
+                    (one.worst.sqnr_db, one.name) for one in measures if one.worst is not None
+                )
+                ratio = time_ratio(path, plain, [samples])
+                time = "" if ratio is None else f"{ratio:.2f}"
+                said = "; ".join(note for note in made.notes if "kept" in note)
+                size_kib = f"{made.size_bytes / 1024:.1f}"
+                yield [name, kind, size_kib, time, f"{worst[0]:.1f} dB", worst[1], said]
+
+
+def faces(height: int, width: int, count: int) -> Any:
+    """Cut pictures with a face, (count, 3, height, width) of 0 … 255, out of one photograph."""
+    from PIL import Image
+
+    try:
+        from skimage.data import astronaut
+    except ImportError:
+        sys.exit("heads needs a picture with a face: pip install scikit-image")
+    photograph, rng = Image.fromarray(astronaut()), np.random.default_rng(0)
+    most = photograph.width * height // width
+    made = []
+    for _ in range(count):
+        tall = int(rng.uniform(130, min(420, most)))
+        wide = tall * width // height
+        # The face is at (222, 115) and some 100 pixels wide.
+        left = 222 + rng.uniform(-0.35, 0.35) * wide - wide / 2
+        top = 115 + rng.uniform(-0.2, 0.45) * tall - tall / 2
+        left = int(np.clip(left, 0, photograph.width - wide))
+        top = int(np.clip(top, 0, photograph.height - tall))
+        part = photograph.crop((left, top, left + wide, top + tall))
+        pixels = np.asarray(part.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+        pixels = np.clip(pixels * rng.uniform(0.6, 1.3), 0, 255)
+        made.append((pixels[:, ::-1] if rng.random() < 0.5 else pixels).transpose(2, 0, 1))
+    return np.ascontiguousarray(made, dtype=np.float32)
 
 
 def refusals(

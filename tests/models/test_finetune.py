@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.evaluation.evaluate import evaluate
@@ -198,10 +199,18 @@ class TestFinetune:
         teacher, student = build(), build()
         inputs = [rng.normal(size=(500, n)).astype(np.float32) for n in (6, 4)]
         settings = FinetuneSettings(epochs=4, batch_size=16, learning_rate=1e-2)
-        tuned = finetune(student, teacher, Data(tuple(inputs)), settings)
+        tuned = ds.finetune(student, teacher, Data(tuple(inputs)), settings)
         first, last = tuned.history[0], tuned.history[tuned.best_epoch]
         assert last.output_error < first.output_error / 10
-        assert {output.name for output in last.fidelity} == {"steering", "kind"}
+        # Each output counts in every epoch, and has a line of its own in the table.
+        for epoch in tuned.history:
+            found = {output.name: output for output in epoch.fidelity}
+            assert set(found) == {"steering", "kind"}
+            each = (found["kind"].kl_nats, found["steering"].relative_error ** 2)
+            assert epoch.output_error == pytest.approx(sum(each), rel=1e-4)
+        lines = str(tuned).splitlines()
+        for name in ("steering", "kind"):
+            assert sum(f" {name} " in line for line in lines) == len(tuned.history)
 
     @pytest.mark.parametrize(
         ("change", "message"),
