@@ -18,7 +18,7 @@ from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
 from .predictors import runtime_of
-from .stored_preprocessing import settled
+from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
@@ -252,13 +252,10 @@ def _done(preprocessing: Preprocessing | None, data: Data | None) -> dict[str, A
     """Return what was done to stored images, as the file keeps it; None if nobody said."""
     import msgspec
 
-    from dsconvert.models.data.preprocess import Preprocessing
-
-    if data is None and preprocessing in (None, Preprocessing()):
+    found = preprocessing if data is None else known(data)
+    if found is None or (data is None and found.does_nothing):
         return None
-    if data is not None and data.source == "memory" and data.preprocessing.does_nothing:
-        return None  # what was done to arrays before is not known
-    done: dict[str, Any] = msgspec.to_builtins(data.preprocessing if data else preprocessing)
+    done: dict[str, Any] = msgspec.to_builtins(found)
     return done
 
 

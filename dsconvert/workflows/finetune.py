@@ -13,13 +13,13 @@ from .model_files import kind_of_source, path_of, save_keras
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
 from .results.tuned import FinetuneResult, TunedModel
-from .stored_preprocessing import settled
+from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
     import keras
 
-    from dsconvert.base.predictor import Array
     from dsconvert.base.progress import Progress
+    from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.training.network import NetworkOf
     from dsconvert.models.training.settings import Epoch, FinetuneSettings
@@ -118,7 +118,7 @@ def finetune(
     )
     size, digest, notes = None, "", tuned.notes
     if path is not None:
-        size, digest = _save(learner, tuned.model, path, images.inputs, settings.seed, overwrite)
+        size, digest = _save(learner, tuned.model, path, images, settings.seed, overwrite)
         if path.suffix != ".onnx" and learner.imported is not None:
             notes += layout_notes(learner.imported)
     if state is not None and tuned.interrupted:
@@ -181,18 +181,20 @@ def _save(
     learner: ConvertedModel,
     model: keras.Model,
     path: Path,
-    inputs: tuple[Array, ...],
+    images: Data,
     seed: int,
     overwrite: bool,
 ) -> tuple[int, str]:
     """Write the tuned model; its size and hash."""
     if path.suffix != ".onnx":
-        return save_keras(model, path, overwrite=overwrite, loading=learner.loading)
+        done = known(images)
+        loading = learner.loading
+        return save_keras(model, path, overwrite=overwrite, loading=loading, preprocessing=done)
     written = write_onnx(
         learner,
         model,
         path,
-        data=inputs,
+        data=images.inputs,
         seed=seed,
         overwrite=overwrite,
         source_sha256=learner.sha256,

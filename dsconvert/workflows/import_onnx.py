@@ -13,7 +13,7 @@ from .model_files import kind_of_source, open_model, path_of, save_keras
 from .onnx_round_trip import SAMPLES, ConvertedModel, compare_import, convert, random_arrays
 from .outputs import place
 from .results.imported import ImportedModel, ImportedTensor, ImportResult
-from .stored_preprocessing import settled
+from .stored_preprocessing import known, settled, stored_preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -83,16 +83,17 @@ def import_onnx(
     opened, told = open_model(model), as_progress(progress)
     preprocessing = settled(preprocessing, [opened], data)
     prepared, inputs = preprocessing or Preprocessing(), None
+    done = preprocessing or stored_preprocessing(opened)
     if data is not None:
         images = data_for(
             opened, data, split="test", samples=SAMPLES, seed=seed, preprocessing=preprocessing
         )
-        inputs, prepared = images.inputs, images.preprocessing
+        inputs, prepared, done = images.inputs, images.preprocessing, known(images)
     drawn = convert(opened, seed, inputs, tell=False, progress=told)
     fidelity, samples, notes = _compared(drawn, inputs, seed)
     size, digest = None, ""
     if output is not None:
-        size, digest = save_keras(drawn.model, output, overwrite=overwrite)
+        size, digest = save_keras(drawn.model, output, overwrite=overwrite, preprocessing=done)
     imported = drawn.converted
     batch = opened.input_shapes[0][0] if opened.input_shapes and opened.input_shapes[0] else None
     outputs = [tuple(tensor.shape) for tensor in drawn.model.outputs]

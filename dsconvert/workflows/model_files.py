@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
     from dsconvert.base.predictor import Shape
+    from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.loading import Loaded
 
     Model: TypeAlias = keras.Model | onnx.ModelProto
@@ -295,8 +296,22 @@ def _onnx(model: Model, folder: Path) -> ModelFile:
     )
 
 
-def save_model(model: Model, opened: ModelFile, path: Path, *, overwrite: bool) -> tuple[int, str]:
+def save_model(
+    model: Model,
+    opened: ModelFile,
+    path: Path,
+    *,
+    overwrite: bool,
+    preprocessing: Preprocessing | None = None,
+) -> tuple[int, str]:
     """Save a model that was made from an opened one, in that one's format.
+
+    Args:
+        model: The model.
+        opened: The one that it was made from.
+        path: The file.
+        overwrite: Whether it may exist.
+        preprocessing: What was done to the images that it was made with, to keep in a .keras file.
 
     Returns:
         The size in bytes, external data included, and the SHA-256 of the file.
@@ -305,7 +320,9 @@ def save_model(model: Model, opened: ModelFile, path: Path, *, overwrite: bool) 
         GateFailed: If the file does not give the model back; it is not kept.
     """
     if opened.kind == "keras":
-        return save_keras(model, path, overwrite=overwrite, loading=opened.loading)
+        return save_keras(
+            model, path, overwrite=overwrite, loading=opened.loading, preprocessing=preprocessing
+        )
     from dsconvert.base.files import sha256
     from dsconvert.formats.onnx.save import save
 
@@ -314,7 +331,12 @@ def save_model(model: Model, opened: ModelFile, path: Path, *, overwrite: bool) 
 
 
 def save_keras(
-    model: Model, path: Path, *, overwrite: bool, loading: ModelPath | None = None
+    model: Model,
+    path: Path,
+    *,
+    overwrite: bool,
+    loading: ModelPath | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[int, str]:
     """Save a Keras model where plain Keras loads it again, weight for weight.
 
@@ -323,6 +345,7 @@ def save_keras(
         path: A .keras or .h5 file.
         overwrite: Whether it may exist.
         loading: How the model that this one was made from was loaded.
+        preprocessing: What was done to the images that it was made with, to keep in a .keras file.
 
     Returns:
         The file's size in bytes and its SHA-256.
@@ -333,10 +356,12 @@ def save_keras(
     import warnings
 
     import keras
+    import msgspec
     import numpy as np
 
     from dsconvert.base.errors import GateFailed
     from dsconvert.base.files import replacing, sha256
+    from dsconvert.formats import keras_archive
 
     trust = loading.trust if loading else False
     with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
@@ -344,6 +369,9 @@ def save_keras(
         warnings.filterwarnings("ignore", message=".*HDF5.*")
         try:
             model.save(temporary)
+            if preprocessing is not None:
+                record = {"preprocessing": msgspec.to_builtins(preprocessing)}
+                keras_archive.write(temporary, msgspec.json.encode(record))
             again = keras.saving.load_model(
                 temporary, custom_objects=_objects(loading), compile=False, safe_mode=not trust
             )

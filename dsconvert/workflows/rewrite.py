@@ -15,7 +15,7 @@ from .model_files import kind_of_source, open_model, save_model
 from .outputs import place
 from .refine import check_refinement, refined
 from .results.rewritten import RewriteResult, RewrittenModel
-from .stored_preprocessing import settled
+from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
     import keras
@@ -221,7 +221,9 @@ def rewrite(
     del opened
     size, digest = None, ""
     if output is not None:
-        size, digest = save_model(made, origin, output, overwrite=overwrite)
+        size, digest = save_model(
+            made, origin, output, overwrite=overwrite, preprocessing=known(data)
+        )
     from dsconvert.models.data.preprocess import Preprocessing
 
     record = RewriteResult(

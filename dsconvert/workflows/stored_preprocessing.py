@@ -13,6 +13,7 @@ from .command_words import preprocessing_words
 from .model_files import ModelFile, kind_of, path_of
 
 if TYPE_CHECKING:
+    from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
@@ -62,11 +63,18 @@ def settled(
     return preprocessing
 
 
+def known(data: Data | None) -> Preprocessing | None:
+    """Return what was done to data; None where that is not known, as of bare arrays."""
+    if data is None or (data.source == "memory" and data.preprocessing.does_nothing):
+        return None
+    return data.preprocessing
+
+
 def stored_preprocessing(model: ModelSource) -> Preprocessing | None:
     """Return what a file says was done to the images that it was made with.
 
     Args:
-        model: A model; only .tflite and .onnx files that dsconvert wrote say something.
+        model: A model; only .tflite, .onnx and .keras files that dsconvert wrote say something.
 
     Returns:
         Scale, mean and std; None where nothing is said.
@@ -75,19 +83,24 @@ def stored_preprocessing(model: ModelSource) -> Preprocessing | None:
 
     from dsconvert.base.errors import InputError
     from dsconvert.deploy.exporting.metadata import metadata_of, read_metadata
+    from dsconvert.formats import keras_archive
     from dsconvert.models.data.preprocess import Preprocessing
 
     path = path_of(model)
     content: Any = model.model if isinstance(model, ModelFile) else model
     with suppress(InputError, msgspec.DecodeError):  # what is wrong with a file is told later
+        said: dict[str, Any] | None = None
         if type(content).__name__ == "ModelProto":
-            said = metadata_of(content)
-        elif path is not None and path.is_file() and kind_of(path) != "keras":
-            said = read_metadata(path)
-        else:
-            return None
-        if said is not None and said.preprocessing is not None:
-            found = msgspec.convert(said.preprocessing, Preprocessing)
+            metadata = metadata_of(content)
+            said = None if metadata is None else metadata.preprocessing
+        elif path is not None and path.is_file() and kind_of(path) == "keras":
+            record = msgspec.json.decode(keras_archive.read(path) or b"{}", type=dict[str, Any])
+            said = record.get("preprocessing")
+        elif path is not None and path.is_file():
+            metadata = read_metadata(path)
+            said = None if metadata is None else metadata.preprocessing
+        if said is not None:
+            found = msgspec.convert(said, Preprocessing)
             return Preprocessing(scale=found.scale, mean=found.mean, std=found.std)
     return None
 

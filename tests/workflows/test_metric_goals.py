@@ -81,20 +81,20 @@ def test_a_plan_and_a_budget_by_psnr(folder):
     options = ds.PlanOptions(max_pairs=1, samples=32, metric="psnr/peak=1")
     data = folder / "data.npz"
     arguments = {"calibration": data, "options": options}
-    accuracy = ds.AccuracyGoal("1", data)
+    accuracy = ds.AccuracyGoal("2", data)
     goals = ds.Goals(macs="0.9x")
     model = folder / "denoiser.onnx"
     planned = ds.plan(model, goals=goals, accuracy=accuracy, **arguments)
     dropped = planned.dropped
-    assert (dropped.metric, dropped.unit, dropped.allowed) == ("psnr/peak=1", "dB", 1)
-    small = ds.rewrite(model, plan=planned, calibration=data).model
+    assert (dropped.metric, dropped.unit, dropped.allowed) == ("psnr/peak=1", "dB", 2)
+    small = ds.rewrite(model, plan=planned, calibration=data, refine=0).model
     values = [
         ds.evaluate(one, data, metric="psnr/peak=1").metrics[0].value
         for one in (onnx.load(model), small)
     ]
     assert dropped.original == pytest.approx(values[0])
     assert dropped.lost == pytest.approx(values[0] - values[1], abs=0.02)
-    assert dropped.lost <= 1
+    assert dropped.lost <= 2
     assert "PSNR" in str(planned)
     target = ds.Target("ort")
     curve = ds.sweep(model, points=2, data=data, target=target, **arguments)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +13,7 @@ import small_networks
 import dsconvert as ds
 from dsconvert.base.messages import LOGGER
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_onnx
+from dsconvert.formats import keras_archive
 from dsconvert.workflows.stored_preprocessing import stored_preprocessing
 
 PREPARE = ds.Preprocessing(scale=1 / 255, mean=(0.25,), std=(0.5,))
@@ -95,7 +99,7 @@ def test_the_other_commands_too(folder, notes):
     stamped = onnx.load(folder / "model.onnx")
     stamp_onnx(stamped, read_metadata(model))
     onnx.save(stamped, folder / "stamped.onnx")
-    ds.rewrite(folder / "stamped.onnx", calibration=data, output=folder / "small.onnx")
+    ds.rewrite(folder / "stamped.onnx", calibration=data, output=folder / "small.onnx", refine=0)
     assert stored_preprocessing(folder / "small.onnx") == PREPARE
     goals, options = ds.Goals(macs="0.9x"), ds.PlanOptions(max_pairs=1, samples=20)
     planned = ds.plan(folder / "stamped.onnx", calibration=data, goals=goals, options=options)
@@ -120,3 +124,35 @@ def test_files_of_others_say_nothing(folder, notes):
     assert stored_preprocessing(folder / "broken.onnx") is None
     ds.evaluate(folder / "model.onnx", folder / "bytes.npz", reference=folder / "model.onnx")
     assert notes() == []
+
+
+def test_keras_files_say_it_too(folder, notes):
+    """What plain Keras loads as ever is a .keras archive with a member of ours."""
+    keras = pytest.importorskip("keras")
+    data = folder / "bytes.npz"
+    path = folder / "imported.keras"
+    ds.import_onnx(folder / "model.onnx", path, data=data, preprocessing=PREPARE)
+    assert stored_preprocessing(path) == PREPARE
+    assert keras.saving.load_model(path).count_params() > 0
+    small = folder / "small.keras"
+    ds.rewrite(path, calibration=data, output=small, refine=0)
+    tuned, settings = folder / "tuned.keras", ds.FinetuneSettings(epochs=1)
+    ds.finetune(small, path, data, settings, samples=40, output=tuned)
+    assert stored_preprocessing(small) == stored_preprocessing(tuned) == PREPARE
+    assert sum("prepared as imported.keras says" in text for text in notes()) == 2
+    found = ds.evaluate(tuned, data, reference=small)
+    assert found.preprocessing == msgspec.structs.replace(
+        PREPARE, layout=found.preprocessing.layout
+    )
+
+
+def test_what_is_no_archive_stays_as_it_is(tmp_path):
+    h5 = tmp_path / "model.h5"
+    h5.write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    keras_archive.write(h5, b"{}")
+    assert h5.read_bytes() == b"\x89HDF\r\n\x1a\n and more"
+    assert keras_archive.read(h5) is None
+    assert stored_preprocessing(h5) is None
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
+        archive.writestr(keras_archive.NAME, '{"preprocessing": {"scale": 0}}')
+    assert stored_preprocessing(tmp_path / "odd.keras") is None
