@@ -25,6 +25,7 @@ from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.workflows.optimize.ledger import Ledger, Stage, fingerprint, run_folder
 from dsconvert.workflows.optimize.options import file_name, split
 from dsconvert.workflows.optimize.recommend import noise, recommend
+from dsconvert.workflows.optimize.results import _estimates_compared
 from dsconvert.workflows.optimize.run_program import program_text
 from dsconvert.workflows.results.optimized import FileFigures, Timing
 
@@ -168,6 +169,19 @@ def figures(name, time=1.0, loss=0.0, size=1000, verified=True, **more):
         name=name, model="original", form="tflite-int8", size_bytes=size, loss=loss,
         timing=timing, verified=verified, **more,
     )  # fmt: skip
+
+
+def test_estimated_cycles_are_compared_with_the_first_file():
+    def cycles(name, count):
+        return msgspec.structs.replace(figures(name), timing=Timing(unit="cycles", value=count))
+
+    failed = figures("none", time=None, failure="no")
+    first, _, second = _estimates_compared((cycles("a", 400.0), failed, cycles("b", 100.0)))
+    assert (first.timing.ratio, second.timing.ratio, second.timing.high) == (1.0, 0.25, 0.25)
+    assert "4.00× as fast and" in recommend([first, second], 0.01, None, "top-1").why
+    assert recommend([first, second], 0.01, "0.2x", "top-1").missed
+    measured = (figures("a", 2.0), figures("b"))
+    assert _estimates_compared(measured) == measured
 
 
 class TestNoise:

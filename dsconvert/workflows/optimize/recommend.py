@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dsconvert.models.evaluation.metrics import MetricValue
 
     from ..results.evaluated import EvaluatedModel
-    from ..results.optimized import FileFigures
+    from ..results.optimized import FileFigures, Timing
 
 _ALIKE = 1.03
 """Times slower up to which the smaller file is taken: timers tell no less apart."""
@@ -155,10 +155,14 @@ def _why(
     assert timing is not None, "only timed files are compared"
     size = formatting.change(baseline.size_bytes, best.size_bytes).replace("fewer", "smaller")
     return (
-        f"{1 / timing.ratio:.2f}× as fast ({1 / timing.high:.2f}–{1 / timing.low:.2f}) and "
+        f"{1 / timing.ratio:.2f}× as fast{_interval(timing)} and "
         f"{size.replace('more', 'larger')} than {baseline.name}; {_lost(best, kind, unit)}, "
         f"{allowed} allowed"
     )
+
+
+def _interval(timing: Timing) -> str:
+    return "" if timing.low == timing.high else f" ({1 / timing.high:.2f}–{1 / timing.low:.2f})"
 
 
 def _lost(file: FileFigures, kind: str, unit: str) -> str:

@@ -83,6 +83,7 @@ def summed_up(
         for who in _NAMES[: 1 + rewritten]
         if f"export-{file_name(who, form)}" in records
     )
+    files = _estimates_compared(files)
     whole = score(evaluated[0]) if evaluated else None
     unit = whole.unit if whole else "share"
     most = allowed.of(whole.value if whole and whole.value is not None else 1.0)
@@ -254,6 +255,22 @@ def _file(
         operators=time.operators if time else (),
         notes=tuple(record.result.get("notes", ())),
     )
+
+
+def _estimates_compared(files: tuple[FileFigures, ...]) -> tuple[FileFigures, ...]:
+    """Give estimates their ratio to the first file's; measured times have theirs already."""
+    replaced = msgspec.structs.replace
+    first = next((file.timing for file in files if file.timing is not None), None)
+    if first is None or first.unit == "ms" or not first.value:
+        return files
+    found = []
+    for file in files:
+        if file.timing is not None:
+            ratio = file.timing.value / first.value
+            timing = replaced(file.timing, ratio=ratio, low=ratio, high=ratio)
+            file = replaced(file, timing=timing)
+        found.append(file)
+    return tuple(found)
 
 
 def _timing(found: MeasuredFile | None) -> Timing | None:
