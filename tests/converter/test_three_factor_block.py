@@ -16,9 +16,12 @@ from onnx_native import outputs as onnx_outputs
 import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
+from dsconvert.converter.backends.keras.block_model import block_model as keras_block_model
+from dsconvert.converter.backends.onnx.block_model import block_model as onnx_block_model
 from dsconvert.converter.balancing import equalized
 from dsconvert.converter.core.fitting.cost import block_macs, channels_of_pairs, pair_macs
 from dsconvert.converter.core.fitting.styles import block_style
+from dsconvert.converter.core.planning.cost_model import block_of
 from dsconvert.converter.core.types import Choice, ConvSpec, Plan
 from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite
@@ -137,6 +140,19 @@ def test_both_inner_scales_are_equalized(kind, models):
             flat = np.asarray(values).reshape(-1, 8)
             width = np.maximum(flat, 0).max(0) - np.minimum(flat, 0).min(0)
             np.testing.assert_allclose(width, width[0], rtol=1e-4)
+
+
+def test_the_files_that_are_timed_hold_it():
+    """What a plan times is what a rewrite writes: three convolutions."""
+    block = block_of(msgspec.structs.replace(SPEC, strides=(2, 2)), (9, 10), "relu")
+    drawn = onnx_block_model(block, BLOCK)
+    assert [node.op_type for node in drawn.graph.node] == ["Conv", "Conv", "Conv", "Relu"]
+    (made,) = onnx_outputs(drawn, images(1, 64, 9, 10))
+    assert made.shape == (1, 64, 5, 5)
+    timed = keras_block_model(block, [None, BLOCK])
+    plain, other = outputs(timed, images(1, 9, 10, 64))
+    assert plain.shape == other.shape == (1, 5, 5, 64)
+    assert {"block1_in", "block1_dw", "block1_out"} <= {layer.name for layer in timed.layers}
 
 
 def test_an_open_width_costs_as_much_as_the_pairs():

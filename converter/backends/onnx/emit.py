@@ -95,7 +95,8 @@ class _Writer:
         """Write one layer that is not the last, and give the value that it makes."""
         if isinstance(layer, NormActivation):
             return self._norm_activation(layer, suffix, source)
-        target = self.fresh(f"{self.name}_between{suffix}")
+        assert isinstance(layer, Depthwise | Pointwise), "norms are written above"
+        target = self.fresh(f"{self.name}_{layer.ending}{suffix}_out")
         self.convolution(layer, suffix, source, target, None)
         return target
 
