@@ -19,6 +19,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ..types import Float, Order, as_float, error_between
+from .overflow import refuse_overflow
 from .pairs import Pairs
 
 
@@ -62,7 +63,11 @@ def leading_subspace(gram: Float, rank: int) -> tuple[Float, Float]:
 
     Returns:
         (G, k, rank) orthonormal columns, largest first, and (G, k) eigenvalues, largest first.
+
+    Raises:
+        InputError: If the products of weights or of what the images make of them have overflowed.
     """
+    refuse_overflow(gram)
     values, vectors = np.linalg.eigh(gram)
     return vectors[:, :, ::-1][:, :, :rank], np.maximum(values[:, ::-1], 0.0)
 

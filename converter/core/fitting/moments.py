@@ -15,6 +15,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ..types import Float, as_float
+from .overflow import refuse_overflow
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,24 @@ class Moments:
         x = x.astype(np.float32, copy=False) - self._origin_x
         y = y.astype(np.float32, copy=False) - self._origin_y
         self.count += len(x)
-        self._xx += x.T @ x
-        self._xy += x.T @ y
-        self._x += x.sum(axis=0, dtype=np.float64)
-        self._y += y.sum(axis=0, dtype=np.float64)
-        self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # `statistics` says so
+            self._xx += x.T @ x
+            self._xy += x.T @ y
+            self._x += x.sum(axis=0, dtype=np.float64)
+            self._y += y.sum(axis=0, dtype=np.float64)
+            self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
 
     def statistics(self) -> Statistics:
         """Return the moments so far.
 
         Raises:
             ValueError: If nothing was added.
+            InputError: If products of the values were not finite.
         """
         if self._origin_x is None or self._origin_y is None:
             raise ValueError("no patches were added")
+        refuse_overflow(self._xx)
+        refuse_overflow(self._yy)
         mean_x, mean_y = self._x / self.count, self._y / self.count
         cov = self._xx / self.count - np.outer(mean_x, mean_x)
         return Statistics(
