@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
+
 import msgspec
 import numpy as np
 import pytest
@@ -70,6 +73,20 @@ class TestCallbacks:
         assert tuned.best_epoch > 0
         for mine, theirs in zip(tuned.model.get_weights(), saved.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def test_progress_tells_the_error_the_speed_and_the_time_left():
+    labels = []
+
+    @contextmanager
+    def progress(label, total):
+        labels.append(label)
+        yield lambda: None
+
+    finetune(*models(), DATA, SETTINGS, progress=progress)
+    told = r"Epoch 3/3, error [\d.e-]+, \d+ images/s, [\d.]+ (s|min|h) left"
+    assert re.fullmatch(told, labels[-1])
+    assert "Epoch 1/3, error" in " ".join(labels)
 
 
 class TestEventLog:
