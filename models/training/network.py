@@ -25,7 +25,10 @@ class Network(Protocol):
         """Set these variables by the model's weights as they are now."""
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Compute the outputs from one tensor per input, (n, ...)."""
+        """Compute the outputs that are trained, from one tensor per input, (n, ...)."""
+
+    def answer(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Compute the outputs that are judged."""
 
 
 NetworkOf = Callable[[Any], Network]
@@ -47,8 +50,12 @@ class PlainNetwork:
         """Do nothing."""
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Compute the outputs."""
+        """Compute the outputs in training mode."""
         return flat(self._model(bare(inputs), training=True))
+
+    def answer(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Compute the outputs in inference mode."""
+        return flat(self._model(bare(inputs), training=False))
 
 
 class NetworkPredictor:
@@ -62,7 +69,7 @@ class NetworkPredictor:
         import tensorflow as tf
 
         self._network = network
-        self._run = tf.function(network.run, autograph=False, reduce_retracing=True)
+        self._run = tf.function(network.answer, autograph=False, reduce_retracing=True)
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run on a batch of any size, one array per input and output, (n, ...)."""

@@ -11,7 +11,7 @@ The layers are those of the model: what changes their weights changes the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,22 @@ class FakeQuantized:
         self.states[0].assign(ranges)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Compute the outputs from one tensor per input, (n, ...), with the rounding of int8."""
+        """Compute the outputs from one tensor per input, (n, ...), with the rounding of int8.
+
+        Outputs whose range the format fixes, as probabilities, are not rounded: those below 1/512
+        would become 0, whose logarithm is no target and which has no gradient.
+        """
+        values = self._values(inputs, rounded=True, exact=self._probabilities)
+        return [values[number] for number in self.graph.outputs]
+
+    def answer(self, inputs: Sequence[Any]) -> list[Any]:
+        """Compute the outputs as `run` does, all of them rounded, as the file gives them."""
         values = self._values(inputs, rounded=True)
         return [values[number] for number in self.graph.outputs]
+
+    @property
+    def _probabilities(self) -> set[int]:
+        return {x for x in self.graph.outputs if self._place.get(x) in self._fixed}
 
     def _extremes(self, inputs: Sequence[Any]) -> Any:
         """Return the least and the greatest value of each range's own tensor, (ranges, 2)."""
@@ -144,7 +157,10 @@ class FakeQuantized:
             value = self.graph.steps[reader].writes[0]
         return value
 
-    def _values(self, inputs: Sequence[Any], *, rounded: bool) -> dict[int, Any]:
+    def _values(
+        self, inputs: Sequence[Any], *, rounded: bool, exact: Collection[int] = ()
+    ) -> dict[int, Any]:
+        """Compute all values, rounded where the file stores them, but for some."""
         values = {
             number: self._stored(number, value, rounded)
             for number, value in zip(self.graph.inputs, inputs, strict=True)
@@ -157,7 +173,8 @@ class FakeQuantized:
             else:
                 step.run(values)
             for value in step.writes:
-                values[value] = self._stored(value, values[value], rounded)
+                stored = rounded and value not in exact
+                values[value] = self._stored(value, values[value], stored)
         return values
 
     def _stored(self, number: int, value: Any, rounded: bool) -> Any:
