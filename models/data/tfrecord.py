@@ -96,8 +96,9 @@ class TfRecords:
         from google.protobuf.message import DecodeError
         from tensorflow.train import Example
 
+        example = Example()
         try:
-            example = Example.FromString(content(record.file, record.start, record.size))
+            example.MergeFromString(content(record.file, record.start, record.size))
         except DecodeError as error:
             raise damaged(record.file, f"{record.name} is no tf.train.Example") from error
         return example.features.feature

@@ -68,6 +68,7 @@ class RefineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise InputError(
                 f"cannot refine for {self.seconds:g} s or {self.steps} steps.",
                 "Give a positive number; --refine 0 leaves the refinement out.",
+                code="out-of-range",
             )
 
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 from dsconvert.base.errors import InputError, MissingExtra, require
 from dsconvert.base.files import check_writable, replacing, sha256
@@ -37,7 +38,7 @@ class TestReplacing:
 
     def test_a_read_only_folder_is_refused_early(self, tmp_path, monkeypatch):
         monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-        with pytest.raises(InputError, match="may not be written"):
+        with refuses("not-writable"):
             check_writable(tmp_path / "model.keras", overwrite=False)
 
     def test_failure_leaves_the_old_file(self, tmp_path):
@@ -63,7 +64,7 @@ class TestReplacing:
                 temporary.write_text("mine")
                 path.write_text("theirs")
 
-        with pytest.raises(InputError, match="exists already"):
+        with refuses("output-exists"):
             save()
 
         assert path.read_text() == "theirs"
@@ -98,7 +99,7 @@ class TestReplacing:
         path = tmp_path / "model.keras"
         path.write_text("old")
         with (
-            pytest.raises(InputError, match="exists already") as caught,
+            refuses("output-exists") as caught,
             replacing(path, overwrite=False),
         ):
             pytest.fail("the block must not run")
@@ -110,10 +111,10 @@ class TestReplacing:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_unusable_places_are_refused(self, tmp_path):
-        with pytest.raises(InputError, match="does not exist") as caught:
+        with refuses("folder-not-found") as caught:
             check_writable(tmp_path / "missing" / "a.keras", overwrite=True)
         assert "mkdir -p" in caught.value.hint
-        with pytest.raises(InputError, match="it is a folder"):
+        with refuses("output-is-a-folder"):
             check_writable(tmp_path, overwrite=True)
         assert list(tmp_path.iterdir()) == []
 

@@ -237,11 +237,11 @@ class TestRefusals:
             ),
             (
                 "--calibration data.npz --max-drop 1 --data test.npz --labels",
-                ["'1' is no drop of accuracy", "1%"],
+                ["'1' is no drop of top-1", "1%"],
             ),
             (
                 "--calibration data.npz --max-drop nan% --data test.npz --labels",
-                ["'nan%' is no drop of accuracy"],
+                ["'nan%' is no drop of top-1"],
             ),
             (
                 "--calibration data.npz --max-drop 1% --data data.npz --labels --target-macs 1x",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from keras import layers
 from keras_checks import images
+from refusals import refuses
 
-from dsconvert.base.errors import InputError
 from dsconvert.converter.inspect import MOST_PAIRS, Inspection, inspect
 from dsconvert.converter.rewrite import rewrite
 
@@ -155,5 +155,5 @@ def test_record_survives_json(measured):
 
 
 def test_unusable_data_are_refused(model):
-    with pytest.raises(InputError, match="too few"):
+    with refuses("too-few-images"):
         inspect(model, calibration=X[:3])

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from keras import layers
 from keras_checks import conv, images, model_of, norm, outputs
+from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
@@ -150,7 +151,7 @@ class TestBudget:
         assert AUTO.within(SPEC, 1e12) == Choice(block="auto", pairs=9, channels=64 * 9)
 
     def test_one_too_small_is_refused_with_the_least(self, model):
-        with pytest.raises(InputError, match="smallest blocks leave") as caught:
+        with refuses("budget-too-small") as caught:
             rewrite(model, macs=parse_limit("0.01x", "macs"))
         assert caught.value.code == "budget-too-small"
 

@@ -11,6 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from onnx_nets import floats, graph, node
+from refusals import refuses
 
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.deploy.exporting.export import export
@@ -425,7 +426,7 @@ class TestFlex:
 
     def test_what_cannot_be_run_is_not_called_verified(self, tmp_path):
         path = tmp_path / "m.tflite"
-        with pytest.raises(InputError, match="operations Erf, which no runtime here has"):
+        with refuses("needs-flex"):
             export(self.model(), path, allow_flex=True)
         assert not list(tmp_path.iterdir())
         artifact = export(self.model(), path, allow_flex=True, gate=False)

@@ -8,8 +8,9 @@ import pytest
 from board_cases import case_of, save_block
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper, save
+from refusals import refuses
 
-from dsconvert.base.errors import InputError, MissingExtra
+from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.converter.core.types import Choice
@@ -89,7 +90,7 @@ def test_refusals(tmp_path):
         path = save_free(tmp_path / f"{said}.onnx", kind)
         with pytest.raises(InputError, match=f"x holds {said}; only numeric"):
             open_runtime(path, runtime="openvino")
-    with pytest.raises(InputError, match="loaded by OpenVINO: Unable to read the model"):
+    with refuses("does-not-load"):
         open_runtime(broken, runtime="openvino")
     with pytest.raises(InputError, match=r"adb runs \.tflite files only, got runtime openvino"):
         Target(device="adb", runtime="openvino")
@@ -104,7 +105,7 @@ def test_not_installed_it_is_one_sentence(files, monkeypatch):
         lambda: profile([path], runtime="openvino"),
         lambda: measured_costs(Target(runtime="openvino")),
     ):
-        with pytest.raises(MissingExtra, match="openvino is needed") as refused:
+        with refuses("missing-extra") as refused:
             run()
         assert "dsconvert[openvino]" in refused.value.hint
     result = CliRunner().invoke(main, ["profile", str(path), "--runtime", "openvino"])
@@ -213,5 +214,5 @@ def test_keras_models_run_in_keras(tmp_path):
         lambda path: verify(path, path, runtime="openvino"),
         lambda path: evaluate(path, np.zeros((1, 4)), runtime="openvino"),
     ):
-        with pytest.raises(InputError, match="Keras models run in Keras, not in OpenVINO"):
+        with refuses("runtime-not-used"):
             run(tmp_path / "model.keras")

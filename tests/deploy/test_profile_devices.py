@@ -14,6 +14,7 @@ import pytest
 from block_form import save_block
 from click.testing import CliRunner
 from onnx import TensorProto, helper
+from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
@@ -246,7 +247,7 @@ class TestHost:
         monkeypatch.setattr(
             onnxruntime.InferenceSession, "get_providers", lambda self: ["OtherProvider"]
         )
-        with pytest.raises(InputError, match="runs it with OtherProvider, asked for was CPU"):
+        with refuses("provider-not-used"):
             profile([save_model(tmp_path / "m.onnx")])
 
 
@@ -254,10 +255,10 @@ class TestRefusals:
     def test_names(self) -> None:
         assert open_device("host").name == "host"
         for name in ("hst", "host:1", "ethos-u55"):
-            with pytest.raises(InputError, match="unknown device"):
+            with refuses("unknown-device"):
                 open_device(name)
         for name in ("ssh", "ssh:", "adb:"):
-            with pytest.raises(InputError, match="names no machine"):
+            with refuses("unknown-device"):
                 open_device(name)
         for name, unit in (("ethos-u55-128", "cycles"), ("mcu", ""), ("ssh:mcu", "ms")):
             assert find_device(name).capabilities.unit == unit
@@ -266,14 +267,14 @@ class TestRefusals:
         path = save_model(tmp_path / "m.onnx")
         with pytest.raises(InputError, match=r"litert runs \.tflite files only, ONNX Runtime runs"):
             profile([path], runtime="litert")
-        with pytest.raises(InputError, match="unknown runtime 'tvm'; allowed: litert, ort"):
+        with refuses("unknown-runtime"):
             profile([path], runtime="tvm")
         (one,) = profile([path], runtime="ort", runs=1, min_seconds=0)
         assert one.failure == ""
 
     def test_estimates_have_no_cores(self, tmp_path) -> None:
         path = save_model(tmp_path / "m.onnx")
-        with pytest.raises(InputError, match="no cores to choose and no operators"):
+        with refuses("option-not-applicable"):
             profile([path], device="ethos-u55-128", per_op=True)
 
     @pytest.mark.parametrize("cpus", ["a", "3-1", "1,,2", "-1", "1-"])

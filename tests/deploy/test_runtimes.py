@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
@@ -191,7 +192,7 @@ class TestRefusals:
         for path in (tmp_path / "dense.tflite", doubling):
             cut = tmp_path / f"cut{path.suffix}"
             cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            with pytest.raises(InputError, match="cannot be loaded by") as refused:
+            with refuses("does-not-load") as refused:
                 open_runtime(cut)
             assert "\n" not in str(refused.value)
 

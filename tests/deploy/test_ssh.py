@@ -17,6 +17,7 @@ import onnx
 import pytest
 from board_cases import case_of, expected, measured, save_block
 from onnx import TensorProto, helper
+from refusals import refuses
 from sshd import SSHD, started
 
 from dsconvert.base.errors import InputError
@@ -274,7 +275,7 @@ class TestRefusals:
         config = client / ".ssh" / "config"
         key = str(client / ".ssh" / "id_ed25519")
         other = replaced(config, config.read_text().replace(key, str(tmp_path / "key")))
-        with other, pytest.raises(InputError, match="accepts none of your keys") as refused:
+        with other, refuses("key-refused") as refused:
             SshDevice("ssh:board").describe()
         assert f"ssh-copy-id -p {board.port} 127.0.0.1" in refused.value.hint
 
@@ -295,7 +296,7 @@ class TestRefusals:
         bare.chmod(0o755)
         device = SshDevice("ssh:board", python=str(bare))
         assert device.describe().runtimes == {}
-        with pytest.raises(InputError, match="has no LiteRT and ONNX Runtime") as refused:
+        with refuses("runtime-not-on-device") as refused:
             measured(device, Job(cases=tuple(files), **QUICK))
         hint = refused.value.hint
         assert "~/dsconvert-venv/bin/pip install numpy ai-edge-litert onnxruntime" in hint
@@ -327,7 +328,7 @@ class TestRefusals:
     def test_python_that_does_not_work(self, board):
         board.put_program("broken", "echo 'Illegal instruction' >&2; exit 132")
         python = str(board.programs / "broken")
-        with pytest.raises(InputError, match="broken does not work there: Illegal instruction"):
+        with refuses("python-not-on-device"):
             SshDevice("ssh:board", python=python).describe()
 
     def test_home_is_that_of_the_board(self, board):
@@ -339,7 +340,7 @@ class TestRefusals:
         assert [path.name for path in place.iterdir()] == ["python"]
 
     def test_folder_that_is_not_there(self, board):
-        with pytest.raises(InputError, match="no temporary folder can be made") as refused:
+        with refuses("device-not-writable") as refused:
             SshDevice("ssh:board", folder="/no/such folder").describe()
         assert "TMPDIR" in refused.value.hint
 
@@ -582,7 +583,7 @@ exec {sys.executable} {fake} "$@"
         device = SshDevice("ssh:board", benchmark_binary=binary)
         with pytest.raises(InputError, match=r"benchmark_model runs \.tflite files only"):
             measured(device, Job(cases=(files[1],), **QUICK))
-        with pytest.raises(InputError, match="missing does not exist or is no file"):
+        with refuses("program-not-found"):
             SshDevice("ssh:board", benchmark_binary=tmp_path / "missing").describe()
         monkeypatch.setattr(without_python, "architecture", lambda path: "riscv64")
         with pytest.raises(InputError, match=f"is for riscv64; ssh:board is {os.uname().machine}"):
@@ -591,7 +592,7 @@ exec {sys.executable} {fake} "$@"
     def test_it_does_not_start(self, board, files, binary):
         binary.write_bytes(b"\x7fELF" + bytes(60))
         device = SshDevice("ssh:board", benchmark_binary=binary)
-        with pytest.raises(InputError, match="does not start on ssh:board") as refused:
+        with refuses("program-does-not-start") as refused:
             measured(device, Job(cases=(files[0],), **QUICK))
         assert refused.value.hint == "It is built for another architecture."
 

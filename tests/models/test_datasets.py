@@ -9,6 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx_nets import floats, graph, node
 from PIL import Image
+from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.models.data.checks import check_against, check_classes
@@ -81,7 +82,7 @@ class TestPreprocessing:
 
     @pytest.mark.parametrize("text", ["", "a", "1/0", "1/", "1/2/3", "nan", "inf"])
     def test_parse_number_refuses(self, text):
-        with pytest.raises(InputError, match="not a number"):
+        with refuses("not-a-number"):
             parse_number(text)
 
 
@@ -163,7 +164,7 @@ class TestArchive:
 
     def test_missing_labels(self, tmp_path):
         np.save(tmp_path / "d.npy", np.zeros((3, 2)))
-        with pytest.raises(InputError, match="no labels"):
+        with refuses("needs-labels"):
             load_data(tmp_path / "d.npy", split="test", labels=True)
 
     def test_numbers_differ(self, tmp_path):
@@ -175,12 +176,12 @@ class TestArchive:
     @pytest.mark.parametrize("name", ["d.npz", "d.npy"])
     def test_damaged(self, tmp_path, content, name):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read as a NumPy file"):
+        with refuses("data-unreadable"):
             load_data(tmp_path / name, split="test")
 
     def test_objects_are_not_unpickled(self, tmp_path):
         np.savez(tmp_path / "d.npz", x=np.array([{}, None], object))
-        with pytest.raises(InputError, match="cannot be read"):
+        with refuses("data-unreadable"):
             load_data(tmp_path / "d.npz", split="test")
 
     @pytest.mark.parametrize("source", ["nowhere.npz", "nowhere", "nowhere.csv"])
@@ -345,7 +346,7 @@ class TestFolder:
 
     def test_no_images(self, tmp_path):
         (tmp_path / "readme.txt").write_text("none")
-        with pytest.raises(InputError, match="holds no images"):
+        with refuses("no-images"):
             load_data(tmp_path, split="train")
 
     def test_images_beside_classes(self, tmp_path):
@@ -458,7 +459,7 @@ class TestHoldout:
 
     @pytest.mark.parametrize("size", [0, 20, 1.5e9, -1])
     def test_refuses(self, size):
-        with pytest.raises(InputError, match="cannot hold"):
+        with refuses("too-few-samples"):
             holdout(Data((np.arange(20.0),)), size)
 
 

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
@@ -314,7 +315,7 @@ class TestResume:
 
     def test_nowhere_to_write_is_said_first(self, digits, teacher, student, tmp_path):
         before = twin(student)
-        with pytest.raises(InputError, match="does not exist"):
+        with refuses("folder-not-found"):
             finetune(student, teacher, digits[0], state=tmp_path / "none" / "state.npz")
         assert_same(student, before)
 

@@ -15,6 +15,7 @@ import pytest
 from onnx import helper
 from onnx_graphs import assert_same, run
 from onnx_nets import check_write_back, floats, graph, kinds, node, small_cnn
+from refusals import refuses
 
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.models.onnx_import import drawing, import_onnx, importing, verify
@@ -318,9 +319,9 @@ def test_real_inputs_decide_sizes_and_are_compared():
     imported = import_onnx(model, inputs=[floats(2, 3, 5, 6)])
     assert imported.model.input_shape == (None, 5, 6, 3)
     assert [note for note in imported.notes if "axis 2 of the input 'x' is fixed to 5" in note]
-    with pytest.raises(InputError, match="does not run"):
+    with refuses("does-not-run"):
         import_onnx(model, inputs=[floats(2, 3, 4, 6)])
-    with pytest.raises(InputError, match="one array per input"):
+    with refuses("shape-mismatch"):
         import_onnx(model, inputs=[floats(2, 3, 4)])
 
 
@@ -364,7 +365,7 @@ def test_control_flow_is_refused():
         node("Greater", "s z", "c"),
         node("If", "c", "y", then_branch=branch, else_branch=branch),
     ]
-    with pytest.raises(InputError, match="If ") as caught:
+    with refuses("operators-not-imported") as caught:
         import_onnx(graph(nodes, ["n", 3], "y", z=np.float32(0)))
     assert "control flow" in caught.value.hint
 
@@ -384,7 +385,7 @@ def test_other_domains_are_refused():
 def test_what_onnx_runtime_refuses_is_refused():
     model = small_cnn()
     model.graph.node[0].attribute.append(helper.make_attribute("strides", [0, 0, 0]))
-    with pytest.raises(InputError, match="ONNX Runtime"):
+    with refuses("does-not-load"):
         import_onnx(model)
 
 
@@ -396,24 +397,24 @@ def test_weights_that_are_computed_from_the_data_are_refused():
 
 def test_an_output_that_depends_on_nothing_is_refused():
     nodes = [node("Relu", "x", "y"), node("Add", "a a", "z")]
-    with pytest.raises(InputError, match="'z' does not depend"):
+    with refuses("output-is-constant"):
         import_onnx(graph(nodes, [1, 3], "y z", a=floats(3)))
 
 
 def test_training_mode_is_refused():
     nodes = [node("BatchNormalization", "x g g g g", "y m v", training_mode=1)]
-    with pytest.raises(InputError, match="training mode") as caught:
+    with refuses("operator-not-imported") as caught:
         import_onnx(graph(nodes, [2, 3, 4, 4], "y", g=np.ones(3, np.float32)))
     assert "eval" in caught.value.hint
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match="list"):
+    with refuses("not-a-model"):
         import_onnx([1])
-    with pytest.raises(InputError, match="no such file"):
+    with refuses("damaged-file"):
         import_onnx(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(InputError, match="not an ONNX model"):
+    with refuses("not-a-model"):
         import_onnx(str(tmp_path / "text.onnx"))
 
 
@@ -479,7 +480,7 @@ def test_a_steep_output_may_differ_as_far_as_the_original_does_from_itself(monke
     proto, x = steep(100), floats(4, 3, 96, 96, seed=1)
     assert import_onnx(proto, inputs=[x]).output_names == ("y",)
     monkeypatch.setattr(verify, "_ROUNDING", 0.0)  # else it would say nothing
-    with pytest.raises(GateFailed, match="differs between Keras and ONNX Runtime"):
+    with refuses("outputs-differ"):
         import_onnx(proto, inputs=[x])
 
 
@@ -497,5 +498,5 @@ def test_a_wrong_steep_output_is_refused(monkeypatch):
         return drawn
 
     monkeypatch.setattr(importing, "convert_graph", wrong)
-    with pytest.raises(GateFailed, match="differs between Keras and ONNX Runtime"):
+    with refuses("outputs-differ"):
         import_onnx(proto, inputs=[x])

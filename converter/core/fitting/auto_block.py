@@ -60,7 +60,9 @@ class AutoBlock:
         Raises:
             InputError: Always: which of the two is written is open.
         """
-        raise InputError("only a definite block style has a cost, got auto.")
+        raise InputError(
+            "only a definite block style has a cost, got auto.", code="order-undecided"
+        )
 
     def candidates(self, spec: ConvSpec, most: int) -> list[Choice]:
         """None: a plan tries both styles by themselves."""

@@ -51,19 +51,27 @@ class ThreeFactorBlock:
                 f"a {self.title} is no sum of pairs: got order {choice.order}, lowering "
                 f"{choice.lowering}.",
                 "Leave both out, or choose another block style.",
+                code="option-not-applicable",
             )
         if choice.channels is msgspec.UNSET:
             if choice.pairs < 1:
-                raise InputError(f"pairs must be at least 1, got {choice.pairs}.", "Try: --pairs 1")
+                raise InputError(
+                    f"pairs must be at least 1, got {choice.pairs}.",
+                    "Try: --pairs 1",
+                    code="not-a-number-of-pairs",
+                )
         elif choice.channels < 1:
             raise InputError(
-                f"channels must be at least 1, got {choice.channels}.", "Try: --channels 32"
+                f"channels must be at least 1, got {choice.channels}.",
+                "Try: --channels 32",
+                code="not-a-number-of-channels",
             )
         elif choice.pairs != 1:
             raise InputError(
                 f"a {self.title} is one block: got {choice.channels} channels and "
                 f"{choice.pairs} pairs.",
                 "Give one of the two: as many channels, or as many as cost what these pairs cost.",
+                code="option-not-applicable",
             )
 
     def settled(self, choice: Choice, spec: ConvSpec | None) -> Choice:
@@ -83,7 +91,10 @@ class ThreeFactorBlock:
         """
         self.check(choice)
         if choice.channels is msgspec.UNSET:
-            raise InputError(f"only a {self.title} of a definite width has a cost, got none.")
+            raise InputError(
+                f"only a {self.title} of a definite width has a cost, got none.",
+                code="order-undecided",
+            )
         return choice
 
     def candidates(self, spec: ConvSpec, most: int) -> list[Choice]:
