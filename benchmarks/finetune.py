@@ -99,7 +99,7 @@ def int8(
 
     teacher: Any = ds.load(models / RESNET8).model
     train, test = images(data, count), load_data(data, split="test").take(slice(tested))
-    student: Any = rewrite(teacher, calibration=train[:1000], pairs=pairs).model
+    student: Any = rewrite(teacher, calibration=images(data, seed=1), pairs=pairs).model
     ranges = train[:500]
 
     def row(training: str, passes: int) -> list[Any]:
