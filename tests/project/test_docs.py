@@ -39,8 +39,9 @@ train_digits(Path("digits.npz"), Path("model.h5"), epochs=1)
     assert "Accuracy(" in result.stdout
 
 
-def test_the_readme_names_only_options_that_exist() -> None:
-    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "how-it-works.md").read_text()
+def test_documents_name_only_options_that_exist() -> None:
+    documents = ("README.md", "docs/commands.md", "docs/how-it-works.md")
+    text = "".join((ROOT / document).read_text() for document in documents)
     helps = "".join(CliRunner().invoke(main, [name, "--help"]).output for name in main.commands)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--editable"}
     assert options
