@@ -18,6 +18,7 @@ from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
+from dsconvert.converter.core.planning.cost_model import Block
 from dsconvert.deploy.devices.device import DeviceInfo, Job, MachineState, Report, TimedFile
 from dsconvert.deploy.devices.host import HostDevice
 from dsconvert.deploy.devices.local_transport import LocalTransport
@@ -293,8 +294,6 @@ def test_cores_as_the_kernel_lists_them() -> None:
 
 def test_a_tflite_file_needs_no_framework(tmp_path) -> None:
     """Start-up is imports: TensorFlow takes seconds, ONNX and SciPy tenths of one."""
-    from dsconvert.converter.core.planning.cost_model import Block
-
     block = Block(input_size=(9, 9), in_channels=3, out_channels=4, kernel_size=(3, 3))
     path = save_block(tmp_path / "m.tflite", block)
     code = f"""
@@ -307,3 +306,18 @@ print("loaded:", sorted(heavy & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "loaded: []" in done.stdout
     assert "LiteRT" in done.stdout
+
+
+def test_no_figure_is_cut_in_eighty_columns(tmp_path, monkeypatch):
+    """Columns go as a whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    block = Block(input_size=(9, 9), in_channels=3, out_channels=4, kernel_size=(3, 3))
+    paths = [str(save_block(tmp_path / f"a long name, {n}.tflite", block)) for n in range(2)]
+    shown = CliRunner().invoke(main, ["profile", *paths, "--runs", "1", "--min-seconds", "0"])
+    table = shown.stdout.partition("Note:")[0]
+    assert shown.exit_code == 0, shown.output
+    assert max(map(len, table.splitlines())) <= 80
+    assert "LiteRT" in table
+    cells = [cell for line in table.splitlines()[1:] for cell in line.split("  ")[1:]]
+    assert not [cell for cell in cells if "…" in cell]
+    assert "not shown at this width: min" in table

@@ -72,7 +72,8 @@ def _where(first: Measurement) -> str:
 def _times(result: list[Measurement]) -> Table:
     """Return one line per file; ratios are to the first."""
     numbers = ("size", "load", "first run", "p50", "p90", "p99", "min", "inf/s", "memory")
-    table = Table(("file", "runtime"), numbers, ("against the first",))
+    least = ("min", "inf/s", "p90", "load", "first run", "memory", "p99")
+    table = Table(("file", "runtime"), numbers, ("against the first",), least=least)
     for one in result:
         cells = [one.path, f"{one.runtime} {one.runtime_version}", formatting.kib(one.size_bytes)]
         start, latency = one.startup, one.latency
@@ -97,7 +98,8 @@ def _versus(one: Comparison) -> str:
 def _figures(result: list[Measurement]) -> Iterator[Block]:
     """Return what a file computes and holds, and the rest of its times."""
     numbers = ("MACs", "GMAC/s", "weights", "activations", "p95", "max", "mean", "std", "runs")
-    table = Table(("file",), numbers)
+    least = ("std", "mean", "max", "GMAC/s", "runs", "p95")
+    table = Table(("file",), numbers, least=least)
     reasons: dict[str, None] = {}
     for one in result:
         latency = one.latency
@@ -130,7 +132,7 @@ def _operators(one: Measurement) -> Iterator[Block]:
         + ", ".join(text for text in kinds if not text.endswith(" 0.0 %"))
     )
     slowest = sorted(one.operators, key=lambda op: op.p50_ms, reverse=True)[:_SLOWEST]
-    table = Table(("slowest", "kind", "runs as"), ("p50", "share"))
+    table = Table(("slowest", "kind", "runs as"), ("p50", "share"), least=("runs as",))
     for op in slowest:
         name = op.name if len(op.name) <= 60 else f"…{op.name[-59:]}"
         table.add(name, op.kind, op.type, formatting.ms(op.p50_ms), formatting.percent(op.share))
@@ -144,7 +146,8 @@ def _share(operators: tuple[OperatorTime, ...], kind: str) -> str:
 def _estimates(result: list[Measurement]) -> Table:
     """Return what a device that is not there would need."""
     numbers = ("size", "cycles", "time", "SRAM", "flash", "DRAM", "arena", "on the NPU")
-    table = Table(("file",), numbers, ("estimated by",))
+    least = ("DRAM", "flash", "size", "SRAM")
+    table = Table(("file",), numbers, ("estimated by",), least=least)
     for one in result:
         estimate = one.estimate
         if estimate is None:
