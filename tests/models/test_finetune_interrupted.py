@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def signalling(at, number=signal.SIGINT):
         nonlocal taken
         taken += 1
         if taken == at:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread, before it goes on
 
     @contextmanager
     def progress(label, total):
