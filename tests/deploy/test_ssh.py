@@ -599,7 +599,7 @@ exec {sys.executable} {fake} "$@"
     def test_time_is_up(self, board, files, binary, tmp_path):
         """The program is ended there, and taken away."""
         (tmp_path / "slow").touch()
-        device = SshDevice("ssh:board", benchmark_binary=binary, timeout=1)
-        with pytest.raises(InputError, match="it was stopped after 1 s"):
+        device = SshDevice("ssh:board", benchmark_binary=binary, timeout=5)
+        with pytest.raises(InputError, match="it was stopped after 5 s"):
             measured(device, Job(cases=(files[0],), **QUICK))
         assert board.processes == []
