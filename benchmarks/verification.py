@@ -160,7 +160,7 @@ def repair() -> Iterator[list[Any]]:
 
 def _ways(export: Any, model: Any, kind: str, images: Any, folder: Path) -> Iterator[list[Any]]:
     from dsconvert.base.errors import GateFailed, InputError
-    from dsconvert.deploy.exporting.refine import Refinement
+    from dsconvert.deploy.exporting.improve import Improvement
     from dsconvert.deploy.exporting.speed import time_ratio
 
     plain = folder / f"keep.rejected.{kind}"
@@ -173,7 +173,7 @@ def _ways(export: Any, model: Any, kind: str, images: Any, folder: Path) -> Iter
                 quantize="int8",
                 calibration=[images[0]],
                 verification=[images[1]],
-                refinement=Refinement(outputs=outputs),  # type: ignore[arg-type]
+                improvement=Improvement(outputs=outputs),  # type: ignore[arg-type]
             )
         except (GateFailed, InputError) as error:
             yield ["detector", kind, outputs, *[""] * 3, str(error)]
@@ -197,7 +197,7 @@ def heads(models: Path) -> Iterator[list[Any]]:
     """Yield the plain int8 file of each detector, and the one that `export` makes."""
     from dsconvert.base.output_fidelity import measure_all
     from dsconvert.deploy.exporting.export import export
-    from dsconvert.deploy.exporting.refine import OFF, Refinement
+    from dsconvert.deploy.exporting.improve import OFF, Improvement
     from dsconvert.deploy.exporting.speed import time_ratio
     from dsconvert.deploy.runtimes.registry import open_runtime
 
@@ -209,14 +209,14 @@ def heads(models: Path) -> Iterator[list[Any]]:
         references = reference.predict([samples])
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "plain.onnx"
-            for kind, wish in (("plain int8", OFF), ("--outputs auto", Refinement())):
+            for kind, wish in (("plain int8", OFF), ("--outputs auto", Improvement())):
                 path = plain if wish is OFF else Path(folder) / "auto.onnx"
                 made = export(
                     models / file,
                     path,
                     quantize="int8",
                     calibration=[calibration],
-                    refinement=wish,
+                    improvement=wish,
                     verification=[samples],
                     gate=False,
                 )

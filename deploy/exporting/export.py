@@ -30,13 +30,13 @@ from ..verification.tolerances import remarks
 from . import rejected, writing
 from .export_options import Options, RangeChoice, checked_format
 from .held_out import HeldOut, split
+from .improve import OFF, Improvement
 from .keras_source import KerasSource, read_source
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
 from .output_choice import needs_choice, needs_split, written_split
 from .random_ranges import may_be_rounding, on_another_range
 from .records import Artifact, CalibrationRecord, Metadata
-from .refine import OFF, Refinement
 from .split_outputs import split_outputs
 from .tflite import FreeSizesRefused
 
@@ -70,7 +70,7 @@ def export(
     labels: Sequence[str] = (),
     preprocessing: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-    refinement: Refinement | None = None,
+    improvement: Improvement | None = None,
     gate: bool = True,
     seed: int = 0,
     progress: Progress = silent,
@@ -108,7 +108,7 @@ def export(
         labels: The names of the classes, to be kept in the file.
         preprocessing: What was done to the stored images, to be kept in the file.
         notes: What the user of the file should know, to begin the artifact's notes with.
-        refinement: What is tried to make an int8 file with calibration data better; a fifth of
+        improvement: What is tried to make an int8 file with calibration data better; a fifth of
             them then choose, and give no ranges. By default equal ranges inside pairs and
             corrected biases, each where it helps; nothing with ``gate=False``.
         gate: Whether to compare the outputs at all; the file says if not.
@@ -128,7 +128,7 @@ def export(
         method=calibration_method,
         allow_flex=allow_flex,
         keep_io=keep_io,
-        refinement=refinement or (Refinement() if gate else OFF),
+        improvement=improvement or (Improvement() if gate else OFF),
     )
     options.check(format)
     static = SCHEMES[quantize].static
@@ -165,7 +165,7 @@ def export(
             static
             and not random
             and calibration is not None
-            and needs_choice(options.refinement, source, calibration)
+            and needs_choice(options.improvement, source, calibration)
         ):
             calibration, kept_out = split(calibration)
             held_out = HeldOut(kept_out, source.predict(kept_out))
@@ -182,7 +182,7 @@ def export(
                 calibration=calibration,
                 samples=inputs,
             )
-            if held_out is not None and options.refinement.outputs == "split":
+            if held_out is not None and options.improvement.outputs == "split":
                 source, told = split_outputs(source, held_out.inputs, folder)
                 notes, held_out = (*notes, told), held_out.of(source)
             try:

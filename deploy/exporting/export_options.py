@@ -10,7 +10,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.formats.quantization import CalibrationMethod, Format, Quantization
 
 from ..schemes import SCHEMES, allowed
-from .refine import OFF, Refinement
+from .improve import OFF, Improvement
 
 RangeChoice = CalibrationMethod | Literal["auto"]
 """How activations of .onnx files get their ranges; "auto": by minmax, or by percentile where that
@@ -26,14 +26,14 @@ class Options:
         method: How .onnx activations get their ranges.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
         keep_io: Whether a float16 .onnx file has float32 inputs and outputs.
-        refinement: What is tried to make an int8 file better.
+        improvement: What is tried to make an int8 file better.
     """
 
     quantize: Quantization
     method: RangeChoice = "auto"
     allow_flex: bool = False
     keep_io: bool = True
-    refinement: Refinement = OFF
+    improvement: Improvement = OFF
 
     def check(self, format: Format) -> None:
         """Refuse what the format does not have.

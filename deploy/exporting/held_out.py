@@ -22,8 +22,12 @@ HELD_OUT = 0.2
 _FEWEST = 10
 
 
-class Source(Protocol):
+class ExportSource(Protocol):
     """A model that is exported."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Its outputs' names."""
 
     def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run on one array per input, (n, ...)."""
@@ -41,7 +45,7 @@ class HeldOut:
     inputs: tuple[Array, ...]
     references: tuple[Array, ...]
 
-    def of(self, source: Source) -> HeldOut:
+    def of(self, source: ExportSource) -> HeldOut:
         """Return the same samples for another model."""
         return HeldOut(self.inputs, source.predict(self.inputs))
 

@@ -11,12 +11,12 @@ from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
-from .output_tail import SAMPLES, Tail, find_tail
+from .output_tail import SAMPLES, OutputTail, find_tail
 
 
 def without_tail(
     model: Any, samples: Sequence[Array], names: Sequence[str]
-) -> tuple[Any, tuple[str, ...], Tail]:
+) -> tuple[Any, tuple[str, ...], OutputTail]:
     """Make the model whose mixed outputs are replaced by what its tail reads.
 
     Args:
@@ -58,7 +58,7 @@ def without_tail(
 
     tail = find_tail([str(i) for i in range(len(outputs))], read_by, values)
     if not tail.cuts or any(not read_by(key) for key in tail.mixed):
-        return model, tuple(names), Tail()
+        return model, tuple(names), OutputTail()
     kept = [(str(i), names[i]) for i in range(len(outputs)) if str(i) not in tail.mixed]
     kept += [(key, tensors[key]._keras_history[0].name) for key in tail.cuts]
     made = keras.Model(model.inputs, [tensors[key] for key, _ in kept])

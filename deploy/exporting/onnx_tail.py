@@ -15,13 +15,13 @@ from dsconvert.formats.onnx.session import session
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import encode
-from .output_tail import SAMPLES, Tail, find_tail
+from .output_tail import SAMPLES, OutputTail, find_tail
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
+def tail_of(path: Path, samples: Sequence[Array]) -> OutputTail:
     """Find the tail of a float32 file.
 
     Args:
@@ -39,7 +39,9 @@ def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
         return _values(model, names, fed)
 
     tail = find_tail([output.name for output in model.graph.output], read_by, values)
-    return Tail(tail.mixed, tuple(name for name in tail.cuts if made[name].op_type != "Constant"))
+    return OutputTail(
+        tail.mixed, tuple(name for name in tail.cuts if made[name].op_type != "Constant")
+    )
 
 
 def makers(path: Path, tensors: Sequence[str]) -> dict[str, str]:
@@ -49,7 +51,7 @@ def makers(path: Path, tensors: Sequence[str]) -> dict[str, str]:
     return {node.name: node.op_type for node in nodes if wanted.intersection(node.output)}
 
 
-def without_tail(model: ModelProto, tail: Tail) -> ModelProto:
+def without_tail(model: ModelProto, tail: OutputTail) -> ModelProto:
     """Make the model whose mixed outputs are replaced by what the tail reads.
 
     Args:

@@ -1,6 +1,7 @@
 """Which outputs an int8 file gets where they mix scales, as far as it is not one file's affair.
 
-`refine` chooses between files of the same outputs; here outputs are split where that is not enough.
+`improve` chooses between files of the same outputs; here outputs are split where that
+is not enough.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from dsconvert.base.predictor import Array
 from ..schemes import SCHEMES
 from .export_options import Options
 from .held_out import HeldOut
+from .improve import OFF, Improved, Improvement
 from .output_tail import SAMPLES, is_mixed
-from .refine import OFF, Refined, Refinement
 from .split_outputs import Source, split_outputs
 
 
-def needs_choice(wish: Refinement, source: Source, calibration: Sequence[Array]) -> bool:
+def needs_choice(wish: Improvement, source: Source, calibration: Sequence[Array]) -> bool:
     """Tell whether several files are to be compared on samples that give no ranges."""
     if replace(wish, outputs=OFF.outputs) != OFF or wish.outputs != "auto":
         return wish != OFF
@@ -33,17 +34,17 @@ def needs_choice(wish: Refinement, source: Source, calibration: Sequence[Array])
 def needs_split(options: Options, worst_db: float | None) -> bool:
     """Tell whether the file would be refused for outputs that mix scales."""
     least = SCHEMES[options.quantize].tolerance.min_sqnr_db
-    return options.refinement.outputs == "auto" and worst_db is not None and worst_db < least
+    return options.improvement.outputs == "auto" and worst_db is not None and worst_db < least
 
 
 def written_split(
-    work: Callable[..., Refined],
+    work: Callable[..., Improved],
     source: Source,
     path: Path,
     folder: Path,
     held_out: HeldOut,
     worst_db: float | None,
-) -> tuple[Source, Refined, str] | None:
+) -> tuple[Source, Improved, str] | None:
     """Write the file of a model whose mixed outputs are split; None where that is no better."""
     trial = folder / path.name
     with suppress(InputError, GateFailed):

@@ -25,7 +25,7 @@ _DEEPEST = 64
 
 
 @dataclass(frozen=True)
-class Tail:
+class OutputTail:
     """The end of a network.
 
     Attributes:
@@ -38,7 +38,7 @@ class Tail:
 
 
 def is_mixed(values: Array) -> bool:
-    """Whether a tensor, (n, ...), holds groups of channels that one scale cannot hold together."""
+    """Tell whether a tensor, (n, ...), has groups of channels that one scale cannot hold."""
     if values.ndim < 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
         return False
     axis = channel_axis(values)
@@ -51,7 +51,7 @@ def find_tail(
     outputs: Sequence[str],
     read_by: Callable[[str], Sequence[str]],
     values: Callable[[Sequence[str]], Mapping[str, Array]],
-) -> Tail:
+) -> OutputTail:
     """Walk back from the outputs as long as the tensors mix scales.
 
     Args:
@@ -75,7 +75,7 @@ def find_tail(
                 cuts.append(name)
         known = {*mixed, *cuts}
         level = [name for name in dict.fromkeys(following) if name not in known]
-    return Tail(tuple(mixed), tuple(cuts))
+    return OutputTail(tuple(mixed), tuple(cuts))
 
 
 def told_tail(operators: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -12,22 +11,12 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Quantization
 
 from ..verification.gate import Verdict, judge
+from .held_out import ExportSource
 
 _RANGES = (("0 … 255", 64.0, 128.0), ("0 … 1", 0.25, 0.5))
 """Ranges of images, with the scale and shift that make them of normal numbers."""
 _ROUNDING_DB = 10.0
 """SQNR from which on a file may differ by amplified rounding alone."""
-
-
-class Answers(Protocol):
-    """A model that is exported."""
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Its outputs' names."""
-
-    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run on one array per input, (n, ...)."""
 
 
 def may_be_rounding(verdict: Verdict, quantize: Quantization) -> bool:
@@ -47,7 +36,7 @@ def may_be_rounding(verdict: Verdict, quantize: Quantization) -> bool:
 
 
 def on_another_range(
-    source: Answers, path: Path, inputs: Sequence[Array], quantize: Quantization
+    source: ExportSource, path: Path, inputs: Sequence[Array], quantize: Quantization
 ) -> tuple[Verdict, str] | None:
     """Judge a file on random images of 0 … 1 and of 0 … 255, where numbers around 0 refuse it.
 

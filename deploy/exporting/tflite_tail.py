@@ -10,14 +10,14 @@ import numpy as np
 from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, WRAPPERS
 
-from .output_tail import SAMPLES, Tail, find_tail
+from .output_tail import SAMPLES, OutputTail, find_tail
 from .tflite_activations import TfliteValues
 
 _SAME_SCALE = MOVERS | {"Concatenation", "Gather", "Slice", "Split", "Unpack"}
 """Operators whose output has the scale of their input."""
 
 
-def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
+def tail_of(path: Path, samples: Sequence[Array]) -> OutputTail:
     """Find the tail of a float32 file; its tensors are called as `own_name` calls them.
 
     Args:
@@ -53,8 +53,8 @@ def tail_of(path: Path, samples: Sequence[Array]) -> Tail:
 
 
 def _with_movers(
-    tail: Tail, kinds: Mapping[str, str], read_by: Callable[[str], Sequence[str]]
-) -> Tail:
+    tail: OutputTail, kinds: Mapping[str, str], read_by: Callable[[str], Sequence[str]]
+) -> OutputTail:
     """Return the tail with what moves values in front of it.
 
     The converter gives the input and the output of such an operator the same scale, so that the
@@ -68,7 +68,7 @@ def _with_movers(
             level += [other for other in read_by(name) if other not in (*mixed, *level)]
         else:
             cuts.append(name)
-    return Tail(tuple(mixed), tuple(dict.fromkeys(cuts)))
+    return OutputTail(tuple(mixed), tuple(dict.fromkeys(cuts)))
 
 
 def own_name(tensor: str) -> str:

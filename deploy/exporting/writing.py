@@ -20,12 +20,12 @@ from ..schemes import SCHEMES
 from . import onnx_export, onnx_reduce, tflite
 from .export_options import Options
 from .held_out import HeldOut
+from .improve import Improved, improve
 from .keras_source import KerasSource
 from .onnx_candidates import OnnxBuilder
 from .onnx_prepare import prepared
 from .onnx_source import OnnxSource
 from .onnx_static import quantize_static
-from .refine import Refined, refine
 from .speed import time_ratio
 from .tflite_candidates import TfliteBuilder
 
@@ -48,7 +48,7 @@ def convert(
     calibration: Sequence[Array] | None,
     samples: Sequence[Array],
     held_out: HeldOut | None = None,
-) -> Refined:
+) -> Improved:
     """Write the file.
 
     Args:
@@ -58,8 +58,8 @@ def convert(
         options: How.
         calibration: One array per input, (n, ...), for static quantization.
         samples: One array per input, (n, ...), on which what prepares a file is checked.
-        held_out: Further samples, by which the options' refinement is chosen; None for no
-            refinement.
+        held_out: Further samples, by which the options' improvement is chosen; None for no
+            improvement.
 
     Raises:
         InputError: If the format cannot hold the model so.
@@ -69,14 +69,14 @@ def convert(
         assert isinstance(source, KerasSource)
         if held_out is not None and calibration is not None:
             maker = TfliteBuilder(source, tuple(calibration), options.quantize, options.allow_flex)
-            return refine(maker, path, held_out, options.refinement)
+            return improve(maker, path, held_out, options.improvement)
         flex = options.allow_flex
         notes = tflite.convert(source, path, options.quantize, calibration, allow_flex=flex)
-        return Refined(notes)
+        return Improved(notes)
     if options.quantize == "none":
         assert isinstance(source, KerasSource)
         onnx_export.convert(source, path)
-        return Refined(())
+        return Improved(())
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
         return _quantized(
@@ -155,7 +155,7 @@ def _quantized(
     calibration: Sequence[Array] | None,
     samples: Sequence[Array],
     held_out: HeldOut | None,
-) -> Refined:
+) -> Improved:
     """Write another .onnx file of a float32 one, valid and with the same properties."""
     raw = folder / "quantized.onnx"
     original = load(source.path)
@@ -173,7 +173,7 @@ def _quantized(
             assert calibration is not None
             size = _total(source.path)
             large = size > _LARGE
-            if large and (options.refinement.keep_float or options.refinement.report):
+            if large and (options.improvement.keep_float or options.improvement.report):
                 raise InputError(
                     f"{source.path.name} is too large for its layers to be looked at.",
                     "Leave --keep-float and --report out.",
@@ -185,9 +185,9 @@ def _quantized(
                 cheap = options.method == "auto" and size <= _CHEAP
                 other: CalibrationMethod | None = "percentile" if cheap else None
                 maker = OnnxBuilder.of(ready, calibration, folder, method, other)
-                refined = refine(maker, raw, held_out, options.refinement)
-                notes, layers = (*notes, *refined.notes), refined.layers
-                method, worst_db = refined.method, refined.worst_db
+                improved = improve(maker, raw, held_out, options.improvement)
+                notes, layers = (*notes, *improved.notes), improved.layers
+                method, worst_db = improved.method, improved.worst_db
             if not _quantizes(load(raw)):
                 raise InputError(
                     f"ONNX Runtime found nothing in {source.path.name} to quantize.",
@@ -207,7 +207,7 @@ def _quantized(
             code="file-not-valid",
         ) from error
     save(proto, None, path, overwrite=True, external=source.external, check=False)
-    return Refined(notes, layers, method, worst_db)
+    return Improved(notes, layers, method, worst_db)
 
 
 def _carry_over(model: ModelProto, original: ModelProto) -> None:

@@ -119,7 +119,7 @@ class Session(ABC):
 
     @property
     def has_batch(self) -> bool:
-        """Whether the first axis of every input is the batch; see `samples_first`."""
+        """Tell whether the first axis of every input is the batch; see `samples_first`."""
         return samples_first(self.input_shapes)
 
     @cached_property

@@ -65,7 +65,7 @@ class DsconvertError(Exception):
 
     @property
     def message(self) -> str:
-        """What, where, got, allowed, in the words of Python."""
+        """Tell what is wrong, where, what was got and what is allowed, in the words of Python."""
         return as_arguments(self.words.message)
 
     @property

@@ -71,7 +71,7 @@ def allowed_drop(drop: str | float, metric: Metric) -> AllowedDrop:
     return AllowedDrop(found, percent and metric.unit != "share")
 
 
-class Judge:
+class GoalJudge:
     """Measures models of one origin on the same data.
 
     Args:
@@ -137,7 +137,7 @@ def judge(
     seed: int,
     preprocessing: Preprocessing | None,
     progress: Progress = silent,
-) -> Judge:
+) -> GoalJudge:
     """Load test samples, and make what measures an opened model's offspring on them.
 
     Args:
@@ -165,10 +165,10 @@ def judge(
         preprocessing=preprocessing,
     )
     with runnable(source) as predictor:
-        return Judge(metric, samples, predictor, progress)
+        return GoalJudge(metric, samples, predictor, progress)
 
 
-def within(judging: Judge, drop: str | float) -> Callable[[Predictor], bool]:
+def within(judging: GoalJudge, drop: str | float) -> Callable[[Predictor], bool]:
     """Make a check of whether a file loses at most so much against the original.
 
     Args:

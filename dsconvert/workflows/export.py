@@ -13,7 +13,7 @@ from dsconvert.base.progress import as_progress
 
 from . import onnx_round_trip
 from .data_for import as_data, data_for
-from .export_options import ExportOptions, as_refinement, check, class_names
+from .export_options import ExportOptions, as_improvement, check, class_names
 from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
@@ -129,7 +129,7 @@ def export(
             allow_flex=options.allow_flex,
             keep_io=options.keep_io,
             labels=names,
-            refinement=as_refinement(options, source, preprocessing) if measurable else None,
+            improvement=as_improvement(options, source, preprocessing) if measurable else None,
             preprocessing=_done(preprocessing, data or compared),
             notes=(*layout, *found),
             gate=options.verify,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from dsconvert.deploy.exporting.refine import Refinement
+    from dsconvert.deploy.exporting.improve import Improvement
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
@@ -125,11 +125,11 @@ def check(options: ExportOptions, *, measurable: bool) -> None:
         )
 
 
-def as_refinement(
+def as_improvement(
     options: ExportOptions, source: ModelFile, preprocessing: Preprocessing | None
-) -> Refinement:
+) -> Improvement:
     """Turn the options into what is tried to make an int8 file better; see `check`."""
-    from dsconvert.deploy.exporting.refine import Refinement
+    from dsconvert.deploy.exporting.improve import Improvement
 
     from .accuracy_goal import judge, within
 
@@ -137,7 +137,7 @@ def as_refinement(
     if options.max_drop is not None and options.test_data is not None:
         judging = judge(source, options.metric, options.test_data, options.seed, preprocessing)
         enough = within(judging, options.max_drop)
-    return Refinement(
+    return Improvement(
         equalize=options.equalize,
         correct_biases=options.correct_biases,
         keep_float=options.keep_float,

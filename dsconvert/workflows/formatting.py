@@ -40,12 +40,12 @@ def amount(value: float | None, unit: str, digits: int = 2) -> str:
 
 
 def loss(value: float, unit: str) -> str:
-    """What a metric lost: 0.0123 of a share as "1.23 points"."""
+    """Return what a metric lost: 0.0123 of a share as "1.23 points"."""
     return f"{100 * value:.2f} points" if unit == "share" else amount(value, unit)
 
 
 def metric(found: MetricValue) -> str:
-    """A metric with its 95 % interval: "87.12 % (85.03 to 88.94)"."""
+    """Return a metric with its 95 % interval: "87.12 % (85.03 to 88.94)"."""
     if found.value is None:
         return "–"
     value = amount(found.value, found.unit)

@@ -147,7 +147,7 @@ def keras_arrays(arrays: Sequence[Array], axes: Sequence[Sequence[int]]) -> tupl
 
 
 def layout_notes(imported: Imported) -> tuple[str, ...]:
-    """Which inputs and outputs of a file made from an import are other than in the ONNX file."""
+    """Name inputs and outputs of an imported model that are other than in the ONNX file."""
     notes = []
     for kind, names, axes in (
         ("input", imported.input_names, imported.input_axes),

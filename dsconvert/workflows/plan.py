@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dsconvert.deploy.costs import Target
     from dsconvert.models.data.preprocess import Preprocessing
 
-    from .accuracy_goal import Judge
+    from .accuracy_goal import GoalJudge
     from .data_for import DataSource
     from .model_files import ModelSource
 
@@ -207,7 +207,7 @@ def _missed(goals: Goals, timed: NetworkTimes | None) -> str:
 
 
 def _search(
-    session: PlanSession, goals: Goals, judging: Judge, most: str | float
+    session: PlanSession, goals: Goals, judging: GoalJudge, most: str | float
 ) -> tuple[Plan, AccuracySearch]:
     """Find the cheapest plan that keeps the goals and loses no more than is allowed."""
     from dsconvert.converter.core.planning.accuracy_search import cheapest_within

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.evaluation.metrics import MetricValue
 
-    from .accuracy_goal import Judge
+    from .accuracy_goal import GoalJudge
     from .data_for import DataSource
     from .model_files import ModelSource
     from .target_files import TargetFiles
@@ -235,7 +235,7 @@ def judge_of(
     metric: str,
     data: DataSource,
     preprocessing: Preprocessing | None,
-) -> Judge:
+) -> GoalJudge:
     """Load test samples, and make what measures whole networks on them."""
     from .accuracy_goal import judge
 
@@ -244,7 +244,7 @@ def judge_of(
 
 
 def judged(
-    session: PlanSession, judging: Judge, plan: Plan, *, interval: bool = False
+    session: PlanSession, judging: GoalJudge, plan: Plan, *, interval: bool = False
 ) -> MetricValue:
     """Rewrite the network by a plan, and measure it."""
     from .predictors import predictor_of

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
     from dsconvert.base.progress import Progress
     from dsconvert.converter.core.report import RewriteReport
-    from dsconvert.models.training.refine import Refined, RefineSettings
+    from dsconvert.models.training.refine import Refinement, RefineSettings
 
     from .model_files import Model, ModelFile
 
@@ -81,7 +81,7 @@ def refined(
     wish: float | str | None = None,
     seed: int = 0,
     progress: Progress,
-) -> tuple[Model, Refined | None]:
+) -> tuple[Model, Refinement | None]:
     """Refine a rewritten model where that is wanted, and can be.
 
     By default Keras models are refined whose blocks were fitted to calibration images.
@@ -134,7 +134,7 @@ def _refined_keras(
     inputs: Sequence[Array],
     settings: RefineSettings,
     progress: Progress,
-) -> Refined:
+) -> Refinement:
     """Train a Keras model in its place."""
     from dsconvert.converter.backends.keras.composed import ComposedModel
     from dsconvert.converter.backends.keras.graph import as_functional
@@ -170,7 +170,7 @@ def _refined_onnx(
     inputs: Sequence[Array],
     settings: RefineSettings,
     progress: Progress,
-) -> tuple[Model, Refined | None]:
+) -> tuple[Model, Refinement | None]:
     """Import both models into Keras, train there, and write the weights back."""
     from .model_files import open_model
     from .onnx_round_trip import convert, keras_arrays

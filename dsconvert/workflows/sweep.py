@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dsconvert.deploy.costs import Target
     from dsconvert.models.data.preprocess import Preprocessing
 
-    from .accuracy_goal import Judge
+    from .accuracy_goal import GoalJudge
     from .data_for import DataSource
     from .model_files import ModelSource
 
@@ -99,7 +99,7 @@ def sweep(
     return result
 
 
-def _point(session: PlanSession, plan: Plan, judging: Judge | None) -> SweepPoint:
+def _point(session: PlanSession, plan: Plan, judging: GoalJudge | None) -> SweepPoint:
     found = None if judging is None else judged(session, judging, plan, interval=True)
     assert plan.after is not None, "a search space's plans have totals"
     return SweepPoint(

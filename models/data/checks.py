@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import TOLD, choose, fits, same_samples
-from dsconvert.base.predictor import Shape
+from dsconvert.base.predictor import Array, Shape
 
 from .datasets import Data
 
@@ -90,19 +90,18 @@ def check_same_inputs(shapes: Mapping[str, Sequence[Shape]]) -> None:
             )
 
 
-def check_classes(data: Data, classes: int) -> None:
+def check_classes(labels: Array | None, source: str, classes: int) -> None:
     """Refuse labels that are not classes 0 … ``classes`` − 1.
 
     Raises:
         InputError: With the range that was got.
     """
-    labels = data.labels
-    if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         got = "none" if labels is None else f"{labels.dtype} of shape {_told(labels.shape)}"
-        raise InputError(f"{data.source} gives no class labels: got {got}.", code="no-class-labels")
+        raise InputError(f"{source} gives no class labels: got {got}.", code="no-class-labels")
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
-            f"the labels of {data.source} go from {labels.min()} to {labels.max()}, "
+            f"the labels of {source} go from {labels.min()} to {labels.max()}, "
             f"and the model has the classes 0 to {classes - 1}.",
             code="labels-out-of-range",
         )

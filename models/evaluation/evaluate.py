@@ -138,7 +138,7 @@ def _by_labels(output: Array, data: Data) -> dict[str, Any]:
         return {}
     if output.ndim == 2 and output.shape[1] >= 2 and labels.ndim == 1:
         classes = output.shape[1]
-        check_classes(data, classes)
+        check_classes(labels, data.source, classes)
         top5 = top_k(output, labels, 5) if classes > 5 else None
         return {"top1": top_k(output, labels, 1), "top5": top5}
     if output.size != labels.size:

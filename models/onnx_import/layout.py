@@ -85,7 +85,7 @@ def _times(product: Sizes, shapes: Sequence[Sizes], axis: int) -> Sizes:
 
 
 def flat_rows(sizes: Sizes, order: Order) -> Array:
-    """Where each element of a tensor flattened in another order stands in ONNX's own flattening.
+    """Find where each element of a tensor flattened in another order stands in ONNX's flattening.
 
     Args:
         sizes: The shape that is flattened, in ONNX axes.

@@ -56,4 +56,4 @@ def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) ->
             code="not-class-scores",
         )
     classes = teacher.outputs[0].shape[-1]
-    check_classes(data, classes)
+    check_classes(data.labels, data.source, classes)

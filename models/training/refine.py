@@ -72,7 +72,7 @@ class RefineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
 
 
-class Refined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a refinement came to.
 
     Attributes:
@@ -95,7 +95,7 @@ class Refined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interrupted: bool = False
 
 
-class Network(Protocol):
+class FeatureNetwork(Protocol):
     """A Keras model as it is trained."""
 
     @property
@@ -104,21 +104,21 @@ class Network(Protocol):
 
     @property
     def variables(self) -> Sequence[Any]:
-        """What may be trained."""
+        """Return what may be trained."""
 
     def run(self, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Compute the outputs and the features, which all such networks have in common."""
 
 
 def refine(
-    student: Network,
-    teacher: Network,
+    student: FeatureNetwork,
+    teacher: FeatureNetwork,
     inputs: Sequence[Array],
     held_out: int,
     settings: RefineSettings | None = None,
     *,
     progress: Progress = silent,
-) -> Refined:
+) -> Refinement:
     """Train the student on its teacher's answers; keep that only if held-out images say so.
 
     The weights of the student's model change, or are what they were. An interrupt from the keyboard
@@ -158,7 +158,7 @@ def refine(
         if not kept:
             student.model.set_weights(begun)
     log.info("refined for %d steps: output error %.4g, then %.4g", steps, before, after)
-    return Refined(
+    return Refinement(
         steps=steps,
         seconds=time.perf_counter() - started,
         error_before=before,
@@ -174,8 +174,8 @@ class _Training:
 
     def __init__(
         self,
-        student: Network,
-        teacher: Network,
+        student: FeatureNetwork,
+        teacher: FeatureNetwork,
         goals: Sequence[Objective],
         inputs: Sequence[Array],
         settings: RefineSettings,
@@ -300,8 +300,8 @@ class _RelativeAdam:
 
 
 def _compiled(
-    student: Network,
-    teacher: Network,
+    student: FeatureNetwork,
+    teacher: FeatureNetwork,
     goals: Sequence[Objective],
     feature_weight: float,
     optimizer: _RelativeAdam,

@@ -107,7 +107,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many batches the data fill."""
+        """Count the batches that the data fill."""
         return self._steps
 
     @property

@@ -6,6 +6,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
+from block_form import CONV_64
 from click.testing import CliRunner
 from keras import layers
 from keras_checks import conv, images, model_of, norm, outputs
@@ -17,18 +18,10 @@ from dsconvert.cli import main
 from dsconvert.converter.core.fitting.cost import pair_macs
 from dsconvert.converter.core.fitting.styles import STRUCTURES, block_style
 from dsconvert.converter.core.planning.limits import parse_limit
-from dsconvert.converter.core.types import Choice, ConvSpec, Plan
+from dsconvert.converter.core.types import Choice, Plan
 from dsconvert.converter.rewrite import rewrite
 
 AUTO = block_style("auto")
-SPEC = ConvSpec(
-    name="c",
-    kernel_size=(3, 3),
-    padding="same",
-    in_channels=64,
-    out_channels=64,
-    input_sizes=((8, 8),),
-)
 
 
 def network():
@@ -107,9 +100,9 @@ class TestAuto:
         with pytest.raises(InputError, match="definite"):
             AUTO.written(Choice(block="auto", channels=32))
         choice = Choice(block="auto", channels=40)
-        assert AUTO.macs(SPEC, choice) == 64 * 40 * (64 + 9 + 64)
-        assert AUTO.macs(SPEC, Choice(block="auto", channels=24)) == 64 * 64 * (9 + 64)
-        assert AUTO.params(SPEC, choice, bias=True) == 40 * (64 + 9 + 64) + 64
+        assert AUTO.macs(CONV_64, choice) == 64 * 40 * (64 + 9 + 64)
+        assert AUTO.macs(CONV_64, Choice(block="auto", channels=24)) == 64 * 64 * (9 + 64)
+        assert AUTO.params(CONV_64, choice, bias=True) == 40 * (64 + 9 + 64) + 64
         assert AUTO.text(choice) == "1 × auto or three-factor R = 40"
 
     @pytest.mark.parametrize("choice", [{"pairs": 0}, {"channels": 0}])
@@ -144,11 +137,11 @@ class TestBudget:
         assert same.macs_after == half.macs_after
 
     def test_what_no_pair_keeps_is_a_block(self):
-        assert AUTO.within(SPEC, 64 * 64 * 73) == Choice(block="auto", channels=32)
-        assert AUTO.within(SPEC, 64 * 64 * 72) == Choice(block="three-factor", channels=32)
-        assert AUTO.within(SPEC, 64 * 137 * 3) == Choice(block="three-factor", channels=3)
-        assert AUTO.within(SPEC, 0) == Choice(block="three-factor", channels=1)
-        assert AUTO.within(SPEC, 1e12) == Choice(block="auto", pairs=9, channels=64 * 9)
+        assert AUTO.within(CONV_64, 64 * 64 * 73) == Choice(block="auto", channels=32)
+        assert AUTO.within(CONV_64, 64 * 64 * 72) == Choice(block="three-factor", channels=32)
+        assert AUTO.within(CONV_64, 64 * 137 * 3) == Choice(block="three-factor", channels=3)
+        assert AUTO.within(CONV_64, 0) == Choice(block="three-factor", channels=1)
+        assert AUTO.within(CONV_64, 1e12) == Choice(block="auto", pairs=9, channels=64 * 9)
 
     def test_one_too_small_is_refused_with_the_least(self, model):
         with refuses("budget-too-small") as caught:

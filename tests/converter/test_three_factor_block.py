@@ -6,6 +6,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
+from block_form import CONV_64
 from click.testing import CliRunner
 from keras import layers
 from keras_checks import conv, images, model_of, norm, outputs
@@ -23,7 +24,7 @@ from dsconvert.converter.balancing import equalized
 from dsconvert.converter.core.fitting.cost import block_macs, channels_of_pairs, pair_macs
 from dsconvert.converter.core.fitting.styles import block_style
 from dsconvert.converter.core.planning.cost_model import block_of
-from dsconvert.converter.core.types import Choice, ConvSpec, Plan
+from dsconvert.converter.core.types import Choice, Plan
 from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
@@ -31,14 +32,6 @@ from dsconvert.deploy.runtimes.registry import open_runtime
 
 BLOCK = Choice(block="three-factor", channels=8)
 STYLE = block_style("three-factor")
-SPEC = ConvSpec(
-    name="c",
-    kernel_size=(3, 3),
-    padding="same",
-    in_channels=64,
-    out_channels=64,
-    input_sizes=((8, 8),),
-)
 
 
 def network():
@@ -145,7 +138,7 @@ def test_both_inner_scales_are_equalized(kind, models):
 
 def test_the_files_that_are_timed_hold_it():
     """What a plan times is what a rewrite writes: three convolutions."""
-    block = block_of(msgspec.structs.replace(SPEC, strides=(2, 2)), (9, 10), "relu")
+    block = block_of(msgspec.structs.replace(CONV_64, strides=(2, 2)), (9, 10), "relu")
     drawn = onnx_block_model(block, BLOCK)
     assert [node.op_type for node in drawn.graph.node] == ["Conv", "Conv", "Conv", "Relu"]
     (made,) = onnx_outputs(drawn, images(1, 64, 9, 10))
@@ -166,11 +159,11 @@ def test_an_open_width_costs_as_much_as_the_pairs():
 
 
 def test_channels_of_pairs_are_multiples_where_one_fits():
-    assert channels_of_pairs(SPEC, 1) == 32  # 64·73 / 137 = 34.1
-    assert channels_of_pairs(SPEC, 1, 16) == 32
-    assert channels_of_pairs(SPEC, 0.1) == 3  # fewer than eight
-    assert channels_of_pairs(SPEC, 0.001) == 1
-    free = msgspec.structs.replace(SPEC, input_sizes=(None,))
+    assert channels_of_pairs(CONV_64, 1) == 32  # 64·73 / 137 = 34.1
+    assert channels_of_pairs(CONV_64, 1, 16) == 32
+    assert channels_of_pairs(CONV_64, 0.1) == 3  # fewer than eight
+    assert channels_of_pairs(CONV_64, 0.001) == 1
+    free = msgspec.structs.replace(CONV_64, input_sizes=(None,))
     assert channels_of_pairs(free, 1) == 32
 
 

@@ -11,10 +11,10 @@ from refusals import refuses
 from dsconvert.base.fidelity import compare_output
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.improve import OFF
 from dsconvert.deploy.exporting.layer_report import layer_report
 from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
 from dsconvert.deploy.exporting.onnx_static import quantize_static
-from dsconvert.deploy.exporting.refine import OFF
 from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.formats.layer_names import layer_name
 
@@ -29,7 +29,9 @@ def files(digits_cnn, digits, tmp_path_factory):
     for name in ("full.tflite", "full.onnx"):
         export(small, folder / name)
     # As it comes: with other scales inside the pairs its layers would not be those of full.tflite.
-    export(small, folder / "int8.tflite", quantize="int8", calibration=images[:100], refinement=OFF)
+    export(
+        small, folder / "int8.tflite", quantize="int8", calibration=images[:100], improvement=OFF
+    )
     quantize_static(folder / "full.onnx", folder / "int8.onnx", [images[:100]])
     return folder
 

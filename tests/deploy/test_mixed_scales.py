@@ -13,17 +13,17 @@ from refusals import refuses
 from dsconvert.base.errors import GateFailed
 from dsconvert.base.fidelity import compare_outputs
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.improve import Improvement
 from dsconvert.deploy.exporting.onnx_candidates import OnnxBuilder
 from dsconvert.deploy.exporting.output_tail import find_tail, is_mixed
-from dsconvert.deploy.exporting.refine import Refinement
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 DETECTOR = small_networks.network("detector")
 
 
-def quickly(outputs: str) -> Refinement:
+def quickly(outputs: str) -> Improvement:
     """Nothing but what becomes of the outputs."""
-    return Refinement(equalize="off", correct_biases=False, outputs=outputs)
+    return Improvement(equalize="off", correct_biases=False, outputs=outputs)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def exported(model, path, outputs, calibration, verification, **options):
         quantize=options.pop("quantize", "int8"),
         calibration=[calibration],
         verification=[verification],
-        refinement=quickly(outputs),
+        improvement=quickly(outputs),
         **options,
     )
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from dsconvert.deploy.exporting.export import export
-from dsconvert.deploy.exporting.refine import Refinement
+from dsconvert.deploy.exporting.improve import Improvement
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 X = np.random.default_rng(0).random((24, 12, 12, 3)).astype(np.float32)
@@ -29,14 +29,14 @@ def dead():
 @pytest.mark.parametrize(
     ("quantize", "wish"),
     [
-        ("int8", Refinement()),
-        ("int8-float-io", Refinement(equalize="off", correct_biases=False)),
-        ("int8-float-io", Refinement(keep_float=1)),
+        ("int8", Improvement()),
+        ("int8-float-io", Improvement(equalize="off", correct_biases=False)),
+        ("int8-float-io", Improvement(keep_float=1)),
     ],
 )
 def test_a_dead_branch_is_widened_and_named(dead, quantize, wish, tmp_path):
     path = tmp_path / "dead.tflite"
-    done = export(dead, path, quantize=quantize, calibration=X, refinement=wish)
+    done = export(dead, path, quantize=quantize, calibration=X, improvement=wish)
     (output,) = open_runtime(path).predict([X])
     expected = dead.predict(X, verbose=0)
     assert np.linalg.norm(output - expected) < 0.1 * np.linalg.norm(expected)

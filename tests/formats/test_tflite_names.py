@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from dsconvert.deploy.exporting.export import export
-from dsconvert.deploy.exporting.refine import OFF
+from dsconvert.deploy.exporting.improve import OFF
 from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.formats.layer_names import layer_name
 from dsconvert.formats.tflite.tensor_names import shorten
@@ -69,7 +69,7 @@ def test_exported_file(tmp_path):
     model = keras.Model(start, layers.Dense(2, name="scores")(layers.Flatten()(x)))
     images = np.random.default_rng(0).normal(size=(30, 8, 8, 3)).astype(np.float32)
     path = tmp_path / "model.tflite"
-    export(model, path, quantize="int8", calibration=images, refinement=OFF)
+    export(model, path, quantize="int8", calibration=images, improvement=OFF)
     graph = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0]
     ends = {*graph.inputs, *graph.outputs}
     names = [t.name.decode() for i, t in enumerate(graph.tensors) if i not in ends]

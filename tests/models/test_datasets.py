@@ -484,12 +484,11 @@ class TestChecks:
             check_against([(None, 3), (None, 4)], Data((np.zeros((2, 3)),)))
 
     def test_classes(self):
-        x = np.zeros((2, 3))
-        check_classes(Data((x,), labels=np.array([0, 4])), 5)
+        check_classes(np.array([0, 4]), "data", 5)
         with pytest.raises(InputError, match=r"from 0 to 5.*classes 0 to 4"):
-            check_classes(Data((x,), labels=np.array([0, 5])), 5)
+            check_classes(np.array([0, 5]), "data", 5)
         with pytest.raises(InputError, match="no class labels: got float32"):
-            check_classes(Data((x,), labels=np.float32([0.5, 1])), 5)
+            check_classes(np.float32([0.5, 1]), "data", 5)
 
     @pytest.mark.parametrize(
         ("values", "text"),

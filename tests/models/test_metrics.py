@@ -68,8 +68,8 @@ class TestClasses:
         ("outputs", "labels", "code"),
         [
             (np.zeros((4, 3)), None, "needs-labels"),
-            (np.zeros((4, 3)), np.zeros((4, 2), np.float32), "no-accuracy"),
-            (np.zeros((4, 3)), np.array([0, 1, 2, 3]), "no-accuracy"),
+            (np.zeros((4, 3)), np.zeros((4, 2), np.float32), "no-class-labels"),
+            (np.zeros((4, 3)), np.array([0, 1, 2, 3]), "labels-out-of-range"),
             (np.zeros((4, 3, 3)), np.array([0, 1, 2, 2]), "no-accuracy"),
         ],
     )

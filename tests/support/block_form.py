@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsconvert.converter.core.planning.cost_model import Block
-from dsconvert.converter.core.types import Choice
+from dsconvert.converter.core.types import Choice, ConvSpec
 from dsconvert.deploy.costs.block_files import block_files
+
+CONV_64 = ConvSpec(
+    name="c",
+    kernel_size=(3, 3),
+    padding="same",
+    in_channels=64,
+    out_channels=64,
+    input_sizes=((8, 8),),
+)
+"""A convolution of 64 channels, for tests of what blocks cost."""
 
 
 def save_block(

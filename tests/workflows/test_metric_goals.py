@@ -12,7 +12,7 @@ import small_networks
 
 import dsconvert as ds
 from dsconvert.models.evaluation.metrics import find_metric
-from dsconvert.workflows.accuracy_goal import Judge, allowed_drop
+from dsconvert.workflows.accuracy_goal import GoalJudge, allowed_drop
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ class _Offset:
 
 def test_a_loss_is_one_where_less_is_better():
     x = np.zeros((4, 2), np.float32)
-    judge = Judge(find_metric("mae"), ds.Data((x,), labels=x + 1), _Offset(0.75))
+    judge = GoalJudge(find_metric("mae"), ds.Data((x,), labels=x + 1), _Offset(0.75))
     assert judge.original == pytest.approx(0.25)
     assert judge.lost(judge.measure(_Offset(0.5))) == pytest.approx(0.25)
     assert judge.lost(judge.measure(_Offset(1.0))) == pytest.approx(-0.25)
@@ -72,7 +72,7 @@ def test_a_loss_is_one_where_less_is_better():
 def test_a_whole_point_is_a_point():
     """0.99 − 0.98 is 1e-17 more than 0.01."""
     x = np.zeros((4, 2), np.float32)
-    judge = Judge(find_metric("top1"), ds.Data((x,), labels=np.zeros(4, int)), _Offset(0))
+    judge = GoalJudge(find_metric("top1"), ds.Data((x,), labels=np.zeros(4, int)), _Offset(0))
     judge.original = 0.99
     assert judge.lost(msgspec.structs.replace(judge.measure(_Offset(0)), value=0.98)) == 0.01
 

@@ -15,7 +15,7 @@ from dsconvert.base.errors import InputError, MissingExtra
 from dsconvert.cli import main
 from dsconvert.workflows.reporting import page as page_module
 from dsconvert.workflows.reporting.charts import charts, kept
-from dsconvert.workflows.reporting.words import Words
+from dsconvert.workflows.reporting.words import PageWords
 from dsconvert.workflows.results.optimized import OptimizeResult
 
 pytest.importorskip("jinja2", reason="needs dsconvert[report]")
@@ -90,7 +90,7 @@ class TestPage:
     def test_charts_without_figures_are_left_out(self):
         run = made_up_run(training=[], layers=[], files=[])
         assert charts([run]) == {}
-        assert Words([run]).headline(run) == "No file can be recommended"
+        assert PageWords([run]).headline(run) == "No file can be recommended"
 
 
 def test_the_example_in_the_documents_is_a_report_with_every_chart():

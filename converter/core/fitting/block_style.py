@@ -13,12 +13,27 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 from ..stages import Site
 from ..types import Choice, ConvSpec, Factorization, Float
 from .fit import FitOptions
 from .moments import Statistics
+
+
+def check_pairs(choice: Choice) -> None:
+    """Refuse less than one pair.
+
+    Raises:
+        InputError: If so.
+    """
+    if choice.pairs < 1:
+        raise InputError(
+            f"pairs must be at least 1, got {choice.pairs}.",
+            "Try: --pairs 1",
+            code="not-a-number-of-pairs",
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dsconvert.base.predictor import Array
 
 from ..stages import Site
 from ..types import ORDERS, Choice, ConvSpec, Factorization, Float, Order, error_between
-from .block_style import BlockStyle, Fitted, SiteData
+from .block_style import BlockStyle, Fitted, SiteData, check_pairs
 from .cost import (
     affordable_orders,
     conv_macs,
@@ -144,12 +144,7 @@ class LinearBlock:
         Raises:
             InputError: If it is one of these.
         """
-        if choice.pairs < 1:
-            raise InputError(
-                f"pairs must be at least 1, got {choice.pairs}.",
-                "Try: --pairs 1",
-                code="not-a-number-of-pairs",
-            )
+        check_pairs(choice)
         if choice.channels is not msgspec.UNSET:
             raise InputError(
                 f"a {self.title} has no width of its own, got {choice.channels} channels.",

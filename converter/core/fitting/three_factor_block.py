@@ -15,7 +15,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 from ..types import Choice, ConvSpec, Factorization
-from .block_style import BlockStyle, Fitted, SiteData
+from .block_style import BlockStyle, Fitted, SiteData, check_pairs
 from .cost import (
     block_macs,
     block_params,
@@ -54,12 +54,7 @@ class ThreeFactorBlock:
                 code="option-not-applicable",
             )
         if choice.channels is msgspec.UNSET:
-            if choice.pairs < 1:
-                raise InputError(
-                    f"pairs must be at least 1, got {choice.pairs}.",
-                    "Try: --pairs 1",
-                    code="not-a-number-of-pairs",
-                )
+            check_pairs(choice)
         elif choice.channels < 1:
             raise InputError(
                 f"channels must be at least 1, got {choice.channels}.",

@@ -22,7 +22,7 @@ _ALIKE = 1.03
 """Times slower up to which the smaller file is taken: timers tell no less apart."""
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     """What is recommended.
 
     Attributes:
@@ -109,7 +109,7 @@ def recommend(
     target: str | None,
     kind: str,
     unit: str = "share",
-) -> Choice:
+) -> Recommendation:
     """Choose the fastest file that loses no more than is allowed; of files alike, the smallest.
 
     Args:
@@ -122,7 +122,7 @@ def recommend(
     made = [file for file in files if not file.failure and file.verified]
     fit = [file for file in made if file.loss is not None and file.loss <= allowed + 1e-9]
     if not fit:
-        return Choice(
+        return Recommendation(
             file="",
             why=_none_is_fit(made, formatting.amount(allowed, unit), kind, unit),
             missed=_no_file(target),
@@ -130,14 +130,14 @@ def recommend(
     timed = [file for file in fit if file.timing is not None]
     if not timed:
         best = min(fit, key=lambda file: file.size_bytes)
-        return Choice(
+        return Recommendation(
             file=best.name, why="the smallest file; none was timed", missed=_no_file(target)
         )
     fastest = min(_time(file) for file in timed)
     alike = [file for file in timed if _time(file) <= _ALIKE * fastest]
     best = min(alike, key=lambda file: file.size_bytes)
     why = _why(best, files, formatting.amount(allowed, unit), kind, unit)
-    return Choice(file=best.name, why=why, missed=_missed(best, files, target, unit))
+    return Recommendation(file=best.name, why=why, missed=_missed(best, files, target, unit))
 
 
 def _time(file: FileFigures) -> float:

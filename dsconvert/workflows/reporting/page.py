@@ -12,7 +12,7 @@ from dsconvert.base.files import replacing
 
 from .. import formatting
 from .charts import charts
-from .words import Words
+from .words import PageWords
 
 _HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         "ms": formatting.ms,
         "short": formatting.short,
     }
-    words = Words(runs)
+    words = PageWords(runs)
     text: str = environment.get_template("page.html").render(
         runs=runs,
         words=words,

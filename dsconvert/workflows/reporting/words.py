@@ -11,7 +11,7 @@ from .. import formatting
 Run = Mapping[str, Any]
 
 
-class Words:
+class PageWords:
     """Sentences and cells of the page.
 
     Args:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.report import RewriteReport
     from dsconvert.converter.core.types import Plan
     from dsconvert.models.data.preprocess import Preprocessing
-    from dsconvert.models.training.refine import Refined
+    from dsconvert.models.training.refine import Refinement
 
 M = TypeVar("M")
 
@@ -43,7 +43,7 @@ class RewriteResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...]
     preprocessing: Preprocessing
     report: RewriteReport
-    refined: Refined | None = None
+    refined: Refinement | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per convolution, then the totals and the file."""
@@ -94,7 +94,7 @@ def _fits(report: RewriteReport) -> Iterator[Block]:
         yield f"also refitted: {', '.join(report.refitted)}"
 
 
-def _refinement(refined: Refined) -> str:
+def _refinement(refined: Refinement) -> str:
     """Tell how it went, with both errors, and how to repeat it."""
     if refined.interrupted:
         return "refinement interrupted: the weights are those of the fit"

@@ -102,7 +102,7 @@ class TunedModel(Shown):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the training was stopped from outside, and can be resumed."""
+        """Tell whether the training was stopped from outside, and can be resumed."""
         return self.record.interrupted
 
     def blocks(self) -> Iterator[Block]:

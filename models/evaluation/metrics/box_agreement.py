@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .detections import Boxes, detections, overlaps
-from .metric import Answers, Settings, Unavailable
+from .metric import Answers, NoValue, Settings
 from .statistics import Ratios
 
 _SURE = 0.25
@@ -23,7 +23,7 @@ def box_agreement(answers: Answers, settings: Settings) -> Ratios:
     expected = detections(answers, references, settings, _SURE)
     given = detections(answers, answers.outputs, settings, _SURE)
     if not any(len(boxes.scores) for boxes in expected):
-        raise Unavailable("the reference finds no box on these images")
+        raise NoValue("the reference finds no box on these images")
     pairs = [_pairs(*both) for both in zip(expected, given, strict=True)]
     counts = [len(r.scores) + len(y.scores) for r, y in zip(expected, given, strict=True)]
     return Ratios(2 * np.array(pairs, float)[:, None], np.array(counts, float)[:, None])

@@ -8,18 +8,19 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import within_top
 from dsconvert.base.predictor import Array
 
-from .metric import Answers, Settings, Unavailable
+from ...data.checks import check_classes
+from .metric import Answers, NoValue, Settings
 from .statistics import Mean
 
 
 def top1(answers: Answers, settings: Settings) -> Mean:
-    """Whether the class of each sample gets the highest score."""
+    """Find the share of samples whose class gets the highest score."""
     del settings
     return _top(answers, 1)
 
 
 def top5(answers: Answers, settings: Settings) -> Mean:
-    """Whether the class of each sample is among the five highest scores."""
+    """Find the share of samples whose class is among the five highest scores."""
     del settings
     return _top(answers, 5)
 
@@ -27,21 +28,9 @@ def top5(answers: Answers, settings: Settings) -> Mean:
 def _top(answers: Answers, k: int) -> Mean:
     labels, scores = answers.truth, class_scores(answers)
     classes = scores.shape[1]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"the labels of {answers.source} are {labels.dtype} of shape {labels.shape}: no class "
-            "labels.",
-            "Give one whole number per sample.",
-            code="no-accuracy",
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(
-            f"the labels of {answers.source} go from {labels.min()} to {labels.max()}, and the "
-            f"model has the classes 0 to {classes - 1}.",
-            code="no-accuracy",
-        )
+    check_classes(labels, answers.source, classes)
     if k >= classes:
-        raise Unavailable(f"the model has {classes} classes")
+        raise NoValue(f"the model has {classes} classes")
     return Mean(within_top(scores, labels, k).astype(np.float64))
 
 

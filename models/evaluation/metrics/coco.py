@@ -12,7 +12,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 
 from .detections import Boxes, detections, image_size, in_pixels
-from .metric import Answers, Indices, Settings, Unavailable
+from .metric import Answers, Indices, NoValue, Settings
 
 _LEAST_SCORE = 0.01
 
@@ -90,7 +90,7 @@ def _labelled(answers: Answers) -> list[list[dict[str, Any]]]:
     rows = np.array(labels, np.float64)
     there = rows[..., 4] >= 0
     if not there.any():
-        raise Unavailable("no image has a box")
+        raise NoValue("no image has a box")
     rows[..., :4] = np.where(there[..., None], rows[..., :4], 0)
     rows[..., :4] = in_pixels(rows[..., :4], image_size(answers))
     images = []

@@ -12,7 +12,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.output_fidelity.channel_groups import channel_axis
 from dsconvert.base.predictor import Array
 
-from .metric import Answers, Settings, Unavailable
+from .metric import Answers, NoValue, Settings
 from .settings import number
 
 _NMS = 0.6
@@ -63,7 +63,7 @@ def detections(
 
     Raises:
         InputError: If the outputs are none of these.
-        Unavailable: If most boxes have no area.
+        NoValue: If most boxes have no area.
     """
     size = image_size(answers)
     corners, scores, classes = _read(outputs, settings)
@@ -82,11 +82,11 @@ def _check_areas(found: Sequence[Boxes]) -> None:
     """Find out boxes that are of another form than was said.
 
     Raises:
-        Unavailable: If most boxes have no area.
+        NoValue: If most boxes have no area.
     """
     sizes = np.concatenate([boxes.corners[:, 2:] - boxes.corners[:, :2] for boxes in found])
     if len(sizes) and (sizes <= 0).any(axis=1).mean() > 0.5:
-        raise Unavailable(
+        raise NoValue(
             "most boxes have no area as they are read; where they are centre and size, write "
             "cxcywh behind the name, as in map/cxcywh"
         )

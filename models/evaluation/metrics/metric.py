@@ -19,7 +19,7 @@ Unit = Literal["share", "dB", ""]
 Need = Literal["labels", "reference"]
 
 
-class Unavailable(Exception):
+class NoValue(Exception):
     """These data give no value; the text says why."""
 
 

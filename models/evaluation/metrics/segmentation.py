@@ -7,7 +7,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
-from .metric import Answers, Settings, Unavailable
+from .metric import Answers, NoValue, Settings
 from .settings import number
 from .statistics import Ratios
 
@@ -31,7 +31,7 @@ def miou(answers: Answers, settings: Settings) -> Ratios:
     ignored = int(number(settings, "ignore", _IGNORED))
     counted = labels != ignored
     if not counted.any():
-        raise Unavailable("no pixel has a label that counts")
+        raise NoValue("no pixel has a label that counts")
     wrong = labels[counted]
     if wrong.min() < 0 or wrong.max() >= classes or np.any(wrong != np.floor(wrong)):
         raise InputError(

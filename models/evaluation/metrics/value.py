@@ -11,7 +11,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import wilson
 
-from .metric import Answers, Metric, MetricValue, Statistic, Unavailable
+from .metric import Answers, Metric, MetricValue, NoValue, Statistic
 from .statistics import Mean
 
 _SEED = 0
@@ -48,7 +48,7 @@ def value_of(metric: Metric, answers: Answers, *, interval: bool = True) -> Metr
     try:
         statistic = metric.measure(answers, metric.settings)
         value = statistic.of(np.arange(count))
-    except Unavailable as error:
+    except NoValue as error:
         return replace(found, reason=str(error))
     if not math.isfinite(value):
         broken = not all(np.isfinite(output).all() for output in answers.outputs)

@@ -14,12 +14,12 @@ from dsconvert.base.label_agreement import OutputKind
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.held_out import HeldOut, split
+from dsconvert.deploy.exporting.improve import Improvement, improve
 from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
-from dsconvert.deploy.exporting.refine import Refinement, refine
 from dsconvert.deploy.runtimes.registry import open_runtime
 
-PLAIN = Refinement(equalize="off", correct_biases=False)
-GAUGE = Refinement(equalize="on", correct_biases=False)
+PLAIN = Improvement(equalize="off", correct_biases=False)
+GAUGE = Improvement(equalize="on", correct_biases=False)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def small(digits_cnn, digits):
 
 @pytest.fixture(scope="module")
 def source(small, tmp_path_factory):
-    path = tmp_path_factory.mktemp("refine") / "full.onnx"
+    path = tmp_path_factory.mktemp("improve") / "full.onnx"
     export(small, path)
     return path
 
@@ -51,9 +51,9 @@ def test_equal_ranges_are_kept_where_channels_differ(small, source, digits, tmp_
     images, unseen = digits[0][:100], digits[0][1400:]
     model = source if "from" in kind else small
     found = {}
-    for name, wish in (("off", PLAIN), ("on", GAUGE), ("auto", Refinement(correct_biases=False))):
+    for name, wish in (("off", PLAIN), ("on", GAUGE), ("auto", Improvement(correct_biases=False))):
         path = tmp_path / f"{name}.{kind.split()[0]}"
-        done = export(model, path, quantize="int8", calibration=images, refinement=wish)
+        done = export(model, path, quantize="int8", calibration=images, improvement=wish)
         found[name] = sqnr(small, path, unseen)
         assert any(note.startswith("cross-layer equalization:") for note in done.notes) == (
             name != "off"
@@ -116,7 +116,7 @@ def test_what_does_not_help_is_not_kept(table, kept, tmp_path):
     held_out = Figures((), ())
     held_out.table.clear()
     held_out.table.update(table)
-    done = refine(Written(table), tmp_path / "best.onnx", held_out, Refinement())
+    done = improve(Written(table), tmp_path / "best.onnx", held_out, Improvement())
     assert (tmp_path / "best.onnx").read_text() == kept
     assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
     told = " ".join(done.notes)
@@ -147,8 +147,8 @@ def test_ranges_of_either_kind_with_and_without_the_gauge(plain, equalized, kept
     held_out = Figures((), ())
     held_out.table.clear()
     held_out.table.update(table)
-    wish = Refinement(correct_biases=False)
-    done = refine(Written(table), tmp_path / "best.onnx", held_out, wish)
+    wish = Improvement(correct_biases=False)
+    done = improve(Written(table), tmp_path / "best.onnx", held_out, wish)
     assert (tmp_path / "best.onnx").read_text() == kept
     assert done.method == method
     other = max(plain, equalized)
@@ -239,13 +239,13 @@ def _spoil(good, bad) -> None:
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 def test_the_layers_that_lose_most_stay_in_float(small, digits, tmp_path, kind):
     images, unseen = digits[0][:100], digits[0][1400:]
-    wish = Refinement(equalize="off", correct_biases=False, report=True)
+    wish = Improvement(equalize="off", correct_biases=False, report=True)
     plain = export(
-        small, tmp_path / f"a.{kind}", quantize="int8", calibration=images, refinement=wish
+        small, tmp_path / f"a.{kind}", quantize="int8", calibration=images, improvement=wish
     )
-    some = Refinement(equalize="off", keep_float=2)
+    some = Improvement(equalize="off", keep_float=2)
     path = tmp_path / f"b.{kind}"
-    mixed = export(small, path, quantize="int8", calibration=images, refinement=some)
+    mixed = export(small, path, quantize="int8", calibration=images, improvement=some)
     assert [note for note in mixed.notes if note.startswith("2 layers in float")]
     assert len(plain.layers.layers) > 8
     assert mixed.layers is None
@@ -275,8 +275,8 @@ def test_as_few_layers_in_float_as_are_enough(small, digits, tmp_path, kind):
 
     def export_with(name, **wishes):
         path = tmp_path / f"{name}.{kind}"
-        wish = Refinement(equalize="off", keep_float="auto", **wishes)
-        done = export(small, path, quantize="int8", calibration=images[:100], refinement=wish)
+        wish = Improvement(equalize="off", keep_float="auto", **wishes)
+        done = export(small, path, quantize="int8", calibration=images[:100], improvement=wish)
         return next(note for note in done.notes if note[0].isdigit()), path, done
 
     told, path, _ = export_with("none", min_sqnr_db=5)
@@ -322,18 +322,18 @@ def test_enough_is_asked_of_every_output(tmp_path, monkeypatch):
     assert decibels["plain,one"] == pytest.approx((26.02, 20), abs=0.01)
     assert decibels["broken"] == (-np.inf, -np.inf)
 
-    wish = Refinement(equalize="off", correct_biases=False, keep_float="auto", min_sqnr_db=6)
+    wish = Improvement(equalize="off", correct_biases=False, keep_float="auto", min_sqnr_db=6)
     layers = tuple(
         LayerError(name=name, node=name, op="Conv", signal=1.0, sqnr_db=3.0, finite=True)
         for name in ("one", "two", "three")
     )
     monkeypatch.setattr(
-        "dsconvert.deploy.exporting.refine.layer_report",
+        "dsconvert.deploy.exporting.improve.layer_report",
         lambda full, path, samples: QuantizationReport(samples=2, layers=layers, unmatched=0),
     )
     answers |= {"plain,two": answers["plain"], "plain,three": answers["plain"]}
     answers |= {"plain,one,two": answers["plain,one"], "plain,two,three": answers["plain"]}
-    refine(Written({}), tmp_path / "best.onnx", held_out, wish)
+    improve(Written({}), tmp_path / "best.onnx", held_out, wish)
     assert (tmp_path / "best.onnx").read_text() == "plain,one"
 
 
@@ -353,7 +353,7 @@ def test_layers_in_float_are_refused_where_there_are_none(small, digits, tmp_pat
             tmp_path / "a.tflite",
             quantize="int16x8",
             calibration=digits[0][:20],
-            refinement=Refinement(keep_float=1),
+            improvement=Improvement(keep_float=1),
         )
 
 
@@ -389,7 +389,7 @@ def test_a_candidate_that_a_runtime_refuses_costs_the_candidate(table, kept, tmp
     held_out = Refusing((), ())
     held_out.table.clear()
     held_out.table.update(table)
-    done = refine(Written(table), tmp_path / "best.onnx", held_out, Refinement())
+    done = improve(Written(table), tmp_path / "best.onnx", held_out, Improvement())
     assert (tmp_path / "best.onnx").read_text() == kept
     refused = [note for note in done.notes if "was refused" in note]
     assert refused == [
@@ -410,6 +410,6 @@ def test_a_candidate_that_cannot_be_written_costs_the_candidate(tmp_path, monkey
         return real(self, path, in_float)
 
     monkeypatch.setattr(Written, "write", write)
-    done = refine(Written(table), tmp_path / "best.onnx", held_out, Refinement())
+    done = improve(Written(table), tmp_path / "best.onnx", held_out, Improvement())
     assert (tmp_path / "best.onnx").read_text() == "plain"
     assert "a candidate was refused: ONNX Runtime cannot quantize it: no type" in done.notes

@@ -40,7 +40,7 @@ Equalize = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
-class Refinement:
+class Improvement:
     """What to try.
 
     Attributes:
@@ -65,12 +65,12 @@ class Refinement:
     outputs: Outputs = "auto"
 
 
-OFF = Refinement(equalize="off", correct_biases=False, outputs="keep")
+OFF = Improvement(equalize="off", correct_biases=False, outputs="keep")
 """Nothing but the int8 file as it comes."""
 
 
 @dataclass(frozen=True)
-class Refined:
+class Improved:
     """What came of it.
 
     Attributes:
@@ -121,7 +121,9 @@ class CandidateBuilder(Protocol):
         """Write the int8 file with corrected biases; how many layers have other ones."""
 
 
-def refine(builder: CandidateBuilder, path: Path, held_out: HeldOut, wish: Refinement) -> Refined:
+def improve(
+    builder: CandidateBuilder, path: Path, held_out: HeldOut, wish: Improvement
+) -> Improved:
     """Write the best int8 file that was found.
 
     Args:
@@ -151,11 +153,11 @@ class _Search:
     builder: CandidateBuilder
     folder: Path
     held_out: HeldOut
-    wish: Refinement
+    wish: Improvement
     notes: list[str] = field(default_factory=list)
     made: int = 0
 
-    def run(self, path: Path) -> Refined:
+    def run(self, path: Path) -> Improved:
         self._choose_outputs()
         best, sqnr = self._started()
         full = self._new()
@@ -169,7 +171,7 @@ class _Search:
         shutil.copyfile(best, path)
         layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
         worst = self._worst_of(path) if self._mixed() else None
-        return Refined(tuple(self.notes), layers, self.builder.method, worst)
+        return Improved(tuple(self.notes), layers, self.builder.method, worst)
 
     def _mixed(self) -> bool:
         """Tell whether an output mixes scales."""
