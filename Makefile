@@ -82,7 +82,7 @@ sources:
 	@rm -rf build/src && mkdir -p build/src && cp -a dsconvert build/src/
 	@cp -a converter models deploy build/src/dsconvert/
 
-demo: setup ## Train a small CNN on real digits and take it through every command (about 2 minutes)
+demo: setup ## Train a small CNN on real digits and take it through the commands (a few minutes)
 	$(BIN)/python benchmarks/demo.py
 
 # make bench [QUICK=1] [BENCH='--models FOLDER --data cifar10.npz --mnist mnist.npz --fresh']
