@@ -11,8 +11,8 @@ from typing import Any
 
 from .transport import Done, Lost, PutFailed
 
-_END_S = 3.0
-"""What a command that shall end gets for doing so, by itself and then by a signal."""
+_BY_ITSELF_S, _BY_SIGNAL_S = 3.0, 10.0
+"""What a command that shall end gets for doing so: first by itself, then by a signal."""
 _MARK = "dsconvert-process"
 _START = f'echo "{_MARK} $$"; exec "$@"'
 """A login script may print before; what comes after this line is the command's."""
@@ -40,7 +40,7 @@ class SshTransport:
     ) -> Done:
         """Run a command; see `Transport.run`. Every word reaches it as it is: shlex quotes it."""
         with self._watched():
-            process = await self._process(["sh", "-c", _START, "sh", *command])
+            process = await self._started(command)
             number = ""
             lines: list[str] = []
 
@@ -48,8 +48,7 @@ class SshTransport:
                 nonlocal number
                 async for line in process.stdout:
                     if not number:
-                        mark, _, rest = line.strip().partition(" ")
-                        number = rest if mark == _MARK else ""
+                        number = _number_in(line)
                         continue
                     lines.append(line)
                     if on_line is not None:
@@ -113,15 +112,35 @@ class SshTransport:
             shlex.join(command), encoding="utf-8", errors="replace"
         )
 
+    async def _started(self, command: Sequence[str]) -> Any:
+        """Start a command; one that is not wanted any more when it has started is ended."""
+        starting = asyncio.ensure_future(self._process(["sh", "-c", _START, "sh", *command]))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                async with asyncio.timeout(_BY_SIGNAL_S):
+                    process = await starting
+                await self._end(process, "")
+                process.close()
+            raise
+
     async def _end(self, process: Any, number: str) -> None:
-        """End a command: the runner by a line, anything else by a signal, and wait for it."""
+        """End a command: the runner by a line, anything else by a signal, and wait for it.
+
+        Args:
+            process: The command.
+            number: Its number there; empty if that was not read yet.
+        """
         with suppress(Exception):  # whatever is wrong with the connection: it is over
             process.stdin.write("stop\n")
             with suppress(TimeoutError):
-                async with asyncio.timeout(_END_S):
+                async with asyncio.timeout(_BY_ITSELF_S):
                     await process.wait_closed()
                     return
-            async with asyncio.timeout(_END_S):
+            async with asyncio.timeout(_BY_SIGNAL_S):
+                while not number and (line := await process.stdout.readline()):
+                    number = _number_in(line)
                 await (await self._process(["sh", "-c", _KILL, "sh", number])).wait()
                 await process.wait_closed()
 
@@ -137,3 +156,9 @@ class SshTransport:
             raise Lost(
                 f"{self._name}: the connection was lost: {reason}", "Is the board still on?"
             ) from error
+
+
+def _number_in(line: str) -> str:
+    """Return the number of a command's process if this is the line that tells it, else nothing."""
+    mark, _, rest = line.strip().partition(" ")
+    return rest if mark == _MARK else ""

@@ -19,7 +19,13 @@ from .values import Constant, Order, Sizes, Tensor, Value
 from .weights import Arrange, Binding
 
 
-def refuse(node: Node, why: str, hint: str = "") -> InputError:
+_WITHOUT_KERAS = (
+    "`dsconvert rewrite`, `export --format onnx` and `profile` take the .onnx file itself, "
+    "without Keras; or cut the part with this operator off."
+)
+
+
+def refuse(node: Node, why: str, hint: str = _WITHOUT_KERAS) -> InputError:
     """Return the error for a node that cannot be drawn in Keras; to be raised."""
     return InputError(f"{node} cannot be imported: {why}.", hint, code="operator-not-imported")
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from dsconvert.deploy.devices import without_python
 from dsconvert.deploy.devices.device import Job, Report
 from dsconvert.deploy.devices.registry import open_device
 from dsconvert.deploy.devices.side_by_side import measure_on
-from dsconvert.deploy.devices.ssh import SshDevice, parse_name
+from dsconvert.deploy.devices.ssh import SshDevice, _connected, parse_name
 from dsconvert.deploy.devices.ssh_transport import SshTransport
 from dsconvert.deploy.devices.transport import Lost
 from dsconvert.deploy.runtimes.registry import RUNTIMES
@@ -463,6 +463,31 @@ measured(SshDevice("ssh:board"), Job(cases=cases, runs=10**9))
         assert "KeyboardInterrupt" in complaints
         assert not Path("/proc", str(runner)).exists()
         assert board.leftovers == []
+
+    def test_command_is_ended_whenever_it_is_given_up(self, board, monkeypatch):
+        """While it is started, before its number is known, and after that."""
+        monkeypatch.setattr("dsconvert.deploy.devices.ssh_transport._BY_ITSELF_S", 0.05)
+
+        async def give_up() -> None:
+            async with _connected("ssh:board", parse_name("ssh:board")) as link:
+                for moment in range(12):
+                    command = asyncio.create_task(link.run(["sleep", f"4711.{moment}"]))
+                    for _ in range(moment):  # turns of the loop: a time would depend on the machine
+                        await asyncio.sleep(0.002)
+                    command.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await command
+
+        def left() -> list[bytes]:
+            found = []
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    words = process.read_bytes()
+                    found += [words] if words.startswith(b"sleep\x004711.") else []
+            return found
+
+        asyncio.run(give_up())
+        wait_until(lambda: left() == [])
 
     def test_connection_is_lost(self, board, files):
         """Nobody can remove anything then but the runner itself."""
