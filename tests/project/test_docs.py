@@ -13,6 +13,10 @@ from click.testing import CliRunner
 from dsconvert.cli import main
 
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+"""What a user reads."""
+OTHERS = {"--docs"}
+"""Options of programs that are not dsconvert."""
 
 
 @pytest.mark.slow
@@ -40,16 +44,23 @@ train_digits(Path("digits.npz"), Path("model.h5"), epochs=1)
 
 
 def test_documents_name_only_options_that_exist() -> None:
-    documents = ("README.md", "docs/commands.md", "docs/how-it-works.md")
-    text = "".join((ROOT / document).read_text() for document in documents)
+    text = "".join(page.read_text() for page in PAGES)
     helps = "".join(CliRunner().invoke(main, [name, "--help"]).output for name in main.commands)
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--editable"}
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OTHERS
     assert options
     assert {option for option in options if option not in helps} == set()
 
 
+def test_every_command_has_a_page() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "commands").glob("*.md")}
+    assert pages == set(main.commands)
+    index = (ROOT / "docs" / "commands.md").read_text()
+    headings = re.findall(r"^## \[`(\w+)`\]\(commands/\1\.md\)$", index, re.MULTILINE)
+    assert set(headings) == set(main.commands)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CHANGELOG.md"):
+    for document in (*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
