@@ -18,7 +18,6 @@ from .probe import ProbedValues
 from .values import Constant, Order, Sizes, Tensor, Value
 from .weights import Arrange, Binding
 
-
 _WITHOUT_KERAS = (
     "`dsconvert rewrite`, `export --format onnx` and `profile` take the .onnx file itself, "
     "without Keras; or cut the part with this operator off."
