@@ -522,7 +522,9 @@ class TestCommand:
             folder, "rewrite model.keras --calibration data.npz --scale 1/16 --block mobilenet"
         )
         assert result.stdout.count("1 × MobileNet") == 2
-        plain = self.call(folder, "rewrite model.keras -o plain.keras --calibration data.npz")
+        plain = self.call(
+            folder, "rewrite model.keras -o plain.keras --calibration data.npz --refine 0"
+        )
         assert "MobileNet" not in plain.output
 
     def test_a_plan_in_this_style(self, folder):
