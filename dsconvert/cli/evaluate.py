@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     metavar="METRIC",
     help=f"What to measure, with its 95 % interval; may be repeated: {options.METRICS}.",
 )
-@click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
+@click.option("--samples", type=options.SAMPLES, help="Use only so many of them.")
 @click.option(
     "--runtime",
     type=click.Choice(list(RUNTIMES)),
     help="Run .tflite and .onnx FILEs in this one; by default in each format's own.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=options.THREADS, default=1, show_default=True)
 @options.preprocessing
 @options.loading
 @options.common

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--samples",
-    type=click.IntRange(1),
+    type=options.SAMPLES,
     default=500,
     show_default=True,
     help="How many images to calibrate on.",

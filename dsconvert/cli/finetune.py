@@ -19,13 +19,13 @@ LABEL_WEIGHT = 0.3
 @click.option("--teacher", type=options.MODEL, required=True, help="The model it was made from.")
 @click.option("--data", metavar="DATA", required=True, help="Training images; no labels needed.")
 @options.output("_tuned.keras or _tuned.onnx, as MODEL is", "a .keras, .h5 or .onnx file")
-@click.option("--samples", type=click.IntRange(1), help="Use only so many of them.")
+@click.option("--samples", type=options.SAMPLES, help="Use only so many of them.")
 @click.option("--labels", is_flag=True, help="Mix the data's labels into the targets.")
 @click.option(
     "--logits", is_flag=True, help="The output is class scores before a softmax: match them so."
 )
-@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--epochs", type=click.IntRange(1, 10**6), default=3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1, 10**6), default=32, show_default=True)
 @click.option("--learning-rate", type=options.Finite(0, 1e3), default=1e-3, show_default=True)
 @click.option(
     "--optimizer", type=click.Choice(["adam", "adamw"]), default="adam", show_default=True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=options.MODEL)
 @click.option("--calibration", metavar="DATA", help="Images: also show errors of fitted pairs.")
-@click.option("--samples", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--samples", type=options.SAMPLES, default=500, show_default=True)
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
 @options.preprocessing
 @options.loading

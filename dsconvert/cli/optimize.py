@@ -53,7 +53,7 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     show_default=True,
     help="host, a board or phone (ssh:pi@board, adb), or an NPU: ethos-u55-128, …",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=options.THREADS, default=1, show_default=True)
 @click.option(
     "--target-latency", metavar="LIMIT", help="0.5x of the original in the first format, or 3ms."
 )
@@ -71,13 +71,13 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     metavar="SHARE",
     help="The most that the file to use may lose of the metric.",
 )
-@click.option("--samples", type=click.IntRange(10), default=5000, show_default=True)
-@click.option("--test-samples", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--samples", type=click.IntRange(10, 10**9), default=5000, show_default=True)
+@click.option("--test-samples", type=options.SAMPLES, default=2000, show_default=True)
 @click.option(
     "--refine", metavar="SECONDS", help="As for rewrite: 60, 400steps, or 0 to leave it out."
 )
-@click.option("--epochs", type=click.IntRange(0), default=3, show_default=True)
-@click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T")
+@click.option("--epochs", type=click.IntRange(0, 10**6), default=3, show_default=True)
+@click.option("--max-pairs", type=options.PAIRS, default=4, show_default=True, metavar="T")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
 @click.option(

@@ -21,6 +21,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MODEL = click.Path(path_type=Path)
 
+SAMPLES = click.IntRange(1, 10**9)
+"""Of images. Whatever counts has a bound: native code counts in 32 or 64 bits."""
+THREADS = click.IntRange(1, 1024)
+"""Of a runtime."""
+PAIRS = click.IntRange(1, 4096)
+"""Of a convolution."""
+
+
+_MOST_BYTES = 1 << 50
+
 
 class Memory(click.ParamType[int]):
     """Bytes as people write them: 512MiB, 2GiB, 1.5G."""
@@ -38,7 +48,7 @@ class Memory(click.ParamType[int]):
             size = int(float(text[:-1] if power else text) * 2**power)
         except (OverflowError, ValueError):
             size = 0
-        if size <= 0:
+        if not 0 < size <= _MOST_BYTES:
             self.fail(f"{value!r} is not a size; write it as 512MiB or 2GiB.", param, ctx)
         return size
 

@@ -17,7 +17,7 @@ target = options.stack(
         type=click.Choice(list(RUNTIMES)),
         help="Measure in this runtime; by default litert for Keras, ort for .onnx.",
     ),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+    click.option("--threads", type=options.THREADS, default=1, show_default=True),
     click.option("--precision", type=click.Choice(["float32", "int8"]), help="float32 by default."),
     click.option(
         "--device",
@@ -34,7 +34,7 @@ goals = options.stack(
     click.option("--target-size", metavar="LIMIT", help="Of the weights: 0.3x, or 200KB."),
     click.option(
         "--max-error",
-        type=float,
+        type=options.Finite(0, 1e9),
         metavar="ERROR",
         help="The most output error, summed over the layers.",
     ),
@@ -44,8 +44,8 @@ search = options.stack(
     click.option(
         "--calibration", metavar="DATA", help="Unlabelled images to measure output error on."
     ),
-    click.option("--samples", type=click.IntRange(1), default=1000, show_default=True),
-    click.option("--max-pairs", type=click.IntRange(1), default=4, show_default=True, metavar="T"),
+    click.option("--samples", type=options.SAMPLES, default=1000, show_default=True),
+    click.option("--max-pairs", type=options.PAIRS, default=4, show_default=True, metavar="T"),
     click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone."),
     click.option(

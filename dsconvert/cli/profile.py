@@ -32,14 +32,13 @@ class Cpus(click.ParamType[tuple[int, ...]]):
         found: set[int] = set()
         for part in value.split(","):
             low, dash, high = part.strip().partition("-")
-            if (
-                not low.isdecimal()
-                or (dash and not high.isdecimal())
-                or int(high or low) < int(low)
-                or int(high or low) > _MOST_CPUS
-            ):
+            numbers = [low, high if dash else low]
+            if not all(one.isdecimal() and len(one) <= len(str(_MOST_CPUS)) for one in numbers):
                 self.fail(f"{value!r} names no cores; write them as 4-7 or 0,2,4.", param, ctx)
-            found |= set(range(int(low), int(high or low) + 1))
+            first, last = map(int, numbers)
+            if not first <= last <= _MOST_CPUS:
+                self.fail(f"{value!r} names no cores; write them as 4-7 or 0,2,4.", param, ctx)
+            found |= set(range(first, last + 1))
         return tuple(sorted(found))
 
 
@@ -68,10 +67,10 @@ class Cpus(click.ParamType[tuple[int, ...]]):
     help="Fail unless it runs every file; by default each format's own. Given several times, each "
     "file is measured in each, in turns.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=options.THREADS, default=1, show_default=True)
 @click.option("--cpus", type=Cpus(), default=(), metavar="N-M|N,N…", help="Run on these cores.")
-@click.option("--runs", type=click.IntRange(1), default=200, show_default=True)
-@click.option("--warmup", type=click.IntRange(0), default=10, show_default=True)
+@click.option("--runs", type=click.IntRange(1, 10**6), default=200, show_default=True)
+@click.option("--warmup", type=click.IntRange(0, 10**6), default=10, show_default=True)
 @click.option(
     "--min-seconds", type=options.Finite(0, 86400), default=0.5, show_default=True, help="Per file."
 )

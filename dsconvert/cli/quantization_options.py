@@ -9,6 +9,10 @@ import click
 from . import options
 
 
+_DIGITS = 6
+"""Of a number of layers, at most."""
+
+
 class _Count(click.ParamType[Any]):
     """How many layers, or "auto"."""
 
@@ -18,8 +22,8 @@ class _Count(click.ParamType[Any]):
         """Parse it."""
         if value == "auto" or isinstance(value, int):
             return value
-        if not value.isdecimal():
-            self.fail(f"{value!r} is neither a number nor auto.", param, ctx)
+        if not value.isdecimal() or len(value) > _DIGITS:
+            self.fail(f"{value!r} is neither a number of layers nor auto.", param, ctx)
         return int(value)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.MODEL)
 @options.output("_ds.keras or _ds.onnx", "of MODEL's own kind: .keras or .h5, or .onnx")
 @click.option("--calibration", metavar="DATA", help="Unlabelled images to fit the pairs to.")
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--samples", type=options.SAMPLES, default=1000, show_default=True)
 @click.option(
     "--method",
     type=click.Choice(["data", "svd", "random"]),
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--pairs",
-    type=click.IntRange(1),
+    type=options.PAIRS,
     metavar="T",
     help="The budget: each convolution may have the MACs of T pairs; by default 1.",
 )
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--channels",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**6),
     metavar="R",
     help="Of --block three-factor; by default each costs as much as --pairs T.",
 )

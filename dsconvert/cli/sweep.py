@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a .json file."
 )
-@click.option("--points", type=click.IntRange(2), default=8, show_default=True)
+@click.option("--points", type=click.IntRange(2, 1000), default=8, show_default=True)
 @plan_options.target
 @click.option("--data", metavar="DATA", help="Labelled images: rewrite and evaluate every point.")
 @plan_options.search

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("reference", type=options.MODEL, metavar="A")
 @click.argument("model", type=options.MODEL, metavar="B")
 @click.option("--data", metavar="DATA", help="Images; without them seeded random inputs.")
-@click.option("--samples", type=click.IntRange(1), help="How many samples; by default 500 images.")
+@click.option("--samples", type=options.SAMPLES, help="How many samples; by default 500 images.")
 @click.option(
     "--min-sqnr",
     type=options.Finite(),
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=options.Finite(0, 1),
     metavar="SHARE",
     help="Least top-1 agreement of class outputs, 0.99 for 99 %.",
 )
 @click.option(
-    "--max-kl", type=click.FloatRange(0), metavar="NATS", help="Largest KL of class distributions."
+    "--max-kl", type=options.Finite(0), metavar="NATS", help="Largest KL of class distributions."
 )
 @click.option(
     "--runtime",
     type=click.Choice(list(RUNTIMES)),
     help="Run B in this one; by default in its format's own, as A.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=options.THREADS, default=1, show_default=True)
 @options.preprocessing
 @options.loading
 @options.common

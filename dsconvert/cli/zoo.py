@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from dsconvert.workflows.results.reference import ZooFile, ZooList
 
 
+_LARGEST = 8192
+
+
 class InputSize(click.ParamType[tuple[int, ...]]):
     """A size as people write it: 32x32x3, or 224x224 with the article's channels."""
 
@@ -23,9 +26,15 @@ class InputSize(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         parts = value.lower().replace("×", "x").split("x")
-        if len(parts) not in (2, 3) or not all(part.isdigit() and int(part) for part in parts):
-            self.fail(f"{value!r} is not a size; write it as 32x32x3 or 224x224.", param, ctx)
-        return tuple(map(int, parts))
+        sizes = [int(part) if part.isdecimal() and len(part) < 6 else 0 for part in parts]
+        if len(sizes) not in (2, 3) or not all(0 < size <= _LARGEST for size in sizes):
+            self.fail(
+                f"{value!r} is not a size of up to {_LARGEST} per axis; write it as 32x32x3 or "
+                "224x224.",
+                param,
+                ctx,
+            )
+        return tuple(sizes)
 
 
 @click.command()
@@ -43,7 +52,7 @@ class InputSize(click.ParamType[tuple[int, ...]]):
     metavar="HxW[xC]",
     help="Size of an image, e.g. 32x32x3; by default the article's.",
 )
-@click.option("--classes", type=click.IntRange(1), help="By default the article's.")
+@click.option("--classes", type=click.IntRange(1, 10**6), help="By default the article's.")
 @click.option(
     "--alpha", type=options.Finite(1e-3, 100), default=1.0, help="mobilenet: the width multiplier."
 )

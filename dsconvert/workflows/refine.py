@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "60s"
 """How long Keras models with calibration images are refined unless asked otherwise."""
+_MOST = 10_000_000
+"""Of seconds, or of steps."""
 _WISH = re.compile(r"(?P<count>\d+(?:\.\d+)?) ?(?P<unit>s|steps?)?")
 
 
@@ -44,6 +46,12 @@ def refine_settings(wish: float | str | None, seed: int) -> RefineSettings | Non
             code="not-a-time",
         )
     count = float(read["count"])
+    if count > _MOST:
+        raise InputError(
+            f"{wish} is too long to refine for: at most {_MOST:,} seconds or steps.",
+            "Give seconds, as --refine 60, or a number of steps, as --refine 400steps.",
+            code="not-a-time",
+        )
     if count == 0:
         return None
     if (read["unit"] or "s") == "s":

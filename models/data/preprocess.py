@@ -12,6 +12,9 @@ from dsconvert.base.image_layout import Layout, arrange, channel_axes
 from dsconvert.base.predictor import Array
 
 
+_LARGEST = 1e30
+
+
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """y = (x·scale − mean) / std, with the channel axis of images where the model takes it.
 
@@ -25,7 +28,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             all are as stored.
 
     Raises:
-        InputError: If a number is not finite, or scale or std is 0.
+        InputError: If a number is not finite or too large for float32, or scale or std is 0.
 
     Example:
         >>> import dsconvert as ds
@@ -50,6 +53,13 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise InputError(
                     f"{name} is {values}: 0 would erase the data or divide by zero.",
                     code="division-by-zero",
+                )
+            sizes = [abs(value) for value in values if value]
+            if max(sizes, default=1) > _LARGEST or (name != "mean" and min(sizes) < 1 / _LARGEST):
+                raise InputError(
+                    f"{name} is {values}: float32 has no room for what that makes of images; "
+                    f"allowed are {1 / _LARGEST:g} to {_LARGEST:g}.",
+                    code="out-of-range",
                 )
 
     @property

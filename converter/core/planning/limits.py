@@ -56,7 +56,7 @@ def parse_limit(text: str, resource: str) -> Limit:
         number = float(match[1]) if match else 0.0
     except ValueError:
         number = 0.0
-    if math.isinf(number):
+    if not number * units.get(unit, 1.0) < math.inf:
         number = 0.0
     if number > 0 and unit in ("x", "×", "%"):
         return Limit(value=number / 100 if unit == "%" else number, relative=True, text=text)
