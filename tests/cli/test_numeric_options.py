@@ -70,14 +70,18 @@ def test_no_number_is_without_a_range():
     assert not unbounded
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "-1x", "nanx", "1e400", "1e308G", "0", "", "x"])
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "-1", "-1x", "nanx", "1e400", "1e308G", "0", "", "x"]
+)
 @pytest.mark.parametrize("resource", ["macs", "latency", "size"])
 def test_targets(text, resource):
     with pytest.raises(InputError):
         parse_limit(text, resource)
 
 
-@pytest.mark.parametrize("wish", ["nan", "inf", "-1", "9" * 400, "1e30", "steps", "9" * 30 + "steps"])
+@pytest.mark.parametrize(
+    "wish", ["nan", "inf", "-1", "9" * 400, "1e30", "steps", "9" * 30 + "steps"]
+)
 def test_times_to_refine_for(wish):
     with pytest.raises(InputError):
         refine_settings(wish, 0)
