@@ -8,7 +8,6 @@ import click
 
 from . import options
 
-
 _DIGITS = 6
 """Of a number of layers, at most."""
 

@@ -11,7 +11,6 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import Layout, arrange, channel_axes
 from dsconvert.base.predictor import Array
 
-
 _LARGEST = 1e30
 
 
