@@ -18,7 +18,7 @@ from ..runtimes.registry import reference_runtime
 from ..runtimes.runtime import Runtime
 from ..runtimes.samples import check_inputs, random_count, random_inputs
 from ..runtimes.session import Session
-from ..runtimes.tflite_files import check_runs_apart
+from ..runtimes.unknown_files import check_runs_apart
 from ..verification.device_outputs import wrong_answer
 
 Inputs = Mapping[str, Array] | Sequence[Array] | Array

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -24,6 +24,20 @@ _NO_ROOM = (
     errno.EPERM,
 )
 """What the system says of a file that cannot be written or finished."""
+
+
+_written: set[tuple[str, int, int]] = set()
+"""The files that `replacing` made in this process: their paths, times of change and sizes."""
+
+
+def written_here(path: Path) -> bool:
+    """Tell whether this process wrote a file, and nobody has changed it since."""
+    return _state(path) in _written
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    state = path.stat()
+    return str(path.resolve()), state.st_mtime_ns, state.st_size
 
 
 def sha256(path: Path) -> str:
@@ -80,6 +94,8 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
             temporary.replace(path)
         else:
             _place(temporary, path)
+        with suppress(OSError):  # somebody removed it at once
+            _written.add(_state(path))
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

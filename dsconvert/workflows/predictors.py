@@ -56,7 +56,7 @@ def runtime_of(
         InputError: If it cannot be run, or not in this runtime.
         MissingExtra: If the runtime is not installed.
     """
-    from dsconvert.deploy.runtimes.tflite_files import check_runs_apart
+    from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 
     path = path_of(source)
     if path is not None:

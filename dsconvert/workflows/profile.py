@@ -97,7 +97,7 @@ def profile(
     from dsconvert.deploy.profiling.profile import DAMAGED
     from dsconvert.deploy.profiling.profile import profile as run
     from dsconvert.deploy.runtimes.registry import reference_runtime
-    from dsconvert.deploy.runtimes.tflite_files import check_runs_apart
+    from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 
     from .results.measured import MeasuredFile, measurement_blocks
     from .results.shown import Results, shown

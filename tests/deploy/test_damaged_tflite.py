@@ -11,16 +11,17 @@ import dsconvert as ds
 from dsconvert.base.child_process import Finished
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
-from dsconvert.deploy.runtimes import tflite_files
-from dsconvert.deploy.runtimes.tflite_files import check_runs_apart
+from dsconvert.deploy.runtimes import unknown_files
+from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 from dsconvert.formats.tflite.checking import check_tflite
 
 QUICK = ds.ProfileOptions(runs=3, warmup=0, min_seconds=0)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_known_of_files():
-    tflite_files._problem.cache_clear()
+def _nothing_is_known_of_files(monkeypatch):
+    monkeypatch.setattr("dsconvert.base.files._written", set())  # here the export is a stranger's
+    unknown_files._problem.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_any_offset_may_be_wrong(sound, tmp_path):
     ],
 )
 def test_what_became_of_the_child(ended, told, sound, monkeypatch):
-    monkeypatch.setattr(tflite_files, "run_python", lambda *args, **options: ended)
+    monkeypatch.setattr(unknown_files, "run_python", lambda *args, **options: ended)
     if not told:
         check_runs_apart(sound)
         return
