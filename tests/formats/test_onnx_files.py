@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 from onnx_native import Net, X, assert_same_outputs, outputs
+from onnx_nets import small_cnn
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
@@ -150,3 +151,26 @@ class TestRefused:
         for attempt in (open_onnx, lambda path: load(path, weights=True)):
             with refuses("external-data-outside"):
                 attempt(inside / "m.onnx")
+
+
+@pytest.mark.parametrize("place", ["op_type", "input", "initializer", "attribute", "key"])
+def test_text_that_is_no_utf8(tmp_path, place):
+    model = small_cnn()
+    known = "marked"
+    if place == "op_type":
+        model.graph.node[0].op_type = known
+    elif place == "input":
+        model.graph.node[0].input[0] = known
+    elif place == "initializer":
+        model.graph.initializer[0].name = known
+    elif place == "attribute":
+        model.graph.node[0].attribute[0].name = known
+    else:
+        model.metadata_props.add(key=known, value="x")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString().replace(known.encode(), b"\xff\xfe\xff\xfe\xff\xfe"))
+
+    with pytest.raises(InputError) as refused:
+        load(path)
+
+    assert refused.value.code in ("damaged-file", "not-a-model")

@@ -50,3 +50,24 @@ def copy_without_graph(model: ModelProto) -> ModelProto:
         else:
             setattr(copy, field.name, value)
     return copy
+
+
+def undecodable(message: Message) -> str:
+    """Name the first text of a message that is no UTF-8; empty if all are.
+
+    Protobuf gives such a text as bytes, where a name is expected. Values of tensors are not read.
+    """
+    waiting = [message]
+    while waiting:
+        fields = (
+            field
+            for field in waiting.pop().ListFields()
+            if field[0].type in (field[0].TYPE_STRING, field[0].TYPE_MESSAGE)
+        )
+        for field, value in fields:
+            values = value if field.is_repeated else (value,)
+            if field.type == field.TYPE_MESSAGE:
+                waiting += values
+            elif any(isinstance(text, bytes) for text in values):
+                return str(field.name)
+    return ""

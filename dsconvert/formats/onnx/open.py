@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import sha256
 
+from .messages import undecodable
 from .tensors import embedded, is_external, tensors_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ def load(path: str | Path, *, weights: bool = False) -> ModelProto:
     if not model.graph.node:
         raise InputError(
             f"{path} holds no graph.", "Export it again from where it was made.", code="not-a-model"
+        )
+    broken = undecodable(model)
+    if broken:
+        raise InputError(
+            f"{path} is damaged: a {broken} in it is no UTF-8 text.",
+            "Copy it again, or export it again from where it was made.",
+            code="damaged-file",
         )
     if weights:
         embed_weights(model, path.parent)
