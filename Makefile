@@ -13,7 +13,7 @@ CHECK_PYTHON = import sys; have = sys.version_info[:2]; sys.exit( \
 	"dsconvert needs Python 3.11 or newer: make setup PYTHON=python3.11" if have < (3, 11) else \
 	"TensorFlow has no release for this Python yet: make setup PYTHON=python3.13" if have > (3, 13) else 0)
 
-.PHONY: help setup lock audit hooks demo test test-range coverage check lint imports types bench clean
+.PHONY: help setup lock audit hooks demo test test-range coverage check lint imports types bench docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -88,6 +88,10 @@ demo: setup ## Train a small CNN on real digits and take it through the commands
 # make bench [QUICK=1] [BENCH='--models FOLDER --data cifar10.npz --mnist mnist.npz --fresh']
 bench: setup ## Run the benchmarks that have not finished yet, then draw charts; QUICK=1 on digits alone
 	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(BENCH)
+
+# Every warning, such as a link that leads nowhere, is an error. Nothing is fetched.
+docs: setup ## Build the site of docs/ in build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/site
 
 # What is asked for is looked at first; then an active environment that has dsconvert is used as it
 # is, and only without one .venv is made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,31 +68,73 @@ def estimate(path: str | Path, accelerator: str) -> NpuEstimate:
         InputError: If there is no such file or accelerator, or Vela cannot compile the file.
         MissingExtra: If Vela is not installed.
     """
-    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(Path(path), accelerator, Path(folder))
+
+
+def compile_file(path: Path, accelerator: str, output: Path) -> NpuEstimate:
+    """Compile an int8 .tflite file for an NPU, and keep what the NPU's driver runs.
+
+    Args:
+        path: The file.
+        accelerator: Vela's name, e.g. "ethos-u55-128".
+        output: Where the compiled .tflite file goes; it is replaced.
+
+    Returns:
+        What Vela estimates for the compiled file.
+
+    Raises:
+        InputError: If there is no such file or accelerator, Vela cannot compile the file, or no
+            operator of the file runs on the NPU.
+        MissingExtra: If Vela is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = _run(path, accelerator, Path(folder))
+        (compiled,) = Path(folder).glob("*_vela.tflite")
+        if found.npu_share == 0:
+            raise InputError(
+                f"no operator of {path} runs on {accelerator}, says Vela {found.version}.",
+                "Export with --quantize int8.",
+                code="nothing-on-the-npu",
+            )
+        shutil.copyfile(compiled, output)
+    return found
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Refuse what is no accelerator of Vela's.
+
+    Raises:
+        InputError: With the accelerators.
+    """
     if accelerator not in NPUS:
         raise InputError(
             f"unknown accelerator {accelerator!r}; allowed: {', '.join(NPUS)}.",
             code="unknown-device",
         )
+
+
+def _run(path: Path, accelerator: str, folder: Path) -> NpuEstimate:
+    """Let Vela write into a folder, and read its summary."""
+    check_accelerator(accelerator)
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file.", code="file-not-found")
     vela = vela_version()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ethosu.vela", str(path.resolve())]
-        options = ["--accelerator-config", accelerator, "--output-dir", folder]
-        done = subprocess.run(
-            [*command, *options], cwd=folder, capture_output=True, text=True, check=False
+    command = [sys.executable, "-m", "ethosu.vela", str(path.resolve())]
+    options = ["--accelerator-config", accelerator, "--output-dir", str(folder)]
+    done = subprocess.run(
+        [*command, *options], cwd=folder, capture_output=True, text=True, check=False
+    )
+    tables = list(folder.glob("*_summary_*.csv"))
+    if done.returncode != 0 or len(tables) != 1:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise InputError(
+            f"{path} cannot be compiled for {accelerator} by Vela {vela}: "
+            f"{lines[-1][:300] if lines else f'exit code {done.returncode}'}",
+            code="vela-failed",
         )
-        tables = list(Path(folder).glob("*_summary_*.csv"))
-        if done.returncode != 0 or len(tables) != 1:
-            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise InputError(
-                f"{path} cannot be compiled for {accelerator} by Vela {vela}: "
-                f"{lines[-1][:300] if lines else f'exit code {done.returncode}'}",
-                code="vela-failed",
-            )
-        with tables[0].open(newline="") as file:
-            (row,) = csv.DictReader(file)
+    with tables[0].open(newline="") as file:
+        (row,) = csv.DictReader(file)
     counts = {name: int(count) for name, count in _OPERATORS.findall(done.stdout)}
     operators = sum(counts.values())
     return NpuEstimate(

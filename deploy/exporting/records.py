@@ -78,6 +78,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         failures: Why it was rejected; empty for a file that took its place.
         layers: What each layer of an int8 file loses; None if that was not asked for.
         notes: What its user should know.
+        compiled: The file that Vela compiled of it; empty if that was not asked for.
+        c_array: The C header that holds it, or what Vela compiled; empty likewise.
     """
 
     schema: Literal["dsconvert.artifact/1"] = "dsconvert.artifact/1"
@@ -100,3 +102,5 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     failures: tuple[str, ...] = ()
     layers: QuantizationReport | None = None
     notes: tuple[str, ...] = ()
+    compiled: str = ""
+    c_array: str = ""

@@ -83,6 +83,18 @@ if TYPE_CHECKING:
     metavar="ONNX",
     help="The .onnx file that MODEL was imported from: write its graph with MODEL's weights.",
 )
+@click.option(
+    "--c-array",
+    type=click.Path(path_type=Path),
+    metavar="HEADER",
+    help="Also write the .tflite file as a C array, with its operators, arena size and scales.",
+)
+@click.option(
+    "--compile",
+    "compile_for",
+    metavar="NPU",
+    help="Also compile the verified int8 .tflite file by Vela: ethos-u55-128, …",
+)
 @quantization_options.choices
 @options.overwrite
 @options.preprocessing

@@ -17,6 +17,8 @@ from typing import NamedTuple, NoReturn
 import click
 
 BUG = 70
+_PAGE = "docs/errors.md"
+"""Where each code is explained; a test compares the two."""
 _ENDS_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG)
 
 
@@ -78,13 +80,14 @@ def _exit(told: _Told, *, as_json: bool, verbose: bool, shown: Callable[[str], s
         import msgspec
 
         record = {"schema": "dsconvert.error/1", "code": told.code, "message": told.message}
-        click.echo(msgspec.json.encode({**record, "hint": told.hint}).decode(), err=True)
+        record |= {"hint": told.hint, "docs": f"{_PAGE}#{told.code}"}
+        click.echo(msgspec.json.encode(record).decode(), err=True)
         sys.exit(told.exit_code)
     click.secho(shown(f"Error: {told.message}"), fg="red", err=True)
     if told.hint:
         click.echo(shown(told.hint), err=True)
-    if verbose:
-        click.echo(f"code: {told.code}", err=True)
+    if verbose:  # the hint is the next step; who asks for more gets the page too
+        click.echo(f"docs: {_PAGE}#{told.code}\ncode: {told.code}", err=True)
     sys.exit(told.exit_code)
 
 

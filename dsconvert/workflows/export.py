@@ -14,6 +14,7 @@ from dsconvert.base.progress import as_progress
 from . import onnx_round_trip
 from .data_for import as_data, data_for
 from .export_options import ExportOptions, as_improvement, check, class_names
+from .firmware import firmware_places, write_firmware
 from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
@@ -95,6 +96,7 @@ def export(
     if native:
         refuse_the_same(model, options.quantize)
     path = place(model, path, overwrite=overwrite, allowed=(".tflite", ".onnx"))
+    places = firmware_places(path, options, overwrite=overwrite)
     if like is not None:
         _check_like(path, Path(like), options, verification)
     source = (
@@ -136,7 +138,7 @@ def export(
             seed=options.seed,
             progress=told,
         )
-    return shown(ExportedFile, artifact)
+    return shown(ExportedFile, write_firmware(artifact, places, options))
 
 
 def default_output(model: Path, options: ExportOptions, *, like: bool) -> Path:

@@ -43,6 +43,11 @@ class ExportOptions:
         outputs: What becomes of int8 outputs that mix scales, as boxes and scores do: "keep" them;
             "split" them into what the last operators join; "float-tail": leave those operators in
             float; "auto": what costs least and is good enough.
+        c_array: A header to write as well, ".h": the .tflite file as an aligned C array for
+            TensorFlow Lite for Microcontrollers, with its operators, the size of the arena, and
+            the scales of inputs and outputs.
+        compile_for: An Ethos-U accelerator, e.g. "ethos-u55-128": Vela compiles the verified file
+            for it, as NAME-ethos-u55-128.tflite. ``c_array`` then holds the compiled file.
         seed: Seeds every draw.
 
     Example:
@@ -69,6 +74,8 @@ class ExportOptions:
     metric: str = "top1"
     report: bool = False
     outputs: Literal["keep", "split", "float-tail", "auto"] = "auto"
+    c_array: str | Path | None = None
+    compile_for: str | None = None
     seed: int = 0
 
 
