@@ -25,6 +25,7 @@ from .lambdas import allow_lambdas
 from .layer_names import without_slashes
 from .meaning import refuse_changed_meaning
 from .modules import modern
+from .newer_keys import newer_keys
 from .object_weights import Misfit
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
@@ -93,9 +94,10 @@ def load(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of what the repairs are there for
         config, dropped = check_names(path, config, custom)
+        config, newer = newer_keys(config)
         model = _build(source, config, custom, trust)
         mirrored = _restored(model, source, renamed)
-    sentences = (source.misnamed, told, *repairs, dropped, mirrored)
+    sentences = (source.misnamed, told, *repairs, dropped, newer, mirrored)
     digest = folder_sha256(path) if path.is_dir() else sha256(path)
     loaded = Loaded(model, path, source.format, digest, tuple(filter(None, sentences)))
     for sentence in loaded.repairs:

@@ -153,7 +153,8 @@ def save_checkpoint(path: Path, identity: Identity, checkpoint: Checkpoint) -> N
         for number, array in enumerate(getattr(checkpoint, group))
     }
     with replacing(path, overwrite=True) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
+        # No allow_pickle=False: NumPy before 2.1 writes an array of that name.
+        np.savez(file, header=np.frombuffer(header, np.uint8), **arrays)
         file.flush()
         os.fsync(file.fileno())  # a name must not lead to a file whose end is not written
 

@@ -85,8 +85,12 @@ class TestSettings:
         pointwise = [layer for layer in made.layers if type(layer) is layers.Conv2D]
         last = (pointwise if order == "depthwise-first" else depthwise)[-1]
 
-        assert [layer.depthwise_regularizer.l2 for layer in depthwise] == pytest.approx([0.1, 0.1])
-        assert [layer.kernel_regularizer.l2 for layer in pointwise] == pytest.approx([0.1, 0.1])
+        assert [float(layer.depthwise_regularizer.l2) for layer in depthwise] == pytest.approx(
+            [0.1, 0.1]
+        )
+        assert [float(layer.kernel_regularizer.l2) for layer in pointwise] == pytest.approx(
+            [0.1, 0.1]
+        )
         assert [layer for layer in made.layers if getattr(layer, "use_bias", False)] == [last]
         assert float(last.bias_regularizer.l1) == pytest.approx(0.2)
         assert isinstance(last.bias_constraint, keras.constraints.NonNeg)

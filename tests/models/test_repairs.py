@@ -501,7 +501,7 @@ def test_keras_1_in_full(write_h5):
     y = y.reshape(2, 1, 2, 3, 2, 2).max((2, 4)).reshape(2, -1)
     y = np.maximum(y @ weights["dense"]["dense_W"] + weights["dense"]["dense_b"], 0)
     np.testing.assert_allclose(loaded.model(x), y, atol=1e-4)
-    assert loaded.model.get_layer("c").kernel_regularizer.l2 == pytest.approx(0.01)
+    assert float(loaded.model.get_layer("c").kernel_regularizer.l2) == pytest.approx(0.01)
 
 
 def test_keras_1_kernels_that_were_laid_out_otherwise(write_h5):
