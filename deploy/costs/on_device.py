@@ -157,7 +157,7 @@ class DeviceBench:
             InputError: If the file does not run there.
         """
         session = reference_runtime(path, self.target.runtime).open(path, 1)
-        arrays = inputs_for(session, inputs, seed=0)
+        arrays = inputs_for(session, inputs)
         case = Case(path, self.target.runtime, arrays, session.inputs, session.outputs)
         with tempfile.TemporaryDirectory() as folder:
             cases = (case, self._reference(Path(folder)))

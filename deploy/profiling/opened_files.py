@@ -11,6 +11,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import arrange, choose
+from dsconvert.base.input_size import InputSizes, fixed_shapes
 from dsconvert.base.predictor import Array
 
 from ..devices.device import Case
@@ -18,11 +19,43 @@ from ..runtimes.registry import reference_runtime
 from ..runtimes.runtime import Runtime
 from ..runtimes.samples import check_inputs, random_count, random_inputs
 from ..runtimes.session import Session
+from ..runtimes.tensor_info import TensorInfo
 from ..runtimes.unknown_files import check_runs_apart
 from ..verification.device_outputs import wrong_answer
 
 Inputs = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays by input name, or in the order of the inputs, or the one array of the one input."""
+
+
+class RandomInputs(NamedTuple):
+    """Random numbers to run on.
+
+    Attributes:
+        seed: Of them.
+        sizes: Where a file leaves sizes free.
+    """
+
+    seed: int
+    sizes: InputSizes = ()
+
+    def arrays(self, session: Session) -> tuple[Array, ...]:
+        """Return one invocation's inputs for a file."""
+        return random_inputs(self.infos(session), 1, self.seed)
+
+    def infos(self, session: Session) -> tuple[TensorInfo, ...]:
+        """Return a file's inputs with the sizes in them."""
+        if not self.sizes:
+            return session.inputs
+        shapes = fixed_shapes(
+            session.input_names,
+            session.input_shapes,
+            self.sizes,
+            channels_first=session.path.suffix == ".onnx",
+        )
+        return tuple(
+            msgspec.structs.replace(info, shape=shape)
+            for info, shape in zip(session.inputs, shapes, strict=True)
+        )
 
 
 class ProfiledFile(NamedTuple):
@@ -41,7 +74,7 @@ class ProfiledFile(NamedTuple):
 
 
 def open_file(
-    path: Path, chosen: Runtime, inputs: Inputs | None, seed: int, threads: int, here: bool
+    path: Path, chosen: Runtime, inputs: Inputs | RandomInputs, threads: int, here: bool
 ) -> ProfiledFile:
     """Load a file to see that it can be, what it takes and, to compare with, what it gives.
 
@@ -52,8 +85,7 @@ def open_file(
     Args:
         path: The file.
         chosen: The runtime that is measured.
-        inputs: What to run it on; None for random inputs.
-        seed: Of random inputs.
+        inputs: What to run it on.
         threads: Of the runtime.
         here: Whether this machine is the device.
 
@@ -64,13 +96,13 @@ def open_file(
     check_runs_apart(path)
     reference = reference_runtime(path, chosen.name)
     session = reference.open(path, threads)
-    arrays = inputs_for(session, inputs, seed)
+    arrays = inputs_for(session, inputs)
     case = Case(path, chosen.name, arrays, session.inputs, session.outputs)
     session.prepare(arrays)  # whether they fit
     wrong = ""
     if reference is not chosen and (here or chosen.version):
         other = chosen.open(path, threads)
-        wrong = _difference(session, other, arrays, inputs, seed)
+        wrong = _difference(session, other, arrays, inputs)
         session = other
     if here:
         return ProfiledFile(case, None, wrong)
@@ -82,20 +114,19 @@ def open_file(
     return ProfiledFile(case, prepared.read(), wrong)
 
 
-def inputs_for(session: Session, inputs: Inputs | None, seed: int) -> tuple[Array, ...]:
+def inputs_for(session: Session, inputs: Inputs | RandomInputs) -> tuple[Array, ...]:
     """Return one invocation's inputs for a file.
 
     Args:
         session: The file, opened.
-        inputs: What to take them from; None for random ones.
-        seed: Of random inputs.
+        inputs: What to take them from.
 
     Raises:
         InputError: If they do not fit.
     """
-    if inputs is None:
+    if isinstance(inputs, RandomInputs):
         try:
-            return random_inputs(session.inputs, 1, seed)
+            return inputs.arrays(session)
         except InputError as error:
             said = error.words
             raise InputError(
@@ -139,8 +170,7 @@ def _difference(
     reference: Session,
     other: Session,
     arrays: Sequence[Array],
-    inputs: Inputs | None,
-    seed: int,
+    inputs: Inputs | RandomInputs,
 ) -> str:
     """Tell why two runtimes do not compute the same of a file; empty if they do.
 
@@ -149,13 +179,15 @@ def _difference(
     """
     infos = [
         msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
-        for info in reference.inputs
+        for info in (
+            inputs.infos(reference) if isinstance(inputs, RandomInputs) else reference.inputs
+        )
     ]
     try:
         count = random_count(infos, 1)
         samples = (
-            random_inputs(infos, count, seed)
-            if inputs is None
+            random_inputs(infos, count, inputs.seed)
+            if isinstance(inputs, RandomInputs)
             else [array[:count] for array in _arranged(reference, inputs)]
         )
         expected, got = reference.predict(samples), other.predict(samples)

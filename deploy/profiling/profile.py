@@ -9,6 +9,7 @@ import msgspec
 
 from dsconvert.base.errors import DsconvertError, InputError
 from dsconvert.base.files import sha256
+from dsconvert.base.input_size import InputSizes
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
@@ -24,7 +25,7 @@ from ..verification.device_outputs import not_finite, wrong_answer
 from .latency import compare, summarize
 from .machine_warnings import doubts
 from .model_stats import model_stats
-from .opened_files import Inputs, ProfiledFile, open_file
+from .opened_files import Inputs, ProfiledFile, RandomInputs, open_file
 from .operator_matching import matched
 from .records import Measurement
 
@@ -47,6 +48,7 @@ def profile(
     min_seconds: float = 0.5,
     per_op: bool = False,
     inputs: Inputs | None = None,
+    input_size: InputSizes = (),
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Measurement]:
@@ -77,6 +79,7 @@ def profile(
         inputs: What to run on: the first samples of each array are taken, one where the batch is
             free. Images go to each file with their channel axis where it takes it. By default
             random inputs, as `random_inputs` makes them.
+        input_size: The sizes of random inputs where a file leaves them free.
         seed: Of random inputs, of the order and of the bootstrap.
         progress: Told of one step per file, then of one for the timing.
 
@@ -91,19 +94,26 @@ def profile(
     """
     files = [Path(path) for path in paths]
     _check_options(files, threads, runs, warmup)
+    if input_size and inputs is not None:
+        raise InputError(
+            "input data have a size already: --input-size is for random inputs.",
+            "Leave --input-size or --data out.",
+            code="size-with-data",
+        )
     program = None if benchmark_binary is None else Path(benchmark_binary)
     names = [device] if isinstance(device, str) else list(device)
     entries = [find_device(name, program) for name in names]
     _check_together(names, entries)
     first = entries[0]
     if not first.capabilities.measured:
-        return _estimated(files, first.name, cpus, per_op)
+        return _estimated(files, first.name, cpus, per_op, input_size)
     asked = _in_runtimes(files, runtime)
     targets = [entry.open() for entry in entries]
     if cpus and first.capabilities.this_machine:
         check_cpus(cpus, usable_cpus())
     here = first.capabilities.this_machine
-    tried = [_opened(path, chosen, inputs, seed, threads, here) for path, chosen in asked]
+    given = RandomInputs(seed, input_size) if inputs is None else inputs
+    tried = [_opened(path, chosen, given, threads, here) for path, chosen in asked]
     opened = [one for one in tried if isinstance(one, ProfiledFile)]
     if not opened:
         raise next(one for one in tried if isinstance(one, InputError))
@@ -140,7 +150,7 @@ def profile(
 
 
 def _opened(
-    path: Path, chosen: Runtime, inputs: Inputs | None, seed: int, threads: int, here: bool
+    path: Path, chosen: Runtime, inputs: Inputs | RandomInputs, threads: int, here: bool
 ) -> ProfiledFile | InputError:
     """Open a file; the error of one that is damaged is its result, and the others are measured.
 
@@ -148,7 +158,7 @@ def _opened(
         InputError: As `open_file`, of a sound file.
     """
     try:
-        return open_file(path, chosen, inputs, seed, threads, here)
+        return open_file(path, chosen, inputs, threads, here)
     except InputError as error:
         if error.code not in _CODES:
             raise
@@ -265,9 +275,19 @@ def _in_runtimes(
 
 
 def _estimated(
-    files: Sequence[Path], device: str, cpus: Sequence[int], per_op: bool
+    files: Sequence[Path],
+    device: str,
+    cpus: Sequence[int],
+    per_op: bool,
+    input_size: InputSizes,
 ) -> list[Measurement]:
     """Return what is known of the files on a device that is not there."""
+    if input_size:
+        raise InputError(
+            f"{device} runs files of fixed sizes only, and takes no --input-size.",
+            "Fix the size as the file is made: dsconvert export MODEL --input-size HxW",
+            code="option-not-applicable",
+        )
     if cpus or per_op:
         raise InputError(
             f"{device} is estimated from the file: there are no cores to choose and no operators "

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.input_size import UNKNOWN
 
 ALIGNMENT = 16
 _BYTES = {
@@ -83,7 +84,7 @@ class Arena:
             shift of 32 bits each per output channel of a convolution.
         types: What the activations are, e.g. {"INT8"}.
         kernels: What the weights of convolutions and dense layers are.
-        input_shapes: Of one invocation; a free size is stored as 1.
+        input_shapes: Of one invocation; a free batch is stored as 1.
     """
 
     planned: int
@@ -101,11 +102,18 @@ def arena_of(path: Path) -> Arena:
     """Plan the activations of a .tflite file.
 
     Raises:
-        InputError: If it is no such file, has several subgraphs (control flow), or holds tensors
-            whose size is not known before it runs.
+        InputError: If it is no such file, has several subgraphs (control flow), an input of free
+            size, or holds tensors whose size is not known before it runs.
         MissingExtra: If what reads .tflite files is not installed.
     """
     file = _File(path)
+    free = [index for index in file.inputs if file.is_free(index)]
+    if free:  # stored as 1: what that needs is nobody's figure
+        raise InputError(
+            f"{path}: unavailable: {UNKNOWN} as the file is made.",
+            f"Try: dsconvert export MODEL -o {path.name} --input-size 256x256",
+            code="free-sizes",
+        )
     buffers = file.buffers()
     offsets = plan(buffers)
     return Arena(
@@ -230,6 +238,12 @@ class _File:
         """Return a tensor's shape; a free size is stored as 1."""
         tensor = self._graph.Tensors(index)
         return tuple(int(tensor.Shape(axis)) for axis in range(tensor.ShapeLength()))
+
+    def is_free(self, index: int) -> bool:
+        """Tell whether a tensor has a free size beside its batch."""
+        tensor = self._graph.Tensors(index)
+        sizes = (tensor.ShapeSignature(axis) for axis in range(1, tensor.ShapeSignatureLength()))
+        return any(size < 0 for size in sizes)
 
     def _constant(self, index: int) -> int:
         """Return the bytes of a constant; 0 for what is computed."""

@@ -139,7 +139,7 @@ def random_inputs(
         if free_size is None and None in sizes:
             raise InputError(
                 f"input {info.name} has free sizes ({shape_text(info.shape)}).",
-                "Give input data: the size of its arrays is used.",
+                "Give the size, --input-size HxW, or input data, whose size is used.",
                 code="free-sizes",
             )
         shape = tuple(free_size if size is None else size for size in sizes)

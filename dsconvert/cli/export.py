@@ -97,6 +97,7 @@ if TYPE_CHECKING:
 )
 @quantization_options.choices
 @options.overwrite
+@options.input_size
 @options.preprocessing
 @options.loading
 @options.common
@@ -114,6 +115,7 @@ def export(
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
+    input_size: tuple[str, ...],
     scale: str | None,
     mean: str | None,
     std: str | None,
@@ -138,7 +140,7 @@ def export(
         format=file_format, labels=labels or (), verify=not no_verify, min_sqnr_db=min_sqnr, **how
     )
     return run(
-        options.opened_with(model, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, input_size=input_size),
         output or default_output(model, chosen, like=like is not None),
         chosen,
         calibration=calibration,

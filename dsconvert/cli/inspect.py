@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.option("--calibration", metavar="DATA", help="Images: also show errors of fitted pairs.")
 @click.option("--samples", type=options.SAMPLES, default=500, show_default=True)
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
+@options.input_size
 @options.preprocessing
 @options.loading
 @options.common
@@ -28,13 +29,14 @@ def inspect(
     seed: int,
     trust: bool,
     custom_objects: str | None,
+    input_size: tuple[str, ...],
     **prepare: Any,
 ) -> InspectedModel:
     """Show each convolution of MODEL, what pairs would save and lose, or why it is left alone."""
     from dsconvert.workflows.inspect import inspect as run
 
     return run(
-        options.opened_with(model, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, input_size=input_size),
         calibration=calibration,
         samples=samples,
         preprocessing=options.as_preprocessing(**prepare),

@@ -24,9 +24,9 @@ def after_inspect(result: InspectedModel) -> Iterator[str]:
     if not result.convolutions:
         return
     if result.potential.pays:
-        yield _next("optimize", model, "--data", data, *_preprocessing())
+        yield _next("optimize", model, "--data", data, *_sizes(), *_preprocessing())
     else:
-        yield _next("export", model, *_int8(data))
+        yield _next("export", model, *_sizes(), *_int8(data))
 
 
 def after_rewrite(result: RewriteResult) -> Iterator[str]:
@@ -76,6 +76,11 @@ def _next(*words: str) -> str:
 
 def _int8(data: str) -> tuple[str, ...]:
     return ("--quantize", "int8", "--calibration", data, *_preprocessing())
+
+
+def _sizes() -> tuple[str, ...]:
+    sizes = click.get_current_context().params.get("input_size") or ()
+    return tuple(word for size in sizes for word in ("--input-size", size))
 
 
 def _given(name: str) -> str:

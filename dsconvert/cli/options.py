@@ -79,6 +79,30 @@ class Finite(click.ParamType[float]):
         return number
 
 
+class Size(click.ParamType[str]):
+    """A size as people write it: 256x256 or 32x32x3; ``named``: also that of one input, NAME=HxW.
+
+    Args:
+        named: Whether the name of an input may stand before it.
+    """
+
+    name = "size"
+
+    def __init__(self, *, named: bool = False) -> None:
+        self.named = named
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it; `as_sizes` and `parse_size` read it."""
+        from dsconvert.base.errors import InputError
+        from dsconvert.base.input_size import as_sizes, parse_size
+
+        try:
+            as_sizes(value) if self.named else parse_size(value)
+        except InputError as error:
+            self.fail(f"{error.words.message} {error.words.hint}", param, ctx)
+        return str(value)
+
+
 def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several decorators as one, the first outermost."""
 
@@ -131,6 +155,15 @@ loading = stack(
         metavar="MODULE:NAME",
         help="A dictionary, class or function of yours that the model needs.",
     ),
+)
+
+input_size = click.option(
+    "--input-size",
+    type=Size(named=True),
+    multiple=True,
+    metavar="[NAME=]HxW",
+    help="Fix a size that the model leaves free, e.g. 256x256; of several inputs NAME=256x256, "
+    "once for each.",
 )
 
 dequantize = click.option(
@@ -189,10 +222,22 @@ def output(ending: str, kind: str) -> Callable[[Command], Command]:
 
 
 def opened_with(
-    model: Path, trust: bool, custom_objects: str | None, dequantize: bool = False
+    model: Path,
+    trust: bool,
+    custom_objects: str | None,
+    dequantize: bool = False,
+    input_size: tuple[str, ...] = (),
 ) -> ModelPath:
     """Return the model and the options of `loading` as one value."""
-    return ModelPath(model, trust=trust, custom_objects=custom_objects, dequantize=dequantize)
+    from dsconvert.base.input_size import as_sizes
+
+    return ModelPath(
+        model,
+        trust=trust,
+        custom_objects=custom_objects,
+        dequantize=dequantize,
+        input_size=as_sizes(input_size),
+    )
 
 
 def beside(model: Path, keras: str, onnx: str | None = None) -> Path:

@@ -40,6 +40,7 @@ def next_command(result: PlanResult) -> Iterator[str]:
 @click.option("--labels", is_flag=True, help="Says that --data has labels; --max-drop needs them.")
 @plan_options.search
 @options.overwrite
+@options.input_size
 @options.preprocessing
 @options.loading
 @options.common
@@ -64,6 +65,7 @@ def plan(
     seed: int,
     trust: bool,
     custom_objects: str | None,
+    input_size: tuple[str, ...],
     scale: str | None,
     mean: str | None,
     std: str | None,
@@ -80,7 +82,7 @@ def plan(
     from dsconvert.workflows.plan import plan as run
 
     return run(
-        options.opened_with(model, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, input_size=input_size),
         calibration=calibration,
         goals=Goals(
             latency=target_latency,

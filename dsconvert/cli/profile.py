@@ -76,6 +76,7 @@ class Cpus(click.ParamType[tuple[int, ...]]):
 )
 @click.option("--per-op", is_flag=True, help="Time each operator too, in runs of their own.")
 @click.option("--data", metavar="DATA", help="Real inputs to run on; random ones otherwise.")
+@options.input_size
 @options.preprocessing
 @options.common
 @terminal.speaks()

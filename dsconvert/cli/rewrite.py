@@ -79,6 +79,7 @@ if TYPE_CHECKING:
 @click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
 @options.dequantize
 @options.overwrite
+@options.input_size
 @options.preprocessing
 @options.loading
 @options.common
@@ -92,6 +93,7 @@ def rewrite(
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
+    input_size: tuple[str, ...],
     scale: str | None,
     mean: str | None,
     std: str | None,
@@ -113,7 +115,7 @@ def rewrite(
     from dsconvert.workflows.rewrite import rewrite as run
 
     result = run(
-        options.opened_with(model, trust, custom_objects, dequantize),
+        options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size),
         calibration=calibration,
         plan=plan_file,
         preprocessing=options.as_preprocessing(scale, mean, std, channels_first),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DATA", help="Labelled images: rewrite and evaluate every point.")
 @plan_options.search
 @options.overwrite
+@options.input_size
 @options.preprocessing
 @options.loading
 @options.common
@@ -39,6 +40,7 @@ def sweep(
     seed: int,
     trust: bool,
     custom_objects: str | None,
+    input_size: tuple[str, ...],
     scale: str | None,
     mean: str | None,
     std: str | None,
@@ -49,7 +51,7 @@ def sweep(
     from dsconvert.workflows.sweep import sweep as run
 
     return run(
-        options.opened_with(model, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, input_size=input_size),
         calibration=calibration,
         points=points,
         data=data,

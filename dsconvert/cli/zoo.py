@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,29 +12,6 @@ if TYPE_CHECKING:
 
 
 _LARGEST = 8192
-
-
-class InputSize(click.ParamType[tuple[int, ...]]):
-    """A size as people write it: 32x32x3, or 224x224 with the article's channels."""
-
-    name = "HxW[xC]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Parse two or three positive integers."""
-        if isinstance(value, tuple):
-            return value
-        parts = value.lower().replace("×", "x").split("x")
-        sizes = [int(part) if part.isdecimal() and len(part) < 6 else 0 for part in parts]
-        if len(sizes) not in (2, 3) or not all(0 < size <= _LARGEST for size in sizes):
-            self.fail(
-                f"{value!r} is not a size of up to {_LARGEST} per axis; write it as 32x32x3 or "
-                "224x224.",
-                param,
-                ctx,
-            )
-        return tuple(sizes)
 
 
 @click.command()
@@ -48,7 +25,7 @@ class InputSize(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--input",
     "size",
-    type=InputSize(),
+    type=options.Size(),
     metavar="HxW[xC]",
     help="Size of an image, e.g. 32x32x3; by default the article's.",
 )
@@ -64,7 +41,7 @@ def zoo(
     name: str | None,
     output: Path | None,
     separable: bool,
-    size: tuple[int, ...] | None,
+    size: str | None,
     classes: int | None,
     alpha: float,
     shallow: bool,
@@ -97,10 +74,29 @@ def zoo(
         )
     chosen = NetworkOptions(
         separable=separable,
-        input_size=size,
+        input_size=None if size is None else _image_size(size),
         classes=classes,
         alpha=alpha,
         shallow=shallow,
         seed=seed,
     )
     return write_network(name, output, chosen, overwrite=overwrite)
+
+
+def _image_size(word: str) -> tuple[int, ...]:
+    """Read HxW or HxWxC.
+
+    Raises:
+        InputError: If it has another number of parts.
+    """
+    from dsconvert.base.errors import InputError
+    from dsconvert.base.input_size import parse_size
+
+    size = parse_size(word)
+    if len(size) not in (2, 3) or max(size) > _LARGEST:
+        raise InputError(
+            f"invalid --input {word!r}: HxW or HxWxC is required, up to {_LARGEST} per axis.",
+            "Write it as 32x32x3 or 224x224.",
+            code="bad-size",
+        )
+    return size

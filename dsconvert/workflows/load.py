@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsconvert.base.input_size import SizeWords, as_sizes
+
 from .model_files import ModelFile, ModelPath, open_model
 
 
@@ -13,6 +15,7 @@ def load(
     *,
     trust: bool = False,
     custom_objects: str | Mapping[str, object] | None = None,
+    input_size: SizeWords | None = None,
 ) -> ModelFile:
     """Load a Keras file of any age, or an .onnx file; nothing of TensorFlow for the latter.
 
@@ -21,13 +24,17 @@ def load(
         trust: Whether code that the file carries (the bytecode of Lambda layers) may run.
         custom_objects: Classes and functions of the user's own, by the names in the file; or
             "package.module:name" of a class, a function or such a dictionary.
+        input_size: What sizes that the inputs leave free are fixed to, for all that is done with
+            the model: "256x256" or (256, 256), height and width; of several inputs
+            {"image": (256, 256)}.
 
     Returns:
         The model with its kind, the names and shapes of its inputs (batch axis first), its hash
         and what had to be repaired; every other function takes it.
 
     Raises:
-        InputError: If the file is no loadable model; the message names the cause.
+        InputError: If the file is no loadable model, or does not run at the size; the message names
+            the cause.
         MissingExtra: If what loads it is not installed.
 
     Example:
@@ -38,4 +45,11 @@ def load(
         >>> ds.inspect(loaded).params == ds.inspect("model.keras").params
         True
     """
-    return open_model(ModelPath(Path(path), trust=trust, custom_objects=custom_objects))
+    return open_model(
+        ModelPath(
+            Path(path),
+            trust=trust,
+            custom_objects=custom_objects,
+            input_size=as_sizes(input_size),
+        )
+    )

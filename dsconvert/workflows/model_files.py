@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from dsconvert.base.input_size import InputSizes
+
 if TYPE_CHECKING:
     import keras
     import onnx
@@ -33,12 +35,14 @@ class ModelPath:
         custom_objects: Classes and functions of the user's own: "module:name", or by the names in
             the file.
         dequantize: Whether a quantized .onnx file is read as the float model that it stands for.
+        input_size: What sizes that its inputs leave free are fixed to: see `as_sizes`.
     """
 
     path: Path
     trust: bool = False
     custom_objects: str | Mapping[str, object] | None = None
     dequantize: bool = False
+    input_size: InputSizes = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ModelFile:
         sha256: Of the file; empty without one.
         repairs: What had to be repaired to load it.
         loading: How it was loaded, to save it the same way.
-        changed: Whether the model is another one than the file's: a dequantized one.
+        changed: Whether the model is another one than the file's: dequantized, or of a fixed size.
 
     Example:
         >>> import dsconvert as ds
@@ -113,9 +117,12 @@ def open_model(source: ModelSource, *, wanted: str = "model") -> ModelFile:
         return _from_object(source, wanted)
     refuse_absent(source.path)
     refuse_tflite(source.path)
-    if kind_of(source.path) == "onnx":
-        return _open_onnx(source.path, dequantize=source.dequantize)
-    return _open_keras(source)
+    opened = _open_onnx(source) if kind_of(source.path) == "onnx" else _open_keras(source)
+    if not source.input_size:
+        return opened
+    from .fixed_size import at_sizes
+
+    return at_sizes(opened, source.input_size)
 
 
 def path_of(source: ModelSource) -> Path | None:
@@ -259,10 +266,11 @@ def _keras(model: Model) -> ModelFile:
     )
 
 
-def _open_onnx(path: Path, *, dequantize: bool = False) -> ModelFile:
+def _open_onnx(source: ModelPath) -> ModelFile:
     from dsconvert.base.messages import note
     from dsconvert.formats.onnx.open import open_onnx
 
+    path, dequantize = source.path, source.dequantize
     if path.is_dir():
         from dsconvert.models.loading.saved_model_onnx import as_onnx
 
@@ -277,7 +285,14 @@ def _open_onnx(path: Path, *, dequantize: bool = False) -> ModelFile:
     for repair in repairs:
         note(f"{path.name}: {repair}")
     opened = _onnx(file.model, path.parent)
-    return replace(opened, path=path, sha256=file.sha256, repairs=repairs, changed=dequantize)
+    return replace(
+        opened,
+        path=path,
+        sha256=file.sha256,
+        repairs=repairs,
+        loading=source,
+        changed=dequantize,
+    )
 
 
 def _onnx(model: Model, folder: Path) -> ModelFile:

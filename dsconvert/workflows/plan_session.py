@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dsconvert.base.messages import note
+
 from .data_for import data_for
 from .model_files import Kind, ModelFile, kind_of_source, open_model
 
@@ -197,6 +199,9 @@ def plan_session(
         preprocessing=preprocessing,
     )
     as_inputs(data.inputs, opened.input_shapes)  # refused before anything is measured
+    if any(None in shape[1:] for shape in opened.input_shapes):
+        size = ", ".join("×".join(map(str, array.shape[1:])) for array in data.inputs)
+        note(f"figures are of the calibration images' size, {size}: --input-size names another")
     settings: dict[str, Any] = {"memory": options.memory, "seed": options.seed}
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
         target_files, original, costs, whole = None, None, None, None

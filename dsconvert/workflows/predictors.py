@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .model_files import (
     ModelFile,
+    ModelPath,
     kind_of_source,
     open_model,
     path_of,
@@ -59,7 +60,7 @@ def runtime_of(
     from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 
     path = path_of(source)
-    if path is not None:
+    if path is not None and not _is_changed(source):
         refuse_absent(path)
         if path.is_dir():
             path = open_model(source).path or path  # a SavedModel, read as ONNX
@@ -69,6 +70,13 @@ def runtime_of(
     opened = open_model(source)
     with _saved(opened.model, opened.folder) as path:
         yield _runtime(path, threads, runtime)
+
+
+def _is_changed(source: ModelSource) -> bool:
+    """Tell whether what is meant is another model than its file's."""
+    if isinstance(source, ModelFile):
+        return source.changed
+    return isinstance(source, ModelPath) and bool(source.input_size or source.dequantize)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsconvert.base.input_size import SizeWords, as_sizes
 from dsconvert.base.progress import as_progress
 
 from .data_for import as_data
@@ -38,6 +39,7 @@ class ProfileOptions:
         min_seconds: Seconds per file that the rounds last, at least.
         per_op: Whether to time the operators of each file too, in runs of their own.
         benchmark_binary: TFLite's `benchmark_model`, built for a phone or a board.
+        input_size: Of random inputs where the files leave sizes free: see `load`.
         seed: Of random inputs, of the order and of the bootstrap.
 
     Example:
@@ -54,6 +56,7 @@ class ProfileOptions:
     min_seconds: float = 0.5
     per_op: bool = False
     benchmark_binary: str | Path | None = None
+    input_size: SizeWords = ()
     seed: int = 0
 
 
@@ -124,7 +127,7 @@ def profile(
         device=device,
         inputs=inputs,
         progress=as_progress(progress),
-        **vars(options),
+        **vars(options) | {"input_size": as_sizes(options.input_size)},
     )
     found = [shown(MeasuredFile, one) for one in measured]
     sound = not any(DAMAGED in one.failure for one in found)

@@ -420,4 +420,4 @@ def test_unknown_macs_are_called_so(folder: Path) -> None:
     for arguments in ("inspect free.keras", "rewrite free.keras -o free_ds.keras"):
         result = call(arguments, folder)
         assert result.exit_code == 0, result.stderr
-        assert "MACs unknown" in result.stdout
+        assert "MACs unavailable" in result.stdout

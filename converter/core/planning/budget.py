@@ -43,8 +43,9 @@ def within_macs(plan: Plan, total: int | None, limit: Limit, block: str) -> Plan
     known = {name: macs for name, macs in whole.items() if macs is not None}
     if total is None or len(known) < len(whole):
         raise InputError(
-            "the MACs of a network whose image size is free are not known.",
-            "Use --pairs T, or plan with --target-macs, which takes the calibration images' size.",
+            "the network's MACs are unavailable: the input has no fixed size.",
+            "Give it with --input-size HxW; or use --pairs T, or plan with --target-macs, which "
+            "takes the calibration images' size.",
             code="free-size",
         )
     rest = total - sum(known.values())

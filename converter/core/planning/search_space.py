@@ -352,8 +352,8 @@ def _unknown(name: str) -> InputError:
             code="not-measured",
         )
     return InputError(
-        f"the network's {_WORDS[name]} are unknown: its image size is free.",
-        "Limit its parameters, size or latency instead, or fix the size.",
+        f"the network's {_WORDS[name]} are unavailable: the input has no fixed size.",
+        "Give it with --input-size HxW; or limit parameters, size or latency instead.",
         code="size-unknown",
     )
 

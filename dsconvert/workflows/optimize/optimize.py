@@ -115,7 +115,8 @@ class _Run:
         self._preprocessing = preprocessing
         opened, options = work.opened, work.options
         self._options = options
-        self._model = {"model": opened.sha256 or fingerprint(str(opened.path))}
+        sizes = opened.loading.input_size if opened.loading else ()
+        self._model = {"model": opened.sha256 or fingerprint(str(opened.path)), "sizes": sizes}
         self._data = {
             "data": fingerprint(work.images.source),
             "test": fingerprint(options.test_data) if options.test_data else "",

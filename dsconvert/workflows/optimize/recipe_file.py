@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from dsconvert.base.input_size import size_words
+
 from ..command_words import number_word
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ def recipe_text(work: Work, preprocessing: Preprocessing | None) -> str:
         shared["trust"] = True
     if loading is not None and isinstance(loading.custom_objects, str):
         shared["custom_objects"] = loading.custom_objects
+    given["input_size"] = size_words(loading.input_size) if loading is not None else []
     given["formats"] = ",".join(options.formats_for(work.opened.kind))
     given["output"] = str(work.folder)
-    said = {name: _plain(value) for name, value in given.items() if value not in (None, (), False)}
+    said = {
+        name: _plain(value) for name, value in given.items() if value not in (None, (), [], False)
+    }
     tables: dict[str, Any] = {**shared}
     if preprocessing is not None and not preprocessing.does_nothing:
         tables["preprocessing"] = preprocessing_table(preprocessing)

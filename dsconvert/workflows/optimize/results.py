@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from dsconvert.base.files import sha256
+from dsconvert.base.input_size import size_words
 from dsconvert.base.messages import note
 
 from ..command_words import preprocessing_words
@@ -304,9 +305,13 @@ def _command(work: Work, who: str, form: str, name: str) -> str:
         kind = "tuned" if (work.folder / "models" / f"tuned{work.suffix}").exists() else who
         source = str(work.folder / "models" / f"{kind}{work.suffix}")
     output = str(work.folder / "files" / name)
-    if words == {"format": "onnx", "quantize": "none"} and source.endswith(".onnx"):
+    as_it_is = not work.opened.changed or who == "rewritten"
+    if as_it_is and words == {"format": "onnx", "quantize": "none"} and source.endswith(".onnx"):
         return shlex.join(["cp", source, output])
     command = ["dsconvert", "export", source, "-o", output]
+    loading = work.opened.loading
+    for size in size_words(loading.input_size) if loading and who == "original" else ():
+        command += ["--input-size", size]
     if words["quantize"] != "none":
         command += ["--quantize", words["quantize"]]
     if words["quantize"].startswith("int"):

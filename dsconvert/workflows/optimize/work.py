@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,4 +228,4 @@ class Work:
         loading = self.opened.loading
         if loading is None:
             return ModelPath(path)
-        return ModelPath(path, trust=loading.trust, custom_objects=loading.custom_objects)
+        return replace(loading, path=path)

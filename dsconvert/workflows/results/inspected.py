@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dsconvert.base.input_size import UNKNOWN
 from dsconvert.base.tables import Block, Shown, Table
 from dsconvert.converter.inspect import MOST_PAIRS, Inspection
 
@@ -52,11 +53,10 @@ class InspectedModel(Shown, Inspection, frozen=True, kw_only=True):
         yield table
 
     def _totals(self) -> str:
-        macs = (
-            formatting.short(self.macs, "MACs") if self.macs else "MACs unknown (free image size)"
-        )
+        macs = formatting.short(self.macs, "MACs") if self.macs else f"MACs unavailable: {UNKNOWN}"
         kernels = "" if self.kernels is None else f", {self.kernels:,} of them in kernels"
-        return f"{self.model}: {macs}, {self.params:,} parameters{kernels}."
+        separator = "," if self.macs else ";"
+        return f"{self.model}: {macs}{separator} {self.params:,} parameters{kernels}."
 
 
 def _table(rows: Sequence[Inspected], images: int) -> Table:

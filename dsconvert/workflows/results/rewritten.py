@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import msgspec
 
+from dsconvert.base.input_size import UNKNOWN
 from dsconvert.base.tables import Block, Shown, Table
 
 from .. import formatting
@@ -112,7 +113,7 @@ def _refinement(refined: Refinement) -> str:
 
 
 def _totals(report: RewriteReport) -> str:
-    macs = "MACs unknown (free image size)"
+    macs = f"MACs unavailable ({UNKNOWN})"
     if report.macs_before:
         macs = (
             f"MACs {formatting.short(report.macs_before)} → {formatting.short(report.macs_after)} "
