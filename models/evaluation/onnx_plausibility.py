@@ -11,6 +11,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
+from .norm_convergence import is_unconverged
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
@@ -33,7 +35,8 @@ def variance_at_first_batch_norm(
     Returns:
         The node's name, or its output's, and the median over its channels of the variance of what
         it gets, divided by the variance that it remembers from training. None without such a node
-        (most exporters fold it into the convolution before), and where it was never trained.
+        (most exporters fold it into the convolution before), and where it was not trained for
+        long.
     """
     from dsconvert.formats.onnx.constants import constant_of
     from dsconvert.formats.onnx.graph import OnnxGraph, key
@@ -46,6 +49,9 @@ def variance_at_first_batch_norm(
     before = list(takewhile(lambda node: node is not norm, graph.nodes_without_constants))
     values = _value(graph, before, norm.input[0], inputs)
     axes = (0, *range(2, values.ndim))
+    mean = constant_of(graph, norm.input[3])
+    if mean is not None and is_unconverged(values, axes, mean, trained):
+        return None
     alive = trained > 1e-3 * trained.max()
     ratios = values.var(axis=axes, dtype=np.float64)[alive] / trained[alive]
     return norm.name or key(norm), float(np.median(ratios))

@@ -10,6 +10,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ..data.datasets import Data
+from .norm_convergence import is_unconverged
 from .onnx_plausibility import variance_at_first_batch_norm
 
 _PROBE = 256
@@ -97,6 +98,8 @@ def _batch_norm(data: Data, model: Any) -> tuple[str, float] | None:
     probe = keras.Model(model.inputs, norm.input)
     (values,) = KerasPredictor(probe).predict([array[:_PROBE] for array in data.inputs])
     axes = tuple(axis for axis in range(values.ndim) if axis != norm.axis % values.ndim)
+    if is_unconverged(values, axes, np.asarray(norm.moving_mean, np.float64), trained):
+        return None
     alive = trained > 1e-3 * trained.max()
     ratios = values.var(axis=axes, dtype=np.float64)[alive] / trained[alive]
     return norm.name, float(np.median(ratios))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def _run(model: ModelProto, folder: Path | None) -> None:
     """Run on zeros: shapes that do not go together are found when they meet."""
     try:
         running = session(model, folder, optimization="none")
-        fed = {
+        fed: dict[str, np.ndarray[Any, Any]] = {
             one.name: np.zeros(
                 [size if isinstance(size, int) else 1 for size in one.shape], _KINDS[one.type]
             )
