@@ -9,14 +9,13 @@ from dsconvert.base.errors import InputError
 from dsconvert.cli import main, options
 from dsconvert.cli.profile import Cpus
 from dsconvert.cli.quantization_options import _Count
-from dsconvert.cli.zoo import InputSize
 from dsconvert.converter.core.planning.limits import parse_limit
 from dsconvert.models.data.preprocess import Preprocessing
 from dsconvert.workflows.refine import refine_settings
 
 NONE = ("nan", "inf", "-inf", "-1", "1e30", "9" * 30, "9" * 5000, "", "²", "0x10", "1/0")
 """No number of anything; 1e30 and -1 are out of almost every range."""
-TYPES = (click.IntRange, options.Finite, options.Memory, Cpus, InputSize, _Count)
+TYPES = (click.IntRange, options.Finite, options.Memory, options.Size, Cpus, _Count)
 ARGUMENTS = {
     "compare": ["a.json", "b.json"],
     "devices": [],
