@@ -13,7 +13,7 @@ CHECK_PYTHON = import sys; have = sys.version_info[:2]; sys.exit( \
 	"dsconvert needs Python 3.11 or newer: make setup PYTHON=python3.11" if have < (3, 11) else \
 	"TensorFlow has no release for this Python yet: make setup PYTHON=python3.13" if have > (3, 13) else 0)
 
-.PHONY: help setup lock audit hooks demo test test-range coverage check lint imports types bench docs clean
+.PHONY: help setup lock audit hooks demo test test-range coverage check lint imports types bench docs release-check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -92,6 +92,10 @@ bench: setup ## Run the benchmarks that have not finished yet, then draw charts;
 # Every warning, such as a link that leads nowhere, is an error. Nothing is fetched.
 docs: setup ## Build the site of docs/ in build/site
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/site
+
+# Needs a network: build tools, twine and cyclonedx-bom are run in environments of their own.
+release-check: setup ## Build wheel and sdist, check them, try them in empty environments, list what they bring
+	.ci/release-check
 
 # What is asked for is looked at first; then an active environment that has dsconvert is used as it
 # is, and only without one .venv is made.

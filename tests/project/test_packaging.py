@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("converter", "models", "deploy")
@@ -36,6 +39,35 @@ def test_every_package_is_listed() -> None:
     """An unlisted one works in place and is missing from the wheel."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(settings["tool"]["setuptools"]["packages"]) == on_disk()
+
+
+def test_the_version_is_read_from_tags_and_never_written() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in settings["project"]
+    assert settings["project"]["dynamic"] == ["version"]
+    fallback = Version(settings["tool"]["setuptools_scm"]["fallback_version"])
+    assert fallback.is_devrelease, "what has no tag is no release"
+
+
+def test_the_pythons_are_named_alike() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    minors = [f"3.{minor}" for minor in range(8, 20)]
+    allowed = [one for one in minors if f"{one}.1" in SpecifierSet(project["requires-python"])]
+    named = [one.rpartition(" ")[2] for one in project["classifiers"] if "Python :: 3." in one]
+    assert allowed == named
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    """keepachangelog.com: releases with dates, newest first, and kinds of changes."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    form = re.compile(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}")
+    dated = [one for one in releases if one != "[Unreleased]"]
+    assert releases == ["[Unreleased]"] * (len(releases) - len(dated)) + dated
+    versions = [Version(form.fullmatch(one)[1]) for one in dated]
+    assert versions == sorted(versions, reverse=True)
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 @pytest.mark.slow
