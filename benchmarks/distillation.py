@@ -21,11 +21,10 @@ def main() -> None:
 
 def tuned(models: Path, data: Path) -> Iterator[list[Any]]:
     """Yield the data-fitted start, and the tutorials' fresh one with the same training."""
+    import dsconvert as ds
     from dsconvert.converter.rewrite import rewrite
     from dsconvert.models.data.datasets import load_data
     from dsconvert.models.loading import load
-    from dsconvert.models.training.finetune import finetune
-    from dsconvert.models.training.settings import FinetuneSettings
 
     teacher: Any = load(models / VGG6).model
     train = load_data(data, split="train")
@@ -43,8 +42,7 @@ def tuned(models: Path, data: Path) -> Iterator[list[Any]]:
             calibration = images(data) if method == "data" else None
             student = rewrite(teacher, calibration=calibration, method=method, pairs=pairs).model
             before = accuracy(student, data)
-            settings = FinetuneSettings(epochs=epochs, mixed_precision=True)
-            result = finetune(student, teacher, train, settings)
+            result = ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
             seconds = sum(epoch.seconds for epoch in result.history[1:]) / epochs
             yield [
                 pairs,

@@ -1,4 +1,4 @@
-"""Fine-tuning: images per second beside Keras' own step, and what training for int8 regains."""
+"""Fine-tuning without labels: accuracy by epoch, images per second, and what int8 regains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESNET8, VGG6, arguments, images, machine, table
+from common import RESNET8, VGG6, accuracy, arguments, images, machine, table
 
 BATCH = 32
 ROUNDS = 15
@@ -19,8 +19,14 @@ STEPS = 4
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "throughput", "int8")
+    chosen = arguments(__doc__, "epochs", "throughput", "int8")
     print(f"Machine: {machine()}")
+    if "epochs" in chosen.only:
+        table(
+            "Top-1 by epoch, 20,000 images without labels",
+            ["model", "structure", "M MACs", "original %", "start %", "by epoch %", "CPU s"],
+            by_epoch(chosen.models, chosen.data),
+        )
     if "throughput" in chosen.only:
         table(
             "Images per second, each in turn",
@@ -35,6 +41,63 @@ def main() -> None:
         )
 
 
+STUDENTS = (
+    (RESNET8, "plan", "6.25M", 3),
+    (VGG6, "pairs", "19.84M", 8),
+    (VGG6, "auto", "19.84M", 10),
+)
+"""A model, a structure, a budget of MACs and epochs."""
+
+
+def by_epoch(models: Path, data: Path) -> Iterator[list[Any]]:
+    """Yield a row per student: fitted on 1,000 images, not refined, then fine-tuned."""
+    import dsconvert as ds
+    from dsconvert.converter.core.planning.limits import parse_limit
+    from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.converter.plan import search_space
+    from dsconvert.converter.rewrite import rewrite
+
+    for name, structure, budget, epochs in STUDENTS:
+        teacher: Any = ds.load(models / name).model
+        x = images(data)
+        if structure == "plan":
+            plan = search_space(teacher, calibration=x).plan(Goals(macs=budget))
+            made = rewrite(teacher, calibration=x, plan=plan)
+        else:
+            share, block = parse_limit(budget, "macs"), "auto" if structure == "auto" else None
+            made = rewrite(teacher, calibration=x, macs=share, block=block)
+        yield [
+            Path(name).name,
+            structure,
+            f"{(made.report.macs_after or 0) / 1e6:.2f}",
+            f"{accuracy(teacher, data):.2f}",
+            f"{accuracy(made.model, data):.2f}",
+            *_tuned(made.model, teacher, data, epochs),
+        ]
+
+
+def _tuned(student: Any, teacher: Any, data: Path, epochs: int) -> list[str]:
+    """Fine-tune a student: its accuracy by epoch, and the seconds of CPU without those for that."""
+    import keras
+
+    import dsconvert as ds
+
+    found: list[str] = []
+    judging = 0.0
+
+    class Judge(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            nonlocal judging
+            started = time.process_time()
+            found.append(f"{accuracy(self.model, data):.2f}")
+            judging += time.process_time() - started
+
+    started = time.process_time()
+    settings = ds.FinetuneSettings(epochs=epochs)
+    ds.finetune(student, teacher, images(data, 20_000), settings, callbacks=[Judge()])
+    return [" ".join(found), f"{time.process_time() - started - judging:.0f}"]
+
+
 def throughput(models: Path, data: Path) -> Iterator[list[Any]]:
     """Yield a row per model: it learns from itself, every batch flipped anew."""
     from dsconvert.models.data.datasets import Data
@@ -42,13 +105,17 @@ def throughput(models: Path, data: Path) -> Iterator[list[Any]]:
     from dsconvert.models.training.distill import objectives
     from dsconvert.models.training.settings import FinetuneSettings
     from dsconvert.models.training.training import Trainer
+    from dsconvert.workflows.refine import composed_like
 
     x = images(data, 2000)
     for name in (RESNET8, VGG6):
         teacher: Any = load(models / name).model
-        settings = FinetuneSettings(frozen_epochs=0, batch_size=BATCH)
+        settings = FinetuneSettings(batch_size=BATCH)
         goals = objectives(teacher, (teacher.predict(x[:64], verbose=0),), 4.0, 0.0)
-        trainer = Trainer(teacher, teacher, Data((x,)), goals, settings, _silent())
+        composed = composed_like(teacher)
+        trainer = Trainer(
+            teacher, teacher, Data((x,)), goals, settings, _silent(), composed, composed
+        )
         ours = trainer.steps(1)
         bare = _bare_steps(teacher, x)
         seconds: dict[str, list[float]] = {"bare": [], "ours": []}
@@ -122,7 +189,7 @@ def int8(
     yield row("none", 0)
     ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
     yield row("in float", epochs)
-    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8", learning_rate=1e-4)
+    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8", learning_rate=1e-3)
     ds.finetune(student, teacher, train, settings)
     yield row("for int8", epochs)
 

@@ -118,7 +118,7 @@ def finetune(models: Path, data: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         small, tuned = Path(name) / "small.onnx", Path(name) / "tuned.onnx"
         run("rewrite", model, "-o", small, "--structure", "pairs", "--calibration", data, *scale)
-        settings = ("--labels", "--epochs", 16, "--learning-rate", 5e-3, "--batch-size", 64)
+        settings = ("--labels", "--epochs", 16, "--learning-rate", 1e-2, "--batch-size", 64)
         run(
             "finetune",
             small,

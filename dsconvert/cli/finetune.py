@@ -26,16 +26,19 @@ LABEL_WEIGHT = 0.3
 )
 @click.option("--epochs", type=click.IntRange(1, 10**6), default=3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1, 10**6), default=32, show_default=True)
-@click.option("--learning-rate", type=options.Finite(0, 1e3), default=1e-3, show_default=True)
 @click.option(
-    "--optimizer", type=click.Choice(["adam", "adamw"]), default="adam", show_default=True
+    "--learning-rate",
+    type=options.Finite(0, 1e3),
+    default=1e-2,
+    show_default=True,
+    help="The highest rate, a share of each tensor's size.",
 )
 @click.option("--temperature", type=options.Finite(1e-6, 1e6), default=4.0, show_default=True)
 @click.option(
     "--augment",
     multiple=True,
-    type=click.Choice(["flip", "crop", "none"]),
-    help="May be repeated; by default flip, for images of three channels.",
+    type=click.Choice(["flip", "crop", "light", "mix", "none"]),
+    help="May be repeated; by default what suits the data.",
 )
 @click.option(
     "--quantize",
@@ -45,7 +48,9 @@ LABEL_WEIGHT = 0.3
     help="Train with the rounding of an int8 .tflite file.",
 )
 @click.option(
-    "--mixed-precision", is_flag=True, help="Compute in bfloat16: several times faster on new CPUs."
+    "--mixed-precision/--no-mixed-precision",
+    default=None,
+    help="Compute in bfloat16; by default where this processor gains by it.",
 )
 @click.option(
     "--save-minutes",
@@ -58,6 +63,13 @@ LABEL_WEIGHT = 0.3
     "--log-dir",
     type=click.Path(file_okay=False),
     help="Write each epoch's figures there for TensorBoard.",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "one", "mirrored", "multiworker"]),
+    default="auto",
+    show_default=True,
+    help="One device, all GPUs of this machine, or the machines of $TF_CONFIG.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @options.overwrite

@@ -12,6 +12,7 @@ from .data_for import data_for, data_memory
 from .model_files import kind_of_source, path_of, save_keras
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
+from .refine import composed_like
 from .results.tuned import FinetuneResult, TunedModel
 from .stored_preprocessing import known, settled
 
@@ -83,11 +84,17 @@ def finetune(
     """
     from dsconvert.models.training.event_log import event_log
     from dsconvert.models.training.finetune import finetune as run
+    from dsconvert.models.training.replicas import place_of, replicas_of
     from dsconvert.models.training.settings import FinetuneSettings
 
     settings, told = settings or FinetuneSettings(), as_progress(progress)
-    path = None if output is None else _place(student, Path(output), overwrite)
-    state = None if path is None else _state(path, settings.resume, overwrite)
+    worker = place_of(settings.strategy)
+    path = None
+    if output is not None and worker.index == 0:
+        path = _place(student, Path(output), overwrite)
+    begin = worker.workers > 1
+    state = None if path is None else _state(path, settings.resume, overwrite, begin=begin)
+    replicas = replicas_of(settings.strategy)  # before TensorFlow is used for anything else
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
     preprocessing = settled(preprocessing, [teacher, student], data)
@@ -103,9 +110,11 @@ def finetune(
     )
     if settings.log_dir is not None:
         callbacks = (*callbacks, event_log(Path(settings.log_dir)))
-    network = None
+    network = watched = None
     if settings.quantize == "int8":
         network = _int8_network(path, original, data, preprocessing)
+    elif not _has_new_norms(learner.model, original.model):
+        network = watched = composed_like(original.model, half=settings.mixed_precision)
     tuned = run(
         learner.model,
         original.model,
@@ -114,9 +123,14 @@ def finetune(
         state=state,
         callbacks=callbacks,
         network=network,
+        watched=watched,
+        replicas=replicas,
         progress=told,
     )
+    replicas.any(False)  # the first worker would take the others with it
     size, digest, notes = None, "", tuned.notes
+    if not replicas.chief:
+        notes += ("the first worker writes the model",)
     if path is not None:
         size, digest = _save(learner, tuned.model, path, images, settings.seed, overwrite)
         if path.suffix != ".onnx" and learner.imported is not None:
@@ -139,6 +153,20 @@ def finetune(
         interrupted=tuned.interrupted,
     )
     return TunedModel(model=tuned.model, record=record)
+
+
+def _has_new_norms(student: keras.Model, teacher: keras.Model) -> bool:
+    """Tell whether a student has norms that its teacher lacks, whose statistics must be learnt."""
+    import keras
+
+    from dsconvert.models.evaluation.keras_predictor import leaf_layers
+
+    kind = keras.layers.BatchNormalization
+    names = [
+        {layer.name for layer in leaf_layers(model) if isinstance(layer, kind)}
+        for model in (student, teacher)
+    ]
+    return bool(names[0] - names[1])
 
 
 def _int8_network(
@@ -242,8 +270,19 @@ def _place(student: ModelSource, output: Path, overwrite: bool) -> Path:
     return place(student, output, overwrite=overwrite, allowed=allowed)
 
 
-def _state(output: Path, resume: bool, overwrite: bool) -> Path:
-    """Return the file beside the output that an interrupted run leaves."""
+def _state(output: Path, resume: bool, overwrite: bool, *, begin: bool) -> Path:
+    """Return the file beside the output that an interrupted run leaves.
+
+    Args:
+        output: The tuned model.
+        resume: Go on from it.
+        overwrite: It may be replaced.
+        begin: Begin anew where there is none to go on from: workers are started by one command,
+            however often.
+
+    Raises:
+        InputError: If there is one and nobody said what to do, or none to go on from.
+    """
     from dsconvert.base.errors import InputError
 
     state = output.with_name(output.name + ".state")
@@ -255,7 +294,7 @@ def _state(output: Path, resume: bool, overwrite: bool) -> Path:
                 code="interrupted-run",
             )
         state.unlink()
-    if resume and not state.exists():
+    if resume and not state.exists() and not begin:
         raise InputError(
             f"there is nothing to resume: {state} does not exist.",
             "Drop --resume.",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from dsconvert.base.messages import note
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dsconvert.base.predictor import Array
     from dsconvert.base.progress import Progress
+    from dsconvert.converter.backends.keras.composed import ComposedModel
     from dsconvert.converter.core.report import RewriteReport
     from dsconvert.models.training.refine import Refinement, RefineSettings
 
@@ -144,21 +145,34 @@ def _refined_keras(
     progress: Progress,
 ) -> Refinement:
     """Train a Keras model in its place."""
-    from dsconvert.converter.backends.keras.composed import ComposedModel
     from dsconvert.converter.backends.keras.graph import as_functional
     from dsconvert.converter.calibration import split
     from dsconvert.models.training.refine import refine
 
-    teacher, half = as_functional(original), _multiplies_bfloat16()
+    teacher = as_functional(original)
+    composed = composed_like(teacher)
     data = split(inputs, settings.seed)
     return refine(
-        ComposedModel(model, teacher, half=half),
-        ComposedModel(teacher, teacher, half=half),
+        composed(model),
+        composed(teacher),
         data.inputs,
         data.held_out,
         settings,
         progress=progress,
     )
+
+
+def composed_like(original: Any, *, half: bool | None = None) -> Callable[[Any], ComposedModel]:
+    """Return what computes models with one dense convolution in the place of each block.
+
+    Args:
+        original: The Keras model whose layers are no parts of blocks.
+        half: Compute wide convolutions in bfloat16; None where the processor multiplies it.
+    """
+    from dsconvert.converter.backends.keras.composed import ComposedModel
+
+    narrow = _multiplies_bfloat16() if half is None else half
+    return lambda model: ComposedModel(model, original, half=narrow)
 
 
 def _multiplies_bfloat16() -> bool:

@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,11 @@ from dsconvert.base.messages import note
 from dsconvert.base.predictor import Array
 
 from ..data.stored import Stored
+from .replicas import Replicas
 from .settings import Epoch, FinetuneSettings
+
+_REFUSED = b"refused"
+"""What the chief sends in the place of a state that it cannot use."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +118,33 @@ class Keeper:
             shutil.rmtree(begun, ignore_errors=True)
         return checkpoint
 
+    def load_together(self, replicas: Replicas) -> Checkpoint | None:
+        """Read what an earlier run of several processes left: the chief's, which all go on from.
+
+        Raises:
+            InputError: As `load_checkpoint`, in every process.
+        """
+        if replicas.count == len(replicas.local):
+            return self.load()
+        own, data, refusal = None, b"", None
+        if replicas.chief:
+            try:
+                own = self.load()
+                if own is not None and self._path is not None:
+                    data = self._path.read_bytes()
+            except InputError as error:
+                refusal, data = error, _REFUSED
+        data = replicas.from_chief(data)
+        if refusal is not None:
+            raise refusal
+        if data == _REFUSED:
+            raise InputError(
+                "the first worker refused its state.", "Look at its output.", code="other-run"
+            )
+        if replicas.chief or not data:
+            return own
+        return load_checkpoint(BytesIO(data), self._identity)
+
     @property
     def due(self) -> bool:
         """Tell whether the last state is old enough."""
@@ -159,7 +191,7 @@ def save_checkpoint(path: Path, identity: Identity, checkpoint: Checkpoint) -> N
         os.fsync(file.fileno())  # a name must not lead to a file whose end is not written
 
 
-def load_checkpoint(path: Path, identity: Identity) -> Checkpoint:
+def load_checkpoint(path: Path | BytesIO, identity: Identity) -> Checkpoint:
     """Read the state of the same run.
 
     Raises:

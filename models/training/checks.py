@@ -31,7 +31,7 @@ def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) ->
                 code="models-differ",
             )
     check_against([tuple(tensor.shape) for tensor in teacher.inputs], data)
-    augmentation(data.inputs, settings.augment)
+    augmentation(data.inputs, settings.augment, labelled=settings.label_weight > 0)
     if settings.logits and not takes_logits(teacher):
         raise InputError(
             "logits can be matched only where the single output is a score per class, without a "

@@ -15,9 +15,10 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .checkpoint import Identity, Keeper, fingerprint
 from .checks import check
 from .distill import objectives, takes_logits
-from .judge import Judge, best_epoch
+from .judge import Answering, Judge, best_epoch
 from .label_outputs import with_scores
-from .network import NetworkOf, NetworkPredictor
+from .network import NetworkOf, NetworkPredictor, RoundedNetwork
+from .replicas import One, Replicas
 from .run import Run
 from .settings import FinetuneSettings, Tuned
 from .training import Trainer
@@ -32,6 +33,8 @@ def finetune(
     state: Path | None = None,
     callbacks: Sequence[Any] = (),
     network: NetworkOf | None = None,
+    watched: NetworkOf | None = None,
+    replicas: Replicas | None = None,
     progress: Progress = silent,
 ) -> Tuned:
     """Train the student to give the teacher's outputs; it receives the best weights found.
@@ -51,9 +54,13 @@ def finetune(
         state: A file that holds the state, after each epoch and every ``save_minutes``. If it
             exists, training goes on from there and gives what an uninterrupted run would have
             given.
-        callbacks: Keras callbacks. Their model is the copy that is trained.
+        callbacks: Keras callbacks. Their model is the copy that is trained; its optimizer only
+            tells the learning rate.
         network: How the student is computed while it is trained and judged; by default as Keras
             does.
+        watched: How the teacher is computed where the student learns its features, too.
+        replicas: The devices that compute shares of each batch. Of several processes the chief
+            alone keeps the state, and the others go on from it.
         progress: Told of each training step.
 
     Raises:
@@ -74,14 +81,16 @@ def finetune(
         teacher=fingerprint(teacher.get_weights()),
         data=fingerprint(data.inputs if data.labels is None else (*data.inputs, data.labels)),
     )
-    keeper = Keeper(state, identity, settings.save_minutes)
-    saved = keeper.load()
+    replicas = replicas or One()
+    keeper = Keeper(state if replicas.chief else None, identity, settings.save_minutes)
+    saved = keeper.load_together(replicas)
     logits = takes_logits(teacher) and (settings.logits or settings.label_weight > 0)
     weight = settings.label_weight
-    answering = KerasPredictor(student) if network is None else NetworkPredictor(network(student))
-    judge = Judge(answering, teacher, validation, weight, logits=logits)
+    judge = Judge(_answering(student, network), teacher, validation, weight, logits=logits)
     goals = objectives(teacher, judge.answers, settings.temperature, weight, logits=logits)
-    trainer = Trainer(student, teacher, training, goals, settings, progress, network)
+    trainer = Trainer(
+        student, teacher, training, goals, settings, progress, network, watched, replicas
+    )
     run = Run(student, trainer, judge, keeper, settings, callbacks, progress)
     try:
         run.go(saved)
@@ -92,3 +101,9 @@ def finetune(
         matched = ", ".join(KerasPredictor(student).output_names)
         notes = (f"labels have no gradient: the student matched {matched} in their place", *notes)
     return Tuned(whole, tuple(run.history), best_epoch(run.history), notes, run.interrupted)
+
+
+def _answering(student: Any, network: NetworkOf | None) -> Answering:
+    """Return what is judged: the Keras model, or its rounded form where it is trained in that."""
+    made = None if network is None else network(student)
+    return NetworkPredictor(made) if isinstance(made, RoundedNetwork) else KerasPredictor(student)

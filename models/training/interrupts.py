@@ -12,14 +12,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], None]]:
-    """Give a function to call between steps, where a first Ctrl-C or SIGTERM ends the block.
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells between steps whether a first Ctrl-C or SIGTERM has come.
 
     Within a step a part of the weights has moved and another has not. A second signal does not
     wait.
 
     Raises:
-        KeyboardInterrupt: From the function, or at once for the second signal.
+        KeyboardInterrupt: At once for the second signal.
     """
     asked = False
 
@@ -30,16 +30,15 @@ def deferred() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt
         asked = True
 
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
+    def came() -> bool:
+        return asked
 
     if threading.current_thread() is not threading.main_thread():
-        yield check  # only the main thread gets signals
+        yield came  # only the main thread gets signals
         return
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
-        yield check
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

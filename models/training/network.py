@@ -1,9 +1,9 @@
-"""What is trained: the copy of the student, or the copy as something else computes it."""
+"""What is trained, and what is learnt from: Keras models, each computed in some way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,8 +24,17 @@ class Network(Protocol):
     def calibrate(self) -> None:
         """Set these variables by the model's weights as they are now."""
 
-    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Compute the outputs that are trained, from one tensor per input, (n, ...)."""
+    def run(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Compute what is trained: the outputs, and features inside that a teacher has too.
+
+        Args:
+            inputs: One tensor per input, (n, ...).
+        """
+
+
+@runtime_checkable
+class RoundedNetwork(Network, Protocol):
+    """A network whose answers are not those of its Keras model."""
 
     def answer(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Compute the outputs that are judged."""
@@ -49,13 +58,9 @@ class PlainNetwork:
     def calibrate(self) -> None:
         """Do nothing."""
 
-    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Compute the outputs in training mode."""
-        return flat(self._model(bare(inputs), training=True))
-
-    def answer(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Compute the outputs in inference mode."""
-        return flat(self._model(bare(inputs), training=False))
+    def run(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Compute the outputs in training mode, and no features."""
+        return flat(self._model(bare(inputs), training=True)), ()
 
 
 class NetworkPredictor:
@@ -65,7 +70,7 @@ class NetworkPredictor:
         network: What answers.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: RoundedNetwork) -> None:
         import tensorflow as tf
 
         self._network = network

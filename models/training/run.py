@@ -13,6 +13,7 @@ from dsconvert.base.progress import Progress
 from .checkpoint import Checkpoint, Keeper, Underway
 from .interrupts import deferred
 from .judge import Judge, best_epoch
+from .replicas import WorkerLostError
 from .settings import Epoch, FinetuneSettings
 from .training import NotFiniteError, Trainer
 
@@ -82,6 +83,9 @@ class Run:
             self._callbacks.on_train_begin()
             while len(self.history) <= self._settings.epochs and not self._ended:
                 self._epoch()
+        except WorkerLostError:  # in the step after what is underway
+            self._keeper.save(self._checkpoint)
+            raise
         except KeyboardInterrupt:
             if len(self.history) == 1 and not self._underway.steps:
                 raise
@@ -112,13 +116,14 @@ class Run:
         try:
             with (
                 self._progress(self._label(number), left) as advance,
-                deferred() as check,
+                deferred() as came,
                 closing(trainer.steps(number, underway.steps)) as losses,
             ):
                 for _ in range(left):
                     self._step(losses)
                     advance()
-                    check()
+                    if trainer.anywhere(came()):
+                        raise KeyboardInterrupt
         except NotFiniteError as error:
             self._ended = (
                 f"training broke off in epoch {number} at step {underway.steps + 1} of "
@@ -131,7 +136,7 @@ class Run:
         self._callbacks.on_epoch_end(number - 1, _logs(epoch, trainer.learning_rate))
         self._underway = Underway()
         self._keeper.save(self._checkpoint)
-        if trainer.model.stop_training and number < self._settings.epochs:
+        if trainer.anywhere(bool(trainer.model.stop_training)) and number < self._settings.epochs:
             self._ended = f"a callback stopped the training after epoch {number}"
 
     def _step(self, losses: Any) -> None:

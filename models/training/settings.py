@@ -11,6 +11,8 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import OutputFidelity
 
 from .batches import Augmentation
+from .optimizer import WARMUP
+from .replicas import Strategy
 
 SAVE_MINUTES = 5.0
 """How often the state is kept unless asked otherwise."""
@@ -22,8 +24,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         epochs: Passes over the training data.
         batch_size: Samples per step.
-        learning_rate: The highest rate; reached after ``warmup`` and lowered to 0 along a cosine.
-        optimizer: "adam", or "adamw" with Keras' default decoupled weight decay.
+        learning_rate: The highest rate, as a share of each tensor's root mean square; reached after
+            ``warmup`` and lowered to 0 along a cosine.
         warmup: Share of all steps in which the rate rises linearly from 0.
         frozen_epochs: Epochs at the start in which the layers that the teacher has too (same name
             and weight shapes) keep their weights: an untrained neighbour would spoil them.
@@ -31,15 +33,20 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         label_weight: Share of the soft targets that is the true class; 0 needs no labels.
         logits: Whether the one output is scores of classes before a softmax, to be matched as the
             probabilities that they stand for. Taken for granted where there are labels.
-        augment: "flip" and "crop", for image inputs. None flips where an input has three channels,
-            as photographs do. Without augmentation the teacher runs only once, not every epoch.
-        mixed_precision: Compute in bfloat16 with float32 weights.
+        augment: "flip", "crop" and "light" for images, "mix" for all (`batches.epoch_batches`).
+            None flips and moves where an input has three channels, as photographs do. Without
+            augmentation the teacher runs only once, not every epoch.
+        mixed_precision: Compute in bfloat16 with float32 weights. None does where this processor
+            multiplies it and wide convolutions gain; True elsewhere, too.
         quantize: "int8" trains with the rounding of an int8 .tflite file in the forward pass.
         validation: How many samples are held out of training to choose the best epoch by: an
             integer, or a share below 1.
         seed: Seeds the split, the order and the augmentation.
         save_minutes: How often the state is kept within an epoch, where one is kept.
         resume: Go on where an interrupted run for the same output stopped.
+        strategy: The devices that compute shares of each batch: "one"; "mirrored", all GPUs of this
+            machine; "multiworker", the machines of $TF_CONFIG; "auto", the last that there is more
+            than one of. The result does not depend on it, but for rounding.
         log_dir: Write each epoch's figures there, as TensorBoard reads them.
 
     Raises:
@@ -48,30 +55,32 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Example:
         >>> import dsconvert as ds
         >>> ds.FinetuneSettings(epochs=5, augment=("flip", "crop")).learning_rate
-        0.001
+        0.01
     """
 
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 1e-3
-    optimizer: Literal["adam", "adamw"] = "adam"
-    warmup: float = 0.05
+    learning_rate: float = 1e-2
+    warmup: float = WARMUP
     frozen_epochs: int = 1
     temperature: float = 4.0
     label_weight: float = 0.0
     logits: bool = False
     augment: tuple[Augmentation, ...] | None = None
-    mixed_precision: bool = False
+    mixed_precision: bool | None = None
     quantize: Literal["none", "int8"] = "none"
     validation: int | float = 0.05
     seed: int = 0
     save_minutes: float = SAVE_MINUTES
     resume: bool = False
+    strategy: Strategy = "auto"
     log_dir: str | None = None
 
     def of_the_result(self) -> FinetuneSettings:
         """Return the settings without those that the result does not depend on."""
-        return msgspec.structs.replace(self, save_minutes=SAVE_MINUTES, resume=False, log_dir=None)
+        return msgspec.structs.replace(
+            self, save_minutes=SAVE_MINUTES, resume=False, strategy="auto", log_dir=None
+        )
 
     def __post_init__(self) -> None:
         rules = {

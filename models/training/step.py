@@ -1,66 +1,123 @@
-"""One training step as a graph of TensorFlow."""
+"""One training step: the loss of outputs and features, its gradients, and the move."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
 from .distill import Objective
+from .network import Network
+from .replicas import One, Replicas, averaged
 
-Step = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
-"""Takes inputs and targets, one array each, (batch, ...); gives the loss of each output, and
-whether the weights have moved."""
+FEATURE_WEIGHT = 2.5
+"""How much the squared relative error of each feature counts beside the loss of the outputs."""
 
 
-def compiled_step(
-    forward: Callable[[Sequence[Any]], Sequence[Any]],
-    objectives: Sequence[Objective],
-    optimizer: Any,
-    variables: Sequence[Any],
-    states: Sequence[Any],
-) -> Step:
-    """Return a step that does nothing where its loss or a gradient is not finite.
+@dataclass(frozen=True)
+class Lesson:
+    """What one batch, or a share of one, teaches.
+
+    Attributes:
+        inputs: One array per input, (batch, ...).
+        targets: What each objective aims at.
+        inside: The teacher's features, as many as the student's that are compared.
+    """
+
+    inputs: Sequence[Any]
+    targets: Sequence[Any]
+    inside: Sequence[Any] = ()
+
+
+class Steps:
+    """Takes steps, each of which does nothing where its loss or a gradient is not finite.
 
     Args:
-        forward: Computes the outputs in training mode.
+        network: Computes the student.
         objectives: One per output; their means over the batch are summed.
         optimizer: A Keras optimizer, built.
         variables: What is trained.
         states: What else the forward pass changes, as moving statistics; they go back where the
             step does nothing.
+        replicas: What computes the shares of a batch.
     """
-    import tensorflow as tf
 
-    def step(inputs: Any, targets: Any) -> Any:
-        before = [tf.identity(state.value) for state in states]
+    def __init__(
+        self,
+        network: Network,
+        objectives: Sequence[Objective],
+        optimizer: Any,
+        variables: Sequence[Any],
+        states: Sequence[Any] = (),
+        replicas: Replicas | None = None,
+    ) -> None:
+        import tensorflow as tf
+
+        self._network, self._objectives = network, objectives
+        self._optimizer, self._variables, self._states = optimizer, list(variables), list(states)
+        self._replicas = replicas or One()
+        self._slopes = self._replicas.compiled(self._gradients)
+        self._move = tf.function(self._apply, autograph=False, jit_compile=False)
+
+    def take(self, lessons: Sequence[Lesson], rate: float) -> tuple[Array, bool]:
+        """Take one step.
+
+        Args:
+            lessons: The shares of the batch that are computed here, of equal size.
+            rate: The learning rate.
+
+        Returns:
+            The loss of each output and, behind them, of the features; and whether the variables
+            have moved.
+        """
+        before = [np.asarray(state) for state in self._states]
+        given = [(list(x.inputs), list(x.targets), list(x.inside)) for x in lessons]
+        losses, finite, gradients, after = self._slopes(given)[0]
+        moved = bool(finite)
+        if moved:
+            self._optimizer.learning_rate = rate
+            self._move(gradients)
+        if not moved or self._replicas.count > 1:
+            for state, value in zip(self._states, after if moved else before, strict=True):
+                state.assign(value)
+        return np.asarray(losses), moved
+
+    def _gradients(self, inputs: Any, targets: Any, inside: Any) -> Any:
+        """Return what all shares come to; all of them get the same."""
+        import tensorflow as tf
+
+        sizes = averaged([tf.reduce_mean(tf.square(feature)) for feature in inside])
         with tf.GradientTape() as tape:
-            outputs = forward(inputs)
+            outputs, features = self._network.run(inputs)
             losses = [
                 tf.reduce_mean(tf.cast(objective.loss(target, output), tf.float32))
-                for objective, target, output in zip(objectives, targets, outputs, strict=True)
+                for objective, target, output in zip(
+                    self._objectives, targets, outputs, strict=True
+                )
             ]
+            for ours, theirs, size in zip(features, inside, sizes, strict=False):
+                gap = tf.reduce_mean(tf.square(ours - theirs)) / (size + 1e-12)
+                losses.append(FEATURE_WEIGHT * gap)
             loss = tf.add_n(losses)
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        moved = [
-            (gradient, variable)
-            for gradient, variable in zip(gradients, variables, strict=True)
-            if gradient is not None
+        values = [variable.value for variable in self._variables]
+        gradients = [
+            tf.zeros_like(value) if slope is None else tf.convert_to_tensor(slope)
+            for value, slope in zip(values, tape.gradient(loss, values), strict=True)
         ]
-        sizes = [tf.reduce_sum(tf.abs(tf.cast(gradient, tf.float32))) for gradient, _ in moved]
-        finite = tf.math.is_finite(loss)
-        if sizes:
-            finite = tf.logical_and(finite, tf.math.is_finite(tf.add_n(sizes)))
+        together, *gradients = averaged([tf.stack(losses), *gradients])
+        sums = [tf.reduce_sum(tf.abs(tf.cast(slope, tf.float32))) for slope in gradients]
+        finite = tf.math.is_finite(tf.add_n([tf.reduce_sum(together), *sums]))
+        return together, finite, gradients, self._after()
 
-        def move() -> Any:
-            optimizer.apply(*map(list, zip(*moved, strict=True)))
-            return tf.constant(True)
+    def _after(self) -> list[Any]:
+        """Return the states behind the forward pass: statistics as averages over all shares."""
+        values = [state.value for state in self._states]
+        statistics = iter(averaged([value for value in values if value.dtype.is_floating]))
+        return [next(statistics) if value.dtype.is_floating else value for value in values]
 
-        def go_back() -> Any:
-            for state, value in zip(states, before, strict=True):
-                state.assign(value)
-            return tf.constant(False)
-
-        return tf.stack(losses), tf.cond(finite, move, go_back)
-
-    graph: Step = tf.function(step, autograph=False, jit_compile=False, reduce_retracing=True)
-    return graph
+    def _apply(self, gradients: Any) -> None:
+        self._optimizer.apply(gradients, self._variables)

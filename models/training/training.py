@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress
 
 from ..data.datasets import Data
-from ..evaluation.compare import predict_all
-from ..evaluation.keras_predictor import KerasPredictor
-from .batches import ahead, augmentation, epoch_batches
+from .batches import ahead, are_photographs, augmentation, epoch_batches
 from .distill import Objective
 from .network import NetworkOf, PlainNetwork
+from .optimizer import relative_adam, share_of_rate
+from .replicas import One, Replicas
 from .settings import FinetuneSettings
-from .step import Step, compiled_step
+from .step import Lesson, Steps
 from .student_copy import copy_model, kept_layers, seed_random_layers
-
-_KEPT_ANSWERS = 1 << 28
-"""Values of float32, 1 GiB, that the teacher's answers to samples on disk may take."""
-
-Answers = Callable[[Array, Sequence[Array]], tuple[Array, ...]]
-"""The teacher's outputs for the samples of these indices, as augmented."""
+from .teacher import Answering, Share, Watched
 
 
 class NotFiniteError(Exception):
@@ -42,8 +37,10 @@ class Trainer:
         objectives: One per output.
         settings: See `FinetuneSettings`.
         progress: Told of each step.
-        network: How the copy is computed; by default as Keras does while it trains. Nothing is
-            frozen then: what rounding damages is everywhere.
+        network: How the copy is computed; by default as Keras does while it trains, where the
+            layers that the teacher has too are frozen for some epochs.
+        watched: How the teacher is computed where its features are taught, too.
+        replicas: What computes the shares of a batch.
     """
 
     def __init__(
@@ -55,27 +52,46 @@ class Trainer:
         settings: FinetuneSettings,
         progress: Progress,
         network: NetworkOf | None = None,
+        watched: NetworkOf | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
-        self._settings = settings
+        import keras
+
+        self._settings, self._replicas = settings, replicas or One()
         self._progress = progress
         self._data = data
         self._objectives = objectives
-        self._augment = augmentation(data.inputs, settings.augment)
-        self._teacher = teacher
+        self._labelled = settings.label_weight > 0
+        self._augment = augmentation(data.inputs, settings.augment, labelled=self._labelled)
         fixed = student.inputs[0].shape[0]
-        self._batch_size = fixed or min(settings.batch_size, len(data))
+        devices = self._replicas.count
+        self._batch_size = devices * fixed if fixed else min(settings.batch_size, len(data))
         self._steps = len(data) // self._batch_size
-        self._answers: Answers | None = None
+        _check_shares(self._batch_size, devices)
         self._frozen: bool | None = None
-        self._step: Step | None = None
-        self._copy = copy_model(student, mixed_precision=settings.mixed_precision)
+        self._step: Steps | None = None
+        half = bool(settings.mixed_precision) and network is None
+        self._copy = copy_model(student, mixed_precision=half)
         seed_random_layers(self._copy, settings.seed)
         self._network = PlainNetwork(self._copy) if network is None else network(self._copy)
         self._frozen_epochs = settings.frozen_epochs if network is None else 0
         self._kept = kept_layers(self._copy, teacher)
-        self._optimizer = _optimizer(settings, self._steps)
-        self._optimizer.build(self._copy.trainable_variables)
-        self._copy.compile(self._optimizer, jit_compile=False)  # callbacks look for the optimizer
+        self._optimizer = relative_adam(self._copy.trainable_variables)
+        # Callbacks look for an optimizer that they know, and may save it.
+        known = keras.optimizers.Adam(settings.learning_rate)
+        known.build(self._copy.trainable_variables)
+        self._copy.compile(known, jit_compile=False)
+        self._teacher: Answering | Watched
+        anyhow = teacher.inputs[0].shape[0] in (None, self._batch_size // devices)
+        if watched is not None and anyhow and are_photographs(data.inputs):
+            self._teacher = Watched(watched(teacher), teacher, objectives, self._replicas)
+        else:
+            alike = copy_model(teacher, mixed_precision=bool(settings.mixed_precision))
+            self._teacher = Answering(alike, objectives, max(self._batch_size, 64))
+
+    def anywhere(self, true_here: bool) -> bool:
+        """Tell whether something is true in any of the processes that train together."""
+        return self._replicas.any(true_here)
 
     def weights(self) -> list[Array]:
         """Return the copy's weights, in the student's order."""
@@ -117,8 +133,8 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
-        return float(self._optimizer.learning_rate)
+        """The rate of the last step."""
+        return float(self._copy.optimizer.learning_rate)
 
     def steps(self, number: int, done: int = 0) -> Generator[float]:
         """Train for one epoch, the first of which is number 1, and yield the loss of each step.
@@ -131,34 +147,41 @@ class Trainer:
             NotFiniteError: Where a loss or a gradient is not finite. The variables are what they
                 were before that step.
         """
+        settings = self._settings
         step = self._step_of(frozen=number <= self._frozen_epochs)
         if not done:
             self._network.calibrate()
-        answers = self._answers = self._answers or self._teacher_answers()
-        for inputs, targets in self._batches(number, answers, done):
-            losses, moved = step(inputs, targets)
+        first = (number - 1) * self._steps + done
+        for taken, lessons in enumerate(self._lessons(number, done), first):
+            share = share_of_rate(taken, settings.epochs * self._steps, settings.warmup)
+            rate = settings.learning_rate * share
+            self._copy.optimizer.learning_rate = rate
+            losses, moved = step.take(lessons, rate)
             if not moved:
-                raise NotFiniteError(self._cause(inputs, targets, np.asarray(losses)))
+                raise NotFiniteError(self._cause(lessons, losses))
             yield float(np.sum(losses))
 
-    def _step_of(self, *, frozen: bool) -> Step:
-        """Return the step of an epoch, compiled anew where other layers are trained."""
+    def _step_of(self, *, frozen: bool) -> Steps:
+        """Return what takes the steps of an epoch, compiled anew where other layers are trained."""
         if self._step is None or frozen != self._frozen:
             self._frozen = frozen
             for layer in self._kept:
                 layer.trainable = not frozen
-            self._step = compiled_step(
-                self._network.run,
+            self._step = Steps(
+                self._network,
                 self._objectives,
                 self._optimizer,
                 self._copy.trainable_variables,
                 self._copy.non_trainable_variables,
+                self._replicas,
             )
         return self._step
 
-    def _cause(self, inputs: Sequence[Array], targets: Sequence[Array], losses: Array) -> str:
+    def _cause(self, lessons: Sequence[Lesson], losses: Array) -> str:
         """Tell where the values came from that are not finite."""
-        for arrays, what in ((inputs, "hold values"), (targets, "have answers of the teacher")):
+        given = [(x.inputs, "hold values") for x in lessons]
+        given += [(x.targets, "have answers of the teacher") for x in lessons]
+        for arrays, what in given:
             for array in arrays:
                 broken = sum(not np.isfinite(sample).all() for sample in np.asarray(array))
                 if broken:
@@ -167,55 +190,49 @@ class Trainer:
                     )
         if np.isfinite(losses).all():
             return "a gradient was not finite; a lower learning rate may help"
-        names = [tensor._keras_history.operation.name for tensor in self._copy.outputs]
+        names = [f"of {x._keras_history.operation.name}" for x in self._copy.outputs]
+        names += ["inside"] * (len(losses) - len(names))
         (broken_loss, *_) = np.flatnonzero(~np.isfinite(losses))
-        return f"the loss of {names[broken_loss]} was not finite; a lower learning rate may help"
+        return f"the loss {names[broken_loss]} was not finite; a lower learning rate may help"
 
-    def _batches(
-        self, number: int, answers: Answers, done: int
-    ) -> Iterator[tuple[tuple[Array, ...], tuple[Array, ...]]]:
-        settings, labels = self._settings, self._data.labels
+    def _lessons(self, number: int, done: int) -> Iterator[list[Lesson]]:
+        """Yield what the rest of an epoch teaches, as shares of the batches."""
+        labels = self._data.labels if self._labelled else None
+        local, size = self._replicas.local, self._batch_size // self._replicas.count
+        if not self._augment:
+            self._teacher.ask_once(self._data, self._progress)
         batches = epoch_batches(
             self._data.inputs,
             self._batch_size,
             self._augment,
-            seed=settings.seed,
+            seed=self._settings.seed,
             epoch=number,
             done=done,
+            rows=slice(size * local[0], size * (local[-1] + 1)),
         )
         for index, inputs in ahead(batches) if self._data.on_disk else batches:
-            chosen = labels[index] if labels is not None and settings.label_weight > 0 else None
-            targets = tuple(
-                objective.targets(output, chosen)
-                for objective, output in zip(self._objectives, answers(index, inputs), strict=True)
+            parts = [slice(size * place, size * (place + 1)) for place in range(len(local))]
+            yield self._teacher.lessons(
+                [
+                    Share(
+                        index[part],
+                        [array[part] for array in inputs],
+                        None if labels is None else labels[index[part]],
+                    )
+                    for part in parts
+                ]
             )
-            yield inputs, targets
 
-    def _teacher_answers(self) -> Answers:
-        """Without augmentation the teacher answers once for all epochs, if memory holds that."""
-        settings = self._settings
-        teacher = KerasPredictor(
-            copy_model(self._teacher, mixed_precision=settings.mixed_precision),
-            max(self._batch_size, 64),
+
+def _check_shares(batch_size: int, count: int) -> None:
+    """Refuse a batch that cannot be shared.
+
+    Raises:
+        InputError: If the shares would differ.
+    """
+    if batch_size % count:
+        raise InputError(
+            f"a batch of {batch_size} samples cannot be shared equally by {count} devices.",
+            f"Try: --batch-size {count * max(batch_size // count, 1)}",
+            code="bad-setting",
         )
-        values = sum(math.prod(size or 1 for size in x.shape[1:]) for x in self._teacher.outputs)
-        if self._augment or (self._data.on_disk and values * len(self._data) > _KEPT_ANSWERS):
-            return lambda _, inputs: teacher.predict(inputs)
-        known = predict_all(teacher, self._data.inputs, self._progress, "Asking the teacher")
-        return lambda index, _: tuple(outputs[index] for outputs in known)
-
-
-def _optimizer(settings: FinetuneSettings, steps: int) -> Any:
-    """Return the optimizer with its schedule over all epochs of ``steps`` steps."""
-    import keras
-
-    total = settings.epochs * steps
-    warmup = int(settings.warmup * total)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else settings.learning_rate,
-        decay_steps=total - warmup,
-        warmup_target=settings.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
-    return kinds[settings.optimizer](schedule)

@@ -342,7 +342,7 @@ class TestImport:
 
 
 class TestFinetune:
-    STEPS = "--epochs 10 --batch-size 16 --learning-rate 1e-2"
+    STEPS = "--epochs 10 --batch-size 16 --learning-rate 3e-2"
 
     def test_weights_go_back_into_the_graph(self, folder: Path) -> None:
         record = done(

@@ -444,7 +444,7 @@ class TestAfterwards:
         student = keras.models.clone_model(blocked["keras"].model)
         student.set_weights(blocked["keras"].model.get_weights())
         # 1,200 images are few: only the blocks are trained.
-        settings = FinetuneSettings(epochs=2, frozen_epochs=2, learning_rate=2e-3)
+        settings = FinetuneSettings(epochs=2, frozen_epochs=2, learning_rate=2e-2)
         tuned = finetune(student, digits_cnn, Data((x[:1200],), source="digits"), settings)
         expected, test = run(digits_cnn, x[1200:]), x[1200:]
         before, after = (

@@ -10,7 +10,7 @@ import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.evaluation.evaluate import evaluate
-from dsconvert.models.training.batches import augmentation, epoch_batches
+from dsconvert.models.training.batches import augmentation, augmentation_of_few, epoch_batches
 from dsconvert.models.training.distill import (
     NormalizedError,
     SoftTargets,
@@ -94,7 +94,8 @@ class TestFinetune:
     def test_learns_without_labels(self, digits, teacher, student):
         training, test = digits
         before = evaluate(student, test, reference=teacher)
-        tuned = finetune(student, teacher, Data(training.inputs), FinetuneSettings(epochs=4))
+        settings = FinetuneSettings(epochs=4, learning_rate=2e-2)  # a pair is not trained at all
+        tuned = finetune(student, teacher, Data(training.inputs), settings)
         after = evaluate(student, test, reference=teacher)
         assert tuned.model is student
         assert before.top1.value < 0.5
@@ -199,7 +200,7 @@ class TestFinetune:
 
         teacher, student = build(), build()
         inputs = [rng.normal(size=(500, n)).astype(np.float32) for n in (6, 4)]
-        settings = FinetuneSettings(epochs=4, batch_size=16, learning_rate=1e-2)
+        settings = FinetuneSettings(epochs=4, batch_size=16, learning_rate=3e-2)
         tuned = ds.finetune(student, teacher, Data(tuple(inputs)), settings)
         first, last = tuned.history[0], tuned.history[tuned.best_epoch]
         assert last.output_error < first.output_error / 10
@@ -239,10 +240,16 @@ class TestFinetune:
         with pytest.raises(InputError, match="augmentation by flip needs images"):
             finetune(twin(model), model, data, FinetuneSettings(augment=("flip",)))
 
-    def test_colour_images_are_flipped_unless_told_otherwise(self):
+    def test_what_is_done_to_images_unless_told_otherwise(self):
         colour, gray = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 1))
-        assert augmentation([gray, colour], None) == ("flip",)
+        assert augmentation([gray, colour], None) == ("flip", "crop")
         assert augmentation([gray], None) == ()
+        assert augmentation_of_few([gray, colour]) == ("flip", "crop", "light", "mix")
+        assert augmentation_of_few([gray]) == ("mix",)
+        assert augmentation_of_few([np.zeros((2, 7), np.int32)]) == ()
+        for inputs, labelled in (([gray], True), ([np.zeros((2, 7), np.int32)], False)):
+            with refuses("not-mixable"):
+                augmentation(inputs, ("mix",), labelled=labelled)
         assert augmentation([colour], ()) == ()
 
 
@@ -481,6 +488,30 @@ class TestBatches:
                 moves.update(found)
         assert moves == {0, 1, 2}
 
+    def test_a_mixture_is_the_same_in_all_inputs(self):
+        numbers = np.arange(20.0)
+        inputs = (np.ones((20, 4, 4, 1)) * numbers[:, None, None, None], numbers)
+        for index, (images, mixed) in epoch_batches(inputs, 6, ("mix",), seed=0, epoch=1):
+            np.testing.assert_array_equal(images, np.ones_like(images) * mixed[:, None, None, None])
+            reach = np.abs(numbers[index][:, None] - numbers[index]).max(axis=1)
+            assert (np.abs(mixed - index) <= 0.5 * reach + 1e-5).all()
+            assert not np.array_equal(mixed, index)
+
+    def test_light_keeps_what_is_no_image(self):
+        for index, (images, numbers) in self.batches(("light",)):
+            np.testing.assert_array_equal(numbers, index)
+            for image, original in zip(images, self.images[index], strict=True):
+                gain, shift = np.polyfit(original.ravel(), image.ravel(), 1)
+                assert 0.8 <= gain <= 1.2
+                assert abs(shift) <= 0.2 * self.images.std() + 1e-6
+                np.testing.assert_allclose(image, gain * original + shift, atol=1e-5)
+
+    def test_done_batches_change_nothing(self):
+        every = self.batches(("flip", "crop", "light", "mix"))
+        rest = self.batches(("flip", "crop", "light", "mix"), done=1)
+        for (_, whole), (_, left) in zip(every[1:], rest, strict=True):
+            assert all(map(np.array_equal, whole, left))
+
 
 def headless(model):
     """The same network without its softmax: it gives scores."""
@@ -549,7 +580,7 @@ class TestLabelOutputs:
     def test_a_student_learns_from_scores(self, digits):
         student, teacher = self.segmenter(1), self.segmenter(2)
         images = Data((digits[0].inputs[0][:200],))
-        settings = FinetuneSettings(epochs=2, learning_rate=1e-2, validation=0.2)
+        settings = FinetuneSettings(epochs=2, learning_rate=3e-2, validation=0.2)
         tuned = finetune(student, teacher, images, settings)
         assert tuned.model is student
         assert tuned.best_epoch > 0

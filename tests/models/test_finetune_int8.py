@@ -118,7 +118,7 @@ class TestTraining:
 
         before = lost(student, "before.tflite")
         settings = ds.FinetuneSettings(
-            epochs=3, quantize="int8", augment=(), learning_rate=5e-4, validation=100
+            epochs=3, quantize="int8", augment=(), learning_rate=4e-3, validation=100
         )
         tuned = ds.finetune(student, teacher, images, settings, output=tmp_path / "tuned.keras")
         errors = [epoch.output_error for epoch in tuned.history]

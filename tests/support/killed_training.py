@@ -18,7 +18,13 @@ from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.settings import FinetuneSettings, Tuned
 
 SETTINGS = FinetuneSettings(
-    epochs=3, batch_size=16, augment=("flip", "crop"), validation=20, seed=4, save_minutes=0.0
+    epochs=3,
+    batch_size=16,
+    learning_rate=2e-2,
+    augment=("flip", "crop"),
+    validation=20,
+    seed=4,
+    save_minutes=0.0,
 )
 STEPS = 3 * (148 // 16)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from dsconvert.base.predictor import at_once
 from dsconvert.converter.backends.keras.composed import ComposedModel
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.runtimes.registry import open_runtime
-from dsconvert.models.training.refine import RefineSettings, refine
 from dsconvert.workflows import refine as workflow
 
 WAYS = {
@@ -38,10 +35,6 @@ def strided():
     return keras.Model(image, layers.Flatten()(layers.Conv2D(5, 2, name="c")(x)))
 
 
-def composed(student, teacher):
-    return ComposedModel(student, teacher), ComposedModel(teacher, teacher)
-
-
 class TestComposed:
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize(("build", "convolutions"), [(strided, 3), (residual, 4)])
@@ -49,7 +42,7 @@ class TestComposed:
         keras.utils.set_random_seed(0)
         model = build()
         made = rewrite(model, **WAYS[way]).model
-        run, _ = composed(made, model)
+        run = ComposedModel(made, model)
         x = images(3, *model.inputs[0].shape[1:])
         assert run.blocks == convolutions
         (got,), features = run.run([x])
@@ -62,7 +55,7 @@ class TestComposed:
         keras.utils.set_random_seed(0)
         model = strided()
         made = rewrite(model, **WAYS[way]).model
-        run, _ = composed(made, model)
+        run = ComposedModel(made, model)
         variables = [v.value for layer in made.layers for v in layer.trainable_weights]
         x = images(3, 12, 12, 6)
         found = []
@@ -85,7 +78,7 @@ class TestComposed:
             for layer in plan.layers
         ]
         made = rewrite(model, plan=msgspec.structs.replace(plan, layers=tuple(deep))).model
-        run, _ = composed(made, model)
+        run = ComposedModel(made, model)
         x = images(3, 12, 12, 6)
         assert run.blocks == 3
         np.testing.assert_allclose(run.run([x])[0][0], outputs(made, x)[0], atol=1e-4)
@@ -109,102 +102,6 @@ class TestComposed:
             layers.DepthwiseConv2D(3, use_bias=False, name="d"), layers.Conv2D(5, 1, name="p")
         )
         assert ComposedModel(model, model).blocks == 0
-
-
-def network(*outputs_of):
-    """A stem, and a network behind it that has something to lose."""
-    keras.utils.set_random_seed(0)
-    image = keras.Input((10, 10, 3))
-    x = conv(12, activation="relu", name="stem")(image)
-    x = layers.ReLU()(norm()(conv(16, name="a", use_bias=False)(x)))
-    x = layers.ReLU()(layers.Add()([x, norm()(conv(16, name="b")(x))]))
-    x = layers.GlobalAveragePooling2D()(x)
-    ends = [layers.Dense(3, activation=end, name=f"out{i}")(x) for i, end in enumerate(outputs_of)]
-    return keras.Model(image, ends)
-
-
-def smooth(count):
-    x = images(count, 10, 10, 3)
-    return x + np.roll(x, 1, axis=1) + np.roll(x, 1, axis=2)
-
-
-@pytest.fixture(scope="module")
-def made():
-    teacher, x = network("softmax"), smooth(120)
-    return teacher, rewrite(teacher, block="auto").model, x
-
-
-def refined(made, seed=0, **settings):
-    teacher, student, x = made
-    copy = keras.models.clone_model(student)
-    copy.set_weights(student.get_weights())
-    settings = {"steps": 40, **settings}
-    done = refine(*composed(copy, teacher), [x], 24, RefineSettings(seed=seed, **settings))
-    return copy, done
-
-
-class TestRefine:
-    @pytest.mark.parametrize("ends", [("softmax",), (None,), ("softmax", None)])
-    def test_the_held_out_error_falls(self, ends):
-        teacher, x = network(*ends), smooth(120)
-        student = rewrite(teacher).model
-        after, done = refined((teacher, student, x))
-        assert done.kept
-        assert done.error_after < done.error_before
-        references = outputs(teacher, x[-24:])
-        for model, error in ((student, done.error_before), (after, done.error_after)):
-            found = fidelity.output_error(references, outputs(model, x[-24:]))
-            assert found == pytest.approx(error, rel=1e-4)
-
-    def test_the_same_seed_gives_the_same_weights(self, made):
-        (one, _), (same, _), (other, _) = (refined(made, seed=seed) for seed in (3, 3, 4))
-        assert all(map(np.array_equal, one.get_weights(), same.get_weights()))
-        assert not all(map(np.array_equal, one.get_weights(), other.get_weights()))
-
-    def test_what_makes_it_worse_is_not_kept(self, made):
-        after, done = refined(made, learning_rate=3.0)
-        assert not done.kept
-        assert done.error_after is None or done.error_after >= done.error_before
-        assert all(map(np.array_equal, after.get_weights(), made[1].get_weights()))
-
-    def test_the_stem_and_moving_statistics_stay(self, made):
-        after, _ = refined(made)
-        before, moved = made[1], []
-        for layer, old in zip(after.layers, before.layers, strict=True):
-            same = [*map(np.array_equal, layer.get_weights(), old.get_weights())]
-            if layer.name == "stem":
-                assert all(same)
-            elif isinstance(layer, layers.BatchNormalization):
-                assert same == [False, False, True, True]
-            elif same and not all(same):
-                moved.append(layer.name)
-        assert {"a_dw", "a_pw"} <= set(moved) or {"a_in", "a_dw", "a_out"} <= set(moved)
-        assert "out0" in moved
-
-    def test_seconds_become_steps(self, made):
-        _, done = refined(made, steps=None, seconds=1.0)
-        assert done.steps >= 20
-
-    def test_an_interrupt_leaves_the_fit(self, made):
-        @contextmanager
-        def impatient(label, total):
-            def advance():
-                raise KeyboardInterrupt
-
-            yield advance
-
-        teacher, student, x = made
-        before = student.get_weights()
-        settings = RefineSettings(steps=5)
-        done = refine(*composed(student, teacher), [x], 24, settings, progress=impatient)
-        assert done.interrupted
-        assert not done.kept
-        assert all(map(np.array_equal, before, student.get_weights()))
-
-    def test_no_time_is_refused(self):
-        for wrong in ({"seconds": 0.0}, {"seconds": -1.0}, {"steps": 0}):
-            with pytest.raises(InputError):
-                RefineSettings(**wrong)
 
 
 class TestWorkflow:

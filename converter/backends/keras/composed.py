@@ -110,6 +110,14 @@ class ComposedModel:
         self.frozen = _stems(self.graph)
 
     @property
+    def states(self) -> tuple[()]:
+        """It has no variables but the model's."""
+        return ()
+
+    def calibrate(self) -> None:
+        """Do nothing."""
+
+    @property
     def blocks(self) -> int:
         """Tell how many convolutions' places are run as dense convolutions."""
         return len(self._blocks)

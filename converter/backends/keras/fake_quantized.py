@@ -97,14 +97,16 @@ class FakeQuantized:
             ranges[place] = limits
         self.states[0].assign(ranges)
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Compute the outputs from one tensor per input, (n, ...), with the rounding of int8.
+
+        No features are compared: those of a network in int8 are not those of its teacher.
 
         Outputs whose range the format fixes, as probabilities, are not rounded: those below 1/512
         would become 0, whose logarithm is no target and which has no gradient.
         """
         values = self._values(inputs, rounded=True, exact=self._probabilities)
-        return [values[number] for number in self.graph.outputs]
+        return [values[number] for number in self.graph.outputs], []
 
     def answer(self, inputs: Sequence[Any]) -> list[Any]:
         """Compute the outputs as `run` does, all of them rounded, as the file gives them."""

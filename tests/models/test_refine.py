@@ -1,0 +1,159 @@
+"""Refinement: one step and one optimizer for all; kept only where the held-out error falls."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras_checks import conv, images, norm, outputs
+
+from dsconvert.base import fidelity
+from dsconvert.base.errors import InputError
+from dsconvert.converter.backends.keras.composed import ComposedModel
+from dsconvert.converter.rewrite import rewrite
+from dsconvert.models.training import refine as module
+from dsconvert.models.training.optimizer import relative_adam, share_of_rate
+from dsconvert.models.training.refine import RefineSettings, refine
+
+
+def composed(student, teacher):
+    return ComposedModel(student, teacher), ComposedModel(teacher, teacher)
+
+
+def network(*outputs_of):
+    """A stem, and a network behind it that has something to lose."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((10, 10, 3))
+    x = conv(12, activation="relu", name="stem")(image)
+    x = layers.ReLU()(norm()(conv(16, name="a", use_bias=False)(x)))
+    x = layers.ReLU()(layers.Add()([x, norm()(conv(16, name="b")(x))]))
+    x = layers.GlobalAveragePooling2D()(x)
+    ends = [layers.Dense(3, activation=end, name=f"out{i}")(x) for i, end in enumerate(outputs_of)]
+    return keras.Model(image, ends)
+
+
+def smooth(count):
+    x = images(count, 10, 10, 3)
+    return x + np.roll(x, 1, axis=1) + np.roll(x, 1, axis=2)
+
+
+@pytest.fixture(scope="module")
+def made():
+    teacher, x = network("softmax"), smooth(120)
+    return teacher, rewrite(teacher, block="auto").model, x
+
+
+def refined(made, seed=0, **settings):
+    teacher, student, x = made
+    copy = keras.models.clone_model(student)
+    copy.set_weights(student.get_weights())
+    settings = {"steps": 40, **settings}
+    done = refine(*composed(copy, teacher), [x], 24, RefineSettings(seed=seed, **settings))
+    return copy, done
+
+
+class TestRefine:
+    @pytest.mark.parametrize("ends", [("softmax",), (None,), ("softmax", None)])
+    def test_the_held_out_error_falls(self, ends):
+        teacher, x = network(*ends), smooth(120)
+        student = rewrite(teacher).model
+        after, done = refined((teacher, student, x))
+        assert done.kept
+        assert done.error_after < done.error_before
+        references = outputs(teacher, x[-24:])
+        for model, error in ((student, done.error_before), (after, done.error_after)):
+            found = fidelity.output_error(references, outputs(model, x[-24:]))
+            assert found == pytest.approx(error, rel=1e-4)
+
+    def test_the_same_seed_gives_the_same_weights(self, made):
+        (one, _), (same, _), (other, _) = (refined(made, seed=seed) for seed in (3, 3, 4))
+        assert all(map(np.array_equal, one.get_weights(), same.get_weights()))
+        assert not all(map(np.array_equal, one.get_weights(), other.get_weights()))
+
+    def test_what_makes_it_worse_is_not_kept(self, made):
+        after, done = refined(made, learning_rate=3.0)
+        assert not done.kept
+        assert math.isfinite(done.error_before)
+        assert done.error_after is None or done.error_after >= done.error_before
+        assert all(map(np.array_equal, after.get_weights(), made[1].get_weights()))
+
+    def test_the_stem_and_moving_statistics_stay(self, made):
+        after, _ = refined(made)
+        before, moved = made[1], []
+        for layer, old in zip(after.layers, before.layers, strict=True):
+            same = [*map(np.array_equal, layer.get_weights(), old.get_weights())]
+            if layer.name == "stem":
+                assert all(same)
+            elif isinstance(layer, layers.BatchNormalization):
+                assert same == [False, False, True, True]
+            elif same and not all(same):
+                moved.append(layer.name)
+        assert {"a_dw", "a_pw"} <= set(moved) or {"a_in", "a_dw", "a_out"} <= set(moved)
+        assert "out0" in moved
+
+    def test_timed_steps_change_nothing(self, made, monkeypatch):
+        """The steps that are timed are taken back: as many steps without a clock end the same."""
+        monkeypatch.setattr(module, "TIMED", 3)
+        timed, done = refined(made, steps=None, seconds=1e-3)
+        assert done.steps == 3
+        plain, _ = refined(made, steps=3)
+        assert all(map(np.array_equal, timed.get_weights(), plain.get_weights()))
+
+    def test_seconds_become_steps(self, made):
+        _, done = refined(made, steps=None, seconds=1.0)
+        assert done.steps >= 20
+
+    def test_an_interrupt_leaves_the_fit(self, made):
+        @contextmanager
+        def impatient(label, total):
+            def advance():
+                raise KeyboardInterrupt
+
+            yield advance
+
+        teacher, student, x = made
+        before = student.get_weights()
+        settings = RefineSettings(steps=5)
+        done = refine(*composed(student, teacher), [x], 24, settings, progress=impatient)
+        assert done.interrupted
+        assert not done.kept
+        assert all(map(np.array_equal, before, student.get_weights()))
+
+    def test_no_time_is_refused(self):
+        for wrong in ({"seconds": 0.0}, {"seconds": -1.0}, {"steps": 0}):
+            with pytest.raises(InputError):
+                RefineSettings(**wrong)
+
+
+class TestOptimizer:
+    def test_a_step_is_a_share_of_each_size(self):
+        """The first step of Adam is the rate, whatever the gradient."""
+        begun = [np.full((4, 4), 100.0), np.full((4, 4), -0.5), np.full(4, 2.0)]
+        variables = [keras.Variable(np.float32(value)) for value in begun]
+        optimizer = relative_adam(variables)
+        optimizer.learning_rate = 0.01
+        optimizer.apply([v.value * 7 for v in variables], variables)
+        for value, variable in zip(begun, variables, strict=True):
+            np.testing.assert_allclose(variable.numpy(), 0.99 * value, rtol=1e-5)
+
+    def test_zeros_move(self):
+        variables = [keras.Variable(np.zeros((3, 3), np.float32)), keras.Variable(np.zeros(3))]
+        optimizer = relative_adam(variables)
+        optimizer.learning_rate = 0.1
+        optimizer.apply([v.value + 1 for v in variables], variables)
+        kernel, bias = (variable.numpy() for variable in variables)
+        assert (kernel < 0).all()
+        assert (bias < kernel[0]).all()
+
+    def test_the_rate_rises_and_falls(self):
+        shares = [share_of_rate(number, 100) for number in range(100)]
+        assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+        assert shares[5] == 1.0
+        assert shares[5:] == sorted(shares[5:], reverse=True)
+        assert 0 < shares[-1] < 0.001
+        assert share_of_rate(0, 1) == 1.0
+        assert share_of_rate(0, 10, warmup=0.0) == 1.0
