@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import GateFailed, InputError
-from dsconvert.base.output_fidelity.channel_groups import channel_axis, channels_last, groups
+from dsconvert.base.output_fidelity.channel_axis import channel_axis
+from dsconvert.base.output_fidelity.channel_groups import channels_last, groups
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.session import sentence
 

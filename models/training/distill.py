@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dsconvert.base.output_fidelity.channel_groups import channel_axis, channels_last
+from dsconvert.base.output_fidelity.channel_axis import channel_axis
+from dsconvert.base.output_fidelity.channel_groups import channels_last
 from dsconvert.base.output_fidelity.group_error import judged_groups
 from dsconvert.base.predictor import Array
 

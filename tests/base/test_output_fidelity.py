@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from dsconvert.base.fidelity import output_error
 from dsconvert.base.output_fidelity import OutputComparison, Tolerance, find, measure
+from dsconvert.base.output_fidelity.channel_axis import channel_axis
 from dsconvert.base.output_fidelity.channel_groups import (
     as_ranges,
-    channel_axis,
     groups,
     named,
 )
@@ -69,7 +69,12 @@ class TestGroups:
             ((2, 240, 320, 2), 3),
             ((2, 21, 240, 320), 1),
             ((2, 400, 1), 2),
-            ((2, 1, 400), 1),
+            ((2, 1, 400), 2),
+            ((2, 1, 16000), 1),
+            ((2, 1, 1, 84), 3),
+            ((2, 84, 1, 1), 1),
+            ((2, 1, 48, 64), 1),
+            ((2, 48, 64, 1), 3),
             ((2, 100, 4), 2),
         ],
     )
@@ -82,6 +87,79 @@ class TestGroups:
         assert channel_axis(detections) == 2  # 64 cells are fewer than 84 channels
         assert channel_axis(detections.swapaxes(1, 2)) == 1
         assert channel_axis(np.tile(detections, (1, 4, 1)).swapaxes(1, 2)) == 1
+
+
+LAYOUTS = {
+    "(n, A, C)": lambda x: x.reshape(8, -1, 84),
+    "(n, C, A)": lambda x: x.reshape(8, -1, 84).swapaxes(1, 2),
+    "(n, 1, A, C)": lambda x: x.reshape(8, 1, -1, 84),
+    "(n, H, W, C)": lambda x: x,
+    "(n, C, H, W)": lambda x: x.transpose(0, 3, 1, 2),
+    "(n, C) of one cell": lambda x: x.reshape(-1, 84),
+    "(n, 1, C)": lambda x: x.reshape(-1, 1, 84),
+    "(n, 1, 1, C)": lambda x: x.reshape(-1, 1, 1, 84),
+    "(n, C, 1, 1)": lambda x: x.reshape(-1, 84, 1, 1),
+    "(n, anchors, H, W, C)": lambda x: x.reshape(8, 3, 5, 4, 84),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_detector_in_every_layout(layout):
+    """The map is of 6 × 10 cells, less than its 84 channels, and no square."""
+    r = detector(8)[:, :60].reshape(8, 6, 10, 84)
+    own = np.concatenate([in_steps(r[..., :4]), in_steps(r[..., 4:])], axis=-1)
+    weak = np.where(np.arange(84) < 4, own, own / 2)
+    dead = in_steps(r)
+
+    assert channel_axis(layout(r)) == layout(r).shape.index(84)
+    assert codes(layout(r), layout(own)) == set()
+    for spoiled in (weak, dead):
+        assert "group-below" in codes(layout(r), layout(spoiled))
+    assert len(group_noise(layout(r), layout(dead))) == 2
+    assert max(group_noise(layout(r), layout(dead))) > 0.5
+
+
+class TestMixedScales:
+    """Parts of an output that a common scale, or a common figure, would hide."""
+
+    def test_a_chain_of_scales(self):
+        """Coordinates of many units link pixels to scores, each within a factor of four."""
+        rng = np.random.default_rng(0)
+        r = rng.uniform(-1, 1, (40, 30, 9)) * [640, 200, 60, 18, 5, 1.6, 1, 1, 1]
+        own = np.stack([in_steps(r[..., i]) for i in range(9)], axis=-1)
+
+        assert codes(r, own) == set()
+        assert "group-below" in codes(r, in_steps(r))
+        assert "group-below" in codes(r, np.where(np.arange(9) < 6, own, 0))
+
+    @pytest.mark.parametrize("shape", [(64, 136), (16, 50, 136)])
+    def test_one_score_beside_many_landmarks(self, shape):
+        rng = np.random.default_rng(0)
+        marks, score = rng.uniform(0, 640, shape), rng.uniform(0, 1, (*shape[:-1], 1))
+        r = np.concatenate([marks, score], axis=-1)
+        own = np.concatenate([in_steps(marks), in_steps(score)], axis=-1)
+
+        assert codes(r, own) == set()
+        assert "group-below" in codes(r, in_steps(r))
+        assert [len(group) for group in judged_groups(r)] == [136, 1]
+
+    def test_a_rare_class_of_a_segmentation(self):
+        """48 of 98,304 pixels, which the other file gives to the class that comes second."""
+        logits = np.random.default_rng(0).normal(0, 2, (6, 128, 128, 4))
+        logits[..., 3] = -6
+        logits[0, 20:28, 40:46, 3] = 9
+        r = softmax(logits)
+        y = r.copy()
+        y[0, 20:28, 40:46] = [0.58, 0, 0, 0.42]
+
+        assert codes(r, r) == set()
+        assert "class-lost" in codes(r, y)
+
+    def test_cut_off_logits(self):
+        r = np.random.default_rng(0).normal(0, 3, (128, 10))
+
+        assert "saturated" in codes(r, np.minimum(r, r.max() / 2))
+        assert "saturated" not in codes(r, np.minimum(r, 0.9 * r.max()))
 
 
 class TestSums:

@@ -135,6 +135,7 @@ def saturated(sums: ChannelSums, group: Channels, r: Float, y: Float) -> Iterato
                 size=lost,
                 pooled=True,
                 detail=f"{name} {sign * limit:.3g}",
+                often=float(beyond.mean()),
             )
 
 

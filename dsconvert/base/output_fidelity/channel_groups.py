@@ -1,4 +1,4 @@
-"""Which axis of an output holds its channels, and which channels have the same scale.
+"""Which channels of an output have the same scale.
 
 An output may hold parts of different units: a detector's boxes in pixels (0 … 640) beside class
 scores (0 … 1). An integer tensor has one scale, a step of 640/255 here, in which every score is 0.
@@ -7,6 +7,7 @@ Channels whose largest values lie close together can share a scale, others canno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,23 +21,69 @@ GAP_OF_FEW = 100.0
 """The same where a channel has few values, whose largest says little of its scale."""
 FEW = 8
 """Values of a channel below which they are few."""
-_SPREAD, _SPREAD_OF_MANY = 0.4, 1.0
-"""How much more the logarithms of sizes must vary along axis 1 than along the last one where axis 1
-holds the channels: where it is the shorter axis, and where it is the longer."""
-_LONGER = 4
-"""How much longer than the last an axis may be that holds the channels: positions are many."""
-_LOOKED_AT = 1 << 20
+WIDEST = 16.0
+"""Between the largest values of a group of coordinates and scores: four bits of eight are left for
+the smallest. Many features are a continuum, of which the weakest say little."""
+POSITIONS = 16
+"""Values of a channel in each sample from which its noise averages out."""
+UNIT = 1e-3
+"""How far outside of 0 … 1 a probability may lie."""
+_SCORE = 0.5
+_MANY_OF_VECTOR, _MANY = 32, 128
+"""Channels from which they are features rather than coordinates and scores."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Channels as first and last of each run: ((0, 3), (7, 7)) is 0, 1, 2, 3, 7."""
 
 
-def groups(peak: Float, gap: float = GAP) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+def scale_groups(
+    peak: Float, values: float, positions: int, distribution: bool
+) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+    """Put channels together that can share a scale.
+
+    Args:
+        peak: max |r| of each channel, (C,).
+        values: How many values a channel has.
+        positions: How many of them in each sample.
+        distribution: Whether they are probabilities that sum to one: these are of one scale, rare
+            classes included.
+
+    Returns:
+        As `groups`.
+    """
+    if distribution:
+        return groups(peak, math.inf)
+    if values < FEW:
+        return groups(peak, GAP_OF_FEW)
+    return groups(peak, GAP, math.inf if are_many(len(peak), positions) else WIDEST)
+
+
+def are_scores(low: float, high: float) -> bool:
+    """Tell whether values are scores: in 0 … 1 and used for half of that.
+
+    A few of them beside many coordinates are what a detector says first, however small they are.
+
+    Args:
+        low: The least of them.
+        high: The largest.
+    """
+    return low >= -UNIT and _SCORE <= high <= 1 + UNIT
+
+
+def are_many(channels: int, positions: int) -> bool:
+    """Tell whether so many channels are features rather than coordinates and scores."""
+    return channels >= (_MANY_OF_VECTOR if positions < POSITIONS else _MANY)
+
+
+def groups(
+    peak: Float, gap: float = GAP, widest: float = math.inf
+) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
     """Put channels together whose largest values lie close together.
 
     Args:
         peak: max |r| of each channel, (C,).
         gap: How much smaller the next channel's is where another group begins.
+        widest: The same for a channel against the largest of its group.
 
     Returns:
         The channels of each group in ascending order, the group of the largest values first.
@@ -51,7 +98,11 @@ def groups(peak: Float, gap: float = GAP) -> list[np.ndarray[tuple[int], np.dtyp
     if not len(order):
         return []
     sizes = peak[order]
-    cuts = np.flatnonzero(sizes[:-1] > gap * sizes[1:]) + 1
+    cuts, first = [], 0
+    for i in range(1, len(sizes)):
+        if sizes[i - 1] > gap * sizes[i] or sizes[first] > widest * sizes[i]:
+            cuts.append(i)
+            first = i
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
@@ -89,43 +140,8 @@ def named(ranges: Ranges, most: int = 4) -> str:
     return f"channel{'' if single else 's'} {', '.join(runs)}{more}"
 
 
-def channel_axis(reference: Array) -> int:
-    """Find the axis of an output that holds its channels: classes, coordinates, colours.
-
-    Of (n, a) it is the last. Of more axes it is the last, or axis 1 as ONNX has it: (n, C, H, W) of
-    an image, told by its sizes, and (n, 84, 8400) of a detector, told by its sizes and by values
-    whose sizes differ more along axis 1.
-
-    Args:
-        reference: (n, ...).
-    """
-    last = reference.ndim - 1
-    if reference.ndim < 3:
-        return last
-    sizes = reference.shape[1:]
-    if 1 in (sizes[0], sizes[-1]):
-        return last if sizes[-1] == 1 else 1
-    if len(sizes) == 3:
-        if sizes[0] != sizes[2] and sizes[1] in (sizes[0], sizes[2]):
-            return 1 if sizes[1] == sizes[2] else last
-        return 1 if sizes[0] < min(sizes[1:]) else last
-    more = _spread(reference, 1) - _spread(reference, last)
-    if sizes[0] > _LONGER * sizes[-1]:
-        return last
-    return 1 if more > (_SPREAD if sizes[0] < sizes[-1] else _SPREAD_OF_MANY) else last
-
-
 def channels_last(array: Array, axis: int) -> Array:
     """Give the array with its channel axis behind the others, (n, ..., C); (n,) becomes (n, 1)."""
     if array.ndim < 2:
         return array.reshape(-1, 1)
     return np.moveaxis(array, axis, -1)
-
-
-def _spread(reference: Array, axis: int) -> float:
-    """Standard deviation of log max |r| along an axis; 0 where it has one size."""
-    few = reference[: max(1, _LOOKED_AT // max(1, reference[:1].size))]
-    values = np.abs(np.where(np.isfinite(few), few, 0.0), dtype=np.float64)
-    peaks = values.max(axis=tuple(i for i in range(values.ndim) if i != axis), initial=0.0)
-    peaks = peaks[peaks > peaks.max(initial=0.0) * 1e-6]
-    return float(np.std(np.log(peaks))) if len(peaks) > 1 else 0.0

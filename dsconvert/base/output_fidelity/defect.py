@@ -45,6 +45,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             which the reference varies (constant), the share of samples or channels.
         pooled: Whether it holds for a group of channels alike; else for each of them on its own.
         detail: Which way, in words.
+        often: The share of the values that are beyond the limit (saturated).
     """
 
     code: Code
@@ -54,6 +55,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     size: float
     pooled: bool = False
     detail: str = ""
+    often: float = 0.0
 
 
 def ratio(part: Float | float, whole: Float | float) -> Float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .channel_groups import POSITIONS
 from .defect import Defect
-from .finding import POSITIONS, SAMPLES, Finding, Severity, Tolerance, finding, width
+from .finding import SAMPLES, Finding, Severity, Tolerance, finding, width
 from .measure import OutputMeasure
 
 _VARIES_INTEGER, _VARIES_FLOAT = 1 / 32, 1e-3
@@ -20,6 +21,8 @@ a sound int8 file, which is what rounding does to the mean of a layer; over many
 averages out, and an offset is seen earlier."""
 _CERTAIN = 0.9
 """Share of a single channel's error that undoing its defect takes away."""
+_CUT_OFF, _OFTEN = 0.15, 0.01
+"""Share of the range, and of the values, that no calibration on like images leaves out."""
 _POOLED = 8
 """Values in each sample from which a change that is common to all is no chance."""
 
@@ -58,7 +61,8 @@ def _severity(measure: OutputMeasure, defect: Defect, tolerance: Tolerance) -> S
     if distribution and code != "offset":
         return None  # a flatter softmax is what a poor file has; its SQNR says how much
     if code == "saturated" and (defect.pooled or measure.positions >= POSITIONS):
-        return "failure" if error >= _ALONE * tolerance.defect else None
+        much = defect.size >= _CUT_OFF and defect.often >= _OFTEN
+        return "failure" if error >= (1.0 if much else _ALONE) * tolerance.defect else None
     if defect.pooled and measure.positions * width(defect.channels) >= _POOLED:
         return "failure" if error >= tolerance.defect else None
     limit = _ALONE * tolerance.defect if measure.positions >= POSITIONS else _ALONE_IN_VECTOR

@@ -30,8 +30,6 @@ FindingCode = (
 )
 Severity = Literal["failure", "warning"]
 
-POSITIONS = 16
-"""Values of a channel in each sample from which its noise averages out."""
 SAMPLES = 4
 """Samples from which what their errors look like refuses a file; of fewer it is only told."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from . import defect_findings
-from .finding import POSITIONS, SAMPLES, Finding, Severity, Tolerance, finding, width
+from .channel_groups import are_many, are_scores
+from .finding import SAMPLES, Finding, Severity, Tolerance, finding, width
 from .measure import GroupFidelity, OutputMeasure
 
 _NEAR_ZERO = 8.0
@@ -14,8 +15,6 @@ _FLOAT_NOISE = 1e-6
 """Share of an output's peak below which a group is rounding noise of the reference itself."""
 _FEW, _WEAK = 0.05, 1 / 32
 """Share of many features that may be too small for an integer's step, and how small: 8 steps."""
-_MANY_OF_VECTOR, _MANY = 32, 128
-"""Channels from which they are features rather than coordinates and scores."""
 _OF_VARIATION = 0.6
 """The SQNR of what changes that is asked for, over that of the whole, in dB."""
 _OF_CHANGE = 0.3
@@ -25,9 +24,9 @@ _LITTLE = 15.0
 of clean pictures changes nearly nothing, and its rounding is more."""
 _CLASSES = 0.2
 """Share of the classes that could be named at least once, from which scores are of classes."""
-_LOST, _LOST_SHARE, _LOST_KEPT = 3, 2e-3, 0.5
-"""A class is lost for certain if the reference names it so often, in such a share of places, and
-less than this is left of its probability there."""
+_LOST, _LOST_SHARE, _LOST_MANY, _LOST_KEPT = 3, 2e-3, 32, 0.5
+"""A class is lost for certain if the reference names it so often, in such a share of places or in
+so many, and less than this is left of its probability there."""
 _SUM_FEW, _SUM_MANY = 0.04, 0.15
 """How far a sum of at most 32, or of more, probabilities may be from what rounding leaves."""
 
@@ -149,8 +148,9 @@ def _unjudged(
         )
         return finding(measure, "reference-near-zero", "warning", group.channels, figures, told)
     count = width(group.channels)
-    many = measure.channels >= (_MANY_OF_VECTOR if measure.positions < POSITIONS else _MANY)
-    weak = not first and many and group.peak < _WEAK * measure.peak
+    many = are_many(measure.channels, measure.positions)
+    scores = group.probabilities and are_scores(0.0, group.peak)
+    weak = not first and many and not scores and group.peak < _WEAK * measure.peak
     if tolerance.half_step and weak and count < _FEW * measure.channels:
         told = (
             f"not judged: {count} of {measure.channels} channels stay below {group.peak:.2g}, the "
@@ -185,7 +185,7 @@ def _classes(measure: OutputMeasure) -> Iterator[Finding]:
     count = classes.lost_count
     if count:
         certain = (
-            count >= max(_LOST, _LOST_SHARE * measure.samples * measure.positions)
+            count >= min(max(_LOST, _LOST_SHARE * measure.samples * measure.positions), _LOST_MANY)
             and classes.lost_kept < _LOST_KEPT
         )
         severity: Severity = "failure" if certain else "warning"

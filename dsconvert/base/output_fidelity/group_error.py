@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from ..predictor import Array
-from .channel_groups import FEW, GAP, GAP_OF_FEW, channel_axis, channels_last, groups
+from .channel_axis import channel_axis
+from .channel_groups import are_scores, channels_last, scale_groups
 from .channel_sums import Float
 from .class_counts import is_distribution
 from .defect import Channels
@@ -37,15 +38,20 @@ def judged_groups(reference: Array, axis: int | None = None) -> list[Channels]:
     flat = last.reshape(-1, channels)
     if not len(flat):
         return []
-    peak = np.maximum(flat.max(axis=0), -flat.min(axis=0)).astype(np.float64)
-    gap = GAP if len(flat) >= FEW else GAP_OF_FEW
-    found = groups(peak, math.inf if is_distribution(flat) else gap)
+    low, high = (bound.astype(np.float64) for bound in (flat.min(axis=0), flat.max(axis=0)))
+    peak = np.maximum(high, -low)
+    positions = len(flat) // len(reference)
+    found = scale_groups(peak, len(flat), positions, is_distribution(flat))
     top = float(peak.max())
     return [
         group
         for group in found
         if (size := float(peak[group].max())) > _NOTHING * top
-        and not (size < _SMALL * top and len(group) < _FEW_CHANNELS * channels)
+        and (
+            size >= _SMALL * top
+            or len(group) >= _FEW_CHANNELS * channels
+            or are_scores(float(low[group].min()), float(high[group].max()))
+        )
     ]
 
 

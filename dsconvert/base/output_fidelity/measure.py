@@ -16,15 +16,13 @@ import numpy as np
 
 from ..predictor import Array
 from . import defects
+from .channel_axis import channel_axis
 from .channel_groups import (
-    FEW,
-    GAP,
-    GAP_OF_FEW,
+    UNIT,
     Ranges,
     as_ranges,
-    channel_axis,
     channels_last,
-    groups,
+    scale_groups,
 )
 from .channel_sums import ChannelSums, Mask
 from .class_counts import ClassCounts, ClassFidelity
@@ -32,8 +30,6 @@ from .defect import Channels, Defect
 
 _STILL = 1e-6
 """Standard deviation over mean up to which a channel is called constant."""
-_UNIT = 1e-3
-"""How far outside of 0 … 1 a probability may lie."""
 
 
 class GroupFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,10 +154,13 @@ class OutputComparison:
         if self.axis is None:
             self.axis = channel_axis(reference)
         r, y = (channels_last(array, self.axis) for array in (reference, other))
+        if math.prod(r.shape[1:-1]) == 1:  # (n, 1, 1, C) are scores as (n, C) are
+            r, y = (array.reshape(len(array), -1) for array in (r, y))
         if self._sums is None or self._classes is None:
             self._sums, self._classes = ChannelSums(r.shape[-1]), ClassCounts(r.shape[-1])
         self._positions = math.prod(r.shape[1:-1])
-        self._sums.add(r, y, None if start is None else channels_last(start, self.axis))
+        fed = None if start is None else channels_last(start, self.axis).reshape(r.shape)
+        self._sums.add(r, y, fed)
         self._classes.add(r, y)
 
     def result(self) -> OutputMeasure:
@@ -176,11 +175,8 @@ class OutputComparison:
         found = classes.result()
         still = (sums.count > 1) & (sums.var_r <= _STILL**2 * sums.power)
         peak = np.where(still, 0.0, sums.peak)
-        # Probabilities that sum to one are of one scale, rare classes included.
-        if found is not None and found.distribution:
-            grouped = groups(peak, math.inf)
-        else:
-            grouped = groups(peak, GAP if sums.count.max() >= FEW else GAP_OF_FEW)
+        distribution = found is not None and found.distribution
+        grouped = scale_groups(peak, float(sums.count.max()), self._positions, distribution)
         return OutputMeasure(
             name=self.name,
             axis=self.axis,
@@ -256,7 +252,7 @@ def _group(sums: ChannelSums, channels: Channels) -> GroupFidelity:
         variation_db=_decibels(spread, noise),
         spread=math.sqrt(spread / count),
         noise=math.sqrt(noise / count),
-        probabilities=low >= -_UNIT and high <= 1 + _UNIT,
+        probabilities=low >= -UNIT and high <= 1 + UNIT,
         change_db=None if changed is None else _decibels(changed, noise),
     )
 

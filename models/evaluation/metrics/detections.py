@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.output_fidelity.channel_groups import channel_axis
+from dsconvert.base.output_fidelity.channel_axis import channel_axis
 from dsconvert.base.predictor import Array
 
 from .metric import Answers, NoValue, Settings
