@@ -1,17 +1,25 @@
-"""What dsconvert writes into a .keras archive beside the model, which Keras ignores."""
+"""What dsconvert writes into a Keras file beside the model, which Keras ignores.
+
+In a .keras file a member of the archive, in an .h5 file an attribute of its root.
+"""
 
 from __future__ import annotations
 
+import mmap
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "dsconvert.json"
 """The member's name."""
+ATTRIBUTE = "dsconvert"
+"""The attribute's name."""
 _MOST = 1 << 16
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def write(path: Path, content: bytes) -> None:
-    """Add the member to an archive that has none; files of other formats stay as they are.
+    """Add the member, or the attribute, to a file that has none; others stay as they are.
 
     Args:
         path: A .keras or .h5 file.
@@ -20,14 +28,52 @@ def write(path: Path, content: bytes) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(NAME), content)  # of 1980: the same file each time
+    elif is_hdf5(path):
+        import h5py
+
+        with suppress(OSError), h5py.File(path, "r+") as file:
+            file.attrs[ATTRIBUTE] = content.decode()
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a file begins as HDF5 does."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_HDF5)) == _HDF5
+    return False
+
+
+def may_hold_attribute(path: Path) -> bool:
+    """Tell whether an HDF5 file may hold what dsconvert writes, without opening it as one."""
+    with suppress(OSError, ValueError), path.open("rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return content.find(ATTRIBUTE.encode()) >= 0
+    return False
 
 
 def read(path: Path) -> bytes | None:
-    """Return the member's bytes; None where there is none, or the file is no archive."""
+    """Return what was written; None where there is nothing, or the file is of another format.
+
+    Args:
+        path: A file; an .h5 file must have been looked at, as a damaged one can end the process.
+    """
+    if is_hdf5(path):
+        return _read_attribute(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if NAME in archive.namelist() and archive.getinfo(NAME).file_size <= _MOST:
                 return archive.read(NAME)
     except (OSError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile):
         return None
+    return None
+
+
+def _read_attribute(path: Path) -> bytes | None:
+    import h5py
+
+    with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError):
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get(ATTRIBUTE)
+        if isinstance(found, str) and len(found) <= _MOST:
+            return found.encode()
     return None

@@ -326,7 +326,7 @@ def save_model(
         opened: The one that it was made from.
         path: The file.
         overwrite: Whether it may exist.
-        preprocessing: What was done to the images that it was made with, to keep in a .keras file.
+        preprocessing: What was done to the images that it was made with, to keep in the file.
 
     Returns:
         The size in bytes, external data included, and the SHA-256 of the file.
@@ -360,7 +360,7 @@ def save_keras(
         path: A .keras or .h5 file.
         overwrite: Whether it may exist.
         loading: How the model that this one was made from was loaded.
-        preprocessing: What was done to the images that it was made with, to keep in a .keras file.
+        preprocessing: What was done to the images that it was made with, to keep in the file.
 
     Returns:
         The file's size in bytes and its SHA-256.

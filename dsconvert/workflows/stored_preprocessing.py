@@ -74,7 +74,7 @@ def stored_preprocessing(model: ModelSource) -> Preprocessing | None:
     """Return what a file says was done to the images that it was made with.
 
     Args:
-        model: A model; only .tflite, .onnx and .keras files that dsconvert wrote say something.
+        model: A model; only files that dsconvert wrote say something.
 
     Returns:
         Scale, mean and std; None where nothing is said.
@@ -85,6 +85,7 @@ def stored_preprocessing(model: ModelSource) -> Preprocessing | None:
     from dsconvert.deploy.exporting.metadata import metadata_of, read_metadata
     from dsconvert.formats import keras_archive
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.loading.h5_files import check_h5
 
     path = path_of(model)
     content: Any = model.model if isinstance(model, ModelFile) else model
@@ -94,6 +95,10 @@ def stored_preprocessing(model: ModelSource) -> Preprocessing | None:
             metadata = metadata_of(content)
             said = None if metadata is None else metadata.preprocessing
         elif path is not None and path.is_file() and kind_of(path) == "keras":
+            if keras_archive.is_hdf5(path):
+                if not keras_archive.may_hold_attribute(path):
+                    return None
+                check_h5(path)
             record = msgspec.json.decode(keras_archive.read(path) or b"{}", type=dict[str, Any])
             said = record.get("preprocessing")
         elif path is not None and path.is_file():

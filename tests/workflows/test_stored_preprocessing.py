@@ -14,6 +14,7 @@ import dsconvert as ds
 from dsconvert.base.messages import LOGGER
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_onnx
 from dsconvert.formats import keras_archive
+from dsconvert.workflows.model_files import save_keras
 from dsconvert.workflows.stored_preprocessing import stored_preprocessing
 
 PREPARE = ds.Preprocessing(scale=1 / 255, mean=(0.25,), std=(0.5,))
@@ -146,7 +147,19 @@ def test_keras_files_say_it_too(folder, notes):
     )
 
 
-def test_what_is_no_archive_stays_as_it_is(tmp_path):
+def test_h5_files_say_it_too(tmp_path):
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    path, plain = tmp_path / "model.h5", tmp_path / "plain.h5"
+    save_keras(model, path, overwrite=False, preprocessing=PREPARE)
+    model.save(plain)
+
+    assert stored_preprocessing(path) == PREPARE
+    assert stored_preprocessing(plain) is None
+    assert keras.saving.load_model(path).count_params() == 10
+
+
+def test_what_is_damaged_stays_as_it_is(tmp_path):
     h5 = tmp_path / "model.h5"
     h5.write_bytes(b"\x89HDF\r\n\x1a\n and more")
     keras_archive.write(h5, b"{}")
