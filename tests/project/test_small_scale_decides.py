@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy_network import EVERYTHING, HELD_OUT, Network, layer, pool, smooth_images
+from numpy_network import EVERYTHING, HELD_OUT, Network, layer, smooth_images
 from onnx import TensorProto, helper, numpy_helper
 
 import dsconvert as ds
