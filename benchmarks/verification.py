@@ -63,6 +63,7 @@ def main() -> None:
 
 def planted(numbers: Sequence[int]) -> Iterator[list[Any]]:
     """Count over networks of these numbers: tolerances were set with those of 0."""
+    import onnx
     import planted_defects
     import small_networks
 
@@ -77,13 +78,12 @@ def planted(numbers: Sequence[int]) -> Iterator[list[Any]]:
                     precision = "float32" if quantize == "none" else quantize
                     path = network.write(Path(folder), precision)
                     outputs = small_networks.run(path, network.inputs)
-                    refused = refusals(
-                        network.outputs, references, outputs, quantize, network.inputs
-                    )
+                    file = onnx.load(path)
+                    refused = planted_defects.refusals(network, references, outputs, quantize, file)
                     counts += (1, not refused, 0, 0)
                 for one in planted_defects.plant(network, path):
-                    refused = refusals(
-                        network.outputs, references, one.outputs, "int8", network.inputs
+                    refused = planted_defects.refusals(
+                        network, references, one.outputs, "int8", one.file
                     )
                     counts += (0, 0, 1, bool(refused))
                     kinds.add(one.defect)

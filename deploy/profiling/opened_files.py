@@ -186,14 +186,15 @@ def _difference(
     try:
         count = random_count(infos, 1)
         samples = (
-            random_inputs(infos, count, inputs.seed)
+            list(random_inputs(infos, count, inputs.seed))
             if isinstance(inputs, RandomInputs)
             else [array[:count] for array in _arranged(reference, inputs)]
         )
         expected, got = reference.predict(samples), other.predict(samples)
     except InputError:  # its outputs have no batch axis: one invocation tells what it can
+        samples = list(arrays)
         expected, got = (_invoked(session, arrays) for session in (reference, other))
-    wrong = wrong_answer(reference.path, reference.outputs, expected, got)
+    wrong = wrong_answer(reference.path, reference.outputs, expected, got, samples)
     return f"{wrong} (against {reference.runtime.title})" if wrong else ""
 
 

@@ -361,7 +361,9 @@ def _verdict(opened: ProfiledFile, timed: TimedFile, info: DeviceInfo) -> tuple[
         wrong = not_finite(timed.outputs)
         if not wrong and opened.expected is not None:
             case = opened.case
-            wrong = wrong_answer(case.path, case.output_infos, opened.expected, timed.outputs)
+            wrong = wrong_answer(
+                case.path, case.output_infos, opened.expected, timed.outputs, case.inputs
+            )
         if wrong:
             return wrong, []
     if timed.outputs is None or (opened.expected is None and info.name != HOST):

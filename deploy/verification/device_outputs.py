@@ -32,7 +32,11 @@ _STEPS = 2.0
 
 
 def wrong_answer(
-    path: Path, infos: Sequence[TensorInfo], expected: Sequence[Array], got: Sequence[Array]
+    path: Path,
+    infos: Sequence[TensorInfo],
+    expected: Sequence[Array],
+    got: Sequence[Array],
+    inputs: Sequence[Array] = (),
 ) -> str:
     """Tell why outputs are no answer; empty if they are one.
 
@@ -41,6 +45,8 @@ def wrong_answer(
         infos: Its outputs.
         expected: This machine's, real-valued.
         got: The device's.
+        inputs: What both were fed: an output of an input's shape, a denoiser's, is also judged by
+            what the file changes in it.
     """
     if len(got) != len(expected):
         return f"it gave {len(got)} outputs, this machine {len(expected)}"
@@ -55,7 +61,8 @@ def wrong_answer(
     for info, here, there in zip(infos, expected, got, strict=True):
         if info.scale is not None and _steps_apart(here, there, info.scale) <= _STEPS:
             continue
-        fidelity = compare_outputs([info.name], [_batched(here)], [_batched(there)])
+        fed = [_batched(array) for array in inputs]
+        fidelity = compare_outputs([info.name], [_batched(here)], [_batched(there)], inputs=fed)
         found += failures(judge_outputs(fidelity, tolerance))
     return f"a wrong answer: {'; '.join(found)}" if found else ""
 

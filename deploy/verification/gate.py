@@ -14,6 +14,7 @@ from dsconvert.formats.quantization import Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
 from ..schemes import SCHEMES
+from . import integer_pairs
 from .tolerances import judge_outputs
 
 _TOLD = 3
@@ -53,13 +54,18 @@ def judge(
         inputs: The inputs they belong to.
         quantize: What the file was made with; chooses the gate.
     """
-    try:
-        session = open_runtime(path)
+
+    def compared(file: Path) -> tuple[OutputFidelity, ...]:
+        session = open_runtime(file)
         outputs = session.predict(inputs)
-        fidelity = compare_outputs(names, references, outputs, session.output_kinds, inputs)
+        return compare_outputs(names, references, outputs, session.output_kinds, inputs)
+
+    try:
+        fidelity = compared(path)
+        findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)
+        findings += integer_pairs.find(path, fidelity, compared)
     except (InputError, ValueError) as error:
         return Verdict((), (str(error).replace(str(path), path.name),), runs=False)
-    findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)
     return Verdict(fidelity, failures(findings), findings)
 
 

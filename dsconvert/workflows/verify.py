@@ -17,7 +17,10 @@ from .results.verified import Verification
 from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dsconvert.base.fidelity import OutputFidelity
+    from dsconvert.base.output_fidelity import Finding
     from dsconvert.base.predictor import Predictor, Shape
     from dsconvert.base.progress import Progress
     from dsconvert.deploy.runtimes.precision import Precision
@@ -118,10 +121,11 @@ def verify(
         fidelity = compare(
             b.predictor, a.predictor, images, name=name, progress=as_progress(progress)
         )
+        unlike = _read_otherwise(path, a.predictor, images, fidelity)
     tolerance = tolerance_of(b.precision)
     if thresholds is not None:
         _check_applicable(fidelity, thresholds)
-    findings = judge_outputs(fidelity, tolerance, thresholds)
+    findings = (*unlike, *judge_outputs(fidelity, tolerance, thresholds))
     found = failures(findings)
     return Verification(
         reference=a.told,
@@ -137,6 +141,21 @@ def verify(
         remarks=(*remarks(fidelity), *runtime_notes(runtime, [model]), *warnings(findings)),
         failures=found,
         passed=not found,
+    )
+
+
+def _read_otherwise(
+    path: Path | None, reference: Predictor, images: Data, outputs: Sequence[OutputFidelity]
+) -> tuple[Finding, ...]:
+    """Find integers that a file reads with other scales than it writes them with."""
+    from dsconvert.deploy.runtimes.registry import open_runtime
+    from dsconvert.deploy.verification import integer_pairs
+    from dsconvert.models.evaluation.compare import compare
+
+    if path is None or path.suffix.lower() not in (".onnx", ".tflite"):
+        return ()
+    return integer_pairs.find(
+        path, outputs, lambda file: compare(open_runtime(file), reference, images)
     )
 
 

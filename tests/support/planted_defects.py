@@ -6,6 +6,7 @@ file, inputs that were prepared another way, outputs that are put together wrong
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from small_networks import Network, run
+
+from dsconvert.base.fidelity import compare_outputs
+from dsconvert.base.output_fidelity import failures
+from dsconvert.deploy.schemes import SCHEMES
+from dsconvert.deploy.verification import integer_pairs
+from dsconvert.deploy.verification.tolerances import judge_outputs
+from dsconvert.formats.quantization import Quantization
 
 Outputs = list[np.ndarray]
 
@@ -28,10 +36,12 @@ class Planted:
     Attributes:
         defect: Its name.
         outputs: What the file gives with it.
+        file: The file itself, where the defect is in it.
     """
 
     defect: str
     outputs: Outputs
+    file: onnx.ModelProto | None = None
 
 
 def plant(network: Network, path: Path) -> Iterator[Planted]:
@@ -44,11 +54,34 @@ def plant(network: Network, path: Path) -> Iterator[Planted]:
     for name, edit in _FILES.items():
         model = onnx.load(path)
         if edit(model):
-            yield Planted(name, run(model, network.inputs))
+            yield Planted(name, run(model, network.inputs), model)
     for name, spoil in _OUTPUTS.items():
         outputs = spoil(network, [output.copy() for output in sound])
         if outputs is not None:
             yield Planted(name, outputs)
+
+
+def refusals(
+    network: Network,
+    references: Outputs,
+    outputs: Outputs,
+    quantize: Quantization,
+    file: onnx.ModelProto | None = None,
+) -> tuple[str, ...]:
+    """Tell why outputs, and the file that they are from, are refused."""
+    kinds = (network.outputs, references)
+    fidelity = compare_outputs(*kinds, outputs, inputs=[network.inputs])
+    found = list(judge_outputs(fidelity, SCHEMES[quantize].tolerance))
+    if file is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "planted.onnx"
+            onnx.save(file, path)
+            found += integer_pairs.find(
+                path,
+                fidelity,
+                lambda undone: compare_outputs(*kinds, run(undone, network.inputs)),
+            )
+    return failures(found)
 
 
 def defects() -> tuple[str, ...]:

@@ -26,6 +26,7 @@ FindingCode = (
         "kl-above",
         "labels-below",
         "labels-differ",
+        "read-otherwise",
     ]
 )
 Severity = Literal["failure", "warning"]
