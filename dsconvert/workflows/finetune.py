@@ -114,7 +114,9 @@ def finetune(
     if settings.quantize == "int8":
         network = _int8_network(path, original, data, preprocessing)
     elif not _has_new_norms(learner.model, original.model):
-        network = watched = composed_like(original.model, half=settings.mixed_precision)
+        half = settings.mixed_precision
+        watched = composed_like(original.model, half=half)
+        network = composed_like(original.model, half=half, batch_norms=True)
     tuned = run(
         learner.model,
         original.model,

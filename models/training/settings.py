@@ -34,8 +34,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         logits: Whether the one output is scores of classes before a softmax, to be matched as the
             probabilities that they stand for. Taken for granted where there are labels.
         augment: "flip", "crop" and "light" for images, "mix" for all (`batches.epoch_batches`).
-            None flips and moves where an input has three channels, as photographs do. Without
-            augmentation the teacher runs only once, not every epoch.
+            None flips where an input has three channels, as photographs do. Without augmentation
+            the teacher runs only once, not every epoch.
         mixed_precision: Compute in bfloat16 with float32 weights. None does where this processor
             multiplies it and wide convolutions gain; True elsewhere, too.
         quantize: "int8" trains with the rounding of an int8 .tflite file in the forward pass.
@@ -46,7 +46,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         resume: Go on where an interrupted run for the same output stopped.
         strategy: The devices that compute shares of each batch: "one"; "mirrored", all GPUs of this
             machine; "multiworker", the machines of $TF_CONFIG; "auto", the last that there is more
-            than one of. The result does not depend on it, but for rounding.
+            than one of. Without BatchNorms the result does not depend on it, but
+            for rounding.
         log_dir: Write each epoch's figures there, as TensorBoard reads them.
 
     Raises:

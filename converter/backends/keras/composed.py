@@ -81,20 +81,23 @@ class _Block:
 
 
 class ComposedModel:
-    """A model that is run with its blocks as dense convolutions, in inference mode.
+    """A model that is run with its blocks as dense convolutions, and without dropout.
 
     Args:
         model: A functional or Sequential model.
         original: The model it was made from, whose layers are no parts of blocks; the model itself
             to run it as it is.
         half: Compute wide convolutions in bfloat16.
+        batch_norms: Let norms follow the batch, as they do while Keras trains.
 
     Attributes:
         frozen: The layers that read a picture, and the norms that directly follow them.
     """
 
-    def __init__(self, model: Any, original: Any, *, half: bool = False) -> None:
-        self.model, self.half = model, half
+    def __init__(
+        self, model: Any, original: Any, *, half: bool = False, batch_norms: bool = False
+    ) -> None:
+        self.model, self.half, self.batch_norms = model, half, batch_norms
         self.graph = flatten(model)
         given = flatten(original)
         known = {} if model is original else _shapes(given)
@@ -151,6 +154,9 @@ class ComposedModel:
             elif self.half and _is_wide(step.operation):
                 (reads,) = step.reads.values()
                 values[step.writes[0]] = _plain(step.operation, values[reads])
+            elif self.batch_norms and _is_norm(step.operation):
+                (reads,) = step.reads.values()
+                values[step.writes[0]] = step.operation(values[reads], training=True)
             else:
                 step.run(values)
         outputs = [values[number] for number in self.graph.outputs]
@@ -198,6 +204,10 @@ def _blocks(graph: FlatGraph, new: Collection[int]) -> list[_Block]:
 
 def _is_depthwise(operation: Any) -> bool:
     return type(operation) is keras_module().layers.DepthwiseConv2D
+
+
+def _is_norm(operation: Any) -> bool:
+    return type(operation) is keras_module().layers.BatchNormalization
 
 
 def _is_wide(operation: Any) -> bool:
