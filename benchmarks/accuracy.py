@@ -65,8 +65,8 @@ def budgets(models: Path, data: Path) -> Iterator[list[Any]]:
     """No labels. The residual network is planned, VGG6 gets the same share in every layer."""
     import dsconvert as ds
     from dsconvert.base.progress import silent
+    from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.converter.core.planning.limits import parse_limit
-    from dsconvert.converter.core.planning.search_space import Goals
     from dsconvert.converter.plan import search_space
     from dsconvert.converter.rewrite import rewrite
     from dsconvert.workflows.refine import refined

@@ -21,10 +21,12 @@ from .core.fitting.cost import conv_macs, conv_params
 from .core.fitting.styles import all_styles, block_style
 from .core.network.fit_state import FitSettings
 from .core.network.sensitivity import Effects, input_sizes, measure_effects
+from .core.planning.arena_rule import MemoryModel
+from .core.planning.candidates import Candidate, LayerCandidates
 from .core.planning.cost_model import Activation, Block, BlockCosts, CostModel, block_of
 from .core.planning.effect_cache import EffectCache
 from .core.planning.policy import Policy, make_plan
-from .core.planning.search_space import Candidate, LayerCandidates, SearchSpace
+from .core.planning.search_space import SearchSpace
 from .core.types import Choice, ConvSpec, Effect, Figure, Reason, Size, Totals
 
 MOST_PAIRS = 4
@@ -44,6 +46,7 @@ def search_space(
     costs: CostModel | None = None,
     network_cost: float | None = None,
     bytes_per_weight: int = 4,
+    memory_model: MemoryModel | None = None,
     most_pairs: int = MOST_PAIRS,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -66,6 +69,7 @@ def search_space(
         costs: The target; None plans by MACs and parameters alone.
         network_cost: What the whole network costs there, in the target's unit.
         bytes_per_weight: 4 for float32, 1 for int8.
+        memory_model: Tells what plans need on a microcontroller; None where that is no matter.
         most_pairs: The largest T to try.
         include: Glob patterns of the layers that may be rewritten; empty means all.
         exclude: Glob patterns of the layers to leave alone.
@@ -129,6 +133,7 @@ def search_space(
             cost=network_cost,
         ),
         bytes_per_weight=bytes_per_weight,
+        memory=memory_model,
         target=costs.target if costs else "",
         unit=costs.unit if costs else "",
         source_sha256=source_sha256,

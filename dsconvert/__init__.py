@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base.errors import DsconvertError, GateFailed, InputError, MissingExtra
-    from .converter.core.planning.search_space import Goals
+    from .converter.core.planning.goals import Goals
     from .deploy.costs.target import Target
     from .deploy.verification.tolerances import Thresholds
     from .models.data.datasets import Data
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "base.errors": ("DsconvertError", "GateFailed", "InputError", "MissingExtra"),
-    "converter.core.planning.search_space": ("Goals",),
+    "converter.core.planning.goals": ("Goals",),
     "deploy.costs.target": ("Target",),
     "deploy.verification.tolerances": ("Thresholds",),
     "models.data.datasets": ("Data",),

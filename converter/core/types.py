@@ -176,6 +176,8 @@ class Totals(
         bytes: Of the weights, at the plan's precision.
         cost: On the plan's target, in its unit; None where nothing was measured.
         output_error: The sum of the layers' harms: a prediction.
+        arena: Bytes of the activations on a microcontroller; unset where nobody asked.
+        flash: Bytes of the .tflite file; likewise.
     """
 
     macs: int | None
@@ -183,6 +185,8 @@ class Totals(
     bytes: int
     cost: float | None = None
     output_error: float = 0.0
+    arena: int | msgspec.UnsetType = msgspec.UNSET
+    flash: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

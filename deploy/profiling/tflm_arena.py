@@ -106,7 +106,7 @@ def arena_of(path: Path) -> Arena:
             size, or holds tensors whose size is not known before it runs.
         MissingExtra: If what reads .tflite files is not installed.
     """
-    file = _File(path)
+    file = TensorFile(path)
     free = [index for index in file.inputs if file.is_free(index)]
     if free:  # stored as 1: what that needs is nobody's figure
         raise InputError(
@@ -167,8 +167,27 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class _File:
-    """A .tflite file with one subgraph; tensors by their numbers."""
+class Operator(NamedTuple):
+    """An operator of a file.
+
+    Attributes:
+        type: As the format calls it, e.g. "CONV_2D".
+        inputs: The numbers of its tensors; -1 is an optional one that is left out.
+        outputs: Likewise.
+    """
+
+    type: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class TensorFile:
+    """A .tflite file with one subgraph; tensors by their numbers.
+
+    Raises:
+        InputError: As `arena_of`.
+        MissingExtra: Likewise.
+    """
 
     def __init__(self, path: Path) -> None:
         schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
@@ -186,8 +205,11 @@ class _File:
         self._graph = self._model.Subgraphs(0)
         self._types = _names(schema.TensorType)
         self._operators = _names(schema.BuiltinOperator)
-        self._first, self._last = _lives(self._graph)
+        self.tensors = self._graph.TensorsLength()
+        self.operators = tuple(self._read_operators())
         self.inputs = [self._graph.Inputs(i) for i in range(self._graph.InputsLength())]
+        self.outputs = [self._graph.Outputs(i) for i in range(self._graph.OutputsLength())]
+        self._first, self._last = lives(self.inputs, self.operators, self.outputs)
         self.activations = [
             i
             for i in range(self._graph.TensorsLength())
@@ -199,7 +221,7 @@ class _File:
     def buffers(self) -> tuple[Buffer, ...]:
         """Return the activations with their lives."""
         return tuple(
-            Buffer(self._size(i), self._first[i], self._last[i], self._name(i))
+            Buffer(self.size_of(i), self._first[i], self._last[i], self._name(i))
             for i in self.activations
         )
 
@@ -223,12 +245,28 @@ class _File:
 
     def _weighted(self) -> Iterator[tuple[str, int, int]]:
         """Name, weights and output of each operator with weights."""
+        for op in self.operators:
+            if op.type in _WEIGHTED:
+                yield op.type, op.inputs[1], op.outputs[0]
+
+    def _read_operators(self) -> Iterator[Operator]:
         for number in range(self._graph.OperatorsLength()):
             op = self._graph.Operators(number)
             code = self._model.OperatorCodes(op.OpcodeIndex())
-            name = self._operators.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
-            if name in _WEIGHTED:
-                yield name, op.Inputs(1), op.Outputs(0)
+            yield Operator(
+                self._operators.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), ""),
+                tuple(op.Inputs(i) for i in range(op.InputsLength())),
+                tuple(op.Outputs(i) for i in range(op.OutputsLength())),
+            )
+
+    def scales(self) -> int:
+        """Count the scales of the constants: with one per channel they fill small files."""
+        found = 0
+        for index in range(self._graph.TensorsLength()):
+            quantization = self._graph.Tensors(index).Quantization()
+            if quantization is not None and self._constant(index):
+                found += quantization.ScaleLength()
+        return found
 
     def type_of(self, index: int) -> str:
         """Return what a tensor holds, e.g. "INT8"."""
@@ -253,7 +291,8 @@ class _File:
     def _name(self, index: int) -> str:
         return (self._graph.Tensors(index).Name() or b"").decode()
 
-    def _size(self, index: int) -> int:
+    def size_of(self, index: int) -> int:
+        """Return a tensor's bytes."""
         type_ = self.type_of(index)
         if type_ not in _BYTES:
             raise InputError(
@@ -263,22 +302,20 @@ class _File:
         return prod(self.shape_of(index)) * _BYTES[type_]
 
 
-def _lives(graph: Any) -> tuple[dict[int, int], dict[int, int]]:
+def lives(
+    inputs: Iterable[int], operators: Sequence[Operator], outputs: Iterable[int]
+) -> tuple[dict[int, int], dict[int, int]]:
     """Return the steps at which each tensor is written first and used last."""
-    first = {graph.Inputs(i): 0 for i in range(graph.InputsLength())}
+    first = dict.fromkeys(inputs, 0)
     last = dict(first)
-    steps = graph.OperatorsLength()
-    for step in range(1, steps + 1):
-        op = graph.Operators(step - 1)
-        read = [op.Inputs(i) for i in range(op.InputsLength())]
-        written = [op.Outputs(i) for i in range(op.OutputsLength())]
-        for index in written:
+    for step, op in enumerate(operators, 1):
+        for index in op.outputs:
             first.setdefault(index, step)
-        for index in (*read, *written):
+        for index in (*op.inputs, *op.outputs):
             if index >= 0:  # an optional input that is left out is -1
                 last[index] = step
-    for i in range(graph.OutputsLength()):
-        last[graph.Outputs(i)] = steps
+    for index in outputs:
+        last[index] = len(operators)
     return first, last
 
 

@@ -56,6 +56,8 @@ def plan(
     target_macs: str | None,
     target_params: str | None,
     target_size: str | None,
+    target_arena: str | None,
+    target_flash: str | None,
     max_error: float | None,
     max_drop: str | None,
     data: str | None,
@@ -78,7 +80,7 @@ def plan(
     the calibration images; the least output error within the targets is chosen. What does not get
     faster stays. Without a target: what is really faster, at the knee of the curve.
     """
-    from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.workflows.plan import plan as run
 
     return run(
@@ -89,6 +91,8 @@ def plan(
             macs=target_macs,
             params=target_params,
             size=target_size,
+            arena=target_arena,
+            flash=target_flash,
             max_error=max_error,
         ),
         target=plan_options.as_target(runtime, threads, precision, device),

@@ -23,7 +23,7 @@ target = options.stack(
         "--device",
         default="host",
         show_default=True,
-        help="host, a board or phone (ssh:pi@board, adb), or an NPU: ethos-u55-128, …",
+        help="host, a board or phone (ssh:pi@board, adb), an NPU (ethos-u55-128, …), or mcu.",
     ),
 )
 
@@ -32,6 +32,12 @@ goals = options.stack(
     click.option("--target-macs", metavar="LIMIT", help="0.4x of the original, or 6.25M."),
     click.option("--target-params", metavar="LIMIT", help="0.3x of the original, or 50k."),
     click.option("--target-size", metavar="LIMIT", help="Of the weights: 0.3x, or 200KB."),
+    click.option(
+        "--target-arena",
+        metavar="LIMIT",
+        help="Of the activations on a microcontroller (TFLM), as .tflite: 0.5x, or 64KB.",
+    ),
+    click.option("--target-flash", metavar="LIMIT", help="Of the .tflite file: 0.5x, or 200KB."),
     click.option(
         "--max-error",
         type=options.Finite(0, 1e9),

@@ -12,6 +12,7 @@ from dsconvert.base.progress import as_progress
 
 from . import formatting
 from .outputs import place, write_json
+from .plan_memory import exceeded, within_memory
 from .plan_session import (
     PlanOptions,
     PlanSession,
@@ -20,19 +21,19 @@ from .plan_session import (
     judged,
     plan_session,
 )
-from .results.planned import AccuracySearch, NetworkTimes, PlanResult
+from .results.planned import AccuracySearch, MemoryUse, NetworkTimes, PlanResult
 from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
-    from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.converter.core.types import Plan
     from dsconvert.deploy.costs import Target
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .accuracy_goal import GoalJudge
     from .data_for import DataSource
-    from .model_files import ModelSource
+    from .model_files import Model, ModelSource
 
 _STEPS = 16
 """Budgets that a search by accuracy bisects."""
@@ -77,7 +78,9 @@ def plan(
     Each convolution and what may replace it are timed on the target, and tried out on the
     calibration images; the least output error within the goals is chosen. What does not get faster
     stays. Without goals: what is really faster, at the knee of the curve. The whole network is then
-    measured; where it misses the latency asked for, the result's ``passed`` is False.
+    measured; where it misses the latency asked for, the result's ``passed`` is False. Goals for the
+    arena and the flash are about the network's .tflite file, in the target's precision; that of the
+    plan is written and looked at.
 
     Args:
         model: A path, a `keras.Model`, an `onnx.ModelProto`, or what `load` returns.
@@ -97,7 +100,8 @@ def plan(
 
     Raises:
         InputError: If an argument cannot be used, or no plan keeps the goals.
-        GateFailed: If no plan keeps the accuracy; the best one is in ``output``.
+        GateFailed: If no plan keeps the accuracy; the best one is in ``output``. Or if none keeps
+            goals for the arena or the flash.
 
     Example:
         >>> import dsconvert as ds
@@ -107,7 +111,7 @@ def plan(
         >>> small = ds.rewrite("model.keras", plan=planned, calibration="digits.npz", refine=0)
     """
     from dsconvert.base.errors import GateFailed
-    from dsconvert.converter.core.planning.search_space import Goals
+    from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.models.evaluation.metrics import find_metric
 
     from .accuracy_goal import allowed_drop
@@ -127,15 +131,26 @@ def plan(
         options=options,
         progress=as_progress(progress),
     ) as session:
-        dropped = None
+        dropped, memory = None, None
         if accuracy is None:
             chosen = session.search_space.plan(goals)
+            if session.memory is not None:
+                chosen, memory = within_memory(
+                    session.memory,
+                    session.search_space,
+                    goals,
+                    chosen,
+                    lambda plan: _unfitted(session, plan),
+                )
         else:
             judging = judge_of(session, options.metric, accuracy.data, preprocessing)
             chosen, dropped = _search(session, goals, judging, accuracy.max_drop)
+        planned = chosen.chosen
         timed = _time(session, chosen)
         if accuracy is None:
             chosen, timed = _tightened(session, goals, chosen, timed)
+        if session.memory is not None and (memory is None or chosen.chosen != planned):
+            memory = session.memory.use(_unfitted(session, chosen))
         if output is not None:
             write_json(chosen, output, overwrite=overwrite)
         result = PlanResult(
@@ -144,7 +159,8 @@ def plan(
             output=str(output or ""),
             plan=chosen,
             timed=timed,
-            missed=_missed(goals, timed),
+            memory=memory,
+            missed="; ".join(filter(None, (_missed(goals, timed), *_over(goals, memory)))),
             dropped=dropped,
             preprocessing=session.data.preprocessing,
         )
@@ -158,6 +174,15 @@ def plan(
             code="accuracy-lost",
         )
     return result
+
+
+def _unfitted(session: PlanSession, plan: Plan) -> Model:
+    """Rewrite the network by a plan, with any weights: memory and time do not depend on them."""
+    return session.rewrite(plan, fitted=False).model if plan.chosen else session.opened.model
+
+
+def _over(goals: Goals, memory: MemoryUse | None) -> list[str]:
+    return [] if memory is None else exceeded(goals, memory)
 
 
 def _tightened(
@@ -240,7 +265,7 @@ def _time(session: PlanSession, plan: Plan) -> NetworkTimes | None:
     target_files, original = session.target_files, session.original
     if target_files is None or original is None or plan.after is None or not plan.chosen:
         return None
-    rewritten = target_files.build(session.rewrite(plan, fitted=False).model, "rewritten")
+    rewritten = target_files.build(_unfitted(session, plan), "rewritten")
     low = high = None
     if not target_files.target.estimated:
         first, second = target_files.profile(original, rewritten)

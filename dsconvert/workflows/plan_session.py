@@ -16,7 +16,8 @@ from .model_files import Kind, ModelFile, kind_of_source, open_model
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
-    from dsconvert.converter.core.planning.search_space import Goals, SearchSpace
+    from dsconvert.converter.core.planning.goals import Goals
+    from dsconvert.converter.core.planning.search_space import SearchSpace
     from dsconvert.converter.core.types import Plan
     from dsconvert.converter.rewrite import Rewritten
     from dsconvert.deploy.costs import Target
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .accuracy_goal import GoalJudge
     from .data_for import DataSource
     from .model_files import ModelSource
+    from .plan_memory import PlanMemory
     from .target_files import TargetFiles
 
 
@@ -66,7 +68,7 @@ class TargetWish:
         runtime: "litert" or "ort"; by default LiteRT for Keras, ONNX Runtime for ONNX.
         precision: "float32" or "int8"; by default what the device runs.
         threads: Of the runtime.
-        device: As in `Target`.
+        device: As in `Target`, or "mcu": any microcontroller, on which nothing is timed.
     """
 
     runtime: str | None = None
@@ -114,8 +116,25 @@ def wanted_target(
     if wanted is not None and not isinstance(wanted, TargetWish):
         return wanted
     wish = wanted or TargetWish()
-    timeless = goals is not None and goals.latency is None and bool(goals.words())
-    return None if timeless and not wish.says_where else wish.complete(kind)
+    if goals is not None and goals.latency is None:
+        from dsconvert.deploy.devices.accelerators import MCU
+
+        if wish.device == MCU or (goals.words() and not wish.says_where):
+            return None
+    return wish.complete(kind)
+
+
+def wanted_precision(
+    wanted: Target | TargetWish | None, target: Target | None
+) -> Literal["float32", "int8"]:
+    """Return what the planned network computes in: int8 on a microcontroller, unless it is said."""
+    from dsconvert.deploy.devices.accelerators import MCU
+
+    if target is not None:
+        return target.precision
+    if isinstance(wanted, TargetWish):
+        return wanted.precision or ("int8" if wanted.device == MCU else "float32")
+    return "float32"
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class PlanSession:
         settings: `search_space`'s and `rewrite`'s: memory, seed.
         target_files: Makes files for the target; None to plan without measuring.
         original: The original's file for the target.
+        memory: Tells what plans need on a microcontroller; None where nobody asked.
         search_space: What plans are chosen from.
         progress: Told of the work.
     """
@@ -137,6 +157,7 @@ class PlanSession:
     settings: dict[str, Any]
     target_files: TargetFiles | None
     original: Path | None
+    memory: PlanMemory | None
     search_space: SearchSpace
     progress: Progress
 
@@ -189,6 +210,7 @@ def plan_session(
             code="needs-calibration",
         )
     chosen = wanted_target(target, goals, kind_of_source(model))
+    precision = wanted_precision(target, chosen)
     opened = open_model(model)
     data = data_for(
         opened,
@@ -204,7 +226,7 @@ def plan_session(
         note(f"figures are of the calibration images' size, {size}: --input-size names another")
     settings: dict[str, Any] = {"memory": options.memory, "seed": options.seed}
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
-        target_files, original, costs, whole = None, None, None, None
+        target_files, original, costs, whole, memory = None, None, None, None, None
         if chosen is not None:
             from dsconvert.deploy.costs import measured_costs
 
@@ -216,6 +238,8 @@ def plan_session(
             original = target_files.build(opened.model, "original")
             costs = measured_costs(chosen, progress=progress)
             whole, costs = costs.beside(original, data.inputs)
+        if goals is not None and (goals.memory or _on_microcontroller(target)):
+            memory = _memory(opened, data, precision, Path(folder, "memory"), progress)
         from dsconvert.converter.plan import search_space
 
         found = search_space(
@@ -224,7 +248,8 @@ def plan_session(
             folder=opened.folder,
             costs=costs,
             network_cost=whole,
-            bytes_per_weight=1 if chosen is not None and chosen.precision == "int8" else 4,
+            bytes_per_weight=1 if precision == "int8" else 4,
+            memory_model=None if memory is None else memory.model,
             most_pairs=options.max_pairs,
             include=options.include,
             exclude=options.exclude,
@@ -232,7 +257,32 @@ def plan_session(
             progress=progress,
             **settings,
         )
-        yield PlanSession(opened, data, settings, target_files, original, found, progress)
+        yield PlanSession(opened, data, settings, target_files, original, memory, found, progress)
+
+
+def _on_microcontroller(target: Target | TargetWish | None) -> bool:
+    from dsconvert.deploy.devices.accelerators import MCU
+
+    return target is not None and target.device == MCU
+
+
+def _memory(
+    opened: ModelFile,
+    data: Data,
+    precision: Literal["float32", "int8"],
+    folder: Path,
+    progress: Progress,
+) -> PlanMemory:
+    """Write the original's .tflite file, from which the memory of plans is predicted."""
+    from dsconvert.deploy.costs import Target
+
+    from .plan_memory import plan_memory
+    from .target_files import TargetFiles
+
+    folder.mkdir()
+    target = Target("litert", precision)
+    files = TargetFiles(target, opened.kind, opened.folder, data.inputs, folder, progress)
+    return plan_memory(opened, files, files.build(opened.model, "original"))
 
 
 def judge_of(

@@ -13,7 +13,7 @@ from conv_stacks import conv_stack
 from dsconvert.base.table_width import fitted, natural_width
 from dsconvert.base.tables import Table, as_text
 from dsconvert.cli import main, terminal
-from dsconvert.converter.core.planning.search_space import Goals
+from dsconvert.converter.core.planning.goals import Goals
 from dsconvert.workflows.formatting import fit
 from dsconvert.workflows.plan import _missed
 from dsconvert.workflows.results.planned import NetworkTimes

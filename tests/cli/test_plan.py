@@ -384,7 +384,7 @@ class TestSweep:
 
         @contextlib.contextmanager
         def unmeasured(model, goals, **settings):
-            from dsconvert.converter.core.planning.search_space import Goals
+            from dsconvert.converter.core.planning.goals import Goals
 
             settings["target"] = None
             timeless = Goals(max_error=1.0)

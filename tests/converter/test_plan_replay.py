@@ -12,8 +12,8 @@ from onnx_twin import onnx_twin
 
 from dsconvert.base import fidelity
 from dsconvert.base.errors import InputError
+from dsconvert.converter.core.planning.goals import Goals
 from dsconvert.converter.core.planning.limits import parse_limit
-from dsconvert.converter.core.planning.search_space import Goals
 from dsconvert.converter.core.types import ORDERS, Choice, Plan
 from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite

@@ -15,8 +15,8 @@ from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.converter.core.network.sensitivity import measure_effects
+from dsconvert.converter.core.planning.goals import Goals
 from dsconvert.converter.core.planning.limits import parse_limit
-from dsconvert.converter.core.planning.search_space import Goals
 from dsconvert.converter.core.types import Choice, Figure
 from dsconvert.converter.plan import search_space
 from dsconvert.converter.rewrite import rewrite

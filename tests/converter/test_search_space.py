@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
+from dsconvert.converter.core.planning.candidates import Candidate, LayerCandidates
+from dsconvert.converter.core.planning.goals import Goals
 from dsconvert.converter.core.planning.limits import parse_limit
-from dsconvert.converter.core.planning.search_space import (
-    Candidate,
-    Goals,
-    LayerCandidates,
-    SearchSpace,
-)
+from dsconvert.converter.core.planning.search_space import SearchSpace
 from dsconvert.converter.core.types import Choice, ConvSpec, Effect, Figure, Plan, Reason, Totals
 
 ELSEWHERE = Totals(macs=1000, params=300, bytes=0, cost=0.5)

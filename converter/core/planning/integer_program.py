@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,9 @@ _SCALE = 1e4
 
 _TOLERANCE = 1e-6
 """By what share of the largest figure HiGHS lets a limit be passed."""
+
+ROUNDS = 500
+"""Choices that may break a rule, one after the other, before the search is given up."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,20 @@ class Option:
 
 
 Layers = Sequence[Sequence[Option]]
+Part = Mapping[int, int]
+"""The options of some layers: the index of the option by that of the layer."""
+
+
+class Rule(Protocol):
+    """A limit on what is no sum over the layers."""
+
+    def broken(self, chosen: Sequence[int]) -> Sequence[Part]:
+        """Return what in a choice breaks the rule, whatever else is chosen; nothing if it is kept.
+
+        Args:
+            chosen: The index of the option of each layer.
+        """
+        ...
 
 
 class Infeasible(Exception):
@@ -48,12 +66,15 @@ class Infeasible(Exception):
         self.least = dict(least)
 
 
-def least_output_error(layers: Layers, limits: Mapping[str, float]) -> list[int]:
+def least_output_error(
+    layers: Layers, limits: Mapping[str, float], rule: Rule | None = None
+) -> list[int]:
     """Return the choice of least total output error whose total costs keep all limits.
 
     Args:
         layers: The options of each layer, at least one.
         limits: By resource, what the total may come to.
+        rule: What the choice must keep besides.
 
     Returns:
         The index of the option chosen for each layer.
@@ -61,7 +82,7 @@ def least_output_error(layers: Layers, limits: Mapping[str, float]) -> list[int]
     Raises:
         Infeasible: If no choice keeps the limits.
     """
-    return _solve(layers, _values(layers, None), limits)
+    return _solve(layers, _values(layers, None), limits, rule)
 
 
 def least_cost(
@@ -69,15 +90,15 @@ def least_cost(
     resource: str,
     max_output_error: float,
     limits: Mapping[str, float] | None = None,
+    rule: Rule | None = None,
 ) -> list[int]:
     """The choice of least total cost whose total output error is at most ``max_output_error``.
 
     Raises:
         Infeasible: If no choice keeps the limits; it is called "output_error" there.
     """
-    return _solve(
-        layers, _values(layers, resource), {**(limits or {}), "output_error": max_output_error}
-    )
+    within = {**(limits or {}), "output_error": max_output_error}
+    return _solve(layers, _values(layers, resource), within, rule)
 
 
 def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) -> float:
@@ -87,7 +108,11 @@ def total(layers: Layers, chosen: Sequence[int], resource: str | None = None) ->
 
 
 def frontier(
-    layers: Layers, resource: str, points: int, limits: Mapping[str, float] | None = None
+    layers: Layers,
+    resource: str,
+    points: int,
+    limits: Mapping[str, float] | None = None,
+    rule: Rule | None = None,
 ) -> list[list[int]]:
     """Find the choices of least output error at ``points`` budgets, dearest first.
 
@@ -99,18 +124,19 @@ def frontier(
         resource: What the budgets are of.
         points: How many budgets.
         limits: By resource, or "output_error", what the total may come to in any case.
+        rule: What every choice must keep besides.
 
     Raises:
         Infeasible: If no choice keeps the limits.
     """
     limits = limits or {}
-    mildest = total(layers, least_output_error(layers, limits))
-    dearest = total(layers, least_cost(layers, resource, _met(mildest), limits), resource)
-    cheapest = total(layers, _solve(layers, _values(layers, resource), limits), resource)
+    mildest = total(layers, least_output_error(layers, limits, rule))
+    dearest = total(layers, least_cost(layers, resource, _met(mildest), limits, rule), resource)
+    cheapest = total(layers, _solve(layers, _values(layers, resource), limits, rule), resource)
     found: list[list[int]] = []
     for budget in np.linspace(dearest, cheapest, points):
         spent = min(_met(float(budget), dearest), limits.get(resource, np.inf))
-        chosen = least_output_error(layers, {**limits, resource: spent})
+        chosen = least_output_error(layers, {**limits, resource: spent}, rule)
         if chosen not in found:
             found.append(chosen)
     return found
@@ -152,11 +178,28 @@ def _least(layers: Layers, resource: str | None) -> float:
     return float(sum(min(_value(option, resource) for option in layer) for layer in layers))
 
 
-def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> list[int]:
+def _solve(
+    layers: Layers, objective: Float, limits: Mapping[str, float], rule: Rule | None
+) -> list[int]:
+    """Solve, forbid what breaks the rule, and solve again: the first that keeps it is the best."""
+    cuts: list[Part] = []
+    for _ in range(ROUNDS):
+        chosen = _best(layers, objective, limits, cuts)
+        broken = () if rule is None else rule.broken(chosen)
+        if not broken:
+            return chosen
+        cuts.extend(broken)
+    raise Infeasible({resource: _least(layers, resource) for resource in limits})
+
+
+def _best(
+    layers: Layers, objective: Float, limits: Mapping[str, float], cuts: Sequence[Part]
+) -> list[int]:
+    """Return the best choice within the limits that holds none of the parts."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     if not layers:
-        if any(limit < 0 for limit in limits.values()):
+        if cuts or any(limit < 0 for limit in limits.values()):
             raise Infeasible(dict.fromkeys(limits, 0.0))
         return []
     sizes = [len(layer) for layer in layers]
@@ -167,6 +210,10 @@ def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> lis
         row = _values(layers, None if resource == "output_error" else resource)
         scale = max(float(np.abs(row).max()), abs(limit)) or 1.0
         rows[place], most[place] = row / scale, limit / scale
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    parts = np.zeros((len(cuts), len(owner)))
+    for row, part in zip(parts, cuts, strict=True):
+        row[[starts[layer] + option for layer, option in part.items()]] = 1
     largest = float(np.abs(objective).max())
     # HiGHS keeps limits to 1e-6, but its presolve can miss a choice that meets one exactly. So it
     # gets more room at first; what keeps the limits all the same is the best there is.
@@ -178,6 +225,7 @@ def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> lis
             constraints=[
                 LinearConstraint(one_each, 1, 1),
                 *([LinearConstraint(rows, -np.inf, most + room)] if limits else []),
+                *([LinearConstraint(parts, -np.inf, parts.sum(axis=1) - 1)] if cuts else []),
             ],
             options={"mip_rel_gap": 0.0},
         )
@@ -185,6 +233,5 @@ def _solve(layers: Layers, objective: Float, limits: Mapping[str, float]) -> lis
             break
         picked = [int(np.argmax(np.where(owner == i, result.x, -1.0))) for i in range(len(layers))]
         if not room or np.all(rows[:, picked].sum(axis=1) <= most + _TOLERANCE):
-            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
             return [int(place - start) for place, start in zip(picked, starts, strict=True)]
     raise Infeasible({resource: _least(layers, resource) for resource in limits})

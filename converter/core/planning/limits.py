@@ -1,4 +1,4 @@
-"""Goals as people write them: 0.5x, 3ms, 6.25M, 200KB."""
+"""Limits as people write them: 0.5x, 3ms, 6.25M, 200KB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES: Mapping[str, float] = {
     "gib": 2**30,
 }
 _MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-_UNITS = {"latency": _MILLISECONDS, "size": _BYTES}
+_UNITS = {"latency": _MILLISECONDS, "size": _BYTES, "arena": _BYTES, "flash": _BYTES}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zµ%×]*)\s*$", re.IGNORECASE)
 
 
@@ -44,7 +44,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def parse_limit(text: str, resource: str) -> Limit:
-    """Read "0.5x", "50%" or an amount: of "latency" in ms, of "size" in bytes, else a count.
+    """Read "0.5x", "50%" or an amount: of "latency" in ms, of memory in bytes, else a count.
 
     Raises:
         InputError: If it is none of these, or not positive.
@@ -62,7 +62,7 @@ def parse_limit(text: str, resource: str) -> Limit:
         return Limit(value=number / 100 if unit == "%" else number, relative=True, text=text)
     if number > 0 and unit in units:
         return Limit(value=number * units[unit], relative=False, text=text)
-    example = {"latency": "3ms", "size": "200KB"}.get(resource, "6.25M")
+    example = "3ms" if resource == "latency" else "200KB" if units is _BYTES else "6.25M"
     raise InputError(
         f"{text!r} is no target for {resource}.",
         f"Write a share of the original, as 0.5x, or an amount, as {example}.",

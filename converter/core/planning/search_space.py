@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from dsconvert.base.errors import InputError
+from dsconvert.base.errors import DsconvertError, GateFailed, InputError
 from dsconvert.base.units import short
 
 from ..fitting.styles import block_style
-from ..types import Choice, ConvSpec, Effect, Figure, LayerPlan, Plan, Reason, Totals
+from ..types import Choice, Figure, LayerPlan, Plan, Reason, Totals
+from .arena_rule import ArenaRule, MemoryModel
+from .candidates import Candidate, LayerCandidates
+from .goals import WORDS, Goals
 from .integer_program import (
     Infeasible,
     Option,
@@ -23,106 +25,10 @@ from .integer_program import (
     least_output_error,
     total,
 )
-from .limits import Limit, parse_limit
+from .limits import Limit
 
 _POINTS = 24
 """Budgets looked at to find the knee."""
-_WORDS = {"macs": "MACs", "params": "parameters"}
-_RESOURCES = ("latency", "macs", "params", "size")
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that a layer may become.
-
-    Attributes:
-        choice: The pairs, their order and lowering.
-        effect: What it alone does.
-        macs: Over all calls; None where the size is free.
-        params: Weights and bias.
-        cost: On the target; None where nothing was measured.
-    """
-
-    choice: Choice
-    effect: Effect
-    macs: int | None
-    params: int
-    cost: Figure | None = None
-
-
-class LayerCandidates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One convolution and its candidates; none where it is left alone, with the reason.
-
-    Attributes:
-        name: Its name.
-        spec: Its geometry.
-        reason: Why it has no candidates.
-        macs: Of the convolution over all calls.
-        params: Of the convolution, and of what its pairs take in with it.
-        cost: Of the convolution on the target.
-        candidates: What it may become.
-    """
-
-    name: str
-    spec: ConvSpec | None
-    reason: Reason | None = None
-    macs: int | None = None
-    params: int = 0
-    cost: Figure | None = None
-    candidates: tuple[Candidate, ...] = ()
-
-
-class Goals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plan must keep; a share of the original, "0.5x", or an amount, "3ms".
-
-    Attributes:
-        latency: Of the network, on the target: "0.5x" or "3ms".
-        macs: Of the network: "0.4x" or "6.25M".
-        params: Of the network: "0.3x" or "50k".
-        size: Of the network's weights: "0.3x" or "200KB".
-        max_error: The most output error, summed over the layers.
-
-    Raises:
-        InputError: If a limit cannot be read.
-
-    Example:
-        >>> import dsconvert as ds
-        >>> ds.Goals(latency="0.5x", params="50k").words()
-        ('latency ≤ 0.5x', 'parameters ≤ 50k')
-    """
-
-    latency: Limit | str | None = None
-    macs: Limit | str | None = None
-    params: Limit | str | None = None
-    size: Limit | str | None = None
-    max_error: float | None = None
-
-    def __post_init__(self) -> None:
-        """Read limits that are texts."""
-        for name in _RESOURCES:
-            given = getattr(self, name)
-            if isinstance(given, str):
-                msgspec.structs.force_setattr(self, name, parse_limit(given, name))
-        if self.max_error is not None and not 0 <= self.max_error < math.inf:
-            raise InputError(
-                f"--max-error {self.max_error:g} is no output error.",
-                "Give a number from 0 on; dsconvert sweep shows what output error buys.",
-                code="not-an-output-error",
-            )
-
-    def limit(self, name: str) -> Limit | None:
-        """Give the limit of "latency", "macs", "params" or "size"."""
-        found: Limit | str | None = getattr(self, name)
-        assert not isinstance(found, str), "read when the goals were made"
-        return found
-
-    def words(self) -> tuple[str, ...]:
-        """As the user put them."""
-        told = [
-            f"{_WORDS.get(name, name)} ≤ {limit.text}"
-            for name in _RESOURCES
-            if (limit := self.limit(name)) is not None
-        ]
-        return (*told, *([] if self.max_error is None else [f"output error ≤ {self.max_error:g}"]))
 
 
 @dataclass(frozen=True)
@@ -137,6 +43,7 @@ class SearchSpace:
         unit: Of the costs.
         source_sha256: Of the model's file.
         notes: What the reader of any plan should know.
+        memory: Tells what plans need on a microcontroller; None where nobody asked.
     """
 
     layers: tuple[LayerCandidates, ...]
@@ -146,13 +53,15 @@ class SearchSpace:
     unit: str = ""
     source_sha256: str = ""
     notes: tuple[str, ...] = ()
+    memory: MemoryModel | None = None
     _open: tuple[LayerCandidates, ...] = field(init=False)
     _options: tuple[tuple[Option, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         opened = tuple(layer for layer in self.layers if layer.candidates)
         object.__setattr__(self, "_open", opened)
-        object.__setattr__(self, "_options", tuple(map(_options_of, opened)))
+        options = tuple(_options_of(layer, self.memory) for layer in opened)
+        object.__setattr__(self, "_options", options)
 
     @property
     def resource(self) -> str:
@@ -161,24 +70,29 @@ class SearchSpace:
             return "cost"
         return "params" if self.before.macs is None else "macs"
 
-    def plan(self, goals: Goals) -> Plan:
+    def plan(self, goals: Goals, refused: Sequence[Mapping[str, Choice]] = ()) -> Plan:
         """The plan of least output error that keeps the goals; without goals, the one at the knee.
+
+        Args:
+            goals: What it must keep.
+            refused: Choices that were found to need too large an arena; another plan is found.
 
         Raises:
             InputError: If no plan keeps them, or one asks for what is not known.
+            GateFailed: If no plan keeps them, and they are about a microcontroller's memory.
         """
-        limits = self._limits(goals)
+        limits, rule = self._limits(goals), self._rule(goals, refused)
         try:
-            if limits:
-                chosen = least_output_error(self._options, limits)
+            if limits or (rule is not None and goals.max_error is None):
+                chosen = least_output_error(self._options, limits, rule)
                 note = "the least output error predicted to keep the goals"
             elif goals.max_error is not None:
-                chosen = least_cost(self._options, self.resource, goals.max_error)
+                chosen = least_cost(self._options, self.resource, goals.max_error, rule=rule)
                 note = f"the least {self._word} within the output error"
             else:
                 return self._at_the_knee()
         except Infeasible as error:
-            raise self._unreachable(goals, error.least) from error
+            raise self._unreachable(goals, error.least, rule) from error
         if goals.max_error is not None and total(self._options, chosen) > goals.max_error:
             kept = msgspec.structs.replace(goals, max_error=None).words()
             raise InputError(
@@ -197,15 +111,16 @@ class SearchSpace:
 
         Raises:
             InputError: If no plan keeps the goals, or one asks for what is not known.
+            GateFailed: If no plan keeps them, and they are about a microcontroller's memory.
         """
         goals = goals or Goals()
-        limits = self._limits(goals)
+        limits, rule = self._limits(goals), self._rule(goals)
         if goals.max_error is not None:
             limits["output_error"] = goals.max_error
         try:
-            budgets = frontier(self._options, self.resource, points, limits)
+            budgets = frontier(self._options, self.resource, points, limits, rule)
         except Infeasible as error:
-            raise self._unreachable(goals, error.least) from error
+            raise self._unreachable(goals, error.least, rule) from error
         return [self._budgeted(self._assembled(chosen, (), ())) for chosen in budgets]
 
     # Choosing.
@@ -214,10 +129,10 @@ class SearchSpace:
     def _word(self) -> str:
         if self.resource == "cost":
             return "cycles" if self.unit == "cycles" else "time"
-        return _WORDS[self.resource]
+        return WORDS[self.resource]
 
     def _unit_of(self, resource: str) -> str:
-        return {"cost": self.unit, "size": "bytes", **_WORDS}[resource]
+        return {"cost": self.unit, "size": "bytes", "flash": "bytes of flash", **WORDS}[resource]
 
     def _budgeted(self, plan: Plan) -> Plan:
         """Return the plan with what it comes to as its goal."""
@@ -242,6 +157,7 @@ class SearchSpace:
             "macs": (goals.limit("macs"), before.macs, 1),
             "params": (goals.limit("params"), before.params, 1),
             "size": (goals.limit("size"), before.bytes, self.bytes_per_weight),
+            "flash": (goals.limit("flash"), self.memory and self.memory.flash, 1),
         }
         for name, (limit, original, unit) in wanted.items():
             if limit is None:
@@ -260,6 +176,19 @@ class SearchSpace:
             left += 1e-9 * abs(original / unit)
             limits[resource] = min(left, limits.get(resource, np.inf))
         return limits
+
+    def _rule(self, goals: Goals, refused: Sequence[Mapping[str, Choice]] = ()) -> ArenaRule | None:
+        """Return what keeps the arena within its limit; None without one."""
+        limit = goals.limit("arena")
+        if limit is None:
+            return None
+        if self.memory is None:
+            raise _unknown("arena")
+        options = [
+            (layer.name, (None, *(each.choice for each in layer.candidates)))
+            for layer in self._open
+        ]
+        return ArenaRule(self.memory, options, limit.of(self.memory.arena), refused)
 
     @property
     def _untouched(self) -> list[int]:
@@ -283,11 +212,15 @@ class SearchSpace:
             note = f"no goal was given: no plan has less output error or saves more {self._word}"
         return self._assembled(points[best], (), (note,))
 
-    def _unreachable(self, goals: Goals, least: Mapping[str, float]) -> InputError:
+    def _unreachable(
+        self, goals: Goals, least: Mapping[str, float], rule: ArenaRule | None
+    ) -> DsconvertError:
         """Tell what to say when no plan keeps the goals: how far one could go for each of them."""
         told = []
         before = self.before
         originals = {"cost": before.cost, "macs": before.macs, "params": before.params}
+        if self.memory is not None:
+            originals["flash"] = self.memory.flash
         for resource, amount in least.items():
             original = originals.get(resource)
             if original is None:
@@ -301,8 +234,15 @@ class SearchSpace:
                 f"{short((amount + rest) * scale)} of {short(original * scale)} "
                 f"{self._unit_of(shown)}"
             )
+        if rule is not None and self.memory is not None and rule.tried:
+            told.append(
+                f"{short(rule.least)} of {short(self.memory.arena)} bytes of arena among the "
+                f"{rule.tried} plans looked at"
+            )
         each = ", each by itself" if len(told) > 1 else ""
-        return InputError(
+        # What memory needs is found by work, as a gate's verdict is.
+        refusal = GateFailed if goals.memory else InputError
+        return refusal(
             f"no plan keeps {', '.join(goals.words())}; the least there is: "
             f"{', '.join(told)}{each}.",
             "Ask for less; dsconvert sweep shows what there is to be had.",
@@ -331,20 +271,39 @@ class SearchSpace:
             target=self.target,
             unit=self.unit,
             goal=goal,
-            before=before,
+            before=msgspec.structs.replace(before, **self._memory_of({})),
             after=Totals(
                 macs=macs,
                 params=params,
                 bytes=params * self.bytes_per_weight,
                 cost=cost,
                 output_error=sum(pick.effect.output_error for _, pick in saved),
+                **self._memory_of({layer.name: pick.choice for layer, pick in saved}),
             ),
             notes=(*self.notes, *(notes if self._open else ("nothing is worth rewriting",))),
             layers=tuple(_layer_plan(layer, picks.get(layer.name)) for layer in self.layers),
         )
 
+    def _memory_of(self, chosen: Mapping[str, Choice]) -> dict[str, int]:
+        """Return the arena and the flash of a plan, where somebody asked for them."""
+        memory = self.memory
+        if memory is None:
+            return {}
+        saved = sum(
+            memory.flash_of(layer.spec, None) - memory.flash_of(layer.spec, chosen[layer.name])
+            for layer in self._open
+            if layer.spec is not None and layer.name in chosen
+        )
+        return {"arena": memory.arena_with(chosen), "flash": round(memory.flash - saved)}
+
 
 def _unknown(name: str) -> InputError:
+    if name in ("arena", "flash"):
+        return InputError(
+            f"the {name} of plans is not known here.",
+            "Give search_space() a memory model, as dsconvert.plan does.",
+            code="not-measured",
+        )
     if name == "cost":
         return InputError(
             "the network's time was not measured.",
@@ -352,7 +311,7 @@ def _unknown(name: str) -> InputError:
             code="not-measured",
         )
     return InputError(
-        f"the network's {_WORDS[name]} are unavailable: the input has no fixed size.",
+        f"the network's {WORDS[name]} are unavailable: the input has no fixed size.",
         "Give it with --input-size HxW; or limit parameters, size or latency instead.",
         code="size-unknown",
     )
@@ -362,9 +321,13 @@ def _value(figure: Figure | None) -> float:
     return 0.0 if figure is None else figure.value
 
 
-def _options_of(layer: LayerCandidates) -> tuple[Option, ...]:
-    def costs(macs: int | None, params: int, cost: Figure | None) -> dict[str, float]:
+def _options_of(layer: LayerCandidates, memory: MemoryModel | None) -> tuple[Option, ...]:
+    def costs(
+        choice: Choice | None, macs: int | None, params: int, cost: Figure | None
+    ) -> dict[str, float]:
         known = {"params": float(params)}
+        if memory is not None and layer.spec is not None:
+            known["flash"] = memory.flash_of(layer.spec, choice)
         if macs is not None:
             known["macs"] = float(macs)
         if cost is not None:
@@ -372,8 +335,11 @@ def _options_of(layer: LayerCandidates) -> tuple[Option, ...]:
         return known
 
     return (
-        Option(0.0, costs(layer.macs, layer.params, layer.cost)),
-        *(Option(c.effect.output_error, costs(c.macs, c.params, c.cost)) for c in layer.candidates),
+        Option(0.0, costs(None, layer.macs, layer.params, layer.cost)),
+        *(
+            Option(c.effect.output_error, costs(c.choice, c.macs, c.params, c.cost))
+            for c in layer.candidates
+        ),
     )
 
 

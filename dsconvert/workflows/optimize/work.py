@@ -62,7 +62,7 @@ class Work:
 
     def plan(self, form: str) -> PlanResult:
         """Choose what becomes of each convolution, for files of a format."""
-        from dsconvert.converter.core.planning.search_space import Goals
+        from dsconvert.converter.core.planning.goals import Goals
 
         from ..plan import plan
         from ..plan_session import PlanOptions

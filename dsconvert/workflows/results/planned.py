@@ -40,6 +40,25 @@ class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
     ratio_high: float
 
 
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the .tflite files need on a microcontroller, in bytes.
+
+    Attributes:
+        precision: "float32" or "int8".
+        arena_before: The original's activations, by the planner of TensorFlow Lite for
+            Microcontrollers; what the interpreter keeps besides is not in it.
+        arena_after: The rewritten network's.
+        flash_before: The size of the original's file.
+        flash_after: Of the rewritten network's.
+    """
+
+    precision: str
+    arena_before: int
+    arena_after: int
+    flash_before: int
+    flash_after: int
+
+
 class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
     """What a search by accuracy came to.
 
@@ -71,7 +90,8 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         output: The file that was written; empty if none was.
         plan: Its content.
         timed: What the networks were measured to cost; None where only MACs were planned.
-        missed: By how much the measured network misses the latency asked for; empty if it does not.
+        memory: What the files need on a microcontroller; None where nobody asked.
+        missed: By how much it misses the latency or memory asked for; empty if it does not.
         dropped: The search by accuracy, if one was asked for.
         preprocessing: What was done to the calibration images.
     """
@@ -82,13 +102,14 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     plan: Plan
     timed: NetworkTimes | None = None
+    memory: MemoryUse | None = None
     missed: str = ""
     dropped: AccuracySearch | None = None
     preprocessing: Preprocessing
 
     @property
     def passed(self) -> bool:
-        """Tell whether the measured network keeps the latency asked for."""
+        """Tell whether the network keeps the latency and the memory asked for."""
         return not self.missed
 
     def blocks(self) -> Iterator[Block]:
@@ -96,7 +117,7 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         plan = self.plan
         if self.missed:
             yield f"NOT reached: {self.missed}."
-            yield "Ask for less, or plan for int8 (--precision int8). No faster plan was found."
+            yield "Ask for less, or plan for int8 (--precision int8). No better plan was found."
         yield _layers(plan)
         if plan.target:
             yield f"target: {plan.target}"
@@ -105,6 +126,8 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
             yield _summary(plan, plan.before, plan.after)
         if self.timed is not None:
             yield _timing(self.timed)
+        if self.memory is not None:
+            yield _memory(self.memory)
         if self.dropped is not None:
             yield from _accuracy(self.dropped)
 
@@ -158,6 +181,17 @@ def _timing(timed: NetworkTimes) -> str:
         f"measured: {timed.before:.4g} → {timed.after:.4g} {timed.unit} ({ratio}); the prediction "
         f"was {timed.predicted:.4g}, off by {100 * timed.error:+.1f} %"
     )
+
+
+def _memory(use: MemoryUse) -> str:
+    kib = [
+        f"{before / 1024:.1f} → {after / 1024:.1f} KiB"
+        for before, after in (
+            (use.arena_before, use.arena_after),
+            (use.flash_before, use.flash_after),
+        )
+    ]
+    return f".tflite in {use.precision}: arena {kib[0]}, flash {kib[1]}"
 
 
 def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
