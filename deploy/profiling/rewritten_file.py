@@ -71,7 +71,7 @@ class RewrittenFile:
         self._layers = self._found(specs)
         """The layer of each operator that is one."""
         around = self.flash - self._file.weights() - _SCALE * self._file.scales() - _AROUND
-        self._overhead = max(around, 0) / max(self._file.tensors, 1)
+        self._overhead: float = max(around, 0) / max(self._file.tensors, 1)
         """What a tensor takes besides its values: its name, its shape, its operator."""
         self.arena = self.arena_with({})
 
@@ -131,12 +131,13 @@ class RewrittenFile:
         whole = (_Part(weights, spec.out_channels, True, ()),)
         parts = whole if choice is None else _parts(spec, choice)
         last = max(number for number, part in enumerate(parts) if part.weights)
-        calls = max(len(spec.input_sizes), 1)
-        return sum(
-            self._constants(part, biased=number == last)
-            + calls * self._overhead * self._tensors(part, biased=number == last)
-            for number, part in enumerate(parts)
-        )
+        each = max(len(spec.input_sizes), 1) * self._overhead
+        total = 0.0
+        for number, part in enumerate(parts):
+            biased = number == last
+            total += self._constants(part, biased=biased)
+            total += each * self._tensors(part, biased=biased)
+        return total
 
     def _constants(self, part: _Part, *, biased: bool) -> int:
         """Return the bytes of the constants of an operator; all biases of zero are one buffer."""
@@ -174,8 +175,8 @@ class RewrittenFile:
             if op.type != "CONV_2D":
                 continue
             channels, height, width, inputs = self._file.shape_of(op.inputs[1])
-            size = self._file.shape_of(op.outputs[0])[1:3]
-            names = waiting[(height, width, inputs, channels, *size)]
+            pixels = self._file.shape_of(op.outputs[0])[1:3]
+            names = waiting[(height, width, inputs, channels, *pixels)]
             if names:
                 found[number] = names.pop(0)
         return found
@@ -187,11 +188,12 @@ class RewrittenFile:
         sizes = {i: self._file.size_of(i) for i in self._computed}
         places = {i: (i, 0) for i in self._computed}
         """Of equal tensors the later one comes first: they are put down by where they come."""
-        for name in chosen:
-            if list(self._layers.values()).count(name) != len(self._specs[name].input_sizes):
+        known = list(self._layers.values())
+        for layer in chosen:
+            if known.count(layer) != len(self._specs[layer].input_sizes):
                 raise InputError(
-                    f"{name} was not found in the .tflite file: the arena of plans is unknown.",
-                    f"Leave it alone: --exclude {name}",
+                    f"{layer} was not found in the .tflite file: the arena of plans is unknown.",
+                    f"Leave it alone: --exclude {layer}",
                     code="arena-unknown",
                 )
         operators: list[Operator] = []

@@ -157,7 +157,7 @@ class SearchSpace:
             "macs": (goals.limit("macs"), before.macs, 1),
             "params": (goals.limit("params"), before.params, 1),
             "size": (goals.limit("size"), before.bytes, self.bytes_per_weight),
-            "flash": (goals.limit("flash"), self.memory and self.memory.flash, 1),
+            "flash": (goals.limit("flash"), None if self.memory is None else self.memory.flash, 1),
         }
         for name, (limit, original, unit) in wanted.items():
             if limit is None:
