@@ -144,7 +144,7 @@ def test_flash_is_kept_as_macs_are(session):
 def test_no_plan_fits(session):
     with pytest.raises(ds.GateFailed, match="bytes of arena among the") as caught:
         session.search_space.plan(ds.Goals(arena="0.2x"))
-    assert (caught.value.code, caught.value.exit_code) == ("target-not-reachable", 1)
+    assert (caught.value.code, caught.value.exit_code) == ("memory-not-reachable", 1)
 
 
 def test_a_plan_whose_file_needs_more_than_was_predicted(session, monkeypatch):

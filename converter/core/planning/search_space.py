@@ -237,17 +237,17 @@ class SearchSpace:
         if rule is not None and self.memory is not None and rule.tried:
             told.append(
                 f"{short(rule.least)} of {short(self.memory.arena)} bytes of arena among the "
-                f"{rule.tried} plans looked at"
+                f"{rule.tried} {'plan' if rule.tried == 1 else 'plans'} looked at"
             )
         each = ", each by itself" if len(told) > 1 else ""
-        # What memory needs is found by work, as a gate's verdict is.
-        refusal = GateFailed if goals.memory else InputError
-        return refusal(
+        message = (
             f"no plan keeps {', '.join(goals.words())}; the least there is: "
-            f"{', '.join(told)}{each}.",
-            "Ask for less; dsconvert sweep shows what there is to be had.",
-            code="target-not-reachable",
+            f"{', '.join(told)}{each}."
         )
+        hint = "Ask for less; dsconvert sweep shows what there is to be had."
+        if goals.memory:  # what plans need is found by work, as a gate's verdict is
+            return GateFailed(message, hint, code="memory-not-reachable")
+        return InputError(message, hint, code="target-not-reachable")
 
     # Writing it down.
 
