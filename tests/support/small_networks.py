@@ -287,6 +287,41 @@ def box_detector(joined: bool = True) -> Network:
     return Network("boxes", net.model(outputs), calibration, inputs, ("detections",))
 
 
+def fastest_detector() -> Network:
+    """A detector as FastestDet writes it: objectness, box and classes of a cell, (n, 14, 4, 4).
+
+    The objectness is a sigmoid, the box (x and y in the cell, width and height) tanh and sigmoid in
+    pixels of 640, and the classes a softmax, all in one output.
+    """
+    net, train = _Builder(9), pictures(_TRAIN, 0)
+    for width, channels, stride in ((48, 3, 1), (96, 48, 2), (192, 96, 2), (384, 192, 1)):
+        net.convolution(width, channels, stride)
+    last, unit = net.last, SIZE / CELLS
+    cell = (train.centres // unit).astype(int)
+    places = net.features(last, train.images)
+    features = places.transpose(0, 2, 3, 1)[np.arange(_TRAIN), cell[:, 0], cell[:, 1]]
+    y, x = np.mgrid[:CELLS, :CELLS]
+    near = (y[None] == cell[:, :1, None]) & (x[None] == cell[:, 1:, None])
+    weights = _ridge(_per_cell(places), near.reshape(-1, 1) * 16.0 - 6, 1e-5)
+    net.pointwise(*weights, last, "object_logits")
+    net.add("Sigmoid", output="objectness")
+    offsets = (train.centres / unit - cell - 0.5)[:, ::-1]
+    net.pointwise(*_ridge(features, np.arctanh(np.clip(offsets, -0.9, 0.9)), 1e-3), last, "xy_raw")
+    net.add("Tanh", output="xy_units")
+    net.add("Mul", "xy_units", net.constant("cell_pixels", np.array(PIXELS / CELLS)), output="xy")
+    share = np.stack([2 * train.radii / SIZE] * 2, 1)
+    net.pointwise(*_ridge(features, np.log(share / (1 - share)), 1e-3), last, "wh_raw")
+    net.add("Sigmoid", output="wh_units")
+    net.add("Mul", "wh_units", net.constant("pixels", np.array(PIXELS)), output="wh")
+    net.pointwise(*_ridge(features, np.eye(9)[train.kinds] * 12 - 6, 1e-3), last, "class_logits")
+    net.add("Softmax", output="classes", axis=1)
+    net.add("Concat", "objectness", "xy", "wh", "classes", output="cells", axis=1)
+    calibration, inputs = (
+        pictures(count, i).images for i, count in ((1, _CALIBRATION), (2, _TEST))
+    )
+    return Network("fastest", net.model(["cells"]), calibration, inputs, ("cells",))
+
+
 def _segmenter(train: Pictures, seed: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     net = _Builder(seed + 3)
     first = net.convolution(24, 3)
