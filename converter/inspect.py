@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -200,6 +201,34 @@ def inspect(
         potential=potential(inspected, macs, params, worthwhile=WORTHWHILE),
         calibration_images=images,
     )
+
+
+def potential_of(model: Any, *, folder: Path | None = None) -> Potential:
+    """Tell what rewriting a model can save at most, without looking at any weight.
+
+    Args:
+        model: As for `inspect`.
+        folder: Where the external data of an ONNX model are, if it has any.
+    """
+    source = backend_for(model, folder)
+    convolutions = source.convolutions
+    plan = make_plan(convolutions, Policy())
+    rows = []
+    for convolution, layer in zip(convolutions, plan.layers, strict=True):
+        spec = convolution.spec
+        row = _refused(convolution.name, spec, layer.reason)
+        if spec is not None and layer.reason is None:
+            order = affordable_orders(spec, 1)[0]
+            option = PairOption(
+                pairs=1,
+                order=order,
+                macs=pair_macs(spec, order, 1),
+                params=pair_params(spec, order, 1, bias=spec.use_bias),
+                weight_error=math.nan,
+            )
+            row = msgspec.structs.replace(row, options=(option,))
+        rows.append(row)
+    return potential(rows, source.macs(), source.params(), worthwhile=WORTHWHILE)
 
 
 def _refused(name: str, spec: ConvSpec | None, reason: Reason | None) -> Inspected:

@@ -219,7 +219,7 @@ def export(
                 calibration=ranges,
                 labels=tuple(labels),
             )
-            external = _stamp(temporary, metadata)
+            external = _stamp(temporary, metadata, _layers(source))
             verdict = Verdict((), ())
             if gate:
                 unrunnable = writing.flex_operations(temporary)
@@ -272,14 +272,21 @@ def export(
     return artifact
 
 
-def _stamp(path: Path, metadata: Metadata) -> list[Path]:
+def _layers(source: Source) -> frozenset[str]:
+    """Return the names of a Keras model's layers, those of nested models included."""
+    if isinstance(source, OnnxSource):
+        return frozenset()
+    return frozenset(layer.name for layer in source.model._flatten_layers())
+
+
+def _stamp(path: Path, metadata: Metadata, layers: frozenset[str] = frozenset()) -> list[Path]:
     """Write the metadata into the file.
 
     Returns:
         The files beside it that belong to it.
     """
     if path.suffix.lower() == ".tflite":
-        stamp_tflite(path, metadata)
+        stamp_tflite(path, metadata, layers)
         return []
     beside = data_path(path)
     model = load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ KEY = "dsconvert"
 """The name of the entry: in a .tflite file a metadata buffer, in an .onnx file a property."""
 
 
-def stamp_tflite(path: Path, metadata: Metadata) -> None:
-    """Write the metadata into a .tflite file, in place of what it said before."""
-    tflite_metadata.write(path, KEY, msgspec.json.encode(metadata), metadata.labels)
+def stamp_tflite(path: Path, metadata: Metadata, layers: Collection[str] = ()) -> None:
+    """Write the metadata into a .tflite file, in place of what it said before.
+
+    Args:
+        path: The file.
+        metadata: What it shall say.
+        layers: The names of the model's layers, the first time that it is stamped.
+    """
+    tflite_metadata.write(path, KEY, msgspec.json.encode(metadata), metadata.labels, layers)
 
 
 def stamp_onnx(model: Any, metadata: Metadata) -> None:

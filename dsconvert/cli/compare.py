@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.measured import ComparedRuns
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _DIFFERENCES = ("device", "cpu", "threads", "cpus", "runtime", "version")
 
 
-@click.command()
+@click.command(epilog=terms.explained("p50, p90, p99", "against"))
 @click.argument("first", type=options.MODEL, metavar="FIRST.json")
 @click.argument("second", type=options.MODEL, metavar="SECOND.json")
 @click.option(
@@ -23,7 +23,7 @@ _DIFFERENCES = ("device", "cpu", "threads", "cpus", "runtime", "version")
     help="Compare although this differs, where that is the question; can be repeated.",
 )
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_compare)
 def compare(first: Path, second: Path, allow: tuple[str, ...], seed: int) -> ComparedRuns:
     """Compare two saved runs of profile --json, file by file; refuse what is not comparable."""
     from dsconvert.workflows.compare import compare as run

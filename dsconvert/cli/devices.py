@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.listed import DeviceList
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=options.Finite(0.1, 86400), default=20.0, show_default=True,
               metavar="SECONDS", help="For each device to answer.")  # fmt: skip
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_devices)
 def devices(timeout: float, seed: int) -> DeviceList:
     """List what profile can measure on: this machine, phones, named boards, and estimates.
 
     \b
-    Boards and phones get names in devices.toml, in the platform's folder for settings
-    (~/.config/dsconvert on Linux, or $DSCONVERT_DEVICES):
+    Boards and phones get names in devices.toml, in the platform's folder for
+    settings (~/.config/dsconvert on Linux, or $DSCONVERT_DEVICES):
       [boards.kitchen]
       host = "192.168.1.20"
       user = "pi"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.listed import CheckedSetup
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_doctor)
 def doctor(seed: int) -> CheckedSetup:
     """Say what is missing for which job, and the command that brings it.
 

@@ -7,14 +7,14 @@ import click
 
 from dsconvert.deploy.runtimes.registry import RUNTIMES
 
-from . import options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.evaluated import EvaluatedModel
     from dsconvert.workflows.results.shown import Results
 
 
-@click.command()
+@click.command(epilog=terms.explained("top-1, top-5", "interval", "agreement", "KL", "SQNR"))
 @click.argument("files", nargs=-1, required=True, type=options.MODEL, metavar="FILE...")
 @click.option("--data", metavar="DATA", required=True, help="Test images, with labels or without.")
 @click.option("--reference", type=options.MODEL, help="Compare the outputs with this model's.")
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_evaluate)
 def evaluate(
     files: tuple[Path, ...],
     data: str,

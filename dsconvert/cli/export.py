@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import next_command, options, quantization_options, terminal
+from . import next_command, options, quantization_options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.exported import ExportedFile
 
 
-@click.command()
+@click.command(epilog=terms.explained("SQNR", "agreement", "KL", "per-channel", "QDQ"))
 @click.argument("model", type=options.MODEL)
 @options.output(".tflite", "a .tflite or .onnx file")
 @click.option(
@@ -125,7 +125,7 @@ def export(
     """Convert MODEL, Keras or ONNX, and verify the file before it takes its place.
 
     \b
-    .tflite  none, float16, dynamic, int8, int8-float-io (float32 in and out), int16x8
+    .tflite  none, float16, dynamic, int8, int8-float-io (float32 ends), int16x8
     .onnx    none, float16, dynamic, int8 (float32 in and out)
 
     A file that does not pass is kept as NAME.rejected.tflite or .onnx, with its report

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import next_command, options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.tuned import TunedModel
@@ -14,7 +14,7 @@ LABEL_WEIGHT = 0.3
 """The share of the true class in the targets with --labels."""
 
 
-@click.command()
+@click.command(epilog=terms.explained("epoch 0", "output error", "agreement", "SQNR"))
 @click.argument("model", type=options.MODEL)
 @click.option("--teacher", type=options.MODEL, required=True, help="The model it was made from.")
 @click.option("--data", metavar="DATA", required=True, help="Training images; no labels needed.")

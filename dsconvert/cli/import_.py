@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.imported import ImportedModel
 
 
-@click.command("import")
+@click.command("import", epilog=terms.explained("SQNR", "agreement", "KL"))
 @click.argument("model", type=options.MODEL)
 @options.output(".keras", "a .keras or .h5 file")
 @click.option("--data", metavar="DATA", help="Real inputs to compare on; random ones otherwise.")
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.overwrite
 @options.preprocessing
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_import)
 def import_(
     model: Path,
     output: Path | None,

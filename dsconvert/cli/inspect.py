@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import next_command, options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.inspected import InspectedModel
 
 
-@click.command()
+@click.command(epilog=terms.explained("MACs", "pair", "T", "block", "R", "stem", "fit"))
 @click.argument("model", type=options.MODEL)
 @click.option("--calibration", metavar="DATA", help="Images: also show errors of fitted pairs.")
 @click.option("--samples", type=options.SAMPLES, default=500, show_default=True)

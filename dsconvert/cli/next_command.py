@@ -11,9 +11,17 @@ import click
 from . import options
 
 if TYPE_CHECKING:
+    from dsconvert.workflows.report import WrittenReport
+    from dsconvert.workflows.results.evaluated import EvaluatedModel
     from dsconvert.workflows.results.exported import ExportedFile
+    from dsconvert.workflows.results.imported import ImportedModel
     from dsconvert.workflows.results.inspected import InspectedModel
+    from dsconvert.workflows.results.listed import CheckedSetup, DeviceList
+    from dsconvert.workflows.results.measured import ComparedRuns, MeasuredFile
+    from dsconvert.workflows.results.planned import PlanResult, SweepResult
+    from dsconvert.workflows.results.reference import ZooFile, ZooList
     from dsconvert.workflows.results.rewritten import RewriteResult
+    from dsconvert.workflows.results.shown import Results
     from dsconvert.workflows.results.tuned import TunedModel
     from dsconvert.workflows.results.verified import Verification
 
@@ -61,13 +69,90 @@ def after_export(result: ExportedFile) -> Iterator[str]:
 
 
 def after_verify(result: Verification) -> Iterator[str]:
-    """Yield how to measure files that passed."""
+    """Yield how to measure files that passed, or how to find the layers of one that did not."""
     if not result.passed:
+        if not result.reference.endswith(".tflite"):
+            words = ("--quantize", "int8", "--calibration", "DATA", "--report", "--overwrite")
+            yield _next("export", result.reference, *words)
         return
     both = (result.reference, result.model)
     files = [file for file in both if file.endswith((".tflite", ".onnx"))]
     if files:
         yield _next("profile", *files)
+
+
+def after_plan(result: PlanResult) -> Iterator[str]:
+    """Yield how to rewrite by the plan."""
+    words = ("--plan", result.output, "--calibration", result.calibration)
+    done = options.preprocessing_words(result.preprocessing)
+    yield _next("rewrite", result.model, *words, *_sizes(), *done)
+
+
+def after_sweep(result: SweepResult) -> Iterator[str]:
+    """Yield how to plan for one of the budgets."""
+    budget = "--target-macs" if result.unit in ("", "MACs") else "--target-latency"
+    words = ("--calibration", _given("calibration") or "DATA", budget, "0.5x")
+    yield _next("plan", result.model, *words, *_sizes(), *_preprocessing())
+
+
+def after_import(result: ImportedModel) -> Iterator[str]:
+    """Yield how to see what can be rewritten."""
+    yield _next("inspect", result.record.output)
+
+
+def after_evaluate(result: Results[EvaluatedModel]) -> Iterator[str]:
+    """Yield how to measure the times of files, or how to make files that devices run."""
+    files = [str(file) for file in click.get_current_context().params["files"]]
+    runnable = [file for file in files if file.endswith((".tflite", ".onnx"))]
+    if runnable:
+        yield _next("profile", *runnable)
+    else:
+        yield _next("export", files[0], *_int8("DATA"))
+
+
+def after_profile(result: Results[MeasuredFile]) -> Iterator[str]:
+    """Yield how to measure what the files are worth."""
+    if not result.passed:
+        yield "next: dsconvert verify MODEL FILE, for a file that failed"
+        return
+    files = [str(file) for file in click.get_current_context().params["files"]]
+    yield _next("evaluate", *dict.fromkeys(files), "--data", "DATA")
+
+
+def after_compare(result: ComparedRuns) -> Iterator[str]:
+    """Yield how to measure both again, in one run, which tells small differences better."""
+    pair = result.pairs[0] if result.pairs else None
+    if pair is not None and not pair.same_file:
+        yield _next("profile", pair.first, pair.second)
+    else:
+        yield "next: dsconvert profile FILE… --json > RUN.json, for another run to compare"
+
+
+def after_zoo(result: ZooList | ZooFile) -> Iterator[str]:
+    """Yield how to write a network, or what is worth knowing of one."""
+    output = getattr(result, "output", None)
+    if output is None:
+        yield "next: dsconvert zoo NAME -o NAME.keras"
+        return
+    yield "next: train it in Keras; then:"
+    yield f"      {shlex.join(['dsconvert', 'inspect', output])}"
+
+
+def after_report(result: WrittenReport) -> Iterator[str]:
+    """Yield how to look at the page."""
+    yield f"next: open {shlex.quote(result.output)} in a browser"
+
+
+def after_devices(result: DeviceList) -> Iterator[str]:
+    """Yield how to measure on one of them."""
+    found = [one.name for one in result.devices if one.info is not None and one.name != "host"]
+    device = found[0] if found else "host"
+    yield f"next: dsconvert profile FILE --device {shlex.quote(device)}"
+
+
+def after_doctor(result: CheckedSetup) -> Iterator[str]:
+    """Yield where to begin, or to look again after something was installed."""
+    yield "next: dsconvert inspect MODEL" if result.passed else "next: dsconvert doctor"
 
 
 def _next(*words: str) -> str:

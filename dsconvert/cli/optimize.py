@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, terminal
+from . import options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.optimized import OptimizeResult
@@ -31,11 +31,13 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     """Yield how to run the recommended file, or how to do what was told."""
     if result.dry:
         yield "next: the same command without --dry-run"
-    elif result.recommended:
+    elif not result.recommended:
+        yield f"next: dsconvert report {shlex.quote(result.folder)} shows what each file loses"
+    else:
         yield f"next: {shlex.join(['python', f'{result.folder}/run.py', 'IMAGE.png'])}"
 
 
-@click.command()
+@click.command(epilog=terms.explained("MACs", "lost", "p50, p90, p99", "fit"))
 @click.argument("model", type=options.MODEL)
 @click.option("--data", metavar="DATA", required=True, help="Images, with labels or without.")
 @click.option("--labels", is_flag=True, help="Require the data's labels, and train on them too.")

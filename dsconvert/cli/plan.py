@@ -1,32 +1,18 @@
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, plan_options, terminal
+from . import next_command, options, plan_options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.plan import AccuracyGoal
     from dsconvert.workflows.results.planned import PlanResult
 
 
-def next_command(result: PlanResult) -> Iterator[str]:
-    """Yield the command that rewrites by the plan."""
-    command = shlex.join(
-        [
-            *("dsconvert", "rewrite", result.model, "--plan", result.output),
-            *("--calibration", result.calibration),
-            *options.preprocessing_words(result.preprocessing),
-        ]
-    )
-    yield f"{result.output}: {command}"
-
-
-@click.command()
+@click.command(epilog=terms.explained("MACs", "T", "R", "output error", "fit", "knee"))
 @click.argument("model", type=options.MODEL)
 @options.output("_plan.json", "a .json file")
 @plan_options.target
@@ -44,7 +30,7 @@ def next_command(result: PlanResult) -> Iterator[str]:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks(next_command)
+@terminal.speaks(next_command.after_plan)
 def plan(
     model: Path,
     output: Path | None,

@@ -7,7 +7,7 @@ import click
 
 from dsconvert.deploy.runtimes.registry import RUNTIMES
 
-from . import options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.measured import MeasuredFile
@@ -42,7 +42,9 @@ class Cpus(click.ParamType[tuple[int, ...]]):
         return tuple(sorted(found))
 
 
-@click.command()
+@click.command(
+    epilog=terms.explained("p50, p90, p99", "load", "against", "MACs", "arena", "cycles")
+)
 @click.argument("files", nargs=-1, required=True, type=options.MODEL, metavar="FILE...")
 @click.option(
     "--device",
@@ -79,7 +81,7 @@ class Cpus(click.ParamType[tuple[int, ...]]):
 @options.input_size
 @options.preprocessing
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_profile)
 def profile(
     files: tuple[Path, ...],
     devices: tuple[str, ...],
@@ -95,9 +97,9 @@ def profile(
     """Measure size, memory and latency of .tflite and .onnx FILEs, interleaved in one run.
 
     \b
-    They run on this machine, on a board or a phone, or an accelerator is estimated:
+    They run on this machine, a board or a phone, or an accelerator is estimated:
       dsconvert profile a.tflite b.tflite --cpus 2,3 --threads 2 --per-op
-      dsconvert profile a.tflite b.tflite --device ssh:pi@board --json > board.json
+      dsconvert profile a.tflite b.tflite --device ssh:pi@board --json > pi.json
       dsconvert profile a.tflite --device ethos-u55-128
       dsconvert profile a.onnx --runtime ort --runtime openvino
     """  # noqa: D301 - click reads \b as the control character

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal
 
 if TYPE_CHECKING:
     from dsconvert.workflows.report import WrittenReport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @options.overwrite
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_report)
 def report(
     run: Path, other: Path | None, output: Path | None, overwrite: bool, seed: int
 ) -> WrittenReport:

@@ -9,13 +9,13 @@ import click
 from dsconvert.base.messages import note
 from dsconvert.converter.core.fitting.styles import STRUCTURES, STYLES
 
-from . import next_command, options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.rewritten import RewriteResult
 
 
-@click.command()
+@click.command(epilog=terms.explained("MACs", "pair", "T", "block", "R", "fit", "output error"))
 @click.argument("model", type=options.MODEL)
 @options.output("_ds.keras or _ds.onnx", "of MODEL's own kind: .keras or .h5, or .onnx")
 @click.option("--calibration", metavar="DATA", help="Unlabelled images to fit the pairs to.")

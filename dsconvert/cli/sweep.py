@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, plan_options, terminal
+from . import next_command, options, plan_options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.planned import SweepResult
 
 
-@click.command()
+@click.command(epilog=terms.explained("MACs", "output error", "T"))
 @click.argument("model", type=options.MODEL)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a .json file."
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.loading
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_sweep)
 def sweep(
     model: Path,
     output: Path | None,

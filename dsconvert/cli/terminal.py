@@ -75,6 +75,7 @@ def speaks(
             if getattr(results[0], "interrupted", False):
                 sys.exit(_INTERRUPTED)
 
+        command.after = after  # type: ignore[attr-defined]
         return command
 
     return decorate

@@ -7,13 +7,13 @@ import click
 
 from dsconvert.deploy.runtimes.registry import RUNTIMES
 
-from . import next_command, options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.verified import Verification
 
 
-@click.command()
+@click.command(epilog=terms.explained("SQNR", "KL", "agreement"))
 @click.argument("reference", type=options.MODEL, metavar="A")
 @click.argument("model", type=options.MODEL, metavar="B")
 @click.option("--data", metavar="DATA", help="Images; without them seeded random inputs.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, terminal
+from . import next_command, options, terminal, terms
 
 if TYPE_CHECKING:
     from dsconvert.workflows.results.reference import ZooFile, ZooList
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LARGEST = 8192
 
 
-@click.command()
+@click.command(epilog=terms.explained("MACs", "pair"))
 @click.argument("name", required=False)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The .keras or .h5 file to write."
@@ -36,7 +36,7 @@ _LARGEST = 8192
 @click.option("--shallow", is_flag=True, help="mobilenet: without its blocks of 512 channels.")
 @options.overwrite
 @options.common
-@terminal.speaks()
+@terminal.speaks(next_command.after_zoo)
 def zoo(
     name: str | None,
     output: Path | None,

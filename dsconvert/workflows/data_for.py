@@ -74,6 +74,19 @@ def load_data(
     )
 
 
+def check_sources(*sources: DataSource | None) -> None:
+    """Refuse data that are not there, before a framework is imported or a model is opened.
+
+    Raises:
+        InputError: If a file or folder does not exist, or its form is not known.
+    """
+    from dsconvert.models.data.datasets import check_source
+
+    for source in sources:
+        if isinstance(source, str | Path):
+            check_source(source)
+
+
 def as_data(
     source: DataSource,
     *,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
-from .data_for import as_data
+from .data_for import as_data, check_sources
 from .model_files import ModelFile, path_of
 from .predictors import check_runtime, runnable, runtime_notes
 from .stored_preprocessing import settled
@@ -124,6 +124,7 @@ def evaluate(
     sources = models if reference is None else [*models, reference]
     wanted = [find_metric(text) for text in ((metric,) if isinstance(metric, str) else metric)]
     check_runtime(runtime, models)
+    check_sources(data)
     with ExitStack() as stack:
         opened: dict[tuple[int | Path, str | None], Predictor] = {}
 

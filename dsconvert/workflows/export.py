@@ -12,7 +12,8 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from . import onnx_round_trip
-from .data_for import as_data, data_for
+from .class_folders import names_for
+from .data_for import as_data, check_sources, data_for
 from .export_options import ExportOptions, as_improvement, check, class_names
 from .firmware import firmware_places, write_firmware
 from .model_files import ModelFile, kind_of_source, open_model, path_of
@@ -99,6 +100,7 @@ def export(
     places = firmware_places(path, options, overwrite=overwrite)
     if like is not None:
         _check_like(path, Path(like), options, verification)
+    check_sources(calibration, verification, options.test_data)
     source = (
         ConvertedModel.unconverted(open_model(model))
         if native
@@ -130,7 +132,7 @@ def export(
             allow_random=options.allow_random,
             allow_flex=options.allow_flex,
             keep_io=options.keep_io,
-            labels=names,
+            labels=names or names_for(source, calibration),
             improvement=as_improvement(options, source, preprocessing) if measurable else None,
             preprocessing=_done(preprocessing, data or compared),
             notes=(*layout, *found),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
-from .data_for import data_for, data_memory
+from .data_for import check_sources, data_for, data_memory
 from .model_files import kind_of_source, path_of, save_keras
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
@@ -94,6 +94,7 @@ def finetune(
         path = _place(student, Path(output), overwrite)
     begin = worker.workers > 1
     state = None if path is None else _state(path, settings.resume, overwrite, begin=begin)
+    check_sources(data)
     replicas = replicas_of(settings.strategy)  # before TensorFlow is used for anything else
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")

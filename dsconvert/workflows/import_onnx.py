@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
-from .data_for import data_for
+from .data_for import check_sources, data_for
 from .model_files import kind_of_source, open_model, path_of, save_keras
 from .onnx_round_trip import SAMPLES, ConvertedModel, compare_import, convert, random_arrays
 from .outputs import place
@@ -80,6 +80,7 @@ def import_onnx(
         )
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".keras", ".h5"))
+    check_sources(data)
     opened, told = open_model(model), as_progress(progress)
     preprocessing = settled(preprocessing, [opened], data)
     prepared, inputs = preprocessing or Preprocessing(), None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
-from .data_for import calibration_for
+from .data_for import calibration_for, check_sources
 from .model_files import open_model
 from .stored_preprocessing import settled
 
@@ -59,6 +59,7 @@ def inspect(
     from .results.inspected import InspectedModel
     from .results.shown import shown
 
+    check_sources(calibration)
     opened = open_model(model)
     preprocessing = settled(preprocessing, [opened], calibration)
     data = calibration_for(opened, calibration, samples, seed, preprocessing)

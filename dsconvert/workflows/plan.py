@@ -11,6 +11,7 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from . import formatting
+from .data_for import check_sources
 from .outputs import place, write_json
 from .plan_memory import exceeded, within_memory
 from .plan_session import (
@@ -121,6 +122,7 @@ def plan(
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     if accuracy is not None:  # refused before anything is measured
         allowed_drop(accuracy.max_drop, find_metric(options.metric))
+    check_sources(calibration, accuracy.data if accuracy is not None else None)
     preprocessing = settled(preprocessing, [model], calibration)
     with plan_session(
         model,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsconvert.base.messages import note
 
-from .data_for import data_for
+from .data_for import check_sources, data_for
 from .model_files import Kind, ModelFile, kind_of_source, open_model
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def plan_session(
             "Add --calibration DATA; labels are not needed.",
             code="needs-calibration",
         )
+    check_sources(calibration)
     chosen = wanted_target(target, goals, kind_of_source(model))
     precision = wanted_precision(target, chosen)
     opened = open_model(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.input_size import SizeWords, as_sizes
 from dsconvert.base.progress import as_progress
 
-from .data_for import as_data
+from .data_for import as_data, check_sources
 from .stored_preprocessing import settled
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def profile(
     options = options or ProfileOptions()
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
     inputs = None
+    check_sources(data)
     if data is not None:
         asked = options.runtime or ()
         names = (asked,) if isinstance(asked, str) else asked

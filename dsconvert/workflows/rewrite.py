@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
-from .data_for import calibration_for
+from .data_for import calibration_for, check_sources
 from .model_files import kind_of_source, open_model, save_model
 from .outputs import place
 from .refine import check_refinement, refined
@@ -182,12 +182,19 @@ def rewrite(
     _check(options, plan, calibration is not None)
     check_refinement(refine, kind_of_source(model), calibration is not None)
     chosen = _plan(plan)
+    check_sources(calibration)
     opened = open_model(model)
     if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
         named = plan if isinstance(plan, str | Path) else "the plan"
         note(f"{named} was made for another file than {opened.told}; its names are used")
     preprocessing = settled(preprocessing, [opened], calibration)
     data = calibration_for(opened, calibration, options.samples, options.seed, preprocessing)
+    if data is not None and chosen is None and not options.include:
+        from dsconvert.converter.inspect import potential_of
+
+        gain = potential_of(opened.model, folder=opened.folder)
+        if not gain.pays:  # fits take minutes: say that they are not worth it before
+            note(gain.text)
     result = run(
         opened.model,
         folder=opened.folder,

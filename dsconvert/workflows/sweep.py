@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.progress import as_progress
 
+from .data_for import check_sources
 from .outputs import place, write_json
 from .plan_session import PlanOptions, PlanSession, TargetWish, judge_of, judged, plan_session
 from .results.planned import SweepPoint, SweepResult
@@ -68,6 +69,7 @@ def sweep(
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     told = as_progress(progress)
+    check_sources(calibration, data)
     preprocessing = settled(preprocessing, [model], calibration)
     with plan_session(
         model,

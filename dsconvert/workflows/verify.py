@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
-from .data_for import as_data
+from .data_for import as_data, check_sources
 from .model_files import kind_of_source, open_model, path_of
 from .predictors import check_runtime, runtime_notes, runtime_of
 from .results.verified import Verification
@@ -106,6 +106,7 @@ def verify(
     from dsconvert.models.evaluation.compare import compare
 
     check_runtime(runtime, [model])
+    check_sources(data)
     with _open(reference, threads) as a, _open(model, threads, runtime) as b:
         check_same_inputs({a.told: a.predictor.input_shapes, b.told: b.predictor.input_shapes})
         if data is None:

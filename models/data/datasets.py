@@ -260,18 +260,19 @@ def holdout(data: Data, size: int | float, *, seed: int = 0) -> tuple[Data, Data
     return data.take(np.sort(order[number:])), data.take(np.sort(order[:number]))
 
 
-def _read(source: str | Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
+def check_source(source: str | Path) -> None:
+    """Refuse a source that is not there, or of no known form, without reading it.
+
+    Raises:
+        InputError: With the forms that are known.
+    """
     path = Path(source)
-    if is_records(str(source)):
-        return read_records(str(source), request, image_size)
-    if path.is_dir():
-        return read_folder(path, request, image_size)
+    if is_records(str(source)) or path.is_dir() or is_function(str(source)):
+        return
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
             raise InputError(f"{path} does not exist.", code="data-not-found")
-        return read_archive(path, request) if path.suffix == ".npz" else read_array(path, request)
-    if is_function(str(source)):
-        return read_function(str(source), request)
+        return
     raise InputError(
         f"{source} is no data source: "
         + ("its format is not known." if path.exists() else "it does not exist."),
@@ -279,6 +280,18 @@ def _read(source: str | Path, request: Request, image_size: tuple[int, int] | No
         "module:function.",
         code="not-a-data-source",
     )
+
+
+def _read(source: str | Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
+    check_source(source)
+    path = Path(source)
+    if is_records(str(source)):
+        return read_records(str(source), request, image_size)
+    if path.is_dir():
+        return read_folder(path, request, image_size)
+    if path.suffix in (".npz", ".npy"):
+        return read_archive(path, request) if path.suffix == ".npz" else read_array(path, request)
+    return read_function(str(source), request)
 
 
 def _check_counts(raw: Raw, source: str) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.messages import note
 from dsconvert.base.predictor import Array, Shape
 
 from .coco_boxes import read_boxes
-from .sources import Raw, Request
+from .sources import Raw, Request, Split
 from .stored import Index, Stored, in_threads
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -44,6 +45,19 @@ def read_folder(folder: Path, request: Request, image_size: tuple[int, int] | No
     return Raw((images,), None if labels is None else np.array(labels))
 
 
+def class_names(folder: Path, split: Split) -> tuple[str, ...]:
+    """Return the names of the classes where images lie in one folder for each; else none.
+
+    Args:
+        folder: As for `read_folder`.
+        split: The part whose classes are meant, where there are two.
+    """
+    folder = folder / split if (folder / split).is_dir() else folder
+    if _images(folder.iterdir()):
+        return ()
+    return tuple(path.name for path in _class_folders(folder))
+
+
 def encoded_images(
     open_image: Open, names: Sequence[str], request: Request, image_size: tuple[int, int] | None
 ) -> Stored:
@@ -66,10 +80,18 @@ def encoded_images(
     if size is None and shape[1] is not None and shape[2] is not None:
         size = (shape[1], shape[2])
 
+    first = _first_size(open_image, len(names))
+    if size is not None and first not in (size, (0, 0)):
+        note(
+            f"images are resized to the model's {size[0]}×{size[1]}: {names[0]} is "
+            f"{first[0]}×{first[1]}"
+            + ("" if first[0] * size[1] == first[1] * size[0] else "; its proportions change")
+        )
+
     def read(numbers: Index) -> Array:
         return _read_all(open_image, [(int(n), names[n]) for n in numbers], mode, size)
 
-    height, width = size or _first_size(open_image, len(names))
+    height, width = size or first
     sample = (height, width, Image.getmodebands(mode))
     return Stored(read, (len(names), *sample), np.dtype(np.uint8), "\n".join(names))
 
@@ -99,9 +121,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[int] | None]:
     """Return the image files, and the number of each one's class if there are classes."""
     loose = _images(folder.iterdir())
     # An empty folder keeps its number: the other classes must not move up.
-    classes = sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    classes = _class_folders(folder)
     by_class = [_images(entry.rglob("*")) for entry in classes]
     labelled = [(file, number) for number, files in enumerate(by_class) for file in files]
     if loose and labelled:
@@ -117,6 +137,12 @@ def _listed(folder: Path) -> tuple[list[Path], list[int] | None]:
     if loose:
         return loose, None
     return [file for file, _ in labelled], [number for _, number in labelled]
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def _images(entries: Iterable[Path]) -> list[Path]:

@@ -11,7 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.improve import OFF
 from dsconvert.deploy.runtimes.registry import open_runtime
-from dsconvert.formats.layer_names import layer_name
+from dsconvert.formats.layer_names import layer_name, operator_layer
+from dsconvert.formats.tflite.stats import read_tflite
 from dsconvert.formats.tflite.tensor_names import shorten
 
 
@@ -56,6 +57,43 @@ def test_inputs_and_outputs_keep_theirs():
     names = ["functional_1/a;b", "functional_1/a", FUSED]
     assert renamed(*names, inputs=[0], outputs=[2]) == ["functional_1/a;b", "a", FUSED]
     assert renamed("a", "functional_1/a", outputs=[0]) == ["a", "a1"]
+
+
+class TestNamesOfTheSource:
+    """Keras' own names: TensorFlow calls the layer conv2d "conv2d_1", and conv2d_1 "conv2d_1_2"."""
+
+    LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "re_lu", "re_lu_1", "inner")
+
+    def made(self, *names):
+        model = SimpleNamespace(subgraphs=[graph(names)])
+        shorten(model, self.LAYERS)
+        return [tensor.name.decode() for tensor in model.subgraphs[0].tensors]
+
+    def test_the_number_of_the_call_goes_and_that_of_the_layer_stays(self):
+        names = (
+            "re_lu_1/Relu;conv2d_1/convolution",
+            "re_lu_1_2/Relu;conv2d_1_2/convolution",
+            "functional_1/inner_1/conv2d_2_1/BiasAdd",
+        )
+        short = self.made(*names)
+        assert short[0] == "re_lu/Relu;conv2d/convolution"
+        assert short[1] == "re_lu_1/Relu;conv2d_1/convolution"
+        assert list(map(operator_layer, short)) == ["conv2d", "conv2d_1", "inner/conv2d_2"]
+
+    def test_names_without_numbers_of_calls_stay(self):
+        names = ["conv2d/convolution", "conv2d_1/convolution", "re_lu_1/Relu"]
+        assert self.made(*names) == names
+
+    def test_in_a_file(self, tmp_path):
+        layers = keras.layers
+        x = start = layers.Input((8, 8, 3), name="image")
+        for name in ("conv", "conv_1", "conv_2"):
+            x = layers.Conv2D(4, 3, padding="same", name=name)(x)
+            x = layers.ReLU(name=name.replace("conv", "relu"))(x)
+        path = tmp_path / "model.tflite"
+        export(keras.Model(start, x), path, gate=False)
+        found = [operator_layer(op.name) for op in read_tflite(path, [(1, 8, 8, 3)]).ops]
+        assert found[:2] == ["conv", "conv_1"]  # the last one is called as the output is
 
 
 def test_exported_file(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ _AXIS_LABELS = 2
 """AssociatedFileType.TENSOR_AXIS_LABELS."""
 
 
-def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> None:
+def write(
+    path: Path,
+    name: str,
+    content: bytes,
+    labels: Sequence[str] = (),
+    layers: Collection[str] = (),
+) -> None:
     """Put a named buffer into a .tflite file, and the class names if there are any.
 
     The file is packed anew, with shorter names for the tensors inside it.
@@ -38,6 +44,7 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
         name: The buffer's name; one of this name is replaced.
         content: The buffer's bytes.
         labels: The names of the classes of the last-axis of the first output that has as many.
+        layers: The names of the model's layers, for those of tensors; none where they have them.
 
     Raises:
         InputError: If the file is too large to be packed anew.
@@ -60,7 +67,7 @@ def write(path: Path, name: str, content: bytes, labels: Sequence[str] = ()) -> 
             0,
         )
         _put(schema, model, _CONVENTION, _labels_of_output(output))
-    shorten(model)
+    shorten(model, layers)
     path.write_bytes(packed(model, len(data)) + _archive(labels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dsconvert.base.messages import note
 
+from ..class_folders import names_for
 from ..data_for import data_for
 from ..model_files import ModelFile
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _CALIBRATION = 1000
 """Images that plans, fits and ranges see at most."""
+_RANGES, _LEAST = 500, 100
+"""Images that ranges of int8 files come from, and how many of large ones at least."""
+_RANGE_VALUES = 1 << 24
+"""Values in them together: 111 images of 224×224×3."""
 _BYTES = 1 << 30
 """Memory that the training images may take."""
 _HELD_OUT = 0.2
@@ -62,19 +68,20 @@ class Images:
         return holdout(self.train, _CALIBRATION, seed=self.options.seed)[1]
 
     @cached_property
+    def for_ranges(self) -> Data:
+        """Return what int8 files get their ranges from; fewer images where they are large.
+
+        A converter runs each of them through kernels without any speed, once for each thing that it
+        tries.
+        """
+        data = self.calibration
+        size = sum(math.prod(array.shape[1:]) for array in data.inputs)
+        return data.take(slice(max(_LEAST, min(_RANGES, _RANGE_VALUES // max(size, 1)))))
+
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes where the data are a folder with one folder for each."""
-        folder = Path(self.source)
-        if not folder.is_dir() or self.train.labels is None:
-            return ()
-        folder = folder / "train" if (folder / "train").is_dir() else folder
-        return tuple(
-            sorted(
-                entry.name
-                for entry in folder.iterdir()
-                if entry.is_dir() and not entry.name.startswith(".")
-            )
-        )
+        return names_for(self.opened, self.source)
 
     @cached_property
     def _parts(self) -> tuple[Data, Data]:

@@ -12,6 +12,7 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from ..accuracy_goal import allowed_drop
+from ..data_for import check_sources
 from ..model_files import ModelFile, open_model, path_of
 from .images import Images
 from .ledger import Ledger, Stage, fingerprint, run_folder
@@ -79,6 +80,7 @@ def optimize(
     allowed = allowed_drop(options.max_drop, metric)
     if path is None:
         raise _no_file()
+    check_sources(str(data), options.test_data)
     opened = open_model(model)
     opened = opened if opened.path is not None else _named(opened, path)
     forms = options.formats_for(opened.kind)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +158,10 @@ class Work:
             **export_words(form), labels=self.images.class_names, seed=self.options.seed
         )
         return export(
-            self.opened if who == "original" else self._loading(source),
+            self._model(source),
             output,
             chosen,
-            calibration=self.images.calibration,
+            calibration=self.images.for_ranges,
             verification=self.images.test.take(slice(_VERIFIED)),
             overwrite=True,
             progress=self.progress,
@@ -170,7 +172,7 @@ class Work:
         from ..verify import verify
 
         return verify(
-            self._loading(source),
+            self._model(source),
             output,
             data=self.images.test.take(slice(_VERIFIED)),
             seed=self.options.seed,
@@ -187,7 +189,7 @@ class Work:
                 self.images.test,
                 reference=self.opened,
                 metric=self.options.metric or (),
-                threads=self.options.threads,
+                threads=os.cpu_count() or 1,  # of which no accuracy depends
                 seed=self.options.seed,
                 progress=self.progress,
             )
@@ -219,9 +221,22 @@ class Work:
 
     def _copied(self, source: Path, output: Path) -> dict[str, Any]:
         """Write an ONNX model as it is, with its external data."""
-        opened = self.opened if source == self.opened.path else open_model(self._loading(source))
+        opened = self._model(source)
         size, digest = save_model(opened.model, opened, output, overwrite=True)
         return {"size_bytes": size, "sha256": digest, "notes": ["the model as it is"]}
+
+    def _model(self, path: Path) -> ModelFile:
+        """Open a model that files are made of, once for all of them."""
+        if path == self.opened.path:
+            return self.opened
+        if path not in self._known:
+            self._known.clear()  # one at a time
+            self._known[path] = open_model(self._loading(path))
+        return self._known[path]
+
+    @cached_property
+    def _known(self) -> dict[Path, ModelFile]:
+        return {}
 
     def _loading(self, path: Path) -> ModelPath:
         """Return a file that is to be loaded as the original was."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from dsconvert.formats.layer_names import operator_layer
+
 from .. import formatting
 
 Run = Mapping[str, Any]
@@ -141,11 +143,14 @@ class PageWords:
         return sorted(found.items(), key=lambda one: -one[1])
 
     def slowest(self, file: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return the operators that take longest."""
+        """Return the operators that take longest, by the names of their layers."""
         operators = file["operators"]
         if isinstance(operators, str):
             return []
-        return sorted(operators, key=lambda one: -one["p50_ms"])[:6]
+        slowest = sorted(operators, key=lambda one: -one["p50_ms"])[:6]
+        if not file["name"].endswith(".tflite"):
+            return slowest
+        return [one | {"name": operator_layer(one["name"])} for one in slowest]
 
     def _file(self, run: Run, name: str) -> Mapping[str, Any] | None:
         return next((file for file in run["files"] if name and file["name"] == name), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.tables import Block, Shown, Table
 from dsconvert.deploy.profiling.compare_runs import RunComparison
 from dsconvert.deploy.profiling.records import Measurement
+from dsconvert.formats.layer_names import operator_layer
 
 from .. import formatting
 
@@ -134,7 +135,8 @@ def _operators(one: Measurement) -> Iterator[Block]:
     slowest = sorted(one.operators, key=lambda op: op.p50_ms, reverse=True)[:_SLOWEST]
     table = Table(("slowest", "kind", "runs as"), ("p50", "share"), least=("runs as",))
     for op in slowest:
-        name = op.name if len(op.name) <= 60 else f"…{op.name[-59:]}"
+        name = operator_layer(op.name) if one.path.endswith(".tflite") else op.name
+        name = name if len(name) <= 60 else f"…{name[-59:]}"
         table.add(name, op.kind, op.type, formatting.ms(op.p50_ms), formatting.percent(op.share))
     yield table
 
