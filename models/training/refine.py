@@ -31,7 +31,7 @@ from .distill import Objective, objectives
 from .network import Network
 from .optimizer import relative_adam, share_of_rate
 from .step import Steps
-from .teacher import Answering, Share, Watched
+from .teacher import Share, TeacherAnswers, Watched
 
 log = logging.getLogger(__name__)
 
@@ -185,9 +185,9 @@ class _Training:
         self._begun = [np.asarray(variable) for variable in self._state()]
         self._steps = Steps(student, goals, self._optimizer, self._variables)
         if are_photographs(inputs):
-            self._teacher: Watched | Answering = Watched(teacher, teacher.model, goals)
+            self._teacher: Watched | TeacherAnswers = Watched(teacher, teacher.model, goals)
         else:
-            self._teacher = Answering(teacher.model, goals, self._batch_size)
+            self._teacher = TeacherAnswers(teacher.model, goals, self._batch_size)
 
     def steps_within(self, seconds: float) -> int:
         """Take some steps, which count for nothing, and tell how many more fit."""

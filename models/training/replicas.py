@@ -22,7 +22,7 @@ _OPTIONS = {"autograph": False, "jit_compile": False, "reduce_retracing": True}
 
 
 @dataclass(frozen=True)
-class Place:
+class ReplicaPlace:
     """Which of how many workers a process is, the chief first.
 
     Attributes:
@@ -214,7 +214,7 @@ def replicas_of(strategy: Strategy = "auto") -> Replicas:
     return Distributed(made, chief=place.index == 0)
 
 
-def place_of(strategy: Strategy) -> Place:
+def place_of(strategy: Strategy) -> ReplicaPlace:
     """Read in $TF_CONFIG which worker this process is; nothing is started for that.
 
     Raises:
@@ -222,7 +222,7 @@ def place_of(strategy: Strategy) -> Place:
     """
     text = os.environ.get("TF_CONFIG", "")
     if strategy in ("one", "mirrored") or (strategy == "auto" and not text):
-        return Place()
+        return ReplicaPlace()
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
@@ -236,7 +236,7 @@ def place_of(strategy: Strategy) -> Place:
             '"task": {"type": "worker", "index": 0}}.',
             code="no-cluster",
         ) from error
-    return Place(len(workers), index)
+    return ReplicaPlace(len(workers), index)
 
 
 def _several_gpus() -> bool:

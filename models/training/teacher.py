@@ -77,7 +77,7 @@ class Watched:
         return found
 
 
-class Answering:
+class TeacherAnswers:
     """A teacher that is asked for its outputs alone, and only once if its samples stay the same.
 
     Args:

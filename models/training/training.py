@@ -20,7 +20,7 @@ from .replicas import One, Replicas
 from .settings import FinetuneSettings
 from .step import Lesson, Steps
 from .student_copy import copy_model, kept_layers, seed_random_layers
-from .teacher import Answering, Share, Watched
+from .teacher import Share, TeacherAnswers, Watched
 
 
 class NotFiniteError(Exception):
@@ -81,13 +81,13 @@ class Trainer:
         known = keras.optimizers.Adam(settings.learning_rate)
         known.build(self._copy.trainable_variables)
         self._copy.compile(known, jit_compile=False)
-        self._teacher: Answering | Watched
+        self._teacher: TeacherAnswers | Watched
         anyhow = teacher.inputs[0].shape[0] in (None, self._batch_size // devices)
         if watched is not None and anyhow and are_photographs(data.inputs):
             self._teacher = Watched(watched(teacher), teacher, objectives, self._replicas)
         else:
             alike = copy_model(teacher, mixed_precision=bool(settings.mixed_precision))
-            self._teacher = Answering(alike, objectives, max(self._batch_size, 64))
+            self._teacher = TeacherAnswers(alike, objectives, max(self._batch_size, 64))
 
     def anywhere(self, true_here: bool) -> bool:
         """Tell whether something is true in any of the processes that train together."""

@@ -214,7 +214,7 @@ class TestRefusals:
         result = call(f"{arguments} --json", folder)
         assert (result.exit_code, result.stdout) == (2, "")
         error = json.loads(result.stderr.splitlines()[-1])
-        assert error.keys() == {"schema", "code", "message", "hint"}
+        assert error.keys() == {"schema", "code", "message", "hint", "docs"}
         assert (error["schema"], error["code"]) == ("dsconvert.error/1", code)
         told = call(f"{arguments} -v", folder).stderr
         assert told.splitlines()[-1] == f"code: {code}"

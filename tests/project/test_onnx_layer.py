@@ -10,9 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYER = ROOT / "dsconvert" / "formats" / "onnx"
-ELSEWHERE = (ROOT / "deploy" / "runner", ROOT / "models" / "loading")
-"""The runner is for boards, where nothing of dsconvert is installed; what is loaded is Keras files,
-which hold protobuf messages of their own."""
+ELSEWHERE = (
+    ROOT / "deploy" / "runner",
+    ROOT / "deploy" / "runtimes" / "probe.py",
+    ROOT / "models" / "loading",
+)
+"""The runner is for boards, where nothing of dsconvert is installed; a child runs the probe
+and imports nothing of it; what is loaded is Keras files, which hold protobuf messages of their
+own."""
 ONLY_THERE = {"load_model", "save_model", "InferenceSession", "SessionOptions"} | {
     "SerializeToString",
     "ParseFromString",
