@@ -13,7 +13,8 @@ CHECK_PYTHON = import sys; have = sys.version_info[:2]; sys.exit( \
 	"dsconvert needs Python 3.11 or newer: make setup PYTHON=python3.11" if have < (3, 11) else \
 	"TensorFlow has no release for this Python yet: make setup PYTHON=python3.13" if have > (3, 13) else 0)
 
-.PHONY: help setup lock audit hooks demo test test-range coverage check lint imports types bench docs release-check clean
+.PHONY: help setup lock audit hooks demo test test-range coverage fuzz faults check lint imports types bench docs \
+	release-check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +59,16 @@ test: setup ## Run the whole test suite, in random order; ARGS=… for pytest
 
 coverage: setup ## Run it, and fail where it covers fewer lines than pyproject.toml asks for
 	$(PYTEST) --cov --cov-report= $(ARGS)
+
+# Damaged files of every format, each in a process of its own; what is found is kept in build/fuzz/found.
+FUZZ_OPTIONS = --seconds $(SECONDS) $(if $(FORMATS),--formats $(FORMATS)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(INPUTS),--inputs $(INPUTS))
+fuzz: SECONDS ?= 60
+fuzz: setup ## Give damaged files to the commands; SECONDS=60 FORMATS=h5,onnx SEED=1 INPUTS=1
+	$(BIN)/python tests/fuzz $(FUZZ_OPTIONS)
+
+faults: setup ## Kill commands at random moments, and fill their disk; KILLS=200 FULL=40
+	$(BIN)/python tests/faults --kills $(or $(KILLS),200) --full $(or $(FULL),40)
 
 check: lint types ## Run what takes a few minutes: linters, types, the tests that are not slow
 	$(PYTEST) -m 'not slow' $(ARGS)

@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.input_size import UNKNOWN
+from dsconvert.formats.tflite.checking import check_tflite, reading
 
 ALIGNMENT = 16
 _BYTES = {
@@ -106,27 +107,29 @@ def arena_of(path: Path) -> Arena:
             size, or holds tensors whose size is not known before it runs.
         MissingExtra: If what reads .tflite files is not installed.
     """
-    file = TensorFile(path)
-    free = [index for index in file.inputs if file.is_free(index)]
-    if free:  # stored as 1: what that needs is nobody's figure
-        raise InputError(
-            f"{path}: unavailable: {UNKNOWN} as the file is made.",
-            f"Try: dsconvert export MODEL -o {path.name} --input-size 256x256",
-            code="free-sizes",
+    with reading(path):
+        file = TensorFile(path)
+        check_tflite(path)
+        free = [index for index in file.inputs if file.is_free(index)]
+        if free:  # stored as 1: what that needs is nobody's figure
+            raise InputError(
+                f"{path}: unavailable: {UNKNOWN} as the file is made.",
+                f"Try: dsconvert export MODEL -o {path.name} --input-size 256x256",
+                code="free-sizes",
+            )
+        buffers = file.buffers()
+        offsets = plan(buffers)
+        return Arena(
+            planned=needed(buffers, offsets),
+            floor=floor(buffers),
+            buffers=buffers,
+            offsets=offsets,
+            weights=file.weights(),
+            multipliers=file.multipliers(),
+            types=frozenset(file.type_of(i) for i in file.activations),
+            kernels=file.kernels(),
+            input_shapes=tuple(file.shape_of(i) for i in file.inputs),
         )
-    buffers = file.buffers()
-    offsets = plan(buffers)
-    return Arena(
-        planned=needed(buffers, offsets),
-        floor=floor(buffers),
-        buffers=buffers,
-        offsets=offsets,
-        weights=file.weights(),
-        multipliers=file.multipliers(),
-        types=frozenset(file.type_of(i) for i in file.activations),
-        kernels=file.kernels(),
-        input_shapes=tuple(file.shape_of(i) for i in file.inputs),
-    )
 
 
 def plan(buffers: Sequence[Buffer]) -> tuple[int, ...]:

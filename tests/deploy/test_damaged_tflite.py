@@ -11,8 +11,10 @@ import dsconvert as ds
 from dsconvert.base.child_process import Finished
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
+from dsconvert.deploy.profiling.tflm_arena import arena_of
 from dsconvert.deploy.runtimes import unknown_files
 from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
+from dsconvert.formats.tflite import metadata
 from dsconvert.formats.tflite.checking import check_tflite
 
 QUICK = ds.ProfileOptions(runs=3, warmup=0, min_seconds=0)
@@ -135,6 +137,23 @@ def test_what_became_of_the_child(ended, told, sound, monkeypatch):
     with pytest.raises(InputError, match=told) as caught:
         check_runs_apart(sound)
     assert caught.value.code == "file-crashes-runtime"
+
+
+def test_estimates_read_no_offset_that_leads_nowhere(sound, tmp_path):
+    """An estimate starts no runtime: what reads the file has to find its faults alone."""
+    content, rng = sound.read_bytes(), np.random.default_rng(1)
+    path, refused = tmp_path / "broken.tflite", 0
+    for _ in range(200):
+        broken = bytearray(content)
+        for place in rng.integers(0, len(broken) // 4, 3) * 4:
+            broken[place : place + 4] = rng.integers(0, 256, 4, np.uint8).tobytes()
+        path.write_bytes(broken)
+        for read in (arena_of, lambda path: metadata.read(path, "dsconvert")):
+            try:
+                read(path)
+            except InputError:
+                refused += 1
+    assert refused > 50
 
 
 def test_the_other_files_are_measured(sound, tmp_path):

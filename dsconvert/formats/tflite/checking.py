@@ -6,6 +6,9 @@ into, and each size against the file.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,38 @@ _BITS = {
 """Of an element, by its type; the others are packed, or not of one size."""
 
 
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What comes of an offset that leads out of the file, or to something else."""
+
+
 class _Unsound(Exception):
     """A phrase that says what is wrong."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Blame the file where reading it goes wrong: a reader follows whatever offsets it holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: In place of what a flatbuffer's accessors, and lists of the wrong length, raise.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise _damaged(path, f"what it holds leads nowhere ({type(error).__name__})") from error
 
 
 def check_tflite(path: Path) -> int:
@@ -55,9 +88,13 @@ def check_tflite(path: Path) -> int:
         return _checked(schema.Model.GetRootAs(content), len(content), types)
     except _Unsound as error:
         what = str(error)
-    except Exception as error:  # an offset that leads out of the file, in many ways
+    except _BROKEN as error:
         what = f"an offset leads out of it ({type(error).__name__})"
-    raise InputError(
+    raise _damaged(path, what)
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(
         f"{path} is damaged: {what}.",
         "Copy or download it again, or convert the model again.",
         code="damaged-file",

@@ -16,6 +16,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 
+from .checking import reading
 from .pack import packed
 from .tensor_names import shorten
 
@@ -74,11 +75,12 @@ def write(
 def read(path: Path, name: str) -> bytes | None:
     """Return the bytes of a named buffer; None if the file has none of this name."""
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
-    model = schema.Model.GetRootAs(path.read_bytes())
-    for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        if entry.Name().decode() == name:
-            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
+    with reading(path):
+        model = schema.Model.GetRootAs(path.read_bytes())
+        for i in range(model.MetadataLength()):
+            entry = model.Metadata(i)
+            if entry.Name().decode() == name:
+                return bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
     return None
 
 

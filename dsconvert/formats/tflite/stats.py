@@ -15,6 +15,7 @@ from dsconvert.base.predictor import Shape
 from dsconvert.base.quiet import captured
 
 from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
+from .checking import reading
 
 _BITS = {
     **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 32),
@@ -33,10 +34,11 @@ _UNCOUNTED = ("CUSTOM", "IF", "WHILE", "CALL", "SVDF", "STABLEHLO_COMPOSITE")
 def read_tflite(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file; see `facts_of`."""
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
-    model = schema.Model.GetRootAs(bytearray(path.read_bytes()))
-    graph = _Graph(model, schema, _sizes(path, model.Subgraphs(0), shapes))
-    ops = tuple(graph.op(i) for i in range(graph.subgraph.OperatorsLength()))
-    return ModelStats(ops, total(ops), _weights(model), largest(ops))
+    with reading(path):
+        model = schema.Model.GetRootAs(bytearray(path.read_bytes()))
+        graph = _Graph(model, schema, _sizes(path, model.Subgraphs(0), shapes))
+        ops = tuple(graph.op(i) for i in range(graph.subgraph.OperatorsLength()))
+        return ModelStats(ops, total(ops), _weights(model), largest(ops))
 
 
 def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shape]:

@@ -1,0 +1,208 @@
+"""Give damaged files to the commands until the time is up: ``python tests/fuzz --seconds 60``.
+
+Each input is made and read in a process of its own, forked from this one, which has the libraries
+loaded: a crash costs one input. What must not happen is kept in build/fuzz/found, with how to see
+it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+import inside
+import psutil
+import sound_files as files
+from forms import Form, forms
+
+MEMORY = 2 << 30
+"""Bytes that an input may take above what the libraries take."""
+SECONDS = 20
+"""Of processor time that an input may take."""
+WAIT = 90
+"""Seconds on the clock, where others use the machine too."""
+GOOD = ("ran", "gate", "refused")
+BAD = ("crash", "traceback", "bug", "silent", "hang", "memory", "outside", "lost")
+HEADS = ("inputs", *GOOD, *BAD, "most s", "most MiB")
+
+
+def main() -> int:
+    """Run a campaign; 1 if anything was found."""
+    options = _options()
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+                   "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # fmt: skip
+    sound = options.folder.resolve() / "sound"
+    found = options.folder.resolve() / "found"
+    known = forms()
+    chosen = (
+        [known[name] for name in options.formats.split(",")]
+        if options.formats
+        else [*known.values()]
+    )
+    files.make(sound, with_keras=any(form.name in ("h5", "keras", "tflite") for form in chosen))
+    worst = 0
+    print(f"{'format':<12}" + "".join(f"{head:>10}" for head in HEADS), flush=True)
+    started = time.monotonic()
+    for number, form in enumerate(chosen):
+        _import_all(form, sound, options.folder.resolve() / "first")
+        left = options.seconds - (time.monotonic() - started)
+        worst |= _campaign(form, sound, found, options, left / (len(chosen) - number))
+    return worst
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="For all formats together.")
+    parser.add_argument("--formats", default="", help=f"Of {', '.join(forms())}; by default all.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the first input.")
+    parser.add_argument("--inputs", type=int, default=10**9, help="The most per format.")
+    parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
+    parser.add_argument("--results", type=Path, help="Add the counts to this file, as JSON lines.")
+    return parser.parse_args()
+
+
+def _import_all(form: Form, sound: Path, place: Path) -> None:
+    """Import here what the commands import, so that no input has to."""
+    for module in form.needs:
+        importlib.import_module(module)
+    for words in form.words(str(sound / form.like), sound):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        child = os.fork()
+        if child == 0:
+            inside.modules(words, place)
+        os.waitpid(child, 0)
+        for name in (place / "modules").read_text().split():
+            with suppress(Exception):  # some exist under other names only
+                importlib.import_module(name)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _campaign(
+    form: Form, sound: Path, found: Path, options: argparse.Namespace, seconds: float
+) -> int:
+    """Run one format's inputs and print its line; 1 if anything was found."""
+    counts: Counter[str] = Counter()
+    most_s = most_mib = 0.0
+    kept: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    seed = options.seed
+    while seed - options.seed < options.inputs and (time.monotonic() < end or seed == options.seed):
+        place = options.folder.resolve() / f"now-{os.getpid()}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        state = _state(sound)
+        kind, spent, size = _one(form, seed, sound, place)
+        if kind is not None:
+            if _state(sound) != state:
+                kind = "lost"
+            counts[kind] += 1
+            most_s, most_mib = max(most_s, spent), max(most_mib, size / 2**20)
+            if kind in BAD and kept[kind] < 40:
+                kept[kind] += 1
+                _keep(form, seed, place, found / f"{form.name}-{kind}-{seed}")
+        if options.inputs == 1:
+            _show(place)
+        seed += 1
+        shutil.rmtree(place, ignore_errors=True)
+    total = sum(counts.values())
+    cells = (total, *(counts[one] for one in (*GOOD, *BAD)), round(most_s, 1), round(most_mib))
+    print(f"{form.name:<12}" + "".join(f"{cell:>10,}" for cell in cells), flush=True)
+    if options.results:
+        with options.results.open("a") as file:
+            file.write(json.dumps({"format": form.name, "first": options.seed,
+                                   **dict(zip(HEADS, cells, strict=True))}) + "\n")  # fmt: skip
+    return int(any(counts[one] for one in BAD))
+
+
+def _show(place: Path) -> None:
+    """Print the one input's command line and what it said."""
+    for name in (inside.READY, "out", "err"):
+        if (place / name).exists():
+            print(f"{name}: {(place / name).read_text(errors='replace').strip()}")
+
+
+def _state(sound: Path) -> tuple[tuple[str, int, int], ...]:
+    """Sizes and times of the sound files, which nobody may change."""
+    return tuple(
+        (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+        for entry in sorted(os.scandir(sound), key=lambda entry: entry.name)
+    )
+
+
+def _one(form: Form, seed: int, sound: Path, place: Path) -> tuple[str | None, float, float]:
+    """Run one input; its kind (None where none could be made), processor seconds, bytes."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        inside.work(form, seed, sound, place)
+    process = psutil.Process(child)
+    base = psutil.Process().memory_info().rss
+    start, most, stopped = time.monotonic(), 0.0, ""
+    pause = 0.002
+    while True:
+        pid, status, used = os.wait4(child, os.WNOHANG)
+        if pid:
+            break
+        try:
+            family = [process, *process.children(recursive=True)]
+            most = max(most, *(one.memory_info().rss for one in family))
+            spent = sum(sum(one.cpu_times()[:2]) for one in family)
+        except psutil.Error:
+            continue
+        if most - base > MEMORY:
+            stopped = "memory"
+        elif spent > SECONDS or time.monotonic() - start > WAIT:
+            stopped = "hang"
+        if stopped:
+            os.killpg(child, signal.SIGKILL)
+            _, status, used = os.wait4(child, 0)
+            break
+        time.sleep(pause)
+        pause = min(0.05, pause * 1.5)
+    code = os.waitstatus_to_exitcode(status)
+    spent = used.ru_utime + used.ru_stime
+    if not (place / inside.READY).exists():
+        return ("hang" if stopped else None), spent, 0.0
+    most = max(most, used.ru_maxrss * 1024) - base
+    told = [(place / name).read_text(errors="replace") for name in ("out", "err")]
+    return stopped or _kind(code, *told), spent, max(0.0, most)
+
+
+def _kind(code: int, out: str, err: str) -> str:
+    """Name the end of a command."""
+    if inside.OUTSIDE in err:
+        return "outside"
+    if code < 0:
+        return "crash"
+    if "Traceback (most recent call last)" in err or code == 99:
+        return "traceback"
+    if code == 70:
+        return "bug"
+    if code not in (0, 1, 2) or (code and not err.strip() and not out.strip()):
+        return "silent"
+    if code == 2 and not ("Error: " in err or "error" in err):
+        return "silent"
+    return {0: "ran", 1: "gate", 2: "refused"}[code]
+
+
+def _keep(form: Form, seed: int, place: Path, folder: Path) -> None:
+    """Keep an input with what was said, and how to see it again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(place, folder, symlinks=True, ignore=shutil.ignore_patterns("tmp", "cache"))
+    (folder / "again").write_text(f"make fuzz FORMATS={form.name} SEED={seed} INPUTS=1\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

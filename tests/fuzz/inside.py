@@ -1,0 +1,164 @@
+"""One damaged input inside a forked child: limits, what may be written, and the end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import runpy
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from forms import Form
+
+OUTSIDE = "wrote outside: "
+READY = "damaged"
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_EVENTS = {
+    "os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (1,),
+    "os.symlink": (1,), "os.truncate": (0,), "shutil.rmtree": (0,), "shutil.move": (0, 1),
+    "os.chmod": (0,), "os.utime": (0,),
+}  # fmt: skip
+_NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo")
+
+
+def work(form: Form, seed: int, sound: Path, place: Path) -> None:
+    """Damage a file and give it to a command; ends the process.
+
+    Args:
+        form: Its format.
+        seed: Of the damage and the choice of the command.
+        sound: The folder of sound files.
+        place: A folder of its own.
+    """
+    _speak_into(place)
+    code = 99
+    try:
+        random = Random(f"{form.name} {seed}")
+        (place / "in").mkdir()
+        path = place / "in" / form.file
+        form.mutate(random, sound, path)
+        words = random.choice(form.words(str(path), sound))
+        (place / READY).write_text(" ".join(words))
+        os.environ |= {
+            "HOME": str(place), "TMPDIR": str(place / "tmp"),
+            "DSCONVERT_CACHE": str(place / "cache"),
+            "DSCONVERT_DEVICES": str(path if form.name == "devices" else sound / "devices.toml"),
+        }  # fmt: skip
+        (place / "tmp").mkdir()
+        tempfile.tempdir = str(place / "tmp")
+        os.chdir(place)
+        _in_forks()
+        sys.addaudithook(_guard([place, Path(os.devnull), Path("/dev/shm"), Path("/proc")]))
+        code = _command(words)
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def modules(words: Sequence[str], place: Path) -> None:
+    """Run a command on sound files, write which modules it has imported, and end the process."""
+    _speak_into(place)
+    os.chdir(place)
+    try:
+        _command(words)
+    finally:
+        (place / "modules").write_text("\n".join(sys.modules))
+        os._exit(0)
+
+
+def _speak_into(place: Path) -> None:
+    """Let stdout and stderr lead to files, and stdin to nothing."""
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace", closefd=False)
+
+
+def _command(words: Sequence[str]) -> int:
+    from dsconvert.cli import main
+
+    try:
+        main(list(words), prog_name="dsconvert")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def _guard(allowed: Sequence[Path]) -> Any:
+    """An audit hook that notes what is written elsewhere, and whom is talked to."""
+    inside = tuple(str(place) for place in allowed)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _NETWORK:
+            os.write(2, f"{OUTSIDE}{event} {arguments[1:]}\n".encode())
+        elif event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & _WRITING and isinstance(path, str | bytes):
+                tell(path)
+        else:
+            for number in _EVENTS.get(event, ()):
+                tell(arguments[number])
+
+    def tell(path: Any) -> None:
+        if isinstance(path, int):
+            return
+        found = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - follows no links
+        if not found.startswith(inside) and not found.endswith(".pyc"):
+            os.write(2, f"{OUTSIDE}{found}\n".encode())
+
+    return hook
+
+
+def _in_forks() -> None:
+    """Let `run_python` fork instead of starting Python anew: same limits, a tenth of the time."""
+    from dsconvert.base import child_process
+
+    def run_python(
+        arguments: Sequence[str], *, timeout: float | None = None, memory: int | None = None
+    ) -> child_process.Finished:
+        out, err = (Path("tmp") / f"child-{name}" for name in ("out", "err"))
+        for path in (out, err):
+            path.unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            for number, path in ((1, out), (2, err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            if memory is not None:
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+                resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+            signal.alarm(round(timeout or 0))
+            sys.argv = list(arguments)
+            code = 1
+            try:
+                runpy.run_path(arguments[0], run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        said = [path.read_text(errors="replace") for path in (out, err)]
+        if code == -signal.SIGALRM:
+            return child_process.Finished(1, said[0], said[1], timed_out=True)
+        return child_process.Finished(code, said[0], said[1])
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "run_python", None) is child_process.run_python:
+            module.run_python = run_python  # type: ignore[attr-defined]
+    child_process.run_python = run_python
