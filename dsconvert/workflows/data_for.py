@@ -80,11 +80,13 @@ def check_sources(*sources: DataSource | None) -> None:
     Raises:
         InputError: If a file or folder does not exist, or its form is not known.
     """
+    named = [source for source in sources if isinstance(source, str | Path)]
+    if not named:  # what reads images takes its time to import
+        return
     from dsconvert.models.data.datasets import check_source
 
-    for source in sources:
-        if isinstance(source, str | Path):
-            check_source(source)
+    for source in named:
+        check_source(source)
 
 
 def as_data(

@@ -128,7 +128,8 @@ class TestPlan:
         assert "MACs 341 k → 1" in summary
         assert ", parameters 11," in summary
         assert summary.count("output error") == 1
-        assert lines[-1].startswith(str(folder / "plan.json"))
+        assert lines[-1].startswith("next: dsconvert rewrite ")
+        assert str(folder / "plan.json") in lines[-1]
 
     def test_the_command_that_it_names_can_be_used_as_it_stands(self, folder):
         line = done(MACS, folder).stdout.splitlines()[-1]
@@ -413,9 +414,10 @@ class TestSweep:
         assert lines[0].split() == [
             "MACs", "parameters", "cost", "output", "error", "top-1", "rewritten", "pairs"
         ]  # fmt: skip
-        assert len(lines) == 4
-        assert all("%" in line for line in lines[1:])
-        best, worst = (float(lines[i].split("%")[0].split()[-1]) for i in (1, -1))
+        *points, following = lines[1:]
+        assert following.startswith("next: dsconvert plan ")
+        assert len(points) == 3
+        best, *_, worst = (float(point.split("%")[0].split()[-1]) for point in points)
         assert best > 90
         assert worst < best
 

@@ -15,6 +15,7 @@ from refusals import refuses
 
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.improve import Improvement
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_tflite
 from dsconvert.deploy.exporting.onnx_static import quantize_static
 from dsconvert.deploy.exporting.records import Artifact
@@ -370,6 +371,7 @@ class TestRejected:
                     quantize="int8",
                     calibration=pictures / 1000,
                     verification=pictures,
+                    improvement=Improvement(outputs="keep"),
                 )
         open_runtime(tmp_path / "q.rejected.onnx").predict([pictures])
         assert not (tmp_path / "q.onnx.data").exists()
