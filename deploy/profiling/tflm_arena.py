@@ -108,8 +108,8 @@ def arena_of(path: Path) -> Arena:
         MissingExtra: If what reads .tflite files is not installed.
     """
     with reading(path):
+        check_tflite(path)  # first: a damaged count of tensors would be counted to its end
         file = TensorFile(path)
-        check_tflite(path)
         free = [index for index in file.inputs if file.is_free(index)]
         if free:  # stored as 1: what that needs is nobody's figure
             raise InputError(

@@ -49,7 +49,7 @@ def test_an_accuracy_decides_how_many_layers_stay_in_float_and_the_report_shows_
         (["--quantize", "int8", "--keep-float", "auto"], "--min-sqnr"),
         (["--quantize", "int8", "--min-sqnr", "20"], "--keep-float auto"),
         (["--quantize", "int8", "--keep-float", "auto", "--max-drop", "1%"], "--test-data"),
-        (["--quantize", "int8", "--keep-float", "many"], "neither a number nor auto"),
+        (["--quantize", "int8", "--keep-float", "many"], "neither a number of layers nor auto"),
         (["--quantize", "float16", "--outputs", "split"], "--quantize int8"),
         (["--quantize", "int8", "--outputs", "float-tail"], "mixes scales"),
         (["--quantize", "int8", "--report", "--no-verify"], "images to measure on"),

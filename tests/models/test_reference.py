@@ -268,7 +268,7 @@ def test_a_network_is_written_once(tmp_path: Path) -> None:
         ("nothing -o x.keras", "there is no network 'nothing'"),
         ("vgg-block", "-o vgg-block.keras"),
         ("vgg-block -o x.onnx", "allowed: .keras or .h5"),
-        ("vgg-block -o x.keras --input 32", "write it as 32x32x3"),
+        ("vgg-block -o x.keras --input 32", "Write it as 32x32x3"),
         ("vgg-block -o nowhere/x.keras", "does not exist"),
         ("--separable", "there is no NAME"),
     ],

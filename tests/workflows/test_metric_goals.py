@@ -149,4 +149,6 @@ def test_the_command_line(folder, capsys):
     main(words, standalone_mode=False)
     text = capsys.readouterr().out
     assert f"{psnr['value']:.2f} dB ({psnr['low']:.2f} to {psnr['high']:.2f})" in text
-    assert max(map(len, text.splitlines())) <= 80
+    table, _, following = text.rpartition("next: ")
+    assert following.startswith("dsconvert profile ")
+    assert max(map(len, table.splitlines())) <= 80
