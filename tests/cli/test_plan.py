@@ -234,7 +234,7 @@ class TestRefusals:
             ),
             (
                 "--calibration data.npz --data test.npz --labels",
-                ["--data and --labels are for --max-drop"],
+                ["--data, --labels and --refine are for --max-drop"],
             ),
             (
                 "--calibration data.npz --max-drop 1 --data test.npz --labels",
