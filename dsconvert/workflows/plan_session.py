@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dsconvert.base.messages import note
 
 from .data_for import check_sources, data_for
-from .model_files import Kind, Model, ModelFile, kind_of_source, open_model
+from .model_files import Kind, ModelFile, kind_of_source, open_model
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .accuracy_goal import GoalJudge
     from .data_for import DataSource
-    from .model_files import ModelSource
+    from .model_files import Model, ModelSource
     from .plan_memory import PlanMemory
     from .target_files import TargetFiles
 

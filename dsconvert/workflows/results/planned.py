@@ -133,7 +133,7 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         if self.memory is not None:
             yield _memory(self.memory)
         if self.dropped is not None:
-            yield from _accuracy(self.dropped)
+            yield from _accuracy(self.dropped, bool(plan.chosen))
 
 
 def _layers(plan: Plan) -> Table:
@@ -198,14 +198,15 @@ def _memory(use: MemoryUse) -> str:
     return f".tflite in {use.precision}: arena {kib[0]}, flash {kib[1]}"
 
 
-def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
+def _accuracy(dropped: AccuracySearch, rewritten: bool) -> Iterator[str]:
     unit = dropped.unit
     for goal, lost in dropped.tried:
         yield f"tried {goal}: lost {formatting.loss(lost, unit)}"
     yield (
         f"{dropped.title} {formatting.amount(dropped.original, unit)}; the plan loses "
         f"{formatting.loss(dropped.lost, unit)} "
-        f"(allowed: {formatting.loss(dropped.allowed, unit)}), {_judged(dropped.refined)}"
+        f"(allowed: {formatting.loss(dropped.allowed, unit)})"
+        + (f", {_judged(dropped.refined)}" if rewritten else "")
     )
 
 
