@@ -83,8 +83,7 @@ def after_verify(result: Verification) -> Iterator[str]:
 
 def after_plan(result: PlanResult) -> Iterator[str]:
     """Yield how to rewrite by the plan."""
-    refine = ("--refine", _given("refine")) if _given("refine") else ()
-    words = ("--plan", result.output, "--calibration", result.calibration, *refine)
+    words = ("--plan", result.output, "--calibration", result.calibration)
     done = options.preprocessing_words(result.preprocessing)
     yield _next("rewrite", result.model, *words, *_sizes(), *done)
 

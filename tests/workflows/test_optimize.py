@@ -285,6 +285,7 @@ class TestWhereARewriteDoesNotPay:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         assert manifest["model"]["sha256"] == run.sha256
         assert set(manifest["files"]) >= {"files/original-int8.onnx", "recipe.toml", "run.py"}
+        assert set(manifest["files"]) >= {"run.cc", "Model.kt"}
         recipe = tomllib.loads((folder / "recipe.toml").read_text())
         assert recipe["model"] == str(place / "thin.onnx")
         assert recipe["optimize"]["formats"] == "onnx-float32,onnx-int8"
@@ -338,6 +339,7 @@ class TestCommand:
         assert states.pop("inspect") == "done"
         assert {"plan", "rewrite", "finetune", "evaluate", "profile"} <= set(states)
         assert set(states.values()) == {"planned"}
+        assert all(stage["about"] > 0 for stage in found["stages"] if stage["state"] == "planned")
         assert [path.name for path in (place / "dry" / "files").iterdir()] == []
 
     def test_a_missed_target_is_the_first_line_and_exit_code_1(self, place):

@@ -98,16 +98,17 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     """
     from .checking import Refused, check_runs
     from .dequantize import dequantized, is_quantized
-    from .form import mend_form
+    from .sorting import sort_nodes
 
     path = Path(path)
     model = load(path)
     quantized = is_quantized(model)
     if quantized and dequantize:
         embed_weights(model, path.parent)
-        mend_form(model, path.parent)
+        sort_nodes(model)
         model = dequantized(model, path.parent)
-    repairs = mend_form(model, path.parent)
+    moved = "its nodes were not in the order that ONNX requires; they are sorted"
+    repairs = (moved,) if sort_nodes(model) else ()
     try:
         check_runs(model, path.parent)
     except Refused as error:

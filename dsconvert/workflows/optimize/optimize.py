@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,9 +156,11 @@ class _Run:
 
         inspected = self._inspect()
         pays = inspected.potential.pays
+        stages = self._stages(rewriting=pays)
+        about = self._about(inspected, sum(stage.name.startswith("export-") for stage, _ in stages))
         times = []
         known = True
-        for stage, _ in self._stages(rewriting=pays):
+        for stage, _ in stages:
             record = self._ledger.finished(stage) if known else None
             known = record is not None
             if record is not None:
@@ -167,6 +170,7 @@ class _Run:
                     stage=stage.name,
                     title=stage.title,
                     seconds=record.seconds if record else None,
+                    about=None if record or about is None else about(stage.name),
                     state="done" if record else "planned",
                 )
             )
@@ -180,6 +184,28 @@ class _Run:
             not_rewritten="" if pays else "it does not pay",
         )
         return msgspec.structs.replace(result, dry=True, missed="", stages=tuple(times))
+
+    def _about(self, inspected: InspectedModel, files: int) -> Callable[[str], float] | None:
+        """Return what estimates the seconds of a stage; None where the MACs are not known."""
+        from .estimates import estimates_for
+
+        images = self._work.images
+        train, test = len(images.train), len(images.test)
+        found = estimates_for(
+            self._options,
+            inspected,
+            (train, len(images.calibration), len(images.for_ranges), test),
+            files=files,
+            keras=self._work.opened.kind == "keras",
+        )
+        if found is None:
+            return None
+        made = {
+            f"export-{file_name(who, form)}": form
+            for who in (ORIGINAL, REWRITTEN)
+            for form in self._forms
+        }
+        return lambda stage: found.seconds(stage, made.get(stage, ""))
 
     def _inspect(self) -> InspectedModel:
         from ..results.inspected import InspectedModel

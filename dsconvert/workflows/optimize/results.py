@@ -129,6 +129,7 @@ def summed_up(
 
 def write_results(work: Work, result: OptimizeResult, preprocessing: Preprocessing | None) -> None:
     """Write report.json and all that is made from it, each in one step."""
+    from .native_programs import native_programs
     from .recipe_file import recipe_text
     from .run_program import program_text
 
@@ -138,6 +139,8 @@ def write_results(work: Work, result: OptimizeResult, preprocessing: Preprocessi
     if result.recommended:
         best = next(file for file in result.files if file.name == result.recommended)
         write_text(folder / PROGRAM, program_text(best, result.preprocessing))
+        for name, text in native_programs(best, result.preprocessing).items():
+            write_text(folder / name, text)
     manifest = {
         "schema": "dsconvert.manifest/1",
         "model": {"path": result.model, "sha256": result.sha256},

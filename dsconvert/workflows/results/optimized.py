@@ -115,6 +115,7 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
         stage: Its name.
         title: What it does.
         seconds: The time; None if it was not run.
+        about: What it is estimated to take, in seconds; None if it was run, or is not known.
         state: "done", "failed" or "planned".
         failure: Why it failed.
     """
@@ -122,6 +123,7 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     title: str
     seconds: float | None = None
+    about: float | None = None
     state: Literal["done", "failed", "planned"] = "done"
     failure: str = ""
 
@@ -212,18 +214,33 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         )
         yield _files(self)
         yield f"faster: than {self.baseline}; lost: of {self.loss_of}, against the original model"
+        yield from _plot(self)
         yield from _failed(self)
         yield f"Everything is in {self.folder}: report.html, run.py, recipe.toml, manifest.json"
 
     def _planned(self) -> Iterator[Block]:
-        table = Table(("stage", "what"), ("before",), ("state",))
+        table = Table(("stage", "what"), ("takes",), ("state",))
         for stage in self.stages:
             took = "–" if stage.seconds is None else f"{stage.seconds:.1f} s"
+            if stage.about is not None:
+                took = f"about {_rough(stage.about)}"
             state = "is done" if stage.state == "done" else "would be run"
             table.add(stage.stage, stage.title, took, state)
         yield table
-        if any(stage.seconds is None for stage in self.stages):
-            yield "–: how long it takes is not known before it was run once in this folder"
+        about = [stage.about for stage in self.stages if stage.about is not None]
+        if about:
+            yield (
+                f"about {_rough(sum(about))} in all if the machine has nothing else to do; an "
+                "estimate is right to a factor of two or three"
+            )
+
+
+def _rough(seconds: float) -> str:
+    """Write an estimated time with one digit that counts."""
+    if seconds < 60:
+        return f"{max(round(seconds, -1), 5):.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h"
 
 
 def _files(run: OptimizeResult) -> Table:
@@ -253,6 +270,14 @@ def _files(run: OptimizeResult) -> Table:
             "yes" if file.verified else "NO",
         )
     return table
+
+
+def _plot(run: OptimizeResult) -> Iterator[str]:
+    from ..reporting.terminal_plot import pareto
+
+    drawn = pareto(run.to_dict())
+    if drawn:
+        yield drawn
 
 
 def _failed(run: OptimizeResult) -> Iterator[str]:
