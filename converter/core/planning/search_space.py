@@ -136,7 +136,7 @@ class SearchSpace:
 
     def _budgeted(self, plan: Plan) -> Plan:
         """Return the plan with what it comes to as its goal."""
-        assert plan.after is not None, "a prospect's plans have totals"
+        assert plan.after is not None, "a search space's plans have totals"
         resource, after = self.resource, plan.after
         amount = {"cost": after.cost, "macs": after.macs, "params": after.params}[resource]
         if amount is None:  # only the layers were measured, not the network
@@ -307,7 +307,7 @@ def _unknown(name: str) -> InputError:
     if name == "cost":
         return InputError(
             "the network's time was not measured.",
-            "Give prospect() costs and network_cost.",
+            "Give search_space() costs and network_cost.",
             code="not-measured",
         )
     return InputError(
