@@ -31,8 +31,14 @@ RESNET8 = "keras/mlperf_tiny_resnet8_cifar10.h5"
 VGG6 = "keras/vgg6_cifar10.h5"
 
 
-def arguments(description: str | None, *parts: str) -> argparse.Namespace:
-    """Return the options of every benchmark; one of several parts can be left out with --only."""
+def arguments(description: str | None, *parts: str, **lists: str) -> argparse.Namespace:
+    """Return the options of every benchmark; one of several parts can be left out with --only.
+
+    Args:
+        description: What ``--help`` says.
+        parts: The names that ``--only`` takes.
+        lists: More options that take several values, with their defaults: ``seeds="0,1"``.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--models",
@@ -48,6 +54,8 @@ def arguments(description: str | None, *parts: str) -> argparse.Namespace:
     )
     if parts:
         parser.add_argument("--only", default=",".join(parts), help="some of: %(default)s")
+    for name, several in lists.items():
+        parser.add_argument(f"--{name}", default=several, help="by default %(default)s")
     chosen = parser.parse_args()
     for path in (chosen.models, chosen.data):
         if not path.exists():

@@ -16,10 +16,10 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.form import mend_form
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
 from dsconvert.formats.onnx.open import embed_weights, load
 from dsconvert.formats.onnx.save import save
-from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.registry import open_runtime
@@ -88,7 +88,7 @@ def _fitted(
     model, beside = load(source.path), source.path.parent
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
-    fits = [sort_nodes(model), free_weights(model), widen_resizes(model, beside)]
+    fits = [mend_form(model, beside), free_weights(model), widen_resizes(model, beside)]
     if not any([*fits, part_outputs(model), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."

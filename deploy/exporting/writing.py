@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.checking import Refused, check_runs
+from dsconvert.formats.onnx.form import mend_form
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
-from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.quantization import CalibrationMethod, Format
 
 from ..schemes import SCHEMES
@@ -197,7 +197,7 @@ def _quantized(
         proto = load(raw, weights=True)
     without_unused_domains(proto, original)
     _carry_over(proto, original)
-    sort_nodes(proto)  # the quantizer sorts without a look into sub-graphs
+    mend_form(proto, None)  # the quantizer sorts without a look into sub-graphs
     try:
         check_runs(proto, None)
     except Refused as error:

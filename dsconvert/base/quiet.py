@@ -20,20 +20,22 @@ def captured() -> Iterator[None]:
     """Send what the block prints or warns, native code included, to the log at DEBUG.
 
     TensorFlow and LiteRT write to the file descriptors 1 and 2 themselves, below `sys.stdout`,
-    so the descriptors are redirected: for the whole process, other threads included.
+    so the descriptors are redirected: for the whole process, other threads included. Chatter that
+    a full disk does not take is dropped.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     with tempfile.TemporaryFile() as sink, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
         for descriptor in saved:
             os.dup2(sink.fileno(), descriptor)
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
             for descriptor, original in saved.items():
                 os.dup2(original, descriptor)
                 os.close(original)

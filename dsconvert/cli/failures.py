@@ -20,6 +20,8 @@ BUG = 70
 _PAGE = "docs/errors.md"
 """Where each code is explained; a test compares the two."""
 _ENDS_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG)
+_PRINTERS = ("click", "rich", "dsconvert.cli.terminal")
+"""The modules that write to stdout and stderr."""
 
 
 class _Told(NamedTuple):
@@ -55,7 +57,7 @@ def exit_on_error(
     except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
         raise
     except OSError as error:
-        if error.filename is None and error.errno in _ENDS_OF_STREAMS:
+        if error.errno in _ENDS_OF_STREAMS and _while_printing(error):
             raise
         told = _refused_by_the_system(error)
         _show_cause(verbose)
@@ -94,6 +96,13 @@ def _exit(told: _Told, *, as_json: bool, verbose: bool, shown: Callable[[str], s
 def _show_cause(verbose: bool) -> None:
     if verbose:
         click.echo(traceback.format_exc(), err=True)
+
+
+def _while_printing(error: OSError) -> bool:
+    """Tell whether an error comes from printing, and not from a file that is written or read."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__", ""))
+    return any(module == name or module.startswith(f"{name}.") for name in _PRINTERS)
 
 
 def _refused_by_the_system(error: OSError) -> _Told:

@@ -83,7 +83,8 @@ def after_verify(result: Verification) -> Iterator[str]:
 
 def after_plan(result: PlanResult) -> Iterator[str]:
     """Yield how to rewrite by the plan."""
-    words = ("--plan", result.output, "--calibration", result.calibration)
+    refine = ("--refine", _given("refine")) if _given("refine") else ()
+    words = ("--plan", result.output, "--calibration", result.calibration, *refine)
     done = options.preprocessing_words(result.preprocessing)
     yield _next("rewrite", result.model, *words, *_sizes(), *done)
 

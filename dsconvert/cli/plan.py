@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 )
 @click.option("--data", metavar="DATA", help="Labelled images for --max-drop.")
 @click.option("--labels", is_flag=True, help="Says that --data has labels; --max-drop needs them.")
+@click.option(
+    "--refine",
+    metavar="SECONDS",
+    help="Refine each network that --max-drop judges, as rewrite does: 60 s by default for Keras "
+    "models; 400steps; 0 judges them as fitted.",
+)
 @plan_options.search
 @options.overwrite
 @options.input_size
@@ -48,6 +54,7 @@ def plan(
     max_drop: str | None,
     data: str | None,
     labels: bool,
+    refine: str | None,
     calibration: str | None,
     overwrite: bool,
     seed: int,
@@ -82,7 +89,7 @@ def plan(
             max_error=max_error,
         ),
         target=plan_options.as_target(runtime, threads, precision, device),
-        accuracy=_accuracy(max_drop, data, labels, search["metric"]),
+        accuracy=_accuracy(max_drop, data, labels, refine, search["metric"]),
         preprocessing=options.as_preprocessing(scale, mean, std, channels_first),
         options=plan_options.as_options(seed, **search),
         output=output or options.beside(model, "_plan.json"),
@@ -92,16 +99,18 @@ def plan(
 
 
 def _accuracy(
-    max_drop: str | None, data: str | None, labels: bool, metric: str
+    max_drop: str | None, data: str | None, labels: bool, refine: str | None, metric: str
 ) -> AccuracyGoal | None:
-    """Return the three options as one value, if all are there."""
+    """Return the four options as one value, if all are there."""
     from dsconvert.base.errors import InputError
     from dsconvert.models.evaluation.metrics.registry import METRICS
     from dsconvert.workflows.plan import AccuracyGoal
 
-    if max_drop is None and (data is not None or labels):
+    if max_drop is None and (data is not None or labels or refine is not None):
         raise InputError(
-            "--data and --labels are for --max-drop.", "Add --max-drop 1%.", code="unused-data"
+            "--data, --labels and --refine are for --max-drop.",
+            "Add --max-drop 1%.",
+            code="unused-data",
         )
     if max_drop is None:
         return None
@@ -113,4 +122,4 @@ def _accuracy(
             "Add --data DATA.npz --labels.",
             code="needs-labels",
         )
-    return AccuracyGoal(max_drop, data)
+    return AccuracyGoal(max_drop, data, refine)

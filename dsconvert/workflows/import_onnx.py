@@ -126,9 +126,9 @@ def _compared(
     try:
         inputs = random_arrays(drawn, seed)
         return compare_import(drawn, inputs), len(inputs[0]), ()
-    except InputError as error:  # of sizes that happen not to go together, or without a batch axis
+    except (InputError, ValueError) as error:  # of sizes that happen not to go together
         text = "the import was compared with ONNX Runtime, but there are no figures"
-        return (), 0, (f"{text}: {error.message}",)
+        return (), 0, (f"{text}: {getattr(error, 'message', error)}",)
 
 
 def _tensors(

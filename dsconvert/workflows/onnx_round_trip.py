@@ -194,15 +194,30 @@ def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[Outp
         InputError: If the file cannot run on them, or has an input or output without a batch axis.
     """
     from dsconvert.base.fidelity import compare_outputs
+
+    with _original(drawn) as runtime:
+        references = runtime.predict(inputs)
+        kinds = runtime.output_kinds
+        outputs = _answers(drawn, drawn.model, inputs, runtime.batch if runtime.has_batch else None)
+    return compare_outputs(drawn.converted.output_names, references, outputs, kinds)
+
+
+def _answers(
+    drawn: ConvertedModel, model: Model, inputs: Sequence[Array], batch: int | None
+) -> tuple[Array, ...]:
+    """Return the outputs of a Keras model of an import's layers, as ONNX Runtime gives them.
+
+    Args:
+        drawn: The import.
+        model: The Keras model.
+        inputs: One array per input, (n, ...), as the ONNX file takes them.
+        batch: The batch that is fixed in the file; None for a free one.
+    """
     from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 
     imported = drawn.converted
-    with _original(drawn) as runtime:
-        references = runtime.predict(inputs)
-    outputs = KerasPredictor(drawn.model).predict(keras_arrays(inputs, imported.input_axes))
-    return compare_outputs(
-        imported.output_names, references, onnx_arrays(outputs, imported.output_axes)
-    )
+    predictor = KerasPredictor(model, output_axes=imported.output_axes, batch=batch)
+    return predictor.predict(keras_arrays(inputs, imported.input_axes))
 
 
 def write_onnx(
@@ -235,24 +250,22 @@ def write_onnx(
         GateFailed: If the file's outputs are not the model's.
     """
     from dsconvert.deploy.exporting.onnx_place import place_onnx
-    from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 
     imported = drawn.converted
     check_layers(model, drawn)
     verified_on: VerifiedOn = "random inputs" if data is None else "verification data"
     if data is None:
         inputs = random_arrays(drawn, seed)
-        data = keras_arrays(inputs, imported.input_axes)
     else:
-        data = [array[:SAMPLES] for array in data]
-        inputs = onnx_arrays(data, imported.input_axes)
-    references = KerasPredictor(model).predict(data)
+        inputs = onnx_arrays([array[:SAMPLES] for array in data], imported.input_axes)
+    with _original(drawn) as runtime:
+        references = _answers(drawn, model, inputs, runtime.batch if runtime.has_batch else None)
     return place_onnx(
         imported.write_back(model),
         output,
         names=imported.output_names,
         inputs=inputs,
-        references=onnx_arrays(references, imported.output_axes),
+        references=references,
         verified_on=verified_on,
         external=_has_external_data(drawn.path),
         overwrite=overwrite,

@@ -12,6 +12,7 @@ from dsconvert.base.progress import as_progress
 
 from . import formatting
 from .data_for import check_sources
+from .model_files import kind_of_source
 from .outputs import place, write_json
 from .plan_memory import exceeded, within_memory
 from .plan_session import (
@@ -19,9 +20,10 @@ from .plan_session import (
     PlanSession,
     TargetWish,
     judge_of,
-    judged,
+    judged_refined,
     plan_session,
 )
+from .refine import check_refinement
 from .results.planned import AccuracySearch, MemoryUse, NetworkTimes, PlanResult
 from .stored_preprocessing import settled
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.types import Plan
     from dsconvert.deploy.costs import Target
     from dsconvert.models.data.preprocess import Preprocessing
+    from dsconvert.models.training.refine import Refinement
 
     from .accuracy_goal import GoalJudge
     from .data_for import DataSource
@@ -50,6 +53,8 @@ class AccuracyGoal:
         max_drop: The most that may be lost of the metric in `PlanOptions`: "1%" or 0.01 for a point
             of top-1, mAP and other shares; of others a part, or an amount in the metric's unit.
         data: Images, with labels where the metric needs them.
+        refine: How long each network is refined before it is judged, as for `rewrite`: by default
+            Keras models for 60 s, others not at all; 0 judges them as they were fitted.
 
     Example:
         >>> import dsconvert as ds
@@ -59,6 +64,7 @@ class AccuracyGoal:
 
     max_drop: str | float
     data: DataSource
+    refine: float | str | None = None
 
 
 def plan(
@@ -122,6 +128,7 @@ def plan(
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     if accuracy is not None:  # refused before anything is measured
         allowed_drop(accuracy.max_drop, find_metric(options.metric))
+        check_refinement(accuracy.refine, kind_of_source(model), calibration is not None)
     check_sources(calibration, accuracy.data if accuracy is not None else None)
     preprocessing = settled(preprocessing, [model], calibration)
     with plan_session(
@@ -146,7 +153,7 @@ def plan(
                 )
         else:
             judging = judge_of(session, options.metric, accuracy.data, preprocessing)
-            chosen, dropped = _search(session, goals, judging, accuracy.max_drop)
+            chosen, dropped = _search(session, goals, judging, accuracy)
         planned = chosen.chosen
         timed = _time(session, chosen)
         if accuracy is None:
@@ -234,7 +241,7 @@ def _missed(goals: Goals, timed: NetworkTimes | None) -> str:
 
 
 def _search(
-    session: PlanSession, goals: Goals, judging: GoalJudge, most: str | float
+    session: PlanSession, goals: Goals, judging: GoalJudge, accuracy: AccuracyGoal
 ) -> tuple[Plan, AccuracySearch]:
     """Find the cheapest plan that keeps the goals and loses no more than is allowed."""
     from dsconvert.converter.core.planning.accuracy_search import cheapest_within
@@ -243,10 +250,13 @@ def _search(
 
     plans: Sequence[Plan] = session.search_space.sweep(_STEPS, goals)
     metric = judging.metric
-    allowed = allowed_drop(most, metric).of(judging.original)
+    allowed = allowed_drop(accuracy.max_drop, metric).of(judging.original)
+    refinements: list[tuple[Plan, Refinement | None]] = []
 
     def drop(plan: Plan) -> float:
-        lost = judging.lost(judged(session, judging, plan))
+        value, refinement = judged_refined(session, judging, plan, accuracy.refine)
+        refinements.append((plan, refinement))
+        lost = judging.lost(value)
         note(f"{', '.join(plan.goal)}: lost {formatting.loss(lost, metric.unit)}")
         return lost
 
@@ -259,6 +269,7 @@ def _search(
         title=metric.title,
         unit=metric.unit,
         tried=tuple((", ".join(plan.goal), lost) for plan, lost in found.tried),
+        refined=next(done for plan, done in refinements if plan is found.plan),
     )
 
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.evaluation.metrics import MetricValue
+    from dsconvert.models.training.refine import Refinement
 
     from .accuracy_goal import GoalJudge
     from .data_for import DataSource
-    from .model_files import ModelSource
+    from .model_files import Model, ModelSource
     from .plan_memory import PlanMemory
     from .target_files import TargetFiles
 
@@ -302,9 +303,51 @@ def judge_of(
 def judged(
     session: PlanSession, judging: GoalJudge, plan: Plan, *, interval: bool = False
 ) -> MetricValue:
-    """Rewrite the network by a plan, and measure it."""
+    """Rewrite the network by a plan, and measure it as it was fitted."""
+    model = session.rewrite(plan).model if plan.chosen else session.opened.model
+    return _measured(session, judging, model, interval=interval)
+
+
+def judged_refined(
+    session: PlanSession, judging: GoalJudge, plan: Plan, wish: float | str | None
+) -> tuple[MetricValue, Refinement | None]:
+    """Rewrite the network by a plan, refine it as `rewrite` would, and measure it.
+
+    Args:
+        session: The model and its calibration images.
+        judging: What measures.
+        plan: The plan.
+        wish: How long to refine: see `refine.refine_settings`.
+
+    Returns:
+        The value, and what the refinement came to; None where none was done.
+
+    Raises:
+        KeyboardInterrupt: If the refinement was interrupted: the search is, too.
+    """
+    from .refine import refined
+
+    if not plan.chosen:
+        return judged(session, judging, plan), None
+    made = session.rewrite(plan)
+    model, done = refined(
+        made.model,
+        session.opened,
+        made.report,
+        session.data.inputs,
+        wish=wish,
+        seed=session.settings["seed"],
+        progress=session.progress,
+    )
+    if done is not None and done.interrupted:
+        raise KeyboardInterrupt
+    return _measured(session, judging, model), done
+
+
+def _measured(
+    session: PlanSession, judging: GoalJudge, model: Model, *, interval: bool = False
+) -> MetricValue:
     from .predictors import predictor_of
 
-    model = session.rewrite(plan).model if plan.chosen else session.opened.model
     with predictor_of(model, session.opened) as predictor:
         return judging.measure(predictor, interval=interval)

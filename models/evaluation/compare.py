@@ -106,7 +106,17 @@ def compare_with(
 def predict_all(
     predictor: Predictor, inputs: Sequence[Array], progress: Progress, label: str
 ) -> tuple[Array, ...]:
-    """Run on all samples, telling the progress; once where the inputs have no common batch."""
+    """Run on all samples, telling the progress; once where the inputs have no common batch.
+
+    Raises:
+        InputError: If the model has no inputs, or does not run.
+    """
+    if not inputs:
+        raise InputError(
+            "a model without inputs gives the same outputs each time: samples say nothing of it.",
+            "Name a file whose graph has its inputs.",
+            code="no-inputs",
+        )
     if len({array.shape[:1] for array in inputs}) > 1 or () in {a.shape for a in inputs}:
         with progress(label, 1) as advance:
             outputs = predictor.predict(inputs)

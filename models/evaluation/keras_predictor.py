@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.in_batches import InBatches, output_kinds
+from dsconvert.base.in_batches import InBatches, output_kinds, samples_first
 from dsconvert.base.label_agreement import LABEL_TYPES, OutputKind
 from dsconvert.base.predictor import Array, Shape
 
@@ -26,12 +26,22 @@ class KerasPredictor:
         model: The Keras model.
         batch_size: Samples per run, fewer where they are large; a model built with a fixed batch
             keeps its own.
+        output_axes: For each output the axis that each of its axes is to be: those of the ONNX
+            file that a model was drawn from. By default the outputs stay as they are.
+        batch: The batch of that file, if it is fixed there.
 
     Raises:
         InputError: If the model has no defined inputs and outputs.
     """
 
-    def __init__(self, model: Any, batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        model: Any,
+        batch_size: int = 64,
+        *,
+        output_axes: Sequence[Sequence[int]] = (),
+        batch: int | None = None,
+    ) -> None:
         keras = require("keras", "keras", "to run Keras models")
         import tensorflow as tf
 
@@ -42,7 +52,9 @@ class KerasPredictor:
                 code="model-not-built",
             )
         self._model = model
-        self._fixed = model.inputs[0].shape[0]
+        self._fixed = model.inputs[0].shape[0] or batch
+        own = [tuple(range(len(tensor.shape))) for tensor in model.outputs]
+        self._axes = [tuple(np.argsort(order)) for order in output_axes] or own
         self._batch_size = self._fixed or batch_size
 
         # A Sequential model has one input, and no `input` before it was called.
@@ -88,6 +100,8 @@ class KerasPredictor:
         Returns:
             One float32 array per output, (batch, ...).
         """
+        if not samples_first(self.input_shapes):  # inputs of one invocation
+            return tuple(np.atleast_1d(output) for output in self._invoked(inputs))
         return self._in_batches.run(inputs)
 
     @cached_property
@@ -96,7 +110,10 @@ class KerasPredictor:
             self._invoked,
             f"the model {self._model.name}",
             self.output_names,
-            [tuple(tensor.shape) for tensor in self._model.outputs],
+            [
+                tuple(tensor.shape[axis] for axis in axes)
+                for tensor, axes in zip(self._model.outputs, self._axes, strict=True)
+            ],
             batch=self._fixed,
             most=self._batch_size,
             traced=True,
@@ -118,7 +135,11 @@ class KerasPredictor:
             np.asarray(array, tensor.dtype)
             for array, tensor in zip(inputs, self._model.inputs, strict=True)
         ]
-        return [output.numpy() for output in self._run(*tensors)]
+        outputs = self._run(*tensors)
+        return [
+            np.ascontiguousarray(output.numpy().transpose(axes))
+            for output, axes in zip(outputs, self._axes, strict=True)
+        ]
 
 
 def leaf_layers(model: Any) -> Iterator[Any]:

@@ -79,7 +79,7 @@ def load(
     try:
         config, renamed, told = without_slashes(source.config)
         config, repairs = repair(config)
-        refuse_changed_meaning(path, config, old=source.is_old)
+        refuse_changed_meaning(path, config, written_by=source.keras_version, old=source.is_old)
         refuse_tf_operations(path, config)
         config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from dsconvert.base.errors import InputError
 
 from .tree import Config, name_of, objects
@@ -12,12 +14,17 @@ _RESIZES = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area")
 """What Keras 3 resizes by, of TensorFlow's names."""
 
 
-def refuse_changed_meaning(path: Path, model: Config, *, old: bool) -> None:
+_CROPPED = Version("3.8")
+"""The first Keras whose RandomCrop does nothing in inference."""
+
+
+def refuse_changed_meaning(path: Path, model: Config, *, written_by: str, old: bool) -> None:
     """Refuse what would load and compute something else.
 
     Args:
         path: The file, for the message.
         model: The configuration.
+        written_by: The version of Keras that wrote it.
         old: Whether Keras 2 or 1 wrote it.
 
     Raises:
@@ -31,11 +38,12 @@ def refuse_changed_meaning(path: Path, model: Config, *, old: bool) -> None:
             "Keras 3: the model would compute something else",
             "Rebuild the model with the old slope as a layer of its own, and save it again.",
         )
+    if old or _version(written_by) < _CROPPED:
         _refuse(
             path,
             [name_of(item) for item in objects(model) if item["class_name"] == "RandomCrop"],
-            "are RandomCrop layers, which crop in inference in Keras 2 and do nothing there in "
-            "Keras 3: the layers behind would get larger images",
+            f"are RandomCrop layers, which crop in inference before Keras {_CROPPED} and do "
+            "nothing there since: the layers behind would get larger images",
             "Replace them by CenterCrop where the model was made, and save it again.",
         )
     _refuse(
@@ -49,6 +57,14 @@ def refuse_changed_meaning(path: Path, model: Config, *, old: bool) -> None:
         "resize in a way that Keras 3 does not have",
         f"Rebuild the model with one of: {', '.join(_RESIZES)}.",
     )
+
+
+def _version(text: str) -> Version:
+    """Return a version of Keras; of a file that does not say more than "3", the newest."""
+    try:
+        return Version(text) if "." in text else Version("4")
+    except InvalidVersion:
+        return Version("4")
 
 
 def _with_activation(model: Config, name: str) -> list[str]:

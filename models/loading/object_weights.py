@@ -6,11 +6,8 @@ layers of its model, its variables by the attributes that lead to them, as ``cel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-_PARTS = ("cell", "layer", "forward_layer", "backward_layer")
-"""Attributes under which layers hold other layers."""
 
 
 def layers_with_weights(model: Any) -> list[Any]:
@@ -18,12 +15,30 @@ def layers_with_weights(model: Any) -> list[Any]:
     return [layer for layer in model.layers if layer.weights]
 
 
-def parts_of(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the layers that a wrapper or a recurrent layer holds, by attribute."""
-    for name in _PARTS:
-        part = getattr(layer, name, None)
-        if part is not None and hasattr(part, "weights"):
-            yield name, part
+def parts_of(
+    layer: Any, listed: Callable[[Sequence[Any]], Sequence[str]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the layers that a layer holds, by attribute: ``cell``, ``cells/0``, ``_query_dense``.
+
+    Args:
+        layer: The layer.
+        listed: Names the members of a list of layers.
+    """
+    held = {id(part) for part in layer._layers}
+    for name, value in vars(layer).items():
+        if id(value) in held:
+            held.discard(id(value))
+            yield name, value
+        elif isinstance(value, list | tuple) and name != "_layers":
+            members = [part for part in value if id(part) in held]
+            held -= set(map(id, members))
+            for inner, part in zip(listed(members), members, strict=True):
+                yield f"{name}/{inner}", part
+
+
+def numbered(parts: Sequence[Any]) -> list[str]:
+    """Name the members of a list by their places in it."""
+    return [str(number) for number in range(len(parts))]
 
 
 def own_variables(layer: Any) -> list[Any]:
@@ -43,7 +58,7 @@ def variables_by_path(layer: Any) -> dict[str, Any]:
         if name == "kernel" and type(layer).__name__.startswith("DepthwiseConv"):
             name = "depthwise_kernel"
         found[name] = variable
-    for name, part in parts_of(layer):
+    for name, part in parts_of(layer, numbered):
         found |= {f"{name}/{path}": v for path, v in variables_by_path(part).items()}
     return found
 
@@ -52,8 +67,27 @@ class Misfit(Exception):
     """A file's weights are not those of its model; the text says where."""
 
 
-def assign(layer: str, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def check_complete(model: Any, assigned: set[int]) -> None:
+    """See that every weight of a model got a value, those inside of any layer too.
+
+    Args:
+        model: The model.
+        assigned: The variables that did, by `id`.
+
+    Raises:
+        Misfit: With those that did not.
+    """
+    random = "seed_generator"
+    left = [v.path for v in model.weights if id(v) not in assigned and random not in v.path]
+    if left:
+        raise Misfit(f"nothing was found for {', '.join(left[:3])}")
+
+
+def assign(layer: str, variables: Mapping[str, Any], values: Mapping[str, Any]) -> set[int]:
     """Give variables their values by path.
+
+    Returns:
+        The variables, by `id`.
 
     Raises:
         Misfit: If the paths or the shapes of the two differ. Nothing is assigned then.
@@ -69,3 +103,4 @@ def assign(layer: str, variables: Mapping[str, Any], values: Mapping[str, Any]) 
             )
     for path, variable in variables.items():
         variable.assign(values[path])
+    return {id(variable) for variable in variables.values()}

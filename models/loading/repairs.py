@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .graph import input_layers, keyword_tensors, own_nodes
+from .graph import input_layers, keyword_tensors, own_nodes, without_idle_keywords
 from .keras1 import keras1_vocabulary, sequential_lists
 from .lambdas import affine_lambdas
 from .modules import old_modules
 from .tfops import tf_operations
-from .tree import Config, counted, edit, with_config
+from .tree import Config, counted, edit, name_of, with_config
 
 Repair = Callable[[Config], tuple[Config, str | None]]
 
@@ -48,6 +48,7 @@ _IDLE_KEYS: dict[str, tuple[tuple[str, ...], Any]] = {
     "value_shape": (("MultiHeadAttention",), _ANY),
     "softmax_robust_masking": (("MultiHeadAttention",), False),
     "trainable": (_SPATIAL_DROPOUT, _ANY),
+    "value_range": (("RandomRotation",), _ANY),
     "noise_shape": (_SPATIAL_DROPOUT, None),
 }
 
@@ -61,6 +62,44 @@ def renamed_classes(model: Config) -> tuple[Config, str | None]:
 
     model, changed = edit(model, change)
     return model, f"read {counted(changed)} as BatchNormalization" if changed else None
+
+
+def dropped_layers(model: Config) -> tuple[Config, str | None]:
+    """Read layers that Keras 3 dropped as what computes the same in inference."""
+    read: dict[str, list[Config]] = {}
+
+    def change(item: Config) -> Config | None:
+        name, config = item["class_name"], item["config"]
+        if name not in _DROPPED:
+            return None
+        kept = {k: config[k] for k in _EVERYWHERE if k in config}
+        now, settings = _DROPPED[name](config)
+        read.setdefault(f"{name} as {now}", []).append(item)
+        calls = without_idle_keywords(item.get("inbound_nodes") or [])
+        rest = {k: v for k, v in item.items() if k not in ("module", "registered_name")}
+        rest |= {"inbound_nodes": calls} if "inbound_nodes" in item else {}
+        return {**rest, "class_name": now, "config": {**kept, **settings}}
+
+    model, _ = edit(model, change)
+    parts = [f"{what} ({', '.join(map(name_of, items))})" for what, items in sorted(read.items())]
+    return model, f"read {'; '.join(parts)}" if parts else None
+
+
+def _nothing(config: Config) -> tuple[str, Config]:
+    """Layers that change the size of training images, and nothing in inference."""
+    return "Activation", {"activation": "linear"}
+
+
+def _thresholded(config: Config) -> tuple[str, Config]:
+    return "ReLU", {"threshold": float(config.get("theta", 1.0))}
+
+
+_EVERYWHERE = ("name", "trainable", "dtype", "batch_input_shape")
+_DROPPED = {
+    "RandomHeight": _nothing,
+    "RandomWidth": _nothing,
+    "ThresholdedReLU": _thresholded,
+}
 
 
 def idle_keys(model: Config) -> tuple[Config, str | None]:
@@ -101,16 +140,30 @@ def dtype_policies(model: Config) -> tuple[Config, str | None]:
     return model, f"read the old dtype policy of {counted(changed)}" if changed else None
 
 
+def bins_of_floats(model: Config) -> tuple[Config, str | None]:
+    """Let Discretization layers of Keras 2 take floats, which Keras 3 cuts to their own dtype."""
+
+    def change(item: Config) -> Config | None:
+        if item["class_name"] != "Discretization" or "trainable" not in item["config"]:
+            return None  # Keras 3 writes no such key
+        return with_config(item, "trainable", dtype="float32")
+
+    model, changed = edit(model, change)
+    return model, f"let {counted(changed)} take floats" if changed else None
+
+
 REPAIRS: tuple[Repair, ...] = (
     sequential_lists,
     keras1_vocabulary,
     renamed_classes,
+    dropped_layers,
     old_modules,
     affine_lambdas,
     own_nodes,
     tf_operations,
     keyword_tensors,
     idle_keys,
+    bins_of_floats,
     dtype_policies,
     input_layers,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 
-from .object_weights import Misfit, assign, layers_with_weights, variables_by_path
+from .object_weights import Misfit, assign, check_complete, layers_with_weights, variables_by_path
 from .tree import Config, is_object
 
 METADATA = "keras_metadata.pb"
@@ -74,7 +74,7 @@ def restore_saved_model(model: Any, path: Path) -> None:
         for key in keys
         if key.endswith(_VALUE) and ".OPTIMIZER_SLOT" not in key
     }
-    _restore(model, stored, "")
+    check_complete(model, _restore(model, stored, ""))
     left = [key for key, value in stored.items() if not value.used]
     if left:
         raise Misfit(f"no layer has {', '.join(sorted(left)[:3])}")
@@ -100,16 +100,18 @@ class _Value:
         return self.reader.get_tensor(self.key)
 
 
-def _restore(model: Any, stored: dict[str, _Value], prefix: str) -> None:
+def _restore(model: Any, stored: dict[str, _Value], prefix: str) -> set[int]:
+    done: set[int] = set()
     for number, layer in enumerate(layers_with_weights(model)):
         place = f"{prefix}layer_with_weights-{number}/"
         if hasattr(layer, "layers"):
-            _restore(layer, stored, place)
+            done |= _restore(layer, stored, place)
             continue
         values = {k.removeprefix(place): v for k, v in stored.items() if k.startswith(place)}
-        assign(layer.name, variables_by_path(layer), values)
+        done |= assign(layer.name, variables_by_path(layer), values)
         for value in values.values():
             value.used = True
+    return done
 
 
 def _plain(value: Any) -> Any:

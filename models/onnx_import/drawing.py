@@ -50,9 +50,6 @@ _INSTEAD = {
     "DequantizeLinear": "import it with --dequantize, or import the float model",
     "DynamicQuantizeLinear": "import it with --dequantize, or import the float model",
     "DeformConv": "Keras has no deformable convolution: export .onnx of it (dsconvert export)",
-    "NonMaxSuppression": "cut it off: its result is as long as the values decide",
-    "NonZero": "cut it off: its result is as long as the values decide",
-    "RNN": "recurrent networks are outside of this import: cut the convolutional part out",
 }
 
 

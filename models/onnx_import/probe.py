@@ -17,7 +17,7 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.constants import constant_of
-from dsconvert.formats.onnx.messages import copied
+from dsconvert.formats.onnx.messages import assign, copied
 from dsconvert.formats.onnx.session import Optimization, sentence, session
 
 from .graph import ADDED, Graph, GraphInput
@@ -26,6 +26,11 @@ from .values import Sizes
 _UNITS = (32, 64, 8, 224, 16, 28, 1, 100)
 """Free sizes are tried as multiples of these: many networks need multiples of 32."""
 _SHAPE = ADDED + "shape/"
+DATA_SIZED = frozenset({"NonZero", "NonMaxSuppression"})
+"""Operators whose output is as long as the values decide. While sizes are looked for, places of a
+given number stand for what they give: two numbers show which sizes depend on it."""
+_LENGTH = ADDED + "length"
+_LENGTHS = (40, 57)
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,15 @@ def probe(
     instrumented, measured, folded = _instrumented(graph, stored)
     run = opened(instrumented, optimization="none")
     refused: Exception | None = None
-    for assignments in _assignments(graph.inputs, given, pinned=pinned):
+    data_sized = any(node.op in DATA_SIZED for node in graph.live)
+    for sizes in _assignments(graph.inputs, given, pinned=pinned):
         results = []
+        assignments = sizes * 2 if data_sized and len(sizes) == 1 else sizes
         try:
-            for shapes in assignments:
+            for shapes, length in zip(assignments, _LENGTHS, strict=False):
                 feed = random_feed(graph.inputs, shapes, np.random.default_rng(seed))
+                if data_sized:
+                    feed[_LENGTH] = np.array([length])
                 names = [_SHAPE + name for name in measured] + folded
                 results.append(run.run(names, feed) if names else [])
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -113,7 +122,11 @@ def probe(
 
 
 def random_feed(
-    inputs: Sequence[GraphInput], shapes: Sequence[Sizes], random: np.random.Generator
+    inputs: Sequence[GraphInput],
+    shapes: Sequence[Sizes],
+    random: np.random.Generator,
+    scale: float = 1.0,
+    shift: float = 0.0,
 ) -> dict[str, Array]:
     """Random inputs: floats from a normal distribution, whole numbers 0 and 1."""
     feed = {}
@@ -121,7 +134,8 @@ def random_feed(
         if info.dtype.kind in "biu":
             feed[info.name] = np.asarray(random.integers(0, 2, shape), info.dtype)
         else:
-            feed[info.name] = np.asarray(random.standard_normal(shape), info.dtype)
+            values = random.standard_normal(shape) * scale + shift
+            feed[info.name] = np.asarray(values, info.dtype)
     return feed
 
 
@@ -134,6 +148,8 @@ def _instrumented(graph: Graph, stored: Collection[str]) -> tuple[Any, list[str]
     wanted = dict.fromkeys(name for node in graph.live for name in node.inputs if name)
     wanted |= dict.fromkeys(name for name in graph.outputs)
     folded = [n for n in wanted if n not in graph.changing and n not in stored]
+    if any(node.op in DATA_SIZED for node in graph.live):
+        _stand_ins(proto)
     del proto.graph.output[:]
     for name in measured:
         proto.graph.node.append(onnx.helper.make_node("Shape", [name], [_SHAPE + name]))
@@ -142,6 +158,30 @@ def _instrumented(graph: Graph, stored: Collection[str]) -> tuple[Any, list[str]
         )
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in folded)
     return proto, measured, folded
+
+
+def _stand_ins(proto: Any) -> None:
+    """Let zeros, as many as an input says, stand for what is as long as the values decide."""
+    onnx = require("onnx", "onnx", "to import .onnx files")
+    helper, nodes = onnx.helper, []
+    proto.graph.input.append(helper.make_tensor_value_info(_LENGTH, onnx.TensorProto.INT64, [1]))
+    for name, value in (("zero", [0]), ("three", [3])):
+        tensor = onnx.numpy_helper.from_array(np.array(value), f"{_LENGTH}/{name}")
+        proto.graph.initializer.append(tensor)
+    for number, node in enumerate(proto.graph.node):
+        if node.op_type not in DATA_SIZED or node.domain:
+            nodes.append(node)
+            continue
+        sizes = f"{_LENGTH}/{number}"
+        if node.op_type == "NonZero":
+            nodes.append(helper.make_node("Shape", [node.input[0]], [f"{sizes}/shape"]))
+            nodes.append(helper.make_node("Shape", [f"{sizes}/shape"], [f"{sizes}/rank"]))
+            parts = [f"{sizes}/rank", _LENGTH]
+        else:
+            parts = [_LENGTH, f"{_LENGTH}/three"]
+        nodes.append(helper.make_node("Concat", parts, [sizes], axis=0))
+        nodes.append(helper.make_node("Expand", [f"{_LENGTH}/zero", sizes], [node.output[0]]))
+    assign(proto.graph.node, nodes)
 
 
 def _assignments(

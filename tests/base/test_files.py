@@ -155,6 +155,20 @@ class TestStore:
         store.close()
         np.testing.assert_array_equal(beyond.ravel(), np.arange(55))  # as long as it is held
 
+    def test_a_full_disk_is_a_sentence(self, tmp_path, monkeypatch):
+        """Room is taken at once: a mapped hole in a file ends the process when the disk is full."""
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+        store = Store(memory=0)
+        with pytest.raises(InputError, match="No space left"):
+            store.empty((10,))
+        store.close()
+        assert list(tmp_path.iterdir()) == []
+
     def test_memory_comes_back_once_nothing_holds_it(self):
         store = Store(memory=1000)
         array = store.empty((250,))

@@ -57,3 +57,16 @@ def test_interruptions_are_no_bugs(monkeypatch):
 
     monkeypatch.setattr("dsconvert.workflows.inspect.inspect", interrupted)
     assert CliRunner().invoke(main, ["inspect", "net.onnx"]).exit_code == 1  # Click's "Aborted!"
+
+
+def test_a_full_disk_is_not_taken_for_a_full_stdout(tmp_path, monkeypatch):
+    """A write to a file has no file name in its error, and neither has one to stdout."""
+
+    def fails(*args, **options):
+        with open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
+            file.write(b"x")
+
+    monkeypatch.setattr("dsconvert.workflows.inspect.inspect", fails)
+    result = CliRunner().invoke(main, ["inspect", "net.onnx", "-v"])
+    assert result.exit_code == 2
+    assert "system-error" in result.stderr

@@ -234,7 +234,7 @@ class TestRefusals:
             ),
             (
                 "--calibration data.npz --data test.npz --labels",
-                ["--data and --labels are for --max-drop"],
+                ["--data, --labels and --refine are for --max-drop"],
             ),
             (
                 "--calibration data.npz --max-drop 1 --data test.npz --labels",
@@ -283,7 +283,7 @@ class TestMaxDrop:
         result = done(f"{self.command} --max-drop 40% --json", folder)
         record = json.loads(result.stdout)
         dropped, plan = record["dropped"], planned(record)
-        assert dropped["allowed"] == 0.4
+        assert (dropped["allowed"], dropped["refined"]) == (0.4, None)
         assert dropped["lost"] <= 0.4
         assert dropped["original"] > 0.9
         assert 1 <= len(dropped["tried"]) <= 5
@@ -297,6 +297,11 @@ class TestMaxDrop:
         )
         (report,) = json.loads(done("evaluate ds.onnx --data test.npz --json", folder).stdout)
         assert report["top1"]["value"] == pytest.approx(dropped["original"] - dropped["lost"])
+
+    def test_an_unreadable_time_is_refused_before_anything_is_measured(self, folder):
+        result = call(f"{self.command} --max-drop 40% --refine soon --json", folder)
+        assert json.loads(result.stderr.splitlines()[-1])["code"] == "not-a-time"
+        assert "Measuring" not in result.stderr
 
     def test_the_table_says_what_was_tried(self, folder):
         lines = done(f"{self.command} --max-drop 40%", folder).stdout.splitlines()

@@ -168,3 +168,31 @@ def test_the_other_files_are_measured(sound, tmp_path):
         ds.profile(damaged, options=QUICK)
     with pytest.raises(InputError, match="is damaged"):
         ds.verify(sound, damaged)
+
+
+def repacked(path, folder, change):
+    """The file with its graph changed and written anew."""
+    import flatbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes()))
+    change(model.subgraphs[0])
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    other = folder / "repacked.tflite"
+    other.write_bytes(bytes(builder.Output()))
+    return other
+
+
+def test_a_model_without_inputs_is_not_compared(sound, tmp_path):
+    path = repacked(sound, tmp_path, lambda graph: setattr(graph, "inputs", []))
+    result = CliRunner().invoke(main, ["verify", str(path), str(path), "--samples", "2"])
+    assert result.exit_code == 2, result.output
+
+
+def test_an_output_that_says_it_has_no_axes(sound, tmp_path):
+    def change(graph):
+        graph.tensors[graph.outputs[0]].shape = []
+
+    path = repacked(sound, tmp_path, change)
+    result = CliRunner().invoke(main, ["verify", str(path), str(path), "--samples", "2"])
+    assert result.exit_code in (0, 2), result.output

@@ -174,3 +174,37 @@ def test_text_that_is_no_utf8(tmp_path, place):
         load(path)
 
     assert refused.value.code in ("damaged-file", "not-a-model")
+
+
+class TestForm:
+    """What ONNX Runtime takes and the checker does not, beside the order of the nodes."""
+
+    @staticmethod
+    def opened(model, tmp_path):
+        onnx.save(model, tmp_path / "m.onnx")
+        file = open_onnx(tmp_path / "m.onnx")
+        onnx.checker.check_model(file.model, full_check=True)
+        assert_same_outputs(chain().model(), file.model, X)
+        return file
+
+    def test_shapes_that_the_nodes_contradict(self, tmp_path):
+        model = chain().model()
+        dims = model.graph.output[0].type.tensor_type.shape.dim
+        right = [dim.dim_value for dim in dims]
+        dims[1].dim_value = 99
+        file = self.opened(model, tmp_path)
+        found = file.model.graph.output[0].type.tensor_type.shape.dim
+        assert [dim.dim_value for dim in found] == right
+        assert len(file.repairs) == 1
+
+    def test_outputs_without_a_shape(self, tmp_path):
+        model = chain().model()
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        file = self.opened(model, tmp_path)
+        assert len(file.model.graph.output[0].type.tensor_type.shape.dim) == 4
+        assert len(file.repairs) == 1
+
+    def test_a_graph_without_a_name(self, tmp_path):
+        model = chain().model()
+        model.graph.name = ""
+        assert self.opened(model, tmp_path).model.graph.name

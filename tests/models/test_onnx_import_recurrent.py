@@ -1,4 +1,4 @@
-"""LSTM, GRU, OneHot, GridSample and If: the outputs are ONNX Runtime's."""
+"""LSTM, GRU, RNN, OneHot, GridSample and If: the outputs are ONNX Runtime's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dsconvert.models.onnx_import import import_onnx
 
 def recurrent(kind, direction, *, bias=True, steps=7, **attributes):
     """A text recogniser: a convolution, columns as time steps, a recurrent layer and its states."""
-    gates, directions = {"LSTM": 4, "GRU": 3}[kind], 2 if direction == "bidirectional" else 1
+    gates, directions = (
+        {"LSTM": 4, "GRU": 3, "RNN": 1}[kind],
+        2 if direction == "bidirectional" else 1,
+    )
     weights = {
         "k": floats(3, 2, 8, 3),
         "W": floats(directions, gates * 5, 3, seed=1),
@@ -39,8 +42,13 @@ def recurrent(kind, direction, *, bias=True, steps=7, **attributes):
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize(
     ("kind", "attributes"),
-    [("LSTM", {}), ("GRU", {"linear_before_reset": 1}), ("GRU", {"linear_before_reset": 0})],
-    ids=["LSTM", "GRU", "GRU, reset before"],
+    [
+        ("LSTM", {}),
+        ("GRU", {"linear_before_reset": 1}),
+        ("GRU", {"linear_before_reset": 0}),
+        ("RNN", {}),
+    ],
+    ids=["LSTM", "GRU", "GRU, reset before", "RNN"],
 )
 def test_every_direction(kind, attributes, direction):
     proto = recurrent(kind, direction, **attributes)
@@ -54,7 +62,16 @@ def test_without_a_bias_and_of_any_length():
 
 
 @pytest.mark.parametrize(
-    "attributes", [{"activations": ["Sigmoid", "Relu", "Relu"]}, {"clip": 3.0}, {"input_forget": 1}]
+    ("kind", "functions"), [("RNN", ["Relu"]), ("GRU", ["Sigmoid", "Relu"])], ids=["RNN", "GRU"]
+)
+def test_other_functions_of_the_state(kind, functions):
+    proto = recurrent(kind, "forward", activations=functions)
+    assert_same(proto, [floats(3, 2, 8, 7, seed=9)])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"activations": ["Sigmoid", "Relu", "Tanh"]}, {"clip": 3.0}, {"input_forget": 1}],
 )
 def test_cells_of_another_kind_are_refused(attributes):
     with pytest.raises(InputError, match="LSTM"):
@@ -142,9 +159,9 @@ def test_a_branch_of_a_constant_condition_is_taken(yes):
     np.testing.assert_allclose(written, run(proto, [x])[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["NonMaxSuppression", "NonZero", "DeformConv"])
+@pytest.mark.parametrize("kind", ["MaxUnpool", "DeformConv"])
 def test_what_keras_cannot_draw_is_refused_by_name(kind):
-    given = {"NonMaxSuppression": "x x", "NonZero": "x", "DeformConv": "x k x"}[kind]
+    given = {"MaxUnpool": "x x", "DeformConv": "x k x"}[kind]
     value = helper.make_tensor_value_info
     made = helper.make_graph(
         [helper.make_node(kind, given.split(), ["y"], "it")],

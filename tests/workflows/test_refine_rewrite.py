@@ -17,6 +17,8 @@ from dsconvert.base.predictor import at_once
 from dsconvert.converter.backends.keras.composed import ComposedModel
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.runtimes.registry import open_runtime
+from dsconvert.models.training import refine as ds_refine
+from dsconvert.workflows import plan as plan_workflow
 from dsconvert.workflows import refine as workflow
 
 WAYS = {
@@ -166,3 +168,68 @@ class TestWorkflow:
         with pytest.raises(InputError) as caught:
             ds.rewrite(digits_cnn, refine=wish)
         assert caught.value.code == (code or "no-images-to-refine-on")
+
+
+class TestPlan:
+    """`plan` with an accuracy to keep judges networks as `rewrite` leaves them."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr(workflow, "DEFAULT", "3steps")
+        monkeypatch.setattr(plan_workflow, "_STEPS", 2)
+
+    @pytest.fixture
+    def planned(self, digits_cnn, digits, tmp_path):
+        images, labels = digits
+        self.test = tmp_path / "test.npz"
+        self.calibration = images[:80]
+        np.savez(self.test, x=images[1200:1500], y=labels[1200:1500])
+
+        def plan(wish):
+            return ds.plan(
+                digits_cnn,
+                calibration=self.calibration,
+                goals=ds.Goals(macs="0.5x"),
+                accuracy=ds.AccuracyGoal("99%", self.test, wish),
+                options=ds.PlanOptions(max_pairs=1),
+            )
+
+        return plan
+
+    def test_what_is_lost_is_what_the_rewritten_and_refined_network_loses(
+        self, planned, digits_cnn
+    ):
+        made = planned("60steps")
+        dropped = made.dropped
+        assert (dropped.refined.steps, dropped.refined.kept) == (60, True)
+        told = " ".join(str(made).split())
+        assert "of refinement; rewrite --refine 60steps" in told
+        small = ds.rewrite(
+            digits_cnn, plan=made, calibration=self.calibration, refine="60steps"
+        ).model
+        found = ds.evaluate(small, self.test).top1.value
+        assert dropped.lost == pytest.approx(dropped.original - found)
+
+    def test_keras_models_for_the_default_time(self, planned):
+        assert planned(None).dropped.refined.steps == 3
+
+    def test_not_at_all_if_that_is_asked_for(self, planned):
+        made = planned(0)
+        assert made.dropped.refined is None
+        assert "judged as fitted" in str(made)
+
+    def test_an_interrupt_ends_the_search(self, planned, monkeypatch):
+        def interrupted(model, *_arguments, **_options):
+            return model, ds_refine.Refinement(
+                steps=1,
+                seconds=1,
+                error_before=1,
+                error_after=None,
+                kept=False,
+                held_out_images=1,
+                interrupted=True,
+            )
+
+        monkeypatch.setattr(workflow, "refined", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            planned(None)

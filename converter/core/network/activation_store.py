@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 import weakref
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 
@@ -41,7 +43,8 @@ class Store:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="dsconvert-")
         path = Path(self._folder.name) / f"{self.spilled}.f32"
-        mapped = np.memmap(path, np.float32, "w+", shape=shape)
+        _reserve(path, size)
+        mapped = np.memmap(path, np.float32, "r+", shape=shape)
         path.unlink()  # the mapping keeps it alive, and nothing is left behind by a crash
         self.spilled += size
         self._mapped.append(weakref.ref(mapped))
@@ -61,3 +64,27 @@ class Store:
         """Remove the temporary folder."""
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the room of a file on the disk, where the system can.
+
+    A mapping of a file without that would end the process by a signal once the disk is full.
+
+    Raises:
+        InputError: If the disk has not so much room.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate") and size:
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep {size / 2**20:,.0f} MiB of activations in {path.parent}: "
+            f"{error.strerror}.",
+            "Free some space, name another folder with TMPDIR, give more --memory, or fewer "
+            "samples.",
+            code="not-writable",
+        ) from error

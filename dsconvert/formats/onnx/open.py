@@ -98,17 +98,16 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     """
     from .checking import Refused, check_runs
     from .dequantize import dequantized, is_quantized
-    from .sorting import sort_nodes
+    from .form import mend_form
 
     path = Path(path)
     model = load(path)
     quantized = is_quantized(model)
     if quantized and dequantize:
         embed_weights(model, path.parent)
-        sort_nodes(model)
+        mend_form(model, path.parent)
         model = dequantized(model, path.parent)
-    moved = "its nodes were not in the order that ONNX requires; they are sorted"
-    repairs = (moved,) if sort_nodes(model) else ()
+    repairs = mend_form(model, path.parent)
     try:
         check_runs(model, path.parent)
     except Refused as error:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dsconvert.converter.core.types import Figure, Plan, Totals
     from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.evaluation.metrics.metric import MetricValue
+    from dsconvert.models.training.refine import Refinement
 
 
 class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,8 @@ class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
         title: Its name for people.
         unit: "share", "dB" or "".
         tried: What each plan tried loses, with its goal.
+        refined: What the refinement of the plan's network came to before it was judged; None where
+            it was judged as it was fitted.
     """
 
     allowed: float
@@ -79,6 +82,7 @@ class AccuracySearch(msgspec.Struct, frozen=True, kw_only=True):
     title: str = "top-1"
     unit: str = "share"
     tried: tuple[tuple[str, float], ...]
+    refined: Refinement | None = None
 
 
 class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +133,7 @@ class PlanResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         if self.memory is not None:
             yield _memory(self.memory)
         if self.dropped is not None:
-            yield from _accuracy(self.dropped)
+            yield from _accuracy(self.dropped, bool(plan.chosen))
 
 
 def _layers(plan: Plan) -> Table:
@@ -194,7 +198,7 @@ def _memory(use: MemoryUse) -> str:
     return f".tflite in {use.precision}: arena {kib[0]}, flash {kib[1]}"
 
 
-def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
+def _accuracy(dropped: AccuracySearch, rewritten: bool) -> Iterator[str]:
     unit = dropped.unit
     for goal, lost in dropped.tried:
         yield f"tried {goal}: lost {formatting.loss(lost, unit)}"
@@ -202,6 +206,19 @@ def _accuracy(dropped: AccuracySearch) -> Iterator[str]:
         f"{dropped.title} {formatting.amount(dropped.original, unit)}; the plan loses "
         f"{formatting.loss(dropped.lost, unit)} "
         f"(allowed: {formatting.loss(dropped.allowed, unit)})"
+        + (f", {_judged(dropped.refined)}" if rewritten else "")
+    )
+
+
+def _judged(refined: Refinement | None) -> str:
+    """Tell in which state the plan's network was judged, and how `rewrite` makes it again."""
+    if refined is None:
+        return "judged as fitted; rewrite --refine 0 makes that network"
+    if not refined.kept:
+        return f"judged as fitted: a refinement in {refined.steps} steps was not kept"
+    return (
+        f"judged after {refined.seconds:.0f} s of refinement; "
+        f"rewrite --refine {refined.steps}steps makes that network"
     )
 
 

@@ -69,7 +69,7 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
                 formatting.short(output.max_abs_error),
                 "–" if output.kl_nats is None else f"{output.kl_nats:.3g} nats",
                 formatting.percent(output.top1_agreement),
-                "–" if classes is None else f"{classes} of {shape[-1]}",
+                "–" if classes is None else " of ".join(map(str, (classes, *shape[-1:]))),
             )
         yield f"{self.model} ({self.precision}) against {self.reference}"
         yield table

@@ -1,4 +1,4 @@
-"""LSTM and GRU: Keras layers of the default activations, one for each direction."""
+"""LSTM, GRU and RNN: Keras layers, one for each direction."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from ..graph import Node
 from ..registry import op
 from ..values import Constant, Tensor
 
-_DEFAULT = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}
-_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (0, 1, 2)}
+_LAYERS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "SimpleRNN"}
+_DEFAULT = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+_ACTIVATIONS = {
+    "sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "softsign": "softsign",
+    "softplus": "softplus", "elu": "elu",
+}  # fmt: skip
+"""Keras' names of ONNX's functions, which have no parameters, or Keras' defaults of them."""
+_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (0, 1, 2), "RNN": (0,)}
 """Where Keras' gates stand in ONNX: i, f, c, o of i, o, f, c; z, r, h of the same."""
 _BATCH_FIRST = (1, 0, 2)
 """Keras' axes, n, T and features, of ONNX's T, n and features."""
 
 
-@op("LSTM", "GRU")
+@op("LSTM", "GRU", "RNN")
 def recurrent(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     """All time steps, and the last state, of one direction or both."""
     _check(node, build)
@@ -60,10 +66,10 @@ def _text(value: Any) -> str:
 
 def _check(node: Node, build: KerasBuilder) -> None:
     """Refuse what Keras' layers compute otherwise."""
-    given = [_text(one) for one in node.get("activations", ())]
-    default = list(_DEFAULT[node.op]) * (len(given) // len(_DEFAULT[node.op]))
-    if given and given != default:
-        raise refuse(node, f"the activations {', '.join(given)}")
+    for one in _activations(node):
+        drawn = all(name in _ACTIVATIONS for name in one)
+        if not drawn or len(set(one[1:])) > 1 or node.get("activation_alpha"):
+            raise refuse(node, f"the activations {', '.join(one)}")
     if node.get("clip") is not None or node.get("input_forget", 0):
         raise refuse(node, "a clipped cell, or coupled gates")
     if node.has(4):
@@ -74,14 +80,26 @@ def _check(node: Node, build: KerasBuilder) -> None:
         raise refuse(node, "peephole connections")
 
 
+def _activations(node: Node) -> list[tuple[str, ...]]:
+    """Return the functions of each direction, in lower case: of the gates, then of the state."""
+    count = len(_DEFAULT[node.op])
+    given = [_text(one).lower() for one in node.get("activations", ())]
+    return [tuple(given[i : i + count]) for i in range(0, len(given), count)]
+
+
 def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool) -> Any:
     units = int(build.constant(node, 2).shape[-1])
     options: dict[str, Any] = {}
+    functions = _activations(node) or [_DEFAULT[node.op]] * 2
+    names = [_ACTIVATIONS[name] for name in functions[index]]
+    options["activation"] = names[-1]
+    if node.op != "RNN":
+        options["recurrent_activation"] = names[0]
     if node.op == "GRU":
         options["reset_after"] = bool(node.get("linear_before_reset", 0))
     return build.layer(
         node,
-        node.op,
+        _LAYERS[node.op],
         suffix=f"_{index}" if index else "",
         units=units,
         return_sequences=True,

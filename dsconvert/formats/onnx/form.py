@@ -1,0 +1,73 @@
+"""What ONNX Runtime takes and ONNX's checker does not: mended in a model that was just read.
+
+None of this changes what a model computes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsconvert.base.errors import require
+
+from .checking import light_copy
+from .messages import assign
+from .shapes import shape_of
+from .sorting import sort_nodes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
+    """Sort the nodes, name the graph, and declare the shapes that the nodes give.
+
+    Args:
+        model: The model, which is changed.
+        folder: Where its external data are.
+
+    Returns:
+        What was done, one sentence each.
+    """
+    told = []
+    if sort_nodes(model):
+        told.append("its nodes were not in the order that ONNX requires; they are sorted")
+    if not model.graph.name:
+        model.graph.name = "graph"
+        told.append("its graph had no name")
+    if _declare_shapes(model, folder):
+        told.append("shapes that it declared wrongly, or not at all, are those that its nodes give")
+    return tuple(told)
+
+
+def _declare_shapes(model: ModelProto, folder: Path | None) -> bool:
+    """Correct declared shapes of outputs; drop those of inner values if any is wrong."""
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    graph = model.graph
+    missing = any(shape_of(value) is None for value in graph.output)
+    light = light_copy(model, folder)
+    try:
+        onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+    except Exception:  # InferenceError, or what the parser raises
+        pass
+    else:
+        if not missing:
+            return False
+    del light.graph.value_info[:]
+    for value in light.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        light = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+    except Exception:  # the model itself is wrong, not what it declares
+        return False
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    found = {value.name: value for value in (*light.graph.output, *light.graph.input)}
+    for value in graph.output:
+        known = found[value.name]
+        if value.name in stored:
+            tensor = stored[value.name]
+            known = onnx.helper.make_tensor_value_info(value.name, tensor.data_type, tensor.dims)
+        if shape_of(known) is not None and known.type.HasField("tensor_type"):
+            value.type.CopyFrom(known.type)
+    assign(graph.value_info, [])
+    return True

@@ -1,0 +1,175 @@
+"""Operators that write values to constant places of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
+
+from ..builder import KerasBuilder, refuse
+from ..graph import Node
+from ..layout import identity
+from ..registry import op
+from ..values import Constant, Sizes, Tensor
+
+_REDUCTIONS = {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}
+_NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
+
+
+@op("ScatterND")
+def scatter_nd(node: Node, build: KerasBuilder) -> Tensor:
+    """Write slices to places of the first axes."""
+    where = build.constant(node, 1)
+    sizes, depth = _sizes(node, build), where.shape[-1]
+    counts = np.array(sizes[:depth])
+    where = np.where(where < 0, where + counts, where)
+    rest = int(np.prod(sizes[depth:], dtype=np.int64))
+    first = np.ravel_multi_index(tuple(np.moveaxis(where, -1, 0)), sizes[:depth]) * rest
+    places = first[..., None] + np.arange(rest)
+    return _written(node, build, sizes, places.reshape(*where.shape[:-1], *sizes[depth:]))
+
+
+@op("ScatterElements", "Scatter")
+def scatter_elements(node: Node, build: KerasBuilder) -> Tensor:
+    """Write each value to a place of its own along one axis."""
+    where = build.constant(node, 1)
+    sizes = _sizes(node, build)
+    axis = node.get("axis", 0) % len(sizes)
+    index = list(np.indices(where.shape))
+    index[axis] = np.where(where < 0, where + sizes[axis], where)
+    return _written(node, build, sizes, np.ravel_multi_index(tuple(index), sizes))
+
+
+def _sizes(node: Node, build: KerasBuilder) -> Sizes:
+    """Return the sizes of what is written to, which must be fixed."""
+    shapes = build.output_shapes(node)
+    if len(set(shapes)) > 1:
+        raise refuse(
+            node,
+            "it writes to a tensor of free sizes",
+            "Fix the sizes of the model's inputs before importing.",
+        )
+    return shapes[0]
+
+
+def _written(node: Node, build: KerasBuilder, sizes: Sizes, places: Array) -> Tensor:
+    """Write values to places.
+
+    Args:
+        node: The node: what is written to, places, values.
+        build: What draws.
+        sizes: The shape of what is written to, in ONNX axes.
+        places: For each value where it goes, in the shape of the values: the number of the element
+            in C order.
+    """
+    target, values = _whole(node, build, 0), _whole(node, build, 2)
+    reduction = node.get("reduction", "none")
+    reduction = reduction.decode() if isinstance(reduction, bytes) else reduction
+    box = _box(places, sizes) if reduction == "none" else None
+    if box is not None:
+        made = _into_box(node, build, target, values, box)
+    elif reduction == "none":
+        made = _picked(node, build, [target, values], sizes, places)
+    else:
+        made = _combined(node, build, (target, values), sizes, places, reduction)
+    return build.result(node, made, identity(len(sizes)))
+
+
+def _whole(node: Node, build: KerasBuilder, index: int) -> Any:
+    """Return an operand with its axes as ONNX has them: a Keras tensor, or an array."""
+    value = build.value(node, index)
+    return value.value if isinstance(value, Constant) else build.onnx_order(value).keras
+
+
+def _box(places: Array, sizes: Sizes) -> tuple[tuple[int, int], ...] | None:
+    """Return start and stop along each axis where the places are a block of neighbours."""
+    if not places.size:
+        return None
+    flat = places.ravel()
+    low, high = (np.unravel_index(flat[end], sizes) for end in (0, -1))
+    box = tuple((int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
+    lengths = [b - a for a, b in box]
+    if min(lengths) < 1 or np.prod(lengths) != flat.size:
+        return None
+    grid = [g + a for g, (a, _) in zip(np.indices(lengths), box, strict=True)]
+    same = np.array_equal(np.ravel_multi_index(tuple(grid), sizes).ravel(), flat)
+    return box if same else None
+
+
+def _into_box(
+    node: Node, build: KerasBuilder, target: Any, values: Any, box: Sequence[tuple[int, int]]
+) -> Any:
+    """Put a block in the place of another, axis by axis: what is before it, it, what is behind."""
+    lengths = [stop - start for start, stop in box]
+    if tuple(values.shape) != tuple(lengths):
+        values = build.apply(node, "reshape", values, tuple(lengths))
+
+    def put(whole: Any, axis: int) -> Any:
+        if axis == len(box):
+            return values
+        start, stop = box[axis]
+        size = int(whole.shape[axis])
+        if (start, stop) == (0, size):
+            return put(whole, axis + 1)
+
+        def part(first: int, last: int) -> Any:
+            key = (*[slice(None)] * axis, slice(first, last))
+            if isinstance(whole, np.ndarray):
+                return whole[key]
+            return build.apply(node, "get_item", whole, key)
+
+        parts = [part(0, start)] if start else []
+        parts.append(put(part(start, stop), axis + 1))
+        parts += [part(stop, size)] if stop < size else []
+        return build.apply(node, "concatenate", parts, axis=axis)
+
+    return put(target, 0)
+
+
+def _picked(
+    node: Node, build: KerasBuilder, operands: Sequence[Any], sizes: Sizes, places: Array
+) -> Any:
+    """Take each element from the old ones or the new ones, which stand in one row."""
+    count = int(np.prod(sizes, dtype=np.int64))
+    index = np.arange(count, dtype=np.int32)
+    index[places.ravel()] = count + np.arange(places.size, dtype=np.int32)
+    row = build.apply(node, "concatenate", [_row(node, build, x) for x in operands], axis=0)
+    return build.apply(node, "reshape", build.apply(node, "take", row, index, axis=0), sizes)
+
+
+def _combined(
+    node: Node,
+    build: KerasBuilder,
+    operands: tuple[Any, Any],
+    sizes: Sizes,
+    places: Array,
+    reduction: str,
+) -> Any:
+    """Combine old and new elements; a place that is written to n times takes n rounds."""
+    target, values = operands
+    count = int(np.prod(sizes, dtype=np.int64))
+    row = _row(node, build, values)
+    parts = [row, np.full(1, _NEUTRAL[reduction], np.float32)]
+    constant = isinstance(row, np.ndarray)
+    row = np.concatenate(parts) if constant else build.apply(node, "concatenate", parts, axis=0)
+    left = np.arange(places.size)
+    while left.size:
+        at = places.ravel()[left]
+        _, first = np.unique(at, return_index=True)
+        index = np.full(count, places.size, np.int32)
+        index[at[first]] = left[first]
+        new = row[index] if constant else build.apply(node, "take", row, index, axis=0)
+        new = new.reshape(sizes) if constant else build.apply(node, "reshape", new, sizes)
+        target = build.apply(node, _REDUCTIONS[reduction], target, new)
+        left = np.delete(left, first)
+    return target
+
+
+def _row(node: Node, build: KerasBuilder, operand: Any) -> Any:
+    """Return all elements along one axis."""
+    if isinstance(operand, np.ndarray):
+        return operand.ravel()
+    return build.apply(node, "reshape", operand, (-1,))
