@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources, data_for, data_memory
-from .model_files import kind_of_source, path_of, save_keras
+from .model_files import kind_of_source, path_of
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
 from .refine import composed_like
 from .results.tuned import FinetuneResult, TunedModel
+from .saved_models import save_keras
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:

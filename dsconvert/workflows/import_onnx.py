@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources, data_for
-from .model_files import kind_of_source, open_model, path_of, save_keras
+from .model_files import kind_of_source, open_model, path_of
 from .onnx_round_trip import SAMPLES, ConvertedModel, compare_import, convert, random_arrays
 from .outputs import place
 from .results.imported import ImportedModel, ImportedTensor, ImportResult
+from .saved_models import save_keras
 from .stored_preprocessing import known, settled, stored_preprocessing
 
 if TYPE_CHECKING:

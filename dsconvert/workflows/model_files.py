@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import onnx
 
     from dsconvert.base.predictor import Shape
-    from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.loading import Loaded
 
     Model: TypeAlias = keras.Model | onnx.ModelProto
@@ -203,13 +202,14 @@ def load_keras(source: ModelPath) -> Loaded:
 
     refuse_absent(source.path)
     import_quietly("tensorflow")
-    loaded = load(source.path, trust=source.trust, custom_objects=_objects(source))
+    loaded = load(source.path, trust=source.trust, custom_objects=custom_objects_of(source))
     for repair in loaded.repairs:
         note(f"{source.path.name}: {repair}")
     return loaded
 
 
-def _objects(loading: ModelPath | None) -> Mapping[str, Any] | None:
+def custom_objects_of(loading: ModelPath | None) -> Mapping[str, Any] | None:
+    """Return the classes and functions of the user's own, by their names in the file."""
     from dsconvert.models.loading import resolve_custom_objects
 
     named = loading.custom_objects if loading else None
@@ -309,99 +309,3 @@ def _onnx(model: Model, folder: Path) -> ModelFile:
         input_shapes=tuple(shape_of(value) or () for value in fed),
         sha256="",
     )
-
-
-def save_model(
-    model: Model,
-    opened: ModelFile,
-    path: Path,
-    *,
-    overwrite: bool,
-    preprocessing: Preprocessing | None = None,
-) -> tuple[int, str]:
-    """Save a model that was made from an opened one, in that one's format.
-
-    Args:
-        model: The model.
-        opened: The one that it was made from.
-        path: The file.
-        overwrite: Whether it may exist.
-        preprocessing: What was done to the images that it was made with, to keep in the file.
-
-    Returns:
-        The size in bytes, external data included, and the SHA-256 of the file.
-
-    Raises:
-        GateFailed: If the file does not give the model back; it is not kept.
-    """
-    if opened.kind == "keras":
-        return save_keras(
-            model, path, overwrite=overwrite, loading=opened.loading, preprocessing=preprocessing
-        )
-    from dsconvert.base.files import sha256
-    from dsconvert.formats.onnx.save import save
-
-    size = save(model, opened.folder, path, overwrite=overwrite)
-    return size, sha256(path)
-
-
-def save_keras(
-    model: Model,
-    path: Path,
-    *,
-    overwrite: bool,
-    loading: ModelPath | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> tuple[int, str]:
-    """Save a Keras model where plain Keras loads it again, weight for weight.
-
-    Args:
-        model: The model.
-        path: A .keras or .h5 file.
-        overwrite: Whether it may exist.
-        loading: How the model that this one was made from was loaded.
-        preprocessing: What was done to the images that it was made with, to keep in the file.
-
-    Returns:
-        The file's size in bytes and its SHA-256.
-
-    Raises:
-        GateFailed: If the file does not give the model back; it is not kept.
-    """
-    import warnings
-
-    import keras
-    import msgspec
-    import numpy as np
-
-    from dsconvert.base.errors import GateFailed
-    from dsconvert.base.files import replacing, sha256
-    from dsconvert.formats import keras_archive
-
-    trust = loading.trust if loading else False
-    with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
-        # Keras calls .h5 legacy; it was asked for.
-        warnings.filterwarnings("ignore", message=".*HDF5.*")
-        try:
-            model.save(temporary)
-            if preprocessing is not None:
-                record = {"preprocessing": msgspec.to_builtins(preprocessing)}
-                keras_archive.write(temporary, msgspec.json.encode(record))
-            again = keras.saving.load_model(
-                temporary, custom_objects=_objects(loading), compile=False, safe_mode=not trust
-            )
-            pairs = zip(model.get_weights(), again.get_weights(), strict=True)
-            same = all(np.array_equal(saved, loaded, equal_nan=True) for saved, loaded in pairs)
-        except Exception as error:
-            raise GateFailed(
-                f"Keras cannot read back what it wrote to {path}: {error}",
-                "Try the other format: -o with .keras or .h5.",
-                code="not-read-back",
-            ) from error
-        if not same:
-            raise GateFailed(
-                f"{path} does not give the model's weights back.",
-                "Try the other format: -o with .keras or .h5.",
-                code="not-read-back",
-            )
-    return path.stat().st_size, sha256(path)

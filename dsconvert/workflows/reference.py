@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base import quiet
 
-from .model_files import save_keras
 from .results.reference import Counts, ListedNetwork, ZooFile, ZooList
+from .saved_models import save_keras
 
 if TYPE_CHECKING:
     import keras

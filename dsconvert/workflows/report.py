@@ -11,8 +11,8 @@ import msgspec
 
 from dsconvert.base.tables import Block, Shown
 
+from .optimize.folder_files import PAGE, REPORT
 from .optimize.ledger import write_text
-from .optimize.results import PAGE, REPORT
 
 
 class WrittenReport(Shown, msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,11 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from .data_for import calibration_for, check_sources
-from .model_files import kind_of_source, open_model, save_model
+from .model_files import kind_of_source, open_model
 from .outputs import place
 from .refine import check_refinement, refined
 from .results.rewritten import RewriteResult, RewrittenModel
+from .saved_models import save_model
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import dsconvert as ds
 from dsconvert.base.messages import LOGGER
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_onnx
 from dsconvert.formats import keras_archive
-from dsconvert.workflows.model_files import save_keras
+from dsconvert.workflows.saved_models import save_keras
 from dsconvert.workflows.stored_preprocessing import stored_preprocessing
 
 PREPARE = ds.Preprocessing(scale=1 / 255, mean=(0.25,), std=(0.5,))

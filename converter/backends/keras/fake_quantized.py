@@ -17,10 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 from .graph import Step, flatten, keras_module
+from .quantizable import (
+    activation_name,
+    check_quantizable,
+    has_kernel,
+    is_depthwise,
+    is_relu,
+)
 
 _BITS = 8
 _UNMOVED = (
@@ -72,7 +78,7 @@ class FakeQuantized:
             value: number for number, step in enumerate(self.graph.steps) for value in step.writes
         }
         self._readers = self._read_by()
-        _check(self.graph.steps)
+        check_quantizable(self.graph.steps)
         self._folds: dict[int, _Fold] = {}
         self._gone = set(self._folded())
         self._range_of = self._ranges()
@@ -170,7 +176,7 @@ class FakeQuantized:
         for number, step in enumerate(self.graph.steps):
             if number in self._gone:
                 values[step.writes[0]] = values[next(iter(step.reads.values()))]
-            elif _has_kernel(step.operation):
+            elif has_kernel(step.operation):
                 self._linear(number, step, values, rounded)
             else:
                 step.run(values)
@@ -225,14 +231,14 @@ class FakeQuantized:
                 "data_format": layer.data_format,
                 "dilation_rate": layer.dilation_rate,
             }
-            if _is_depthwise(layer):
+            if is_depthwise(layer):
                 kernel = tf.reshape(kernel, layer.kernel.shape)
                 made = keras.ops.depthwise_conv(value, kernel, **options)
             else:
                 made = keras.ops.conv(value, kernel, **options)
         if bias is not None:
             made = made + bias
-        if _kind(layer.activation) not in _FUSED:
+        if activation_name(layer.activation) not in _FUSED:
             # The file stores what such an activation reads, and the activation's own output.
             made = self._stored(_before(step), made, rounded)
             values[_before(step)] = made
@@ -243,7 +249,7 @@ class FakeQuantized:
         import tensorflow as tf
 
         kernel, bias = layer.kernel.value, layer.bias.value if layer.use_bias else None
-        if _is_depthwise(layer):
+        if is_depthwise(layer):
             kernel = tf.reshape(kernel, (*kernel.shape[:2], 1, -1))
         fold = self._folds.get(number)
         if fold is None:
@@ -276,11 +282,11 @@ class FakeQuantized:
         def term(value: int) -> int | None:
             """Return the step of the linear convolution whose output only the fold reads."""
             maker = makers.get(value)
-            if maker is None or not self._alone(value) or not _has_kernel(steps[maker].operation):
+            if maker is None or not self._alone(value) or not has_kernel(steps[maker].operation):
                 return None
             layer = steps[maker].operation
             once = len(self.graph.calls(layer)) == 1
-            return maker if once and _kind(layer.activation) == "linear" else None
+            return maker if once and activation_name(layer.activation) == "linear" else None
 
         for number, step in enumerate(steps):
             if type(step.operation) is not keras_module().layers.BatchNormalization:
@@ -313,13 +319,16 @@ class FakeQuantized:
             for value in step.writes:
                 if value not in unstored:
                     found[value] = found[read] if keeps and read in found else value
-            if _has_kernel(step.operation) and _kind(step.operation.activation) not in _FUSED:
+            if (
+                has_kernel(step.operation)
+                and activation_name(step.operation.activation) not in _FUSED
+            ):
                 found[_before(step)] = _before(step)
         return found
 
     def _is_fused(self, step: Step) -> bool:
         """Tell whether a step is a ReLU that the operator which makes its input computes."""
-        if not _is_relu(step.operation):
+        if not is_relu(step.operation):
             return False
         (read,) = step.reads.values()
         maker = self._makers.get(read)
@@ -328,15 +337,15 @@ class FakeQuantized:
         if maker in self._gone:
             maker = self._makers[next(iter(self.graph.steps[maker].reads.values()))]
         operation = self.graph.steps[maker].operation
-        if _has_kernel(operation):
-            return _kind(operation.activation) == "linear"
+        if has_kernel(operation):
+            return activation_name(operation.activation) == "linear"
         return type(operation).__name__ in ("Add", "Subtract", "Multiply", "BatchNormalization")
 
     def _fixed_ranges(self) -> dict[int, tuple[float, float]]:
         """Return the ranges of outputs that the format fixes, by their place."""
         found = {}
         for step in self.graph.steps:
-            kind = _kind(getattr(step.operation, "activation", None))
+            kind = activation_name(getattr(step.operation, "activation", None))
             kind = kind or type(step.operation).__name__.lower()
             own = self._range_of.get(step.writes[0])
             if kind in _FIXED and own == step.writes[0]:
@@ -347,56 +356,3 @@ class FakeQuantized:
 def _before(step: Step) -> int:
     """Number the value that an activation inside a layer reads: no value of the graph."""
     return -1 - step.writes[0]
-
-
-def _kind(activation: Any) -> str:
-    """Return an activation function's name; empty for none."""
-    return str(getattr(activation, "__name__", "")) if activation is not None else ""
-
-
-def _is_depthwise(layer: Any) -> bool:
-    return type(layer) is keras_module().layers.DepthwiseConv2D
-
-
-def _has_kernel(operation: Any) -> bool:
-    layers = keras_module().layers
-    return type(operation) in (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
-
-
-def _is_relu(operation: Any) -> bool:
-    if type(operation).__name__ == "Activation":
-        return _kind(operation.activation) in ("relu", "relu6")
-    if type(operation).__name__ == "ReLU":
-        slope = float(getattr(operation, "negative_slope", 0) or 0)
-        return slope == 0 and not operation.threshold and operation.max_value in (None, 6, 6.0)
-    return type(operation).__name__ in ("Relu", "Relu6")
-
-
-def _check(steps: Sequence[Step]) -> None:
-    """Refuse layers whose weights the file rounds in a way that is not computed here.
-
-    Raises:
-        InputError: If there are such.
-    """
-    known = keras_module().layers.BatchNormalization
-    others = sorted(
-        {
-            f"{step.operation.name} ({type(step.operation).__name__})"
-            for step in steps
-            if getattr(step.operation, "trainable_weights", ())
-            and not _has_kernel(step.operation)
-            and type(step.operation) is not known
-        }
-    )
-    others += [
-        f"{step.operation.name} (channels first)"
-        for step in steps
-        if getattr(step.operation, "data_format", "") == "channels_first"
-    ]
-    if others:
-        raise InputError(
-            f"cannot train for int8: {', '.join(others)}. Known are Conv2D, DepthwiseConv2D, Dense "
-            "and BatchNormalization, channels last.",
-            "Fine-tune without --quantize.",
-            code="not-quantizable",
-        )

@@ -15,10 +15,11 @@ from dsconvert.base.progress import as_progress
 from ..accuracy_goal import allowed_drop
 from ..data_for import check_sources
 from ..model_files import ModelFile, open_model, path_of
+from .folder_files import write_results
 from .images import Images
 from .ledger import Ledger, Stage, fingerprint, run_folder
 from .options import OptimizeOptions, file_name, split
-from .results import summed_up, write_results
+from .results import summed_up
 from .work import PLAN, Work
 
 if TYPE_CHECKING:

@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from dsconvert.base.files import sha256
 from dsconvert.base.input_size import size_words
-from dsconvert.base.messages import note
 
 from ..command_words import preprocessing_words
-from ..outputs import write_json
-from .ledger import StageRecord, write_bytes, write_text
+from .ledger import StageRecord
 from .options import export_words, file_name
 from .recommend import loss, loss_of, recommend, score
 
 if TYPE_CHECKING:
     from dsconvert.converter.core.types import Plan
-    from dsconvert.models.data.preprocess import Preprocessing
     from dsconvert.models.training.settings import Epoch
 
     from ..accuracy_goal import AllowedDrop
@@ -35,13 +31,6 @@ if TYPE_CHECKING:
     from .ledger import Stage
     from .work import Work
 
-REPORT, PAGE, MANIFEST, RECIPE, PROGRAM = (
-    "report.json",
-    "report.html",
-    "manifest.json",
-    "recipe.toml",
-    "run.py",
-)
 _PACKAGES = (
     *("dsconvert", "numpy", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert"),
     *("onnx", "onnxruntime", "openvino", "tf2onnx"),
@@ -125,57 +114,6 @@ def summed_up(
         stages=_times(records, stages),
         dsconvert=_version("dsconvert"),
     )
-
-
-def write_results(work: Work, result: OptimizeResult, preprocessing: Preprocessing | None) -> None:
-    """Write report.json and all that is made from it, each in one step."""
-    from .native_programs import native_programs
-    from .recipe_file import recipe_text
-    from .run_program import program_text
-
-    folder = work.folder
-    write_json(result, folder / REPORT, overwrite=True)
-    write_text(folder / RECIPE, recipe_text(work, preprocessing))
-    if result.recommended:
-        best = next(file for file in result.files if file.name == result.recommended)
-        write_text(folder / PROGRAM, program_text(best, result.preprocessing))
-        for name, text in native_programs(best, result.preprocessing).items():
-            write_text(folder / name, text)
-    manifest = {
-        "schema": "dsconvert.manifest/1",
-        "model": {"path": result.model, "sha256": result.sha256},
-        "data": result.data,
-        "seed": work.options.seed,
-        "options": vars(work.options),
-        "environment": result.environment,
-        "stages": result.stages,
-        "files": _hashes(work),
-    }
-    _write_page(work)
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    write_bytes(folder / MANIFEST, encoded + b"\n")
-
-
-def _write_page(work: Work) -> None:
-    """Write report.html; where what draws its charts is missing, say so."""
-    from dsconvert.base.errors import MissingExtra
-
-    from ..report import report
-
-    try:
-        report(work.folder)
-    except MissingExtra as error:
-        note(f"no {PAGE}: {error.words.message} {error.words.hint}")
-
-
-def _hashes(work: Work) -> dict[str, str]:
-    found = {}
-    for place in ("", "files", "models"):
-        for path in sorted((work.folder / place).iterdir()):
-            known = path.is_file() and not path.name.startswith(".") and path.name != MANIFEST
-            if known and path.suffix not in (".txt", ".html"):
-                found[str(path.relative_to(work.folder))] = sha256(path)
-    return found
 
 
 def _measured(

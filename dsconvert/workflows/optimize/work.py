@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dsconvert.base.errors import InputError
 from dsconvert.base.messages import note
 
-from ..model_files import ModelFile, ModelPath, kind_of, open_model, save_model
+from ..model_files import ModelFile, ModelPath, kind_of, open_model
+from ..saved_models import save_model
 from .options import export_words, file_name, split
 
 if TYPE_CHECKING:
