@@ -27,6 +27,7 @@ WITH_DATA = (
     "finetune",
     "onnx_models",
     "planner",
+    "plan_ranking",
     "quantize",
     "profiler",
     "npu",
