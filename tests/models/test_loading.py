@@ -353,8 +353,10 @@ class TestRealFiles:
     )
     def test_loads_and_runs(self, name, repairs):
         loaded = load(KERAS_FILES / name)
-        assert len(loaded.repairs) == len(repairs)
-        for sentence, words in zip(loaded.repairs, repairs, strict=True):
+        # A Keras older than the file's leaves out keys that it does not know, and says so.
+        told = [sentence for sentence in loaded.repairs if "dropped what Keras" not in sentence]
+        assert len(told) == len(repairs)
+        for sentence, words in zip(told, repairs, strict=True):
             assert words in sentence
         rng = np.random.default_rng(0)
         shapes = [[size or 32 for size in x.shape[1:]] for x in loaded.model.inputs]

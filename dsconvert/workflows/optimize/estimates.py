@@ -23,7 +23,7 @@ _SIDE, _TIMES = 192, 100
 product is not disturbed by other work."""
 _EFFICIENCY = 0.3
 """Of a network of small layers against one large product of matrices."""
-_INT8_CALIBRATOR = 0.01
+_INT8_CALIBRATOR = 0.05
 """Of TensorFlow's int8 calibrator, which runs reference kernels."""
 _TRIED = 4
 """Files that an int8 export makes to choose among."""
