@@ -67,7 +67,7 @@ def _problem(runtime: Runtime, path: Path, changed: int, size: int) -> str:
     else:  # what it computes between its inputs and outputs is not declared
         memory = max(_MEMORY, free)
     seconds = _SECONDS + size // _BYTES_PER_SECOND
-    done = run_python([str(_PROBE), runtime.module, str(path)], timeout=seconds, memory=memory)
+    done = run_python([str(_PROBE), runtime.module, str(path)], computing=seconds, memory=memory)
     if done.timed_out:
         running = "loaded" in done.stdout  # a large model may take its time
         return "" if running else f"it was not loaded within {seconds} s"

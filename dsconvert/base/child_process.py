@@ -12,6 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_PATIENCE = 6
+"""Times as long as its CPU time that a child may take where others need the CPU."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -47,16 +50,26 @@ class Finished:
 
 
 def run_python(
-    arguments: Sequence[str], *, timeout: float | None = None, memory: int | None = None
+    arguments: Sequence[str],
+    *,
+    timeout: float | None = None,
+    computing: int | None = None,
+    memory: int | None = None,
 ) -> Finished:
     """Run Python in a child process that does not look into the current folder for modules.
 
     Args:
         arguments: As on Python's command line: a script and its arguments, or ``-m`` and a module.
-        timeout: Seconds after which the child is ended; None waits.
+        timeout: Seconds after which the child is ended; None waits. With ``computing`` six times
+            as many seconds as that by default.
+        computing: Seconds of CPU time that the child may take, on one core and more: what else the
+            machine does is not held against it. Not on Windows.
         memory: Bytes of address space that the child may take; None for no limit. Not on Windows.
     """
     command = [sys.executable, "-P", *arguments]
+    limited = (computing, memory) != (None, None) and sys.platform != "win32"
+    if timeout is None and computing is not None:
+        timeout = _PATIENCE * computing
     try:
         done = subprocess.run(
             command,
@@ -64,7 +77,7 @@ def run_python(
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=timeout,
-            preexec_fn=None if memory is None or sys.platform == "win32" else _limiter(memory),
+            preexec_fn=_limiter(computing, memory) if limited else None,
         )
     except subprocess.TimeoutExpired as error:
         out, err = (
@@ -75,17 +88,21 @@ def run_python(
         done.returncode,
         done.stdout.decode("utf-8", "replace"),
         done.stderr.decode("utf-8", "replace"),
+        timed_out=limited and done.returncode == -signal.SIGXCPU,
     )
 
 
 class _limiter:  # noqa: N801 - a function with a value
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
+    def __init__(self, computing: int | None, memory: int | None) -> None:
+        self.computing, self.memory = computing, memory
 
     def __call__(self) -> None:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+        if self.memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+        if self.computing is not None:  # a signal first, that nothing here ignores
+            resource.setrlimit(resource.RLIMIT_CPU, (self.computing, self.computing + 5))
 
 
 def _signal_name(number: int) -> str:

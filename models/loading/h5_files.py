@@ -25,7 +25,7 @@ def check_h5(path: Path, told: Path | None = None) -> None:
         InputError: With the cause. A crash of the HDF5 library is one.
     """
     name = told or path
-    done = run_python([str(_PROBE), str(path)], timeout=_SECONDS, memory=_MEMORY)
+    done = run_python([str(_PROBE), str(path)], computing=_SECONDS, memory=_MEMORY)
     problem = done.failure
     if not problem:
         problem = json.loads(done.stdout)["problem"]

@@ -28,6 +28,13 @@ def test_it_does_not_go_on_for_ever():
     assert run_python(["-c", "import time; time.sleep(60)"], timeout=0.5).timed_out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of CPU time there")
+def test_only_computing_counts():
+    """A machine that is busy with other work does not make a sound file a damaged one."""
+    assert run_python(["-c", "while True: pass"], computing=1).timed_out
+    assert run_python(["-c", "import time; time.sleep(1.5)"], computing=1).failure == ""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of memory there")
 def test_memory_is_bounded():
     assert "MemoryError" in run_python(["-c", "bytearray(4 << 30)"], memory=2 << 30).failure

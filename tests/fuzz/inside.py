@@ -125,7 +125,11 @@ def _in_forks() -> None:
     from dsconvert.base import child_process
 
     def run_python(
-        arguments: Sequence[str], *, timeout: float | None = None, memory: int | None = None
+        arguments: Sequence[str],
+        *,
+        timeout: float | None = None,
+        computing: int | None = None,
+        memory: int | None = None,
     ) -> child_process.Finished:
         out, err = (Path("tmp") / f"child-{name}" for name in ("out", "err"))
         for path in (out, err):
@@ -137,7 +141,7 @@ def _in_forks() -> None:
             if memory is not None:
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
                 resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-            signal.alarm(round(timeout or 0))
+            signal.alarm(round(computing or timeout or 0))
             sys.argv = list(arguments)
             code = 1
             try:
