@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from dsconvert.base.cache_folder import home_folder
 from dsconvert.base.errors import InputError
 
 from .accelerators import MCU
@@ -121,11 +122,11 @@ def config_path() -> Path:
     if chosen:
         return Path(chosen)
     if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+        base = Path(os.environ.get("APPDATA") or home_folder() / "AppData" / "Roaming")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
+        base = home_folder() / "Library" / "Application Support"
     else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or home_folder() / ".config")
     return base / "dsconvert" / "devices.toml"
 
 

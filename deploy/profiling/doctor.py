@@ -18,7 +18,7 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from dsconvert.base.cache_folder import cache_folder
+from dsconvert.base.cache_folder import cache_folder, home_folder
 from dsconvert.base.errors import InputError
 
 from ..devices import adb_shell
@@ -246,7 +246,7 @@ def _keras_backend() -> Iterator[Check]:
         return
     chosen, where = os.environ.get("KERAS_BACKEND", ""), "KERAS_BACKEND"
     if not chosen:
-        file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+        file = Path(os.environ.get("KERAS_HOME", home_folder() / ".keras")) / "keras.json"
         try:
             said: Any = json.loads(file.read_text())
             chosen, where = str(said.get("backend", "")), str(file)

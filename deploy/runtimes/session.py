@@ -6,6 +6,7 @@ and outputs in the order of the file.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ from .tensor_info import TensorInfo
 
 _FREE_BATCH = 32
 """Samples per invocation where the batch is free: bounds the memory of large predictions."""
+_MOST_VALUES = 1 << 40
+"""Values that one sample may have: 4 TiB in float32."""
 
 
 class Prepared(NamedTuple):
@@ -40,6 +43,22 @@ class Prepared(NamedTuple):
 
     run: Callable[[], Any]
     read: Callable[[], tuple[Array, ...]]
+
+
+def _check_size(path: Path, info: TensorInfo) -> None:
+    """Refuse an input that no memory holds: its sizes are damaged.
+
+    Raises:
+        InputError: If one sample has too many values.
+    """
+    values = math.prod(int(size) for size in info.shape if size is not None)
+    if values > _MOST_VALUES:
+        raise InputError(
+            f"{path}: its input {info.name} has the shape {shape_text(info.shape)}, "
+            f"which is {values:,} values a sample.",
+            "Copy or download the file again: it is damaged.",
+            code="damaged-file",
+        )
 
 
 class Session(ABC):
@@ -65,6 +84,8 @@ class Session(ABC):
         try:
             with captured():
                 self.inputs, self.outputs = self._load(path, threads)
+            for info in self.inputs:
+                _check_size(path, info)
         except (InputError, ImportError):
             raise
         except Exception as error:  # the runtimes raise anything, RuntimeError subclasses mostly

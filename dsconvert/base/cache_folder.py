@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
+
+
+def home_folder() -> Path:
+    """Return the user's home; in a container whose user has none, a folder for temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "dsconvert-home"
 
 
 def cache_folder() -> Path:
@@ -14,8 +23,8 @@ def cache_folder() -> Path:
         return Path(chosen)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA", "")
-        return (Path(base) if base else Path.home() / "AppData" / "Local") / "dsconvert" / "cache"
+        return (Path(base) if base else home_folder() / "AppData" / "Local") / "dsconvert" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "dsconvert"
+        return home_folder() / "Library" / "Caches" / "dsconvert"
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dsconvert"
+    return (Path(base) if base else home_folder() / ".cache") / "dsconvert"

@@ -100,7 +100,9 @@ class _limiter:  # noqa: N801 - a function with a value
         import resource
 
         if self.memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
+            _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the user's shell, or of a cluster
+            memory = self.memory if most == resource.RLIM_INFINITY else min(self.memory, most)
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         if self.computing is not None:  # a signal first, that nothing here ignores
             resource.setrlimit(resource.RLIMIT_CPU, (self.computing, self.computing + 5))
 

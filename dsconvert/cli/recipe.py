@@ -175,6 +175,8 @@ def _value_faults(
     words = _as_words(value, param)
     for word in words if isinstance(words, list) else [words]:
         try:
+            if "\0" in str(word):
+                raise click.BadParameter("no path and no name has a NUL character.")
             param.type.convert(word, param, ctx)
         except click.BadParameter as error:
             yield f"{told}: {error.message}"

@@ -9,7 +9,9 @@ from dsconvert.base.child_process import run_python
 from dsconvert.base.errors import InputError
 
 _PROBE = Path(__file__).with_name("h5_probe.py")
-_SECONDS = 300
+_SECONDS, _BYTES = 12, 8 << 20
+"""Seconds of CPU time for the start, and bytes for which there is one more: libhdf5 never comes to
+the end of some damaged files."""
 _MEMORY = 6 << 30
 """Address space of the child: libraries, and pieces of 16 MiB."""
 
@@ -25,7 +27,8 @@ def check_h5(path: Path, told: Path | None = None) -> None:
         InputError: With the cause. A crash of the HDF5 library is one.
     """
     name = told or path
-    done = run_python([str(_PROBE), str(path)], computing=_SECONDS, memory=_MEMORY)
+    seconds = _SECONDS + path.stat().st_size // _BYTES
+    done = run_python([str(_PROBE), str(path)], computing=seconds, memory=_MEMORY)
     problem = done.failure
     if not problem:
         problem = json.loads(done.stdout)["problem"]

@@ -40,6 +40,16 @@ def test_memory_is_bounded():
     assert "MemoryError" in run_python(["-c", "bytearray(4 << 30)"], memory=2 << 30).failure
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of memory there")
+def test_a_lower_limit_of_the_shell_is_kept():
+    resource = "import resource as r; r.setrlimit(r.RLIMIT_AS, (3 << 30, 3 << 30)); "
+    run = "from dsconvert.base.child_process import run_python as run; "
+    said = run_python(
+        ["-c", f"{resource}{run}print(repr(run(['-c', ''], memory=6 << 30).failure))"]
+    )
+    assert said.stdout == "''\n", said.stderr
+
+
 def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "colorsys.py").write_text("raise SystemExit('planted')")

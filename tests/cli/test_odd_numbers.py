@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from conv_stacks import conv_stack
 from onnx import TensorProto, helper, numpy_helper
 
 from dsconvert.cli import main
@@ -20,14 +21,17 @@ def network(
     dilation=1,
     dtype=np.float32,
     given=TensorProto.FLOAT,
+    changed=None,
 ):
-    """Two convolutions and a mean, from images of any type."""
+    """Two convolutions and a mean, from images of any type; ``changed`` is done to the weights."""
     pads = [dilation * (size // 2) for size in kernel] * 2
     attributes = {"pads": pads, "dilations": [dilation] * 2}
     weights = {
         "w": RANDOM.normal(0, 0.3, (8, 3, *kernel)),
         "v": RANDOM.normal(0, 0.3, (6, 8, *kernel)),
     }
+    if changed is not None:
+        changed(weights)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     nodes = [
         helper.make_node("Cast", ["x"], ["c"], "cast", to=kind),
@@ -55,6 +59,16 @@ def images(count=20, shape=(3, 8, 8)):
     return RANDOM.normal(size=(count, *shape)).astype(np.float32)
 
 
+def dead_channels(weights):
+    """Of eight channels one gives 0, and one is read by nobody."""
+    weights["w"][0] = 0
+    weights["v"][:, 1] = 0
+
+
+def all_zero(weights):
+    weights["v"][:] = 0
+
+
 CASES = {
     "one image": ({}, images(1)),
     "eleven images": ({}, images(11)),
@@ -66,8 +80,11 @@ CASES = {
     "1×1 maps": ({"shape": ("n", 3, 1, 1)}, images(shape=(3, 1, 1))),
     "height 1": ({"shape": ("n", 3, 1, 16)}, images(shape=(3, 1, 16))),
     "kernel 7": ({"kernel": (7, 7)}, images()),
+    "kernel 31": ({"kernel": (31, 31)}, images()),
     "even kernel": ({"kernel": (2, 4)}, images()),
     "dilation 8": ({"dilation": 8}, images()),
+    "dead channels": ({"changed": dead_channels}, images()),
+    "all weights zero": ({"changed": all_zero}, images()),
     "batch of 7": ({"shape": (7, 3, 8, 8)}, images()),
     "float64 input": ({"given": TensorProto.DOUBLE}, images()),
     "float64 weights": ({"dtype": np.float64, "given": TensorProto.DOUBLE}, images()),
@@ -79,10 +96,16 @@ CASES = {
 
 
 COMMANDS = ("inspect", "svd", "data", "float16", "int8", "verify")
+_FEW = {
+    "kernel 31": ("inspect", "svd"),  # a fit of 961 taps to data takes a minute and more
+    "dead channels": ("svd", "data"),
+    "all weights zero": ("svd", "data"),
+}
 PAIRS = [
     (name, command)
     for name, (options, _) in CASES.items()
     for command in (COMMANDS if options else COMMANDS[2:])  # the first two see no images
+    if command in _FEW.get(name, COMMANDS)
 ]
 
 
@@ -108,3 +131,21 @@ def test_odd_numbers(name, command, tmp_path):
         assert result.exit_code == 2
     elif command in ("inspect", "verify"):
         assert result.exit_code == 0, result.stderr
+
+
+def done(*words):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_300_convolutions_in_1000_nodes(tmp_path):
+    path = conv_stack(tmp_path / "deep.onnx", [3] * 300, channels=2)
+    model = onnx.load(path)
+    for number in range(700):
+        last = model.graph.node[-1].output[0]
+        model.graph.node.append(helper.make_node("Relu", [last], [f"r{number}"], f"relu{number}"))
+    model.graph.output[0].name = "r699"
+    onnx.save(model, path)
+    done("rewrite", path, "-o", tmp_path / "out.onnx", "--include", "conv*")
+    assert len(onnx.load(tmp_path / "out.onnx").graph.node) >= 1000

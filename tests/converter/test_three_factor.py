@@ -429,3 +429,22 @@ def test_channels_are_the_most_that_fit(budget, multiple, stride):
 def test_channels_need_a_known_size():
     with pytest.raises(ValueError, match="free"):
         channels_within(spec(sizes=(None,)), 1000)
+
+
+def test_a_wide_layer_is_fitted_to_its_weights_in_blocks(monkeypatch):
+    """Inputs that are independent have no products between blocks: the error is the same."""
+    from dsconvert.converter.core.fitting import three_factor_fit
+
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 5))
+    whole = three_factor_fit.three_factors_from_weights(kernel, None, 8)
+    monkeypatch.setattr(three_factor_fit, "_WIDE", 72)  # blocks of two channels
+    assert len(three_factor_fit._white(kernel)) == 8
+    parts = three_factor_fit.three_factors_from_weights(kernel, None, 8)
+    assert parts.weight_error == pytest.approx(whole.weight_error, rel=1e-3)
+
+
+def test_a_kernel_of_zeros_has_an_exact_block():
+    from dsconvert.converter.core.fitting.three_factor_fit import three_factors_from_weights
+
+    made = three_factors_from_weights(np.zeros((3, 3, 4, 5)), None, 2)
+    assert not made.kernel().any()

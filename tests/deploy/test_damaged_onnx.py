@@ -124,3 +124,13 @@ def test_what_became_of_the_child(ended, told, sound, monkeypatch):
         return
     with pytest.raises(InputError, match=told):
         check_runs_apart(sound)
+
+
+@pytest.mark.parametrize("words", ["verify {0} {0} --samples 2", "export {0} --quantize dynamic"])
+def test_an_input_that_no_memory_holds(tmp_path, words):
+    model = small_cnn()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1 << 62
+    path = tmp_path / "huge.onnx"
+    onnx.save(model, path)
+    result = CliRunner().invoke(main, words.format(path).split())
+    assert result.exit_code == 2, result.output

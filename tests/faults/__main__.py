@@ -1,7 +1,8 @@
 """Kill commands at random moments and fill their disk: ``python tests/faults --kills 200``.
 
-Prints a table: of each command how often it was killed, how often its disk was full, and what did
-not hold afterwards.
+Prints a table: of each command how often it was killed, and what did not hold afterwards. A run
+counts as resumed where the next one ended well; that of finetune goes on with --resume, and must
+end at the weights of a run that nobody killed.
 """
 
 from __future__ import annotations
@@ -9,16 +10,26 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
-import disturbed
+import disturbances
 import sound_files
 from disturbed import COMMANDS, Command, Place
+
+HEADS = (
+    *("command", "killed", "ended before", "resumed", "lost", "half-written", "other faults"),
+    *("disk full", "of these refused in words", "two at once", "cache damaged", "clock set back"),
+)
+TIMES = 2
+"""How often two start at once, the cache is damaged and the clock set back, per command."""
 
 
 def main() -> int:
@@ -34,7 +45,7 @@ def main() -> int:
     chosen = [COMMANDS[name] for name in options.commands.split(",")]
     sound = options.folder.resolve() / "sound"
     sound_files.make(sound, with_keras=any(command.needs for command in chosen))
-    print(f"{'command':<10}{'kills':>7}{'ended':>7}{'full':>7}{'said':>7}{'faults':>8}", flush=True)
+    print(_row(HEADS), _row(["---"] * len(HEADS)), sep="\n", flush=True)
     share = (len(chosen) - 1 + options.kills) // len(chosen)
     full = (len(chosen) - 1 + options.full) // len(chosen)
     wrong = 0
@@ -48,41 +59,57 @@ def main() -> int:
 
 
 def _one(command: Command, place: Place, random: Random, kills: int, full: int) -> int:
-    """Disturb one command; the number of faults."""
+    """Disturb one command and print its row; the number of faults."""
     place.prepare()
     started = time.monotonic()
-    faults = disturbed.recover(place)
+    faults = disturbances.in_peace(place)
     seconds = time.monotonic() - started
+    reference = place.folder.with_name(f"{command.name}.reference")
+    if command.name == "finetune" and not faults:
+        shutil.copy(place.folder / command.outputs[0], reference)
     place.remember()
-    killed = ended = 0
+    killed = ended = resumed = told = 0
     for number in range(kills):
-        if command.name == "optimize" and number % 8 == 0:
+        if command.name == "optimize" and number % 4 == 0:
             place.prepare()  # from the start, not only where everything is done
-        found = disturbed.disturb(place, random, seconds)
-        killed += place.killed
-        ended += not place.killed
+        found = disturbances.killed(place, random, seconds)
+        if place.killed:
+            killed += 1
+            found += disturbances.in_peace(place)
+            if command.name == "finetune" and not found:
+                output = place.folder / command.outputs[0]
+                found += disturbances.other_weights(reference, output)
+            resumed += not found
+        else:
+            ended += 1
         faults += found
         place.remember()
-    faults += disturbed.recover(place)
-    place.remember()
-    told = 0
     for _ in range(full):
-        code = place.run(room=random.choice((0, 1, 100, 1000, 4096, 20_000)))
-        found = place.faults()
-        told += code == 2 and "Error: " in place.said
-        if code not in (0, 1, 2):
-            found.append(f"full disk: exit code {code}")
+        refused, found = disturbances.full(place, random)
+        told += refused
         faults += found
-    faults += disturbed.recover(place)
-    cells = (killed, ended, full, told, len(faults))
-    print(f"{command.name:<10}" + "".join(f"{cell:>7}" for cell in cells[:-1]) + f"{cells[-1]:>8}")
-    for fault, times in _counted(faults):
-        print(f"    {times}×: {fault}", flush=True)
+    faults += disturbances.in_peace(place)
+    for _ in range(TIMES):
+        place.remember()
+        faults += disturbances.two_at_once(place) + disturbances.damaged_cache(place, random)
+        faults += disturbances.clock_back(place)
+    kinds = Counter(_kind(fault) for fault in faults)
+    counts = (killed, ended, resumed, kinds["lost"], kinds["half-written"], kinds["other"])
+    print(_row([command.name, *counts, full, told, *[TIMES] * 3]), flush=True)
+    for fault, times in Counter(faults).items():
+        print(f"{command.name}: {times}×: {fault}", file=sys.stderr, flush=True)
     return len(faults)
 
 
-def _counted(faults: list[str]) -> list[tuple[str, int]]:
-    return [(fault, faults.count(fault)) for fault in dict.fromkeys(faults)]
+def _kind(fault: str) -> str:
+    """Name the column of a fault."""
+    if fault.endswith((" is lost", " is another one", " is missing")):
+        return "lost"
+    return "half-written" if " is half-written: " in fault else "other"
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

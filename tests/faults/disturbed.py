@@ -22,7 +22,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import psutil
@@ -109,7 +108,13 @@ class Place:
     @property
     def words(self) -> list[str]:
         inputs = str(self.folder / "in")
-        return [f"{inputs}/{w[1:]}" if w[0] == "@" else w for w in self.command.words.split()]
+        found = [f"{inputs}/{w[1:]}" if w[0] == "@" else w for w in self.command.words.split()]
+        return [*found, "--resume"] if self.interrupted else found
+
+    @property
+    def interrupted(self) -> bool:
+        """Tell whether a run has left the state that it can go on from."""
+        return any((self.folder / f"{name}.state").is_file() for name in self.command.outputs)
 
     def run(self, *, after: float | None = None, room: int = PLENTY, patience: float = 600) -> int:
         """Run the command in a child.
@@ -122,6 +127,10 @@ class Place:
         Returns:
             Its exit code; negative for a signal.
         """
+        return self.end(*self.start(room), patience if after is None else after)
+
+    def start(self, room: int = PLENTY) -> tuple[int, int]:
+        """Start the command; the child's number, and the pipe that it speaks into."""
         self.killed, self.left = False, []
         read, write = os.pipe()  # a limit on files is none on a pipe
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
@@ -130,10 +139,14 @@ class Place:
             os.setpgid(0, 0)
             _work(self.words, self.folder, room, write)
         os.close(write)
+        return child, read
+
+    def end(self, child: int, pipe: int, seconds: float = 600) -> int:
+        """Wait for a child; its exit code, negative for a signal."""
         try:
-            return self._end(child, patience if after is None else after)
+            return self._end(child, seconds)
         finally:
-            self.said = _all_of(read)
+            self.said = _all_of(pipe)
 
     def _end(self, child: int, seconds: float) -> int:
         """Wait for a child, and kill it at the end of its time."""
@@ -150,6 +163,10 @@ class Place:
         self.left = _still_there(family)
         return os.waitstatus_to_exitcode(status)
 
+    @property
+    def _complete(self) -> bool:
+        return all((self.folder / name).is_file() for name in self.command.outputs)
+
     def faults(self) -> list[str]:
         """Say what does not hold any more."""
         found = [f"process {name} goes on" for name in self.left]
@@ -157,7 +174,8 @@ class Place:
         for name, digest in self.before.items():
             path = self.folder / name
             if not path.is_file():
-                found.append(f"{name} is lost")
+                if not (name.endswith(".state") and self._complete):  # needed no more
+                    found.append(f"{name} is lost")
             elif _hash(path) != digest and name not in ours and not _own_book(name):
                 found.append(f"{name} is another one")
         for path in sorted(self.folder.rglob("*")):
@@ -174,32 +192,6 @@ class Place:
         if "Traceback" in self.said:
             found.append("traceback")
         return found
-
-
-def disturb(place: Place, random: Random, seconds: float) -> list[str]:
-    """Kill the command at a random moment, look, and run it in peace.
-
-    Args:
-        place: Where; one command after the other may be killed in it.
-        random: Chooses the moment.
-        seconds: What the command takes in peace.
-    """
-    code = place.run(after=random.uniform(0.02, 1.05) * seconds)
-    found = place.faults()
-    if code not in (0, -signal.SIGKILL):
-        found.append(f"exit code {code}")
-    return found
-
-
-def recover(place: Place) -> list[str]:
-    """Run the command in peace after all that; say what is wrong."""
-    code = place.run()
-    found = place.faults()
-    if code not in (0, 1):
-        found.append(f"the next run ends with {code}: {place.said[-300:]}")
-    found += [f"{name} is missing" for name in place.command.outputs
-              if not (place.folder / name).is_file()]  # fmt: skip
-    return found
 
 
 def _work(words: Sequence[str], folder: Path, room: int, said: int) -> None:
@@ -263,7 +255,7 @@ def _temporary(name: Path) -> bool:
 
 def _own_book(name: str) -> bool:
     """Tell whether a file grows while a run goes on."""
-    return name.startswith("run/")
+    return name.startswith("run/") or name.endswith(".state")
 
 
 def _problem(path: Path) -> str:
@@ -306,6 +298,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".html": _read_html,
     ".toml": _read_toml,
     ".npz": lambda path: zipfile.ZipFile(path).testzip(),
+    ".state": lambda path: zipfile.ZipFile(path).testzip(),
 }
 
 

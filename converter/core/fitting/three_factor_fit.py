@@ -30,6 +30,8 @@ _WORK = 4e11
 _FEWEST_STEPS = 40
 _WORK_OF_STARTS = 1e10
 """The same for the fits from all starts together, where a layer gets more than one."""
+_WIDE = 4608
+"""Features, C·k², from which on the weights' own fit looks at blocks of channels."""
 _CANCELLING = 5.0
 """Σ_r Var(term r) / Var(y) from which the reader is told: it is 1 for uncorrelated terms."""
 _PATIENCE = 10
@@ -99,7 +101,7 @@ def three_factors_from_weights(
         channels: R, at least 1.
         seed: Draws the random start.
     """
-    made = fit_three_factors([_white(kernel)], kernel, channels, keeps_bias=False, seed=seed)
+    made = fit_three_factors(_white(kernel), kernel, channels, keeps_bias=False, seed=seed)
     bias = None if bias is None else as_float(bias)
     return replace(made, bias=bias, data_error=None, cancellation=None)
 
@@ -185,7 +187,7 @@ def _descend(
     size = np.linalg.norm(point.last, axis=1)
     size = np.maximum(size, 1e-3 * max(float(size.max()), 1e-300))
     split = first.size
-    constant = objective.constant
+    constant = objective.constant or 1.0  # of a kernel of zeros, which any factors meet
 
     def factors(values: Float) -> tuple[Float, Float]:
         p, q = values[:split].reshape(first.shape), values[split:].reshape(taps.shape)
@@ -302,8 +304,19 @@ def _cancels(factors: ThreeFactors) -> str:
     )
 
 
-def _white(kernel: Array) -> Statistics:
-    """Return the moments of inputs that are all independent and vary by 1."""
+def _white(kernel: Array) -> list[Statistics]:
+    """Return the moments of inputs that are all independent and vary by 1.
+
+    They come in blocks of input channels, since those of all channels of a wide layer fill the
+    memory with zeros.
+    """
+    kh, kw, C, _ = kernel.shape
+    taps = kh * kw
+    size = C if taps * C <= _WIDE else max(1, _WIDE // 4 // taps)
+    return [_white_block(kernel[:, :, first : first + size]) for first in range(0, C, size)]
+
+
+def _white_block(kernel: Array) -> Statistics:
     flat = by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[3])
     D, N = flat.shape
     return Statistics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,24 @@ def _library() -> str:
     """
     vl_convert = require("vl_convert", "report", "to draw charts")
     kept = cache_folder() / f"vega-{vl_convert.__version__}-{_VEGA_LITE}.js"
-    if not kept.is_file():
-        bundle: str = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)
+    bundle = _sound(kept)
+    if bundle is None:
+        bundle = str(vl_convert.javascript_bundle(vl_version=_VEGA_LITE))
+        content = bundle.encode()
         kept.parent.mkdir(parents=True, exist_ok=True)
         with replacing(kept, overwrite=True) as temporary:
-            temporary.write_text(bundle, encoding="utf-8")
-    return kept.read_text(encoding="utf-8").replace("</script", "<\\/script")
+            temporary.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    return bundle.replace("</script", "<\\/script")
+
+
+def _sound(path: Path) -> str | None:
+    """Return what is kept in a file below its SHA-256; None where it is damaged or not there."""
+    try:
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    sound = digest.decode(errors="replace") == hashlib.sha256(content).hexdigest()
+    return content.decode() if sound else None
 
 
 _VEGA_LITE = "6.1"

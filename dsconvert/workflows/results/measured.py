@@ -93,6 +93,8 @@ def _times(result: list[Measurement]) -> Table:
 
 
 def _versus(one: Comparison) -> str:
+    if min(one.ratio, one.low, one.high) <= 0:  # of a file that somebody changed
+        return "unavailable: a ratio of 0 or less"
     return f"{1 / one.ratio:.2f}× as fast ({1 / one.high:.2f}–{1 / one.low:.2f}): {one.verdict}"
 
 
