@@ -16,6 +16,7 @@ from dsconvert.formats.onnx.session import session
 
 from ..runtimes.session import first_line
 from .keras_source import KerasSource
+from .onnx_operators import HANDLERS, round_scales_up
 
 OPSET = 17
 """The newest in which global average pooling stays one node (18 makes Transpose, ReduceMean)."""
@@ -40,7 +41,7 @@ def convert(source: KerasSource, path: Path) -> None:
     raw = path.with_suffix(".raw.onnx")
     with captured():
         try:
-            source.model.export(str(raw), format="onnx", opset_version=OPSET, verbose=False)
+            _write(source, raw)
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
             raise InputError(
@@ -55,6 +56,48 @@ def convert(source: KerasSource, path: Path) -> None:
     used = {node.domain for node in model.graph.node}
     assign(model.opset_import, [opset for opset in model.opset_import if opset.domain in used])
     save(model, None, path, overwrite=True)
+
+
+def _write(source: KerasSource, path: Path) -> None:
+    """Trace the model and convert the graph.
+
+    Keras' own export loses constants that a layer computed when it was built, such as the means of
+    Normalization: tf2onnx takes them for inputs. It also leaves convolutions of groups as calls,
+    which Keras marks to be compiled; here they are inlined as the others.
+    """
+    import tensorflow as tf
+    import tf2onnx
+    from tf2onnx.tf_loader import convert_variables_to_constants_v2
+
+    specs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in source.model.inputs]
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def run(*inputs: Any) -> list[Any]:
+        outputs = source.model(list(inputs), training=False)
+        return [outputs[name] for name in source.output_names]
+
+    traced = run.get_concrete_function(*specs)
+    taken = [tensor.name for tensor in traced.inputs[: len(specs)]]
+    given = [tensor.name for tensor in traced.outputs]
+    frozen = convert_variables_to_constants_v2(
+        traced, lower_control_flow=False, aggressive_inlining=True
+    )
+    graph = frozen.graph.as_graph_def(add_shapes=True)
+    parts = [graph.node, *(function.node_def for function in graph.library.function)]
+    for holder in (*graph.library.function, *(node for part in parts for node in part)):
+        for mark in ("_XlaMustCompile", "_noinline"):
+            holder.attr.pop(mark, None)
+    names = [info.name for info in source.inputs]
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph,
+        input_names=taken,
+        output_names=given,
+        opset=OPSET,
+        custom_op_handlers=HANDLERS,
+        tensors_to_rename=dict(zip([*taken, *given], [*names, *source.output_names], strict=True)),
+    )
+    round_scales_up(model)
+    path.write_bytes(model.SerializeToString())
 
 
 def _reason(error: Exception) -> str:

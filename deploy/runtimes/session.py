@@ -220,11 +220,16 @@ _ORT_PREFIX = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?"
     r"(/onnxruntime_src/\S+ .*?\) )?"
 )
+_TRACED = "in user code:"
+"""How TensorFlow begins what a layer raised while it was traced, before the traceback."""
+_TRACED_CAUSE = re.compile(r"^\s*\w+(Error|Exception): .+", re.MULTILINE)
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, cut at 300 characters, without what ONNX Runtime puts before it."""
-    lines = _ORT_PREFIX.sub("", str(error)).strip().splitlines()
+    """An error's first line, cut at 300 characters, without what runtimes put before it."""
+    text = _ORT_PREFIX.sub("", str(error))
+    cause = _TRACED_CAUSE.search(text) if text.startswith(_TRACED) else None
+    lines = (cause[0] if cause else text).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 

@@ -16,7 +16,7 @@ ACTIVATIONS = (
     "celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu",
     "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6",
     "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus",
-    "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink", "threshold",
+    "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",
 )  # fmt: skip
 """Names of activations; a Keras version has some of them."""
 
@@ -75,7 +75,7 @@ LAYERS = {
     "AlphaDropout": (VECTOR, _one("AlphaDropout", rate=0.5)),
     "AveragePooling1D": (SEQUENCE, _one("AveragePooling1D", padding="same", pool_size=3)),
     "AveragePooling2D": (IMAGE, _one("AveragePooling2D", padding="same", pool_size=3)),
-    "AveragePooling3D": (VOLUME, _one("AveragePooling3D")),
+    "AveragePooling3D": (VOLUME, _one("AveragePooling3D", pool_size=2)),
     "BatchNormalization": (IMAGE, _one("BatchNormalization")),
     "Bidirectional LSTM": (SEQUENCE, _around("Bidirectional", "LSTM", {"units": 3})),
     "CategoryEncoding": (IDS, _one("CategoryEncoding", num_tokens=10, output_mode="count")),
