@@ -84,7 +84,8 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
             f"it does not run on a larger one ({sentence(error)})", code="samples-not-independent"
         ) from error
     for name, ours, pair in zip(original.outputs, got, wanted, strict=True):
-        theirs = np.concatenate(pair) if pair[0].ndim else pair[0]
+        joined = pair[0].ndim and len({part.shape[1:] for part in pair}) == 1  # else as NonZero's
+        theirs = np.concatenate(pair) if joined else pair[0]
         largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=1e-6)
         same = ours.shape == theirs.shape and np.allclose(
             ours, theirs, rtol=1e-3, atol=1e-3 * largest, equal_nan=True

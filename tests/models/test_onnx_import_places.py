@@ -75,6 +75,13 @@ def test_places_that_are_not_zero():
     assert_same(proto, [floats(2, 3, 6, 6, seed=1)])
 
 
+def test_a_result_of_another_length_for_each_sample():
+    """The batch that is fixed in the file is not freed then."""
+    proto = graph([node("NonZero", "x", "y")], [2, 2], "y", dtype=9)
+    proto.graph.output[0].type.tensor_type.elem_type = 7
+    assert_same(proto, [np.array([[True, False], [True, True]])])
+
+
 def detector(center=0):
     """Twelve boxes of two classes, from the means of an image's columns."""
     sizes = np.array([6, 6, 3, 3] if center else [-3, -3, 3, 3], np.float32)

@@ -68,9 +68,6 @@ KNOWN = {
     ),
     r"^lstm_with_peepholes$": "Keras' LSTM has no peephole connections",
     r"^nonmaxsuppression_": "these cases hold the scores as constants, which no detector does",
-    r"^nonzero_example$": (
-        "runs on random inputs give results of several lengths, which are not joined"
-    ),
     r"^sub_uint64$": "Keras computes 64-bit unsigned numbers in 32 bits",
 }
 """Cases of covered operators that fail, by name, and why they are let to."""
