@@ -195,8 +195,6 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
         data = path.read_bytes()
-        if data[4:8] != b"TFL3":
-            raise InputError(f"{path} is no TFLite file.", code="not-a-tflite-file")
         self._path = path
         self._model = schema.Model.GetRootAs(data)
         if self._model.SubgraphsLength() != 1:

@@ -81,9 +81,9 @@ def check_tflite(path: Path) -> int:
     """
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
     content = path.read_bytes()
+    if content[4:8] != _IDENTIFIER:
+        raise InputError(f"{path} is no TFLite file.", code="not-a-tflite-file")
     try:
-        if content[4:8] != _IDENTIFIER:
-            raise _Unsound("it does not begin as a .tflite file")
         types = {n: name for name, n in vars(schema.TensorType).items() if isinstance(n, int)}
         return _checked(schema.Model.GetRootAs(content), len(content), types)
     except _Unsound as error:
