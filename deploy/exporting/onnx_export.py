@@ -41,7 +41,7 @@ def convert(source: KerasSource, path: Path) -> None:
     raw = path.with_suffix(".raw.onnx")
     with captured():
         try:
-            _write(source, raw)
+            save(_traced(source), None, raw, overwrite=True, external=False, check=False)
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
             raise InputError(
@@ -58,7 +58,7 @@ def convert(source: KerasSource, path: Path) -> None:
     save(model, None, path, overwrite=True)
 
 
-def _write(source: KerasSource, path: Path) -> None:
+def _traced(source: KerasSource) -> Any:
     """Trace the model and convert the graph.
 
     Keras' own export loses constants that a layer computed when it was built, such as the means of
@@ -97,7 +97,7 @@ def _write(source: KerasSource, path: Path) -> None:
         tensors_to_rename=dict(zip([*taken, *given], [*names, *source.output_names], strict=True)),
     )
     round_scales_up(model)
-    path.write_bytes(model.SerializeToString())
+    return model
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,13 @@ from disturbed import COMMANDS, Command, Place
 
 HEADS = (
     *("command", "killed", "ended before", "resumed", "lost", "half-written", "other faults"),
-    *("disk full", "of these refused in words", "two at once", "cache damaged", "files dated ahead"),
+    *(
+        "disk full",
+        "of these refused in words",
+        "two at once",
+        "cache damaged",
+        "files dated ahead",
+    ),
 )
 TIMES = 2
 """How often two start at once, the cache is damaged and the files dated ahead, per command."""
