@@ -100,11 +100,19 @@ class _limiter:  # noqa: N801 - a function with a value
         import resource
 
         if self.memory is not None:
-            _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the user's shell, or of a cluster
-            memory = self.memory if most == resource.RLIM_INFINITY else min(self.memory, most)
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+            _lower(resource.RLIMIT_AS, self.memory, self.memory)
         if self.computing is not None:  # a signal first, that nothing here ignores
-            resource.setrlimit(resource.RLIMIT_CPU, (self.computing, self.computing + 5))
+            _lower(resource.RLIMIT_CPU, self.computing, self.computing + 5)
+
+
+def _lower(what: int, soft: int, hard: int) -> None:
+    """Set a limit of this process, within what the user's shell, or a cluster, allows."""
+    import resource
+
+    _, most = resource.getrlimit(what)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(what, (soft, hard))
 
 
 def _signal_name(number: int) -> str:

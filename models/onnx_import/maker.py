@@ -69,7 +69,7 @@ class KerasMaker:
         self.rename(part, node.name)
         return part
 
-    def held(self, operand: Any, near: Any) -> Any:
+    def held(self, operand: Any, near: Any, least: int = _LARGE) -> Any:
         """Return a large array as the output of a layer that holds it, anything else as it is.
 
         Arrays that operations are called with become text in the model's configuration.
@@ -77,8 +77,9 @@ class KerasMaker:
         Args:
             operand: A Keras tensor or an array.
             near: Any Keras tensor: a layer needs an input, though it makes nothing of it.
+            least: Values from which on an array counts as large.
         """
-        if is_symbolic(operand) or operand.size < _LARGE or operand.dtype.kind != "f":
+        if is_symbolic(operand) or operand.size < least or operand.dtype.kind != "f":
             return operand
         first = self.keras.ops.get_item(near, (0,) * len(near.shape))
         self.rename(first, "constant_near")

@@ -43,9 +43,10 @@ def test_memory_is_bounded():
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of memory there")
 def test_a_lower_limit_of_the_shell_is_kept():
     resource = "import resource as r; r.setrlimit(r.RLIMIT_AS, (3 << 30, 3 << 30)); "
+    resource += "r.setrlimit(r.RLIMIT_CPU, (60, 60)); "
     run = "from dsconvert.base.child_process import run_python as run; "
     said = run_python(
-        ["-c", f"{resource}{run}print(repr(run(['-c', ''], memory=6 << 30).failure))"]
+        ["-c", f"{resource}{run}print(repr(run(['-c', ''], memory=6 << 30, computing=90).failure))"]
     )
     assert said.stdout == "''\n", said.stderr
 

@@ -67,7 +67,6 @@ KNOWN = {
         "only bilinear and nearest of images are drawn, with zeros or the edge outside"
     ),
     r"^lstm_with_peepholes$": "Keras' LSTM has no peephole connections",
-    r"^nonmaxsuppression_": "these cases hold the scores as constants, which no detector does",
     r"^sub_uint64$": "Keras computes 64-bit unsigned numbers in 32 bits",
 }
 """Cases of covered operators that fail, by name, and why they are let to."""

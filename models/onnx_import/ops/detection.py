@@ -93,7 +93,8 @@ def _operands(node: Node, build: KerasBuilder) -> tuple[list[Any], Any]:
     both = [build.value(node, index) for index in (0, 1)]
     near = next(x.keras for x in both if isinstance(x, Tensor))
     boxes, scores = (
-        build.held(x.value, near) if isinstance(x, Constant) else build.onnx_order(x).keras
+        # 0: of constants alone nothing can be drawn, however small they are
+        build.held(x.value, near, least=0) if isinstance(x, Constant) else build.onnx_order(x).keras
         for x in both
     )
     sides = [build.apply(node, "get_item", boxes, (..., i)) for i in range(4)]
