@@ -1,6 +1,6 @@
 """What becomes of every model of a folder in every command, as a table.
 
-    python benchmarks/coverage_run.py FOLDER [--seconds 150]
+    python benchmarks/coverage_run.py FOLDER [--seconds 150] [--only GLOB]
 
 runs each command that applies on each .keras, .h5, .hdf5 and .onnx file, and prints the table:
 
@@ -10,15 +10,20 @@ runs each command that applies on each .keras, .h5, .hdf5 and .onnx file, and pr
 - **TRACEBACK**, **CRASH**, **TIMEOUT**: faults. The exit code is 1 then.
 - –: does not apply, or there is no file to work on.
 
+The data are a few random inputs of the model's own shapes. A model that cannot be read gets images
+that would fit many, since its refusal must be about the model. A size that a model leaves free is
+given where a command asks for it.
+
 The commands of one model run one after another in a child process, since most of their time is the
 import of frameworks; a new one is started after a crash. What was tried is kept in
-build/coverage/outcomes.json by model, and a later run goes on with the next model; remove the file,
-or a model's entry, to begin anew.
+build/coverage/outcomes.json by model, with what was said, and a later run goes on with the next
+model; remove the file, or a model's entry, to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import select
@@ -26,28 +31,49 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+from typing import TypeAlias
 
 OUT = Path(__file__).parents[1] / "build" / "coverage"
 TRIED = OUT / "outcomes.json"
 ENDINGS = (".keras", ".h5", ".hdf5", ".onnx")
-SAMPLES, FREE_SIZE = 16, 64
+SAMPLES, LEAST, NUMBERS, FREE_SIZE = 16, 10, 2_000_000, 32
+"""Samples of a data file and the least of them, the numbers that they may hold, and free sizes."""
+STAND_IN = (32, 32, 3)
+"""Of the images for a model that cannot be read."""
 FAULTS = ("TRACEBACK", "CRASH", "TIMEOUT")
 COMMANDS = {
     "inspect": "inspect {model}",
-    "plan": "plan {model} -o {out}/plan.json --target-macs 0.5x --calibration {data}",
+    "init": "init {model} -o {out}/recipe.toml",
+    "plan": "plan {model} -o {out}/plan.json --calibration {data} --max-pairs 2",
+    "sweep": "sweep {model} --points 2 --calibration {data} --max-pairs 2",
     "rewrite": "rewrite {model} -o {out}/small{suffix}",
+    "rewrite data": "rewrite {model} -o {out}/fitted{suffix} --calibration {data} --refine 5steps",
+    "finetune": "finetune {out}/fitted{suffix} --teacher {model} --data {data} --epochs 1",
     "import": "import {model} -o {out}/imported.keras",
     "tflite": "export {model} -o {tflite}",
+    "tflite float16": "export {model} -o {out}/float16.tflite --quantize float16",
     "tflite dynamic": "export {model} -o {out}/dynamic.tflite --quantize dynamic",
+    "tflite int8": "export {model} -o {out}/int8.tflite --quantize int8 --calibration {data}",
     "onnx": "export {model} -o {onnx}",
+    "onnx float16": "export {model} -o {out}/float16.onnx --quantize float16",
     "onnx dynamic": "export {model} -o {out}/dynamic.onnx --quantize dynamic",
+    "onnx int8": "export {model} -o {out}/int8.onnx --quantize int8 --calibration {data}",
     "verify tflite": "verify {model} {tflite}",
     "verify onnx": "verify {model} {onnx}",
+    "evaluate tflite": "evaluate {tflite} --reference {model} --data {data}",
+    "evaluate onnx": "evaluate {onnx} --reference {model} --data {data}",
     "profile tflite": "profile {tflite} --runs 5 --warmup 1 --min-seconds 0",
     "profile onnx": "profile {onnx} --runs 5 --warmup 1 --min-seconds 0",
+    "optimize": "optimize {model} --data {data} -o {out}/run --samples 10 --test-samples 6"
+    " --max-pairs 2 --refine 5steps --epochs 0",
 }
+NEEDS = {"finetune": "fitted{suffix}"}
+"""What a command works on, of another's: it does not apply where that is not there."""
+Told: TypeAlias = dict[str, dict[str, str]]
+"""Of one model: by command, what became of it, and what was said."""
 
 
 class Worker:
@@ -63,8 +89,8 @@ class Worker:
             text=True,
         )
 
-    def run(self, words: list[str], seconds: float) -> str:
-        """Run one command and say what became of it."""
+    def run(self, words: list[str], seconds: float) -> dict[str, str]:
+        """Run one command and return what became of it, and what it said of a refusal."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(words) + "\n")
@@ -75,7 +101,8 @@ class Worker:
             return outcome(int(answer), self._log.read_text(errors="replace"))
         self.end()
         code = self._process.returncode
-        return f"CRASH: {signal.Signals(-code).name if code < 0 else code}" if ready else "TIMEOUT"
+        name = signal.Signals(-code).name if code < 0 else code
+        return {"became": f"CRASH: {name}" if ready else "TIMEOUT"}
 
     @property
     def is_alive(self) -> bool:
@@ -90,15 +117,16 @@ class Worker:
                 self._process.wait()
 
 
-def outcome(code: int, printed: str) -> str:
-    """Return a cell of the table for an exit code and what was printed."""
+def outcome(code: int, printed: str) -> dict[str, str]:
+    """Return a cell of the table for an exit code and what was printed, and the reason said."""
     if code not in (0, 1, 2) or "Traceback (most recent call last)" in printed:
-        return "TRACEBACK"
+        return {"became": "TRACEBACK"}
     if code == 0:
-        return "ok"
-    said = next((line for line in printed.splitlines() if '"dsconvert.error/1"' in line), None)
-    why = json.loads(said)["code"] if said else "without a code"
-    return why if code == 2 else f"gate: {why}"
+        return {"became": "ok"}
+    line = next((line for line in printed.splitlines() if '"dsconvert.error/1"' in line), None)
+    error = json.loads(line) if line else {"code": "without a code", "message": printed[-500:]}
+    became = error["code"] if code == 2 else f"gate: {error['code']}"
+    return {"became": became, "said": error["message"]}
 
 
 def serve(log: Path) -> None:
@@ -136,22 +164,27 @@ def _write_data(model: Path, path: Path) -> None:
     """Write random inputs that fit a model; the sizes that it leaves free are the same."""
     import numpy as np
 
+    from dsconvert.base.errors import DsconvertError
     from dsconvert.workflows.model_files import open_model
 
-    opened = open_model(model)
+    try:
+        opened = open_model(model)
+        shapes = dict(zip(opened.input_names, opened.input_shapes, strict=True))
+    except DsconvertError:
+        shapes = {"x_train": (None, *STAND_IN)}
+    sizes = {name: [size or FREE_SIZE for size in shape[1:]] for name, shape in shapes.items()}
+    numbers = max((int(np.prod(size)) for size in sizes.values()), default=1)
+    count = max(LEAST, min(SAMPLES, NUMBERS // numbers))
     rng = np.random.default_rng(0)
     arrays = {
-        name: rng.uniform(0, 1, (SAMPLES, *(size or FREE_SIZE for size in shape[1:]))).astype(
-            np.float32
-        )
-        for name, shape in zip(opened.input_names, opened.input_shapes, strict=True)
+        name: rng.uniform(0, 1, (count, *size)).astype(np.float32) for name, size in sizes.items()
     }
     if len(arrays) == 1:
         arrays = {"x_train": next(iter(arrays.values()))}
     np.savez(path, **arrays)
 
 
-def run_model(model: Path, seconds: float) -> dict[str, str]:
+def run_model(model: Path, seconds: float) -> Told:
     """Run the commands of one model that apply, and say what became of each."""
     out = OUT / model.name
     shutil.rmtree(out, ignore_errors=True)
@@ -166,20 +199,30 @@ def run_model(model: Path, seconds: float) -> dict[str, str]:
         **files,
     }
     worker = Worker(log)
-    worker.run(["data", str(model), str(names["data"])], seconds)
-    told: dict[str, str] = {}
+    made = worker.run(["data", str(model), str(names["data"])], seconds)
+    if made["became"] != "ok":
+        sys.exit(f"no data for {model.name}: {made} {log.read_text(errors='replace')}")
+    told: Told = {}
     for title, text in COMMANDS.items():
         if title == "import" and model.suffix != ".onnx":
             continue
         what, _, format = title.partition(" ")
-        if what in ("verify", "profile") and not files[format].exists():
+        if what in ("verify", "profile", "evaluate") and not files[format].exists():
             continue
-        if not worker.is_alive:
-            worker = Worker(log)
-        words = [word.format(**names) for word in text.split()]
-        told[title] = worker.run([*words, "--json", "-q"], seconds)
-        print(f"{model.name} {title}: {told[title]}", file=sys.stderr, flush=True)
-        if told[title].startswith(FAULTS):
+        if title in NEEDS and not (out / NEEDS[title].format(**names)).exists():
+            continue
+        words = [*(word.format(**names) for word in text.split()), "--json", "-q"]
+        for more in ([], ["--input-size", f"{FREE_SIZE}x{FREE_SIZE}", "--overwrite"]):
+            if not worker.is_alive:
+                worker = Worker(log)
+            start = time.monotonic()
+            one = worker.run([*words, *more], seconds)
+            if one["became"] != "free-sizes":
+                break
+        told[title] = one
+        took = time.monotonic() - start
+        print(f"{model.name} {title}: {one} {took:.0f} s", file=sys.stderr, flush=True)
+        if one["became"].startswith(FAULTS):
             shutil.copy(log, OUT / f"{model.name} {title}.txt")
     worker.end()
     shutil.rmtree(out)
@@ -190,35 +233,47 @@ def _suffix(model: Path) -> str:
     return ".onnx" if model.suffix == ".onnx" else ".keras"
 
 
-def table(tried: dict[str, dict[str, str]]) -> str:
-    """Return the table in Markdown: the totals, then a row for each model."""
-    counts = {
-        title: Counter(_kind(told.get(title)) for told in tried.values()) for title in COMMANDS
-    }
+def table(tried: dict[str, Told]) -> str:
+    """Return the tables in Markdown: outcomes by command, reasons, and a row for each model."""
     kinds = ("ok", "refused", "gate failed", *FAULTS)
-    lines = [f"| {len(tried)} models | {' | '.join(kinds)} |", f"|---|{'---|' * len(kinds)}"]
-    for title, count in counts.items():
-        lines.append(f"| {title} | {' | '.join(str(count[kind]) for kind in kinds)} |")
-    total = sum(counts.values(), Counter())
-    lines.append(f"| **all** | {' | '.join(str(total[kind]) for kind in kinds)} |")
-    lines += ["", f"| model | {' | '.join(COMMANDS)} |", f"|---|{'---|' * len(COMMANDS)}"]
-    for model, told in sorted(tried.items()):
-        lines.append(f"| {model} | {' | '.join(told.get(title, '–') for title in COMMANDS)} |")
+    lines = [f"| {len(tried)} models | {' | '.join(kinds)} | reasons |", f"|---|{'---|' * 7}"]
+    total: Counter[str] = Counter()
+    for title in COMMANDS:
+        became = Counter(told[title]["became"] for told in tried.values() if title in told)
+        count: Counter[str] = Counter()
+        for one, number in became.items():
+            count[_kind(one)] += number
+        total += count
+        why = ", ".join(f"{one} {n}" for one, n in became.most_common() if one != "ok")
+        lines.append(f"| {title} | {' | '.join(str(count[kind]) for kind in kinds)} | {why} |")
+    lines.append(f"| **all** | {' | '.join(str(total[kind]) for kind in kinds)} | |")
+    lines += ["", "| reason | commands | models | what is said first |", "|---|---|---|---|"]
+    for reason in sorted({one["became"] for told in tried.values() for one in told.values()}):
+        cells = [
+            (title, model, one.get("said", ""))
+            for model, told in sorted(tried.items())
+            for title, one in told.items()
+            if one["became"] == reason
+        ]
+        if reason != "ok":
+            commands, models = (dict.fromkeys(column) for column in list(zip(*cells))[:2])  # noqa: B905
+            said = cells[0][2].split("\n")[0].replace("|", "\\|")
+            shown = ", ".join(Path(model).name for model in models)
+            lines.append(f"| {reason} | {len(cells)}: {', '.join(commands)} | {shown} | {said} |")
     return "\n".join(lines)
 
 
-def _kind(told: str | None) -> str:
-    if told is None:
-        return "left out"
-    if told == "ok" or told.startswith("gate"):
-        return told if told == "ok" else "gate failed"
-    return next((fault for fault in FAULTS if told.startswith(fault)), "refused")
+def _kind(became: str) -> str:
+    if became == "ok" or became.startswith("gate"):
+        return became if became == "ok" else "gate failed"
+    return next((fault for fault in FAULTS if became.startswith(fault)), "refused")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=150, help="limit of each command")
+    parser.add_argument("--only", default="*", help="of the models, by their names: onnx/*")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
@@ -228,11 +283,14 @@ def main() -> None:
     tried = json.loads(TRIED.read_text()) if TRIED.exists() else {}
     for model in sorted(chosen.folder.resolve().rglob("*")):
         name = str(model.relative_to(chosen.folder.resolve()))
-        if model.suffix in ENDINGS and name not in tried:
+        wanted = model.suffix in ENDINGS and fnmatch.fnmatch(name, chosen.only)
+        if wanted and name not in tried:
             tried[name] = run_model(model, chosen.seconds)
-            TRIED.write_text(json.dumps(tried, indent=1))
+            TRIED.write_text(json.dumps(tried, indent=1, ensure_ascii=False))
     print(table(tried))
-    faults = sum(told.startswith(FAULTS) for one in tried.values() for told in one.values())
+    faults = sum(
+        one["became"].startswith(FAULTS) for told in tried.values() for one in told.values()
+    )
     sys.exit(f"{faults} faults" if faults else 0)
 
 
