@@ -1,8 +1,10 @@
-"""Which ONNX operators the import knows, and how ONNX's own tests of them go.
+"""Which ONNX operators the import knows, how ONNX's own tests of them go, and what is rewritten.
 
     python benchmarks/onnx_coverage.py
+    python benchmarks/onnx_coverage.py rewrite
 
-prints the table and writes it into docs/onnx-ops.md, between its markers.
+prints the tables, or the one named (import, rewrite), and writes them into docs/onnx-ops.md,
+between their markers.
 """
 
 from __future__ import annotations
@@ -25,15 +27,39 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 if TYPE_CHECKING:
     from backend_cases import Outcome
 
-BEGIN, END = "<!-- table: python benchmarks/onnx_coverage.py -->", "<!-- end of table -->"
+DOCUMENT = ROOT / "docs" / "onnx-ops.md"
+END = "<!-- end of table -->"
 
 
 def main() -> None:
-    table = coverage()
-    print(table)
-    document = ROOT / "docs" / "onnx-ops.md"
-    before, rest = document.read_text().split(BEGIN)
-    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    for what in sys.argv[1:] or ("import", "rewrite"):
+        table = {"import": coverage, "rewrite": rewrites}[what]()
+        print(table)
+        begin = f"<!-- table: {what} -->"
+        before, rest = DOCUMENT.read_text().split(begin)
+        _, after = rest.split(END, 1)
+        DOCUMENT.write_text(f"{before}{begin}\n{table}\n{END}{after}")
+
+
+def rewrites() -> str:
+    """Return the table of operators that carry weights, and what a rewrite makes of them."""
+    import logging
+    import tempfile
+
+    from kernel_operators import GRAPHS, both_ways
+
+    logging.getLogger("dsconvert").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {name: both_ways(name, Path(folder)) for name in GRAPHS}
+    plain = sum(told == "rewritten" for told, _ in rows.values())
+    more = sum(told == "rewritten" for _, told in rows.values())
+    lines = [
+        f"{len(rows)} forms of operators; {plain} rewritten, {more} more with `--dequantize`.",
+        "",
+        "| operator | `rewrite` | with `--dequantize` |",
+        "|---|---|---|",
+    ]
+    return "\n".join(lines + [f"| {name} | {' | '.join(told)} |" for name, told in rows.items()])
 
 
 def coverage() -> str:

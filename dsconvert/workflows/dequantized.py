@@ -53,6 +53,12 @@ def told_loss(file: OnnxFile) -> str:
         said = error.message.replace(str(file.path), "the file")
         return f"dequantized to float32; how close it is to the quantized model is unknown: {said}"
     found = {name: _decibels(expected[name], outputs[name]) for name in sets}
+    found = {name: decibels for name, decibels in found.items() if not math.isnan(decibels)}
+    if not found:
+        return (
+            "dequantized to float32; how close it is to the quantized model is unknown: its "
+            "outputs are not finite on random inputs"
+        )
     best = max(found, key=lambda name: found[name])
     return (
         f"dequantized to float32; SQNR {found[best]:.1f} dB to the quantized model on random "
@@ -62,8 +68,10 @@ def told_loss(file: OnnxFile) -> str:
 
 def _decibels(expected: Sequence[Array], outputs: Sequence[Array]) -> float:
     """Return the SQNR of the worst output, in dB."""
+    import numpy as np
+
     from dsconvert.base.fidelity import relative_error
 
     errors = [relative_error(*pair) for pair in zip(expected, outputs, strict=True)]
-    worst = max(errors, default=0.0)
+    worst = float(np.max(errors, initial=0.0))  # NaN if one is
     return math.inf if worst == 0 else -20 * math.log10(worst)

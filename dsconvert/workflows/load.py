@@ -16,6 +16,7 @@ def load(
     trust: bool = False,
     custom_objects: str | Mapping[str, object] | None = None,
     input_size: SizeWords | None = None,
+    dequantize: bool = False,
 ) -> ModelFile:
     """Load a Keras file of any age, or an .onnx file; nothing of TensorFlow for the latter.
 
@@ -27,6 +28,8 @@ def load(
         input_size: What sizes that the inputs leave free are fixed to, for all that is done with
             the model: "256x256" or (256, 256), height and width; of several inputs
             {"image": (256, 256)}.
+        dequantize: Whether a quantized .onnx file is read as the float model that it stands for;
+            the loss is told.
 
     Returns:
         The model with its kind, the names and shapes of its inputs (batch axis first), its hash
@@ -50,6 +53,7 @@ def load(
             Path(path),
             trust=trust,
             custom_objects=custom_objects,
+            dequantize=dequantize,
             input_size=as_sizes(input_size),
         )
     )

@@ -10,13 +10,13 @@ from typing import Any
 from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
+from dsconvert.formats.onnx.branches import without_constant_branches
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
-from .branches import without_constant_branches
 from .drawing import ConvertedGraph, check_supported, convert_graph
 from .graph import Graph, read_graph
 from .probe import ProbedValues, probe

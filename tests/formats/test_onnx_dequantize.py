@@ -143,3 +143,19 @@ def test_import_and_rewrite_on_request(tmp_path):
     assert small.report.rewritten == ("a", "b")
     assert not is_quantized(onnx.load(tmp_path / "small.onnx"))
     assert "SQNR" in small.record.repairs[0]
+
+
+def test_a_loss_that_cannot_be_measured_is_unknown(tmp_path):
+    net = Net()
+    net.constant("w", np.ones((8, 6, 3, 3), np.int8))
+    net.constant("scale", np.float32(0.01))
+    net.node("DequantizeLinear", "w scale", "real")
+    net.node("Conv", "x real", "a")
+    net.constant("far", np.float32(1e6))
+    net.node("Sub", "a far", "b")
+    net.node("Log", "b", "y")
+    onnx.save(net.model(), tmp_path / "m.onnx")
+
+    (told,) = ds.load(tmp_path / "m.onnx", dequantize=True).repairs
+    assert "unknown" in told
+    assert "nan" not in told

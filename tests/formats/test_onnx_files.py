@@ -11,9 +11,11 @@ from onnx_nets import small_cnn
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
+from dsconvert.formats.onnx.branches import without_constant_branches
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load, open_onnx
+from dsconvert.formats.onnx.session import session
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.models.onnx_import import import_onnx
 
@@ -208,3 +210,60 @@ class TestForm:
         model = chain().model()
         model.graph.name = ""
         assert self.opened(model, tmp_path).model.graph.name
+
+
+class TestBranches:
+    """If nodes of a constant condition, one inside the other, around one that the data decide.
+
+    ONNX Runtime's own optimizer crashes on them.
+    """
+
+    @staticmethod
+    def model():
+        def graph(name, *nodes):
+            return helper.make_graph(
+                nodes, name, [], [onnx.ValueInfoProto(name=nodes[-1].output[0])]
+            )
+
+        def choice(condition, made, yes, no):
+            branches = {"then_branch": graph("t", *yes), "else_branch": graph("e", *no)}
+            return helper.make_node("If", [condition], [made], f"if.{made}", **branches)
+
+        def conv(source, made):
+            return helper.make_node("Conv", [source, "w"], [made], "conv", pads=[1] * 4)
+
+        net = Net()
+        net.constant("w", (6, 6, 3, 3))
+        net.constant("yes", np.array(True))
+        net.constant("no", np.array(False))
+        net.constant("most", np.float32(99))
+        net.node("ReduceMax", "x", "top", keepdims=0)
+        net.node("Less", "top most", "small")
+        free = choice(
+            "small", "kept",
+            [helper.make_node("Neg", ["same"], ["n"])], [helper.make_node("Abs", ["same"], ["a"])],
+        )  # fmt: skip
+        inner = choice("no", "inner", [conv("same", "c")], [conv("same", "c"), free])
+        net.nodes += [
+            choice("yes", "b", [conv("x", "same"), inner], [helper.make_node("Exp", ["x"], ["o"])])
+        ]
+        net.node("Relu", "b", "r")
+        net.node("Add", "r b", "y")
+        model = net.model()
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 6, 9, 10]))
+        return model
+
+    def test_stand_in_the_place_of_their_condition(self):
+        model = self.model()
+        result = without_constant_branches(model)
+        kinds = [node.op_type for node in result.graph.node]
+        assert [kinds.count(kind) for kind in ("If", "Conv", "Exp")] == [1, 2, 0]
+        onnx.checker.check_model(result, full_check=True)
+        for x in (X, X + 100):
+            (expected,) = session(model, optimization="none").run(None, {"x": x})
+            (got,) = session(result, optimization="none").run(None, {"x": x})
+            np.testing.assert_array_equal(got, expected)
+
+    def test_only_those_that_hold_a_wanted_node(self):
+        model = self.model()
+        assert without_constant_branches(model, wanted=lambda node: node.op_type == "Gemm") is model

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsconvert.base.predictor import Array, Shape
+from dsconvert.formats.onnx.branches import without_constant_branches
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.shapes import shape_of
@@ -34,9 +35,12 @@ class OnnxBackend:
     def of(cls, model: ModelProto, folder: Path | None = None) -> OnnxBackend:
         """Read a model that is valid and that ONNX Runtime runs.
 
-        Functions that hold convolutions are inlined: each call has its own from then on.
+        Functions that hold convolutions are inlined: each call has its own from then on. The same
+        goes for a branch that a constant condition takes.
         """
-        return cls(OnnxGraph(inlined(model, is_convolution), folder))
+        model = inlined(model, is_convolution)
+        model = without_constant_branches(model, folder, is_convolution)
+        return cls(OnnxGraph(model, folder))
 
     @property
     def model(self) -> ModelProto:

@@ -143,7 +143,7 @@ def _activation(graph: OnnxGraph, node: NodeProto, tail: Tail | None) -> Activat
 
 def is_convolution(node: NodeProto) -> bool:
     """Tell whether a node is a convolution of any kind and domain."""
-    if is_op(node, "Conv", "ConvTranspose", *_QUANTIZED):
+    if is_op(node, "Conv", "ConvTranspose", "DeformConv", *_QUANTIZED):
         return True
     return node.domain not in DOMAINS and _CUSTOM.search(node.op_type) is not None
 
@@ -229,12 +229,15 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
         return Reason(code="custom", text=text)
     if kind == "ConvTranspose":
         return Reason(code="transpose", text="it is a transposed convolution")
+    if kind == "DeformConv":
+        return Reason(code="deformable", text="the data move its taps, which no pair follows")
     computed = _computed(graph, node)
     if computed is not None:
         return computed
     if spec is None:
         rank = len(kernel_shape(graph, node) or (0, 0)) - 2
-        return Reason(code="rank", text=f"its kernel has {rank} dimensions instead of two")
+        dimensions = "one dimension" if rank == 1 else f"{rank} dimensions"
+        return Reason(code="rank", text=f"its kernel has {dimensions} instead of two")
     if spec.groups == spec.in_channels and spec.groups > 1:
         return Reason(code="depthwise", text="it is depthwise already")
     if spec.groups != 1:

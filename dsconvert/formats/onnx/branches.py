@@ -1,0 +1,105 @@
+"""If nodes whose condition is a constant: the branch that is taken stands in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .constants import constant_of
+from .graph import OnnxGraph, all_names, attributes, fresh_name, inner_graphs, is_op
+from .messages import assign, copied
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+
+def without_constant_branches(
+    model: ModelProto,
+    folder: Path | None = None,
+    wanted: Callable[[NodeProto], bool] = lambda node: True,
+) -> ModelProto:
+    """Put the branches of constant conditions into the main graph.
+
+    Args:
+        model: The model; it is not changed.
+        folder: Where its external data are.
+        wanted: Branches that hold such a node, however deep, are put there.
+
+    Returns:
+        A new model; the given one where no condition is constant.
+    """
+    while found := [
+        index
+        for index, node in enumerate(model.graph.node)
+        if is_op(node, "If") and any(_holds(inner, wanted) for inner in inner_graphs(node))
+    ]:
+        graph = OnnxGraph(model, folder)
+        conditions = {i: constant_of(graph, model.graph.node[i].input[0]) for i in found}
+        chosen = {
+            index: _branch(model.graph.node[index], bool(value))
+            for index, value in conditions.items()
+            if value is not None
+        }
+        if not chosen:
+            break
+        model = copied(model)
+        taken = set(all_names(model.graph))
+        nodes: list[NodeProto] = []
+        for index, node in enumerate(model.graph.node):
+            nodes += _inlined(model, node, chosen[index], taken) if index in chosen else [node]
+        assign(model.graph.node, nodes)
+    return model
+
+
+def _holds(graph: GraphProto, wanted: Callable[[NodeProto], bool]) -> bool:
+    return any(
+        wanted(node) or any(_holds(inner, wanted) for inner in inner_graphs(node))
+        for node in graph.node
+    )
+
+
+def _branch(node: NodeProto, condition: bool) -> GraphProto:
+    branch: GraphProto = attributes(node)["then_branch" if condition else "else_branch"]
+    return branch
+
+
+def _inlined(
+    model: ModelProto, node: NodeProto, branch: GraphProto, taken: set[str]
+) -> list[NodeProto]:
+    """Return the nodes of a branch under names of their own; its constants go to the graph."""
+    from onnx import helper
+
+    prefix = node.name or node.output[0]
+    tensors = [*branch.initializer, *branch.sparse_initializer]
+    own = [one.name for one in branch.initializer]
+    own += [one.values.name for one in branch.sparse_initializer]
+    own += [name for one in branch.node for name in one.output if name]
+    names = {name: fresh_name(f"{prefix}/{name}", taken) for name in own}
+    for tensor in map(copied, tensors):
+        sparse = hasattr(tensor, "values")
+        stored = tensor.values if sparse else tensor
+        stored.name = names[stored.name]
+        (model.graph.sparse_initializer if sparse else model.graph.initializer).append(tensor)
+    nodes = [copied(one) for one in branch.node]
+    for one in nodes:
+        one.name = f"{prefix}/{one.name}" if one.name else ""
+        one.output[:] = [names.get(name, name) for name in one.output]
+        _read_as(one, names)
+    for outer, inner in zip(node.output, branch.output, strict=True):
+        made = names.get(inner.name, inner.name)
+        nodes.append(helper.make_node("Identity", [made], [outer], f"{outer}_taken"))
+    return nodes
+
+
+def _read_as(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and the graphs inside, read values under their new names."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for graph in inner_graphs(node):
+        own = {x.name for x in (*graph.input, *graph.initializer)}
+        own |= {name for one in graph.node for name in one.output}
+        outside = {old: new for old, new in names.items() if old not in own}
+        for one in graph.node:
+            _read_as(one, outside)
+        for output in graph.output:
+            output.name = outside.get(output.name, output.name)
