@@ -26,8 +26,9 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ..types import Float
-from .fit import Problem, solve_positive
+from .fit import Problem
 from .moments import Statistics
+from .solves import solve_positive
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,23 @@ and every step remains an exact step on one and the same objective.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 
 from dsconvert.base.predictor import Array
 
 from ..stages import Weights
 from ..types import Float, Order, as_float, error_between
+from .by_taps import ByTaps
 from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
 from .pairs import Pairs
+from .solves import BLOCK, damped, solve_positive
+
+Trace = Callable[[float], None] | None
+"""Called with the objective."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def fit(
     keeps_bias: bool = True,
     output_weight: Float | None = None,
     options: FitOptions | None = None,
-    trace: Callable[[float], None] | None = None,
+    trace: Trace = None,
 ) -> Pairs:
     """Fit ``pairs`` pairs to the moments.
 
@@ -142,7 +146,7 @@ def fit(
         factors = from_weights(problem.best_kernel(kernel.shape) / scale, None, order, pairs)
     else:
         solver = _depthwise_first if order == "depthwise-first" else _pointwise_first
-        taps, mixers = solver(problem, pairs, options, trace or (lambda _: None))
+        taps, mixers = solver(problem, pairs, options, trace)
         if order == "depthwise-first":
             mixers = mixers / scale
         else:
@@ -180,18 +184,19 @@ def _unit_taps(taps: Float, mixers: Float) -> tuple[Float, Float]:
 
 
 def _alternate(
-    steps: tuple[Callable[[], float], ...],
+    sweep: Callable[[], float],
     start: float,
     options: FitOptions,
     constant: float,
-    trace: Callable[[float], None],
+    trace: Trace,
 ) -> None:
-    """Take the steps in turn until a sweep gains too little."""
-    trace(start)
+    """Sweep until a sweep, which returns the objective after it, gains too little."""
+    if trace is not None:
+        trace(start)
     before = start
     for _ in range(options.sweeps):
-        for step in steps:
-            after = step()
+        after = sweep()
+        if trace is not None:
             trace(after)
         if before - after < options.tolerance * constant:
             return
@@ -202,23 +207,20 @@ def _alternate(
 
 
 def _depthwise_first(
-    problem: Problem, T: int, options: FitOptions, trace: Callable[[float], None]
+    problem: Problem, T: int, options: FitOptions, trace: Trace
 ) -> tuple[Float, Float]:
     taps = _whitened_taps(problem, T)  # (T, C, k²)
-    mixers = _solve_mixers(problem, taps)  # (T, C, N)
+    mixers, start = _solve_mixers(problem, taps)  # (T, C, N)
 
-    def depthwise_step() -> float:
-        nonlocal taps
+    def sweep() -> float:
+        nonlocal taps, mixers
         taps = _sweep_taps(problem, taps, mixers)
-        return problem.value(_estimate(taps, mixers))
+        if trace is not None:  # nobody else asks for what is half done
+            trace(problem.value(_estimate(taps, mixers)))
+        mixers, value = _solve_mixers(problem, taps)
+        return value
 
-    def pointwise_step() -> float:
-        nonlocal mixers
-        mixers = _solve_mixers(problem, taps)
-        return problem.value(_estimate(taps, mixers))
-
-    start = problem.value(_estimate(taps, mixers))
-    _alternate((depthwise_step, pointwise_step), start, options, problem.constant, trace)
+    _alternate(sweep, start, options, problem.constant, trace)
     return taps, mixers
 
 
@@ -241,14 +243,19 @@ def _whitened_taps(problem: Problem, T: int) -> Float:
     return np.ascontiguousarray(taps.transpose(2, 0, 1))
 
 
-def _solve_mixers(problem: Problem, taps: Float) -> Float:
-    """Return all pointwise kernels by one least-squares solve: (UᵀCU) V = UᵀG."""
+def _solve_mixers(problem: Problem, taps: Float) -> tuple[Float, float]:
+    """Return all pointwise kernels by one least-squares solve, and the objective there.
+
+    With A = UᵀCU and B = UᵀG the kernels solve AV = B, where J = J(0) + tr VᵀAV − 2 tr VᵀB is
+    J(0) − tr VᵀB: nothing of the size of C has to be multiplied to know it.
+    """
     T, C, _ = taps.shape
     N = problem.cross.shape[-1]
     half = np.einsum("tia,iajb->tijb", taps, problem.cov, optimize=True)
     normal = np.einsum("tijb,sjb->tisj", half, taps, optimize=True).reshape(T * C, T * C)
     right = np.einsum("tia,ian->tin", taps, problem.cross, optimize=True).reshape(T * C, N)
-    return solve_positive(normal, right).reshape(T, C, N)
+    mixers = solve_positive(normal, right)
+    return mixers.reshape(T, C, N), problem.constant - float(np.vdot(mixers, right))
 
 
 def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
@@ -257,23 +264,34 @@ def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
     As good as solving for all of them jointly on the layers measured, at a cost linear in C·k².
     """
     T, C, k2 = taps.shape
-    taps = taps.copy()
-    gains = np.einsum("tin,sjn->itjs", mixers, mixers, optimize=True)  # (C, T, C, T)
+    taps = np.ascontiguousarray(taps.transpose(1, 0, 2))  # (C, T, k²)
+    gains = np.einsum("tin,sjn->ijts", mixers, mixers, optimize=True)  # (C, C, T, T)
     right = np.einsum("tin,ian->ita", mixers, problem.cross, optimize=True)
-    for i in range(C):
-        seen = np.einsum("ajb,sjb->ajs", problem.cov[i], taps, optimize=True)
-        gap = right[i] - np.einsum("tjs,ajs->ta", gains[i], seen, optimize=True)
-        normal = np.einsum("ts,ab->tasb", gains[i, :, i, :], problem.cov[i, :, i, :])
-        step = solve_positive(normal.reshape(T * k2, T * k2), gap.ravel())
-        taps[:, i, :] += step.reshape(T, k2)
-    return taps
+    for i, own in enumerate(_own_systems(problem, gains)):
+        seen = problem.cov[i].reshape(k2, C * k2)
+        all_of_them = (gains[i] @ taps).transpose(1, 0, 2).reshape(T, C * k2)
+        gap = right[i] - all_of_them @ seen.T
+        taps[i] += np.linalg.solve(own, gap.ravel()).reshape(T, k2)
+    return np.ascontiguousarray(taps.transpose(1, 0, 2))
+
+
+def _own_systems(problem: Problem, gains: Float) -> Iterator[Float]:
+    """Yield what each channel's own taps solve, (T·k², T·k²): made for many channels at once."""
+    C, k2 = problem.cov.shape[:2]
+    T = gains.shape[-1]
+    rows = max(1, BLOCK // (T * k2) ** 2)
+    for first in range(0, C, rows):
+        some = np.arange(first, min(first + rows, C))
+        cov = problem.cov[some, :, some, :]
+        normal = np.einsum("its,iab->itasb", gains[some, some], cov)
+        yield from damped(normal.reshape(len(some), T * k2, T * k2))
 
 
 # Pointwise first: each output n on its own, y_n = Σ_t d_tnᵀ X p_tn with X the patch as (k², C).
 
 
 def _pointwise_first(
-    problem: Problem, T: int, options: FitOptions, trace: Callable[[float], None]
+    problem: Problem, T: int, options: FitOptions, trace: Trace
 ) -> tuple[Float, Float]:
     C, k2, N = problem.kernel.shape
     matrices = problem.kernel.transpose(2, 1, 0)  # (N, k², C)
@@ -285,78 +303,30 @@ def _pointwise_first(
     taps = np.linalg.solve(lower.T[None], basis).transpose(2, 0, 1)  # (T, N, k²)
     taps = np.ascontiguousarray(taps / np.linalg.norm(taps, axis=2, keepdims=True))
     mixers = np.einsum("tna,nac->tnc", taps, matrices)
-    by_taps = np.ascontiguousarray(problem.cov.transpose(1, 3, 0, 2)).reshape(k2 * k2, C * C)
+    by_taps = ByTaps.of(problem.cov)
 
     def estimate() -> Float:
         return np.asarray(np.einsum("tna,tnc->can", taps, mixers, optimize=True))
 
-    def residual(t: int) -> Float:
-        """Return what pair t has to explain: G − C·(the other pairs), (C, k², N)."""
+    def residual(t: int) -> tuple[Float, float]:
+        """Return what pair t has to explain, G − C·(the other pairs), (C, k², N), and J there."""
+        if T == 1:
+            return problem.cross, problem.constant
         others = estimate() - np.einsum("na,nc->can", taps[t], mixers[t])
         pulled = problem.cov.reshape(C * k2, C * k2) @ others.reshape(C * k2, N)
-        return as_float(problem.cross - pulled.reshape(C, k2, N))
+        value = problem.constant + float(np.vdot(others, pulled.reshape(C, k2, N)))
+        value -= 2 * float(np.vdot(others, problem.cross))
+        return as_float(problem.cross - pulled.reshape(C, k2, N)), value
 
-    def step() -> float:
+    def sweep() -> float:
         for t in range(T):
-            gap = residual(t) if T > 1 else problem.cross
-            mixers[t] = _pointwise_given_taps(by_taps, taps[t], gap)
-            taps[t] = _taps_given_pointwise(by_taps, mixers[t], gap)
-        return problem.value(estimate())
+            gap, value = residual(t)
+            mixers[t] = by_taps.pointwise(taps[t], gap)
+            taps[t], gained = by_taps.depthwise(mixers[t], gap)
+        return value - gained  # as in `_solve_mixers`: what the last solve gains is tr VᵀB
 
-    _alternate((step,), problem.value(estimate()), options, problem.constant, trace)
+    _alternate(sweep, problem.value(estimate()), options, problem.constant, trace)
     return as_float(taps), as_float(mixers)
-
-
-_BLOCK = 1 << 26  # float64 values of scratch, 512 MiB
-
-
-def _pointwise_given_taps(by_taps: Float, taps: Float, gap: Float) -> Float:
-    """For each n solve Q p = r with Q = Σ_ab d_a d_b C[:, a, :, b] and r = Σ_a d_a gap[:, a, n]."""
-    N, k2 = taps.shape
-    C = gap.shape[0]
-    right = np.einsum("na,can->nc", taps, gap, optimize=True)
-    result = np.empty((N, C))
-    rows = max(1, _BLOCK // (C * C))
-    for first in range(0, N, rows):
-        d = taps[first : first + rows]
-        outer = (d[:, :, None] * d[:, None, :]).reshape(len(d), k2 * k2)
-        normal = (outer @ by_taps).reshape(len(d), C, C)
-        result[first : first + rows] = _solve_each(normal, right[first : first + rows])
-    return result
-
-
-def _taps_given_pointwise(by_taps: Float, mixers: Float, gap: Float) -> Float:
-    """For each n solve R d = r with R[a, b] = p ᵀC[:, a, :, b] p and r = Σ_c p_c gap[c, :, n]."""
-    N, C = mixers.shape
-    k2 = gap.shape[1]
-    right = np.einsum("nc,can->na", mixers, gap, optimize=True)
-    cov = by_taps.reshape(k2 * k2, C, C)
-    normal = np.empty((N, k2 * k2))
-    for pair in range(k2 * k2):
-        normal[:, pair] = np.einsum("nc,nc->n", mixers @ cov[pair], mixers)
-    return _solve_each(normal.reshape(N, k2, k2), right)
-
-
-def _solve_each(normal: Float, right: Float) -> Float:
-    """Solve many small systems (B, n, n) with right sides (B, n), damped in place.
-
-    The system of a dead output is zero, and so is its solution.
-    """
-    diagonal = np.einsum("bii->bi", normal)
-    diagonal += 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
-    return as_float(np.linalg.solve(normal, right[..., None])[..., 0])
-
-
-def solve_positive(normal: Float, right: Float) -> Float:
-    """Solve a symmetric positive semidefinite system; a hair of damping keeps it definite."""
-    size = len(normal)
-    damping = 1e-10 * max(float(np.trace(normal)) / size, 1e-300)
-    damped = normal + damping * np.eye(size)
-    try:
-        factor = scipy.linalg.cho_factor(damped, lower=True, check_finite=False)
-        return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
-    except scipy.linalg.LinAlgError:
-        return np.asarray(np.linalg.lstsq(normal, right, rcond=1e-12)[0])
 
 
 def pointwise_first_work(kernel_shape: tuple[int, ...], pairs: int) -> float:
