@@ -39,8 +39,8 @@ from typing import TypeAlias
 OUT = Path(__file__).parents[1] / "build" / "coverage"
 TRIED = OUT / "outcomes.json"
 ENDINGS = (".keras", ".h5", ".hdf5", ".onnx")
-SAMPLES, LEAST, NUMBERS, FREE_SIZE = 16, 10, 2_000_000, 32
-"""Samples of a data file and the least of them, the numbers that they may hold, and free sizes."""
+SAMPLES, FREE_SIZE = 24, 32
+"""Samples of a data file, and sizes that a model leaves free."""
 STAND_IN = (32, 32, 3)
 """Of the images for a model that cannot be read."""
 FAULTS = ("TRACEBACK", "CRASH", "TIMEOUT")
@@ -67,7 +67,7 @@ COMMANDS = {
     "evaluate onnx": "evaluate {onnx} --reference {model} --data {data}",
     "profile tflite": "profile {tflite} --runs 5 --warmup 1 --min-seconds 0",
     "profile onnx": "profile {onnx} --runs 5 --warmup 1 --min-seconds 0",
-    "optimize": "optimize {model} --data {data} -o {out}/run --samples 10 --test-samples 6"
+    "optimize": "optimize {model} --data {data} -o {out}/run --samples 16 --test-samples 8"
     " --max-pairs 2 --refine 5steps --epochs 0",
 }
 NEEDS = {"finetune": "fitted{suffix}"}
@@ -173,14 +173,13 @@ def _write_data(model: Path, path: Path) -> None:
     except DsconvertError:
         shapes = {"x_train": (None, *STAND_IN)}
     sizes = {name: [size or FREE_SIZE for size in shape[1:]] for name, shape in shapes.items()}
-    numbers = max((int(np.prod(size)) for size in sizes.values()), default=1)
-    count = max(LEAST, min(SAMPLES, NUMBERS // numbers))
     rng = np.random.default_rng(0)
     arrays = {
-        name: rng.uniform(0, 1, (count, *size)).astype(np.float32) for name, size in sizes.items()
+        name: rng.uniform(0, 1, (SAMPLES, *size)).astype(np.float32) for name, size in sizes.items()
     }
     if len(arrays) == 1:
-        arrays = {"x_train": next(iter(arrays.values()))}
+        (values,) = arrays.values()
+        arrays = {"x_train": values, "x_test": values}
     np.savez(path, **arrays)
 
 

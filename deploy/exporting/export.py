@@ -26,6 +26,7 @@ from ..runtimes.samples import check_inputs, count_samples, random_samples
 from ..runtimes.tensor_info import TensorInfo
 from ..schemes import SCHEMES
 from ..verification.gate import Verdict, judge, refused
+from ..verification.telling_inputs import telling_inputs
 from ..verification.tolerances import remarks
 from . import rejected, writing
 from .export_options import Options, RangeChoice, checked_format
@@ -158,6 +159,9 @@ def export(
             count_samples(calibration, "calibration data")
         random = static and calibration is None
         inputs, verified_on = _verification_inputs(source, calibration, verification, seed)
+        if gate and verified_on == "random inputs" and not static:
+            inputs, moved = telling_inputs(source.predict, inputs)
+            notes = (*notes, moved) if moved else notes
         if random:
             calibration = random_samples(source.inputs, seed, _FREE_SIZE)
         held_out = None

@@ -5,32 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Quantization
 
 from ..verification.gate import Verdict, judge
+from ..verification.telling_inputs import RANGES, in_range
 from .held_out import ExportSource
 
-_RANGES = (("0 … 255", 64.0, 128.0), ("0 … 1", 0.25, 0.5))
-"""Ranges of images, with the scale and shift that make them of normal numbers."""
 _ROUNDING_DB = 10.0
-"""SQNR from which on a file may differ by amplified rounding alone."""
+"""SQNR from which on a float file may differ by amplified rounding alone."""
+_COARSE_DB = 5.0
+"""The same of a file with int8 weights."""
 
 
 def may_be_rounding(verdict: Verdict, quantize: Quantization) -> bool:
-    """Tell whether a float file is refused for nothing but an SQNR that rounding may explain.
+    """Tell whether a file is refused for nothing but an SQNR that rounding may explain.
 
     Args:
         verdict: On numbers around 0.
         quantize: What the file was made with.
     """
     refused_for = [one for one in verdict.findings if one.severity == "failure"]
+    least = {"none": _ROUNDING_DB, "float16": _ROUNDING_DB, "dynamic": _COARSE_DB}.get(quantize)
     return bool(refused_for) and all(
-        quantize in ("none", "float16")
-        and one.code == "group-below"
-        and one.figures["sqnr_db"] >= _ROUNDING_DB
+        least is not None and one.code == "group-below" and one.figures["sqnr_db"] >= least
         for one in refused_for
     )
 
@@ -52,11 +50,8 @@ def on_another_range(
     Returns:
         The verdict on the first range on which the file passes, with a note; None for no range.
     """
-    for told, scale, shift in _RANGES:
-        moved = [
-            np.asarray(array * scale + shift, array.dtype) if array.dtype.kind == "f" else array
-            for array in inputs
-        ]
+    for told, scale, shift in RANGES:
+        moved = in_range(inputs, scale, shift)
         verdict = judge(path, source.output_names, source.predict(moved), moved, quantize)
         if not verdict.failures and not verdict.findings:  # saturated outputs say nothing
             return verdict, f"its outputs are the model's on random images of {told}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dsconvert.base.fidelity import OutputFidelity
     from dsconvert.base.output_fidelity import Finding
-    from dsconvert.base.predictor import Predictor, Shape
+    from dsconvert.base.predictor import Array, Predictor, Shape
     from dsconvert.base.progress import Progress
     from dsconvert.deploy.runtimes.precision import Precision
     from dsconvert.deploy.runtimes.tensor_info import TensorInfo
@@ -110,7 +110,7 @@ def verify(
     with _open(reference, threads) as a, _open(model, threads, runtime) as b:
         check_same_inputs({a.told: a.predictor.input_shapes, b.told: b.predictor.input_shapes})
         if data is None:
-            images = _random([b, a], samples, seed)
+            images = _random([b, a], a.predictor, samples, seed)
         else:
             preprocessing = settled(preprocessing, [model, reference], data)
             images = _load(data, [b, a], samples or _SAMPLES, seed, preprocessing)
@@ -188,9 +188,10 @@ def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iter
     yield _Opened(opened.told, predictor, infos, shapes, "float16" if half else "float32")
 
 
-def _random(opened: list[_Opened], samples: int | None, seed: int) -> Data:
+def _random(opened: list[_Opened], reference: Predictor, samples: int | None, seed: int) -> Data:
     """Seeded random inputs in the layout, and the range, of the model that leaves least open."""
     from dsconvert.deploy.runtimes.samples import random_samples
+    from dsconvert.deploy.verification.telling_inputs import telling_inputs
     from dsconvert.models.data.datasets import Data
 
     # What stores its inputs in integers has a range; the fewer free sizes, the better.
@@ -201,9 +202,21 @@ def _random(opened: list[_Opened], samples: int | None, seed: int) -> Data:
             str(one.predictor.input_shapes).count("None"),
         ),
     )
+
+    def drawn(arrays: Sequence[Array]) -> Data:
+        names, source = first.predictor.input_names, f"random inputs (seed {seed})"
+        return Data(tuple(arrays), names=names, source=source)
+
+    def predict(arrays: Sequence[Array]) -> Sequence[Array]:
+        return reference.predict(drawn(arrays).laid_out(reference.input_shapes).inputs)
+
     arrays = random_samples(first.inputs, seed, _FREE_SIZE, samples)
     note("compared on random inputs, which need not be what the model is made for: --data")
-    return Data(arrays, names=first.predictor.input_names, source=f"random inputs (seed {seed})")
+    if all(info.scale is None for info in first.inputs):
+        arrays, told = telling_inputs(predict, arrays)
+        if told:
+            note(told)
+    return drawn(arrays)
 
 
 def _load(

@@ -1,21 +1,24 @@
-"""Without data a float16 file may pass on images of 0 … 255 where noise says too little."""
+"""Without data a file may pass on images of 0 … 255 where noise says too little."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from onnx_graphs import run
 from onnx_nets import floats, graph, node
+from refusals import refuses
 
+import dsconvert as ds
 from dsconvert.base.errors import GateFailed
-from dsconvert.deploy.exporting import random_ranges
+from dsconvert.deploy.exporting import onnx_reduce, random_ranges
 from dsconvert.deploy.exporting.export import export
 
 
-def for_bright_images(folder):
+def for_bright_images(folder, brightness=200):
     """What a pattern adds is taken away again, but for its rounding: more than numbers around 0."""
     path = folder / "bright.onnx"
-    kernel, pattern = floats(4, 3, 3, 3), floats(1, 3, 12, 12, seed=1, scale=200)
+    kernel, pattern = floats(4, 3, 3, 3), floats(1, 3, 12, 12, seed=1, scale=brightness)
     first = graph([node("Conv", "x w", "y")], ["n", 3, 12, 12], "y", w=kernel)
     (added,) = run(first, [pattern])
     model = graph(
@@ -41,3 +44,52 @@ def test_what_is_more_than_rounding_stays_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(random_ranges, "_ROUNDING_DB", 60.0)
     with pytest.raises(GateFailed):
         export(for_bright_images(tmp_path), tmp_path / "half.onnx", quantize="float16")
+
+
+def behind_its_own_scaling(folder):
+    """Images of 0 … 255 become −1 … 1: noise around 0 is as good as constant."""
+    path = folder / "scaled.onnx"
+    nodes = [
+        node("Mul", "x factor", "m"),
+        node("Add", "m minus", "a"),
+        node("Conv", "a w", "c"),
+        node("Relu", "c", "r"),
+        node("Conv", "r v", "y"),
+    ]
+    weights = {"w": floats(16, 3, 3, 3), "v": floats(8, 16, 3, 3, seed=1)}
+    scaling = {"factor": np.float32(1 / 127.5), "minus": np.float32(-1)}
+    onnx.save(graph(nodes, ["n", 3, 12, 12], "y", **weights, **scaling), path)
+    return path
+
+
+def test_inputs_are_those_on_which_the_outputs_change(tmp_path):
+    source = behind_its_own_scaling(tmp_path)
+    artifact = export(source, tmp_path / "small.onnx", quantize="dynamic")
+    assert artifact.failures == ()
+    assert any("random images of 0 … 255" in note for note in artifact.notes)
+
+
+def test_a_kernel_that_noise_around_0_does_not_tell_from_another(tmp_path, monkeypatch):
+    """It is turned round after it was quantized: the sum over a constant picture is the same."""
+    quantized = onnx_reduce.quantize_dynamic
+
+    def turned(source, path, **options):
+        quantized(source, path, **options)
+        model = onnx.load(path)
+        stored = next(one for one in model.graph.initializer if len(one.dims) == 4)
+        values = onnx.numpy_helper.to_array(stored)[..., ::-1, ::-1]
+        stored.CopyFrom(onnx.numpy_helper.from_array(values.copy(), stored.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(onnx_reduce, "quantize_dynamic", turned)
+    source = behind_its_own_scaling(tmp_path)
+    with refuses("outputs-differ"):
+        export(source, tmp_path / "small.onnx", quantize="dynamic")
+    assert not ds.verify(source, tmp_path / "small.rejected.onnx").passed
+
+
+def test_rounding_of_int8_weights_is_judged_on_another_range(tmp_path):
+    """Of a denoiser of images of 0 … 255 noise leaves less than rounding adds."""
+    artifact = export(for_bright_images(tmp_path, 25), tmp_path / "m.onnx", quantize="dynamic")
+    assert artifact.failures == ()
+    assert any("on numbers around 0" in note for note in artifact.notes)
