@@ -67,8 +67,7 @@ COMMANDS = {
     "evaluate onnx": "evaluate {onnx} --reference {model} --data {data}",
     "profile tflite": "profile {tflite} --runs 5 --warmup 1 --min-seconds 0",
     "profile onnx": "profile {onnx} --runs 5 --warmup 1 --min-seconds 0",
-    "optimize": "optimize {model} --data {data} -o {out}/run --samples 16 --test-samples 8"
-    " --max-pairs 2 --refine 5steps --epochs 0",
+    "optimize": "optimize {model} --data {data} -o {out}/run --dry-run",
 }
 NEEDS = {"finetune": "fitted{suffix}"}
 """What a command works on, of another's: it does not apply where that is not there."""

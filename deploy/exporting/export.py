@@ -147,7 +147,7 @@ def export(
         samples = None if given is None else _arrays(given)
         called = input_names if format == "tflite" else ()
         source: Source = (
-            read_source(model, samples, called, output_names)
+            read_source(model, samples, called, output_names, alone=format == "tflite")
             if original is None
             else read_onnx(original)
         )
@@ -194,7 +194,9 @@ def export(
             except FreeSizesRefused:
                 if samples is None or original is not None:
                     raise
-                source = read_source(model, samples, called, output_names, fix_sizes=True)
+                source = read_source(
+                    model, samples, called, output_names, fix_sizes=True, alone=True
+                )
                 written = work(source, path=temporary, held_out=held_out)
             if held_out is not None and needs_split(options, written.worst_db):
                 found = written_split(work, source, temporary, folder, held_out, written.worst_db)

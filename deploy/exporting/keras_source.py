@@ -16,6 +16,7 @@ from dsconvert.base.quiet import captured
 from ..runtimes.samples import check_inputs
 from ..runtimes.session import first_line
 from ..runtimes.tensor_info import TensorInfo
+from .equal_forms import mixes_samples
 from .folding import fold_norms
 from .inference_only import without_augmentation
 
@@ -34,6 +35,7 @@ class KerasSource:
         inputs: Its inputs, in the order of the original.
         output_names: Its outputs, in the order of the original.
         notes: What was changed for the export.
+        alone: Whether each sample is predicted alone, as a file of a fixed batch of 1 does.
     """
 
     model: Any
@@ -41,6 +43,7 @@ class KerasSource:
     inputs: tuple[TensorInfo, ...]
     output_names: tuple[str, ...]
     notes: tuple[str, ...]
+    alone: bool = False
 
     @property
     def free_inputs(self) -> tuple[str, ...]:
@@ -60,7 +63,7 @@ class KerasSource:
             self.output_names,
             shapes,
             batch=self.inputs[0].shape[0],
-            most=_CHUNK,
+            most=1 if self.alone else _CHUNK,
             traced=True,
         )
         return running.run(inputs)
@@ -91,6 +94,7 @@ def read_source(
     output_names: Sequence[str] = (),
     *,
     fix_sizes: bool = False,
+    alone: bool = False,
 ) -> KerasSource:
     """Make a Keras model ready for export; the model itself is not changed.
 
@@ -102,6 +106,8 @@ def read_source(
             keeps its own, since Keras allows fewer names than other formats.
         output_names: What to call the outputs; by default as the model does.
         fix_sizes: Fix all free sizes to those of the samples.
+        alone: Whether the file takes one sample at a time: where a layer's answer depends on the
+            others of a batch, the model is compared so too.
 
     Raises:
         InputError: If it is no Keras model, runs on another backend than TensorFlow, or has no
@@ -152,9 +158,19 @@ def read_source(
 
         reference, folded = flat(functional), fold_norms(functional)
         exported = reference if folded is functional else flat(folded)
-    infos = _infos(inputs, input_names)
+    alone = alone and mixes_samples(functional)
+    if alone:
+        notes.append(
+            "a MelSpectrogram cuts off by the loudest sample of a batch: the file takes one at a "
+            "time, and is compared so"
+        )
     return KerasSource(
-        model=exported, reference=reference, inputs=infos, output_names=names, notes=tuple(notes)
+        model=exported,
+        reference=reference,
+        inputs=_infos(inputs, input_names),
+        output_names=names,
+        notes=tuple(notes),
+        alone=alone,
     )
 
 

@@ -15,6 +15,7 @@ from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.session import session
 
 from ..runtimes.session import first_line
+from .equal_forms import equal_forms
 from .keras_source import KerasSource
 from .onnx_operators import HANDLERS, round_scales_up
 
@@ -76,7 +77,8 @@ def _traced(source: KerasSource) -> Any:
         outputs = source.model(list(inputs), training=False)
         return [outputs[name] for name in source.output_names]
 
-    traced = run.get_concrete_function(*specs)
+    with equal_forms(source.model, "onnx"):
+        traced = run.get_concrete_function(*specs)
     taken = [tensor.name for tensor in traced.inputs[: len(specs)]]
     given = [tensor.name for tensor in traced.outputs]
     frozen = convert_variables_to_constants_v2(

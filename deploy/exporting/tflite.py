@@ -18,6 +18,7 @@ from dsconvert.formats.quantization import Quantization
 
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
+from .equal_forms import equal_forms
 from .keras_source import KerasSource, unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
@@ -148,15 +149,16 @@ def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> Non
     keras = require("keras", "keras", "to export Keras models")
     archive = keras.export.ExportArchive()
     archive.track(source.model)
-    archive.add_endpoint(
-        "serve",
-        lambda *inputs: source.model(list(inputs), training=False),
-        input_signature=[
-            tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
-            for info, name in zip(source.inputs, names, strict=True)
-        ],
-    )
-    archive.write_out(folder, verbose=False)
+    with equal_forms(source.model, "tflite"):
+        archive.add_endpoint(
+            "serve",
+            lambda *inputs: source.model(list(inputs), training=False),
+            input_signature=[
+                tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
+                for info, name in zip(source.inputs, names, strict=True)
+            ],
+        )
+        archive.write_out(folder, verbose=False)
 
 
 def one_by_one(

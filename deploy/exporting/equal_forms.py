@@ -1,0 +1,194 @@
+"""Layers spelled out in operations that a file format has, while a model is traced for it.
+
+Each form computes what its layer does. The file is compared with the model as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import require
+from dsconvert.formats.quantization import Format
+
+Form = Callable[..., Any]
+_SMALLEST = 1e-12
+"""The least norm that Keras divides by."""
+
+
+@contextmanager
+def equal_forms(model: Any, format: Format) -> Iterator[None]:
+    """Let layers that a format has no operator for compute by others, inside the context.
+
+    Args:
+        model: A `keras.Model`; its layers are as before afterwards.
+        format: What it is traced for.
+    """
+    changed = []
+    for layer in model._flatten_layers():
+        method, form = _FORMS[format].get(type(layer).__name__, ("", None))
+        if form is None or not type(layer).__module__.startswith("keras."):
+            continue
+        given = getattr(layer, method)
+        object.__setattr__(layer, method, _bound(form, layer, given))
+        changed.append((layer, method))
+    try:
+        yield
+    finally:
+        for layer, method in changed:
+            object.__delattr__(layer, method)
+
+
+def _bound(form: Form, layer: Any, given: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: form(layer, given, *args, **kwargs)
+
+
+def mixes_samples(model: Any) -> bool:
+    """Tell whether a layer's answer for a sample depends on the others of its batch.
+
+    MelSpectrogram cuts off what is ``top_db`` below the loudest sample.
+    """
+    return any(
+        type(layer).__name__ == "MelSpectrogram" and layer.power_to_db
+        for layer in model._flatten_layers()
+    )
+
+
+def _pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Pool height and width, then depth: the largest of largest, the mean of means.
+
+    Where padding is left out of the mean, it is left out of each of the two.
+    """
+    ops = require("keras", "keras", "to export Keras models").ops
+    if layer.data_format != "channels_last" or None in x.shape[1:]:
+        return given(x)
+    pool = ops.average_pool if "Average" in type(layer).__name__ else ops.max_pool
+    size, strides = layer.pool_size, layer.strides
+
+    def plane(value: Any, size: Any, strides: Any) -> Any:
+        return pool(value, size, strides, layer.padding, "channels_last")
+
+    return _by_planes(
+        ops,
+        x,
+        lambda value: plane(value, size[1:], strides[1:]),
+        lambda value: plane(value, (size[0], 1), (strides[0], 1)),
+    )
+
+
+def _adaptive_pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Pool to a height and a width, then to a depth."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    if layer.data_format != "channels_last" or None in x.shape[1:]:
+        return given(x)
+    average = "Average" in type(layer).__name__
+    pool = ops.adaptive_average_pool if average else ops.adaptive_max_pool
+    depth, height, width = layer.output_size
+    return _by_planes(
+        ops,
+        x,
+        lambda value: pool(value, (height, width), "channels_last"),
+        lambda value: pool(value, (depth, height * width), "channels_last"),
+    )
+
+
+def _by_planes(ops: Any, x: Any, across: Form, deep: Form) -> Any:
+    """Apply one function to (n·D, H, W, C), and another one to (n, D, H·W, C)."""
+    depth, height, width, channels = x.shape[1:]
+    planes = across(ops.reshape(x, (-1, height, width, channels)))
+    height, width = planes.shape[1:3]
+    columns = deep(ops.reshape(planes, (-1, depth, height * width, channels)))
+    return ops.reshape(columns, (-1, columns.shape[1], height, width, channels))
+
+
+def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more: Any) -> Any:
+    """Sum one-hot vectors; several of a category are one where they are not counted."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    if layer.output_mode not in ("count", "multi_hot") or len(inputs.shape) != 2:
+        return given(inputs, *more)
+    hot = ops.one_hot(ops.cast(inputs, "int32"), layer.num_tokens, dtype=layer.compute_dtype)
+    weights = more[0] if more else None
+    if weights is not None:
+        hot = hot * ops.expand_dims(ops.cast(weights, layer.compute_dtype), -1)
+    return ops.sum(hot, axis=1) if layer.output_mode == "count" else ops.max(hot, axis=1)
+
+
+def _discretization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Count the boundaries up to a value."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    if layer.output_mode != "int":
+        return given(x)
+    above = ops.expand_dims(x, -1) >= ops.convert_to_tensor(layer.bin_boundaries, x.dtype)
+    return ops.sum(ops.cast(above, layer.output_dtype), axis=-1)
+
+
+def _unit(ops: Any, x: Any, axis: Any) -> Any:
+    norm = ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
+    return x / ops.maximum(norm, _SMALLEST)
+
+
+def _unit_normalization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Divide by the norm: its reciprocal is infinite where all is 0."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    return _unit(ops, x, layer.axis)
+
+
+def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
+    """Do the same before a product."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    if not layer.normalize:
+        return given(inputs)
+    axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else layer.axes
+    layer.normalize = False
+    try:
+        return given([_unit(ops, x, axis) for x, axis in zip(inputs, axes, strict=True)])
+    finally:
+        layer.normalize = True
+
+
+def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Multiply windows by the cosines and sines of a Fourier transform: a convolution."""
+    ops = require("keras", "keras", "to export Keras models").ops
+    if layer.window not in ("hann", "hamming", None) or len(x.shape) != 2:
+        return given(x)
+    length, size = layer.sequence_length, layer.fft_length
+    turn = 2 * np.pi * np.arange(length) / length
+    window = {
+        "hann": 0.5 - 0.5 * np.cos(turn),
+        "hamming": 0.54 - 0.46 * np.cos(turn),
+        None: np.ones(length),
+    }[layer.window]
+    before = (size - length) // 2
+    window = np.pad(window, (before, size - length - before))
+    if layer.window is None:
+        window = np.ones(size)
+    bins = size // 2 + 1
+    angles = 2 * np.pi * np.outer(np.arange(size), np.arange(bins)) / size
+    both = np.concatenate([np.cos(angles), -np.sin(angles)], axis=1) * window[:, None]
+    kernel = ops.convert_to_tensor(both[:, None, :].astype(np.float32))
+    x = ops.pad(x, ((0, 0), (size // 2, size // 2)), mode="reflect")
+    parts = ops.conv(
+        ops.expand_dims(x, -1), kernel, layer.sequence_stride, "valid", "channels_last"
+    )
+    power = ops.square(parts[..., :bins]) + ops.square(parts[..., bins:])
+    return power if layer.mag_exp == 2 else ops.power(ops.sqrt(power), layer.mag_exp)
+
+
+_EVERYWHERE: dict[str, tuple[str, Form]] = {"MelSpectrogram": ("_spectrogram", _spectrogram)}
+_FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
+    "onnx": {**_EVERYWHERE, "Discretization": ("call", _discretization)},
+    "tflite": {
+        **_EVERYWHERE,
+        "AveragePooling3D": ("call", _pool_3d),
+        "MaxPooling3D": ("call", _pool_3d),
+        "AdaptiveAveragePooling3D": ("call", _adaptive_pool_3d),
+        "AdaptiveMaxPooling3D": ("call", _adaptive_pool_3d),
+        "CategoryEncoding": ("call", _category_encoding),
+        "UnitNormalization": ("call", _unit_normalization),
+        "Dot": ("_merge_function", _normalized_dot),
+    },
+}
+"""By the layer's class: the method that is replaced, and by what."""

@@ -1,0 +1,110 @@
+"""Layers that TFLite has no operator for are spelled out in others that compute the same."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from dsconvert.deploy.exporting.equal_forms import equal_forms
+from dsconvert.deploy.exporting.export import export
+
+L = keras.layers
+VOLUME, SEQUENCE, SIGNAL = (6, 7, 8, 2), (5, 4), (256,)
+FORMS = {
+    "max": (VOLUME, L.MaxPooling3D((2, 3, 2), padding="same")),
+    "max, strides": (VOLUME, L.MaxPooling3D((3, 2, 2), strides=(1, 2, 3))),
+    "average": (VOLUME, L.AveragePooling3D((2, 3, 2))),
+    "average, padded": (VOLUME, L.AveragePooling3D((3, 2, 3), strides=2, padding="same")),
+    "adaptive max": (VOLUME, L.AdaptiveMaxPooling3D((2, 3, 5))),
+    "adaptive average": (VOLUME, L.AdaptiveAveragePooling3D((4, 3, 5))),
+    "unit": (SEQUENCE, L.UnitNormalization()),
+    "unit of all": (SEQUENCE, L.UnitNormalization(axis=(1, 2))),
+    "mel": (SIGNAL, L.MelSpectrogram(fft_length=64, sequence_stride=16, num_mel_bins=8)),
+    "mel, power of short windows": (
+        SIGNAL,
+        L.MelSpectrogram(
+            fft_length=64, sequence_length=50, sequence_stride=16, window="hamming", mag_exp=2,
+            num_mel_bins=8, power_to_db=False,
+        ),
+    ),
+    "mel, no window": (SIGNAL, L.MelSpectrogram(fft_length=64, window=None, num_mel_bins=8)),
+}  # fmt: skip
+
+
+def outputs(model, inputs):
+    """What the model gives, eagerly: in its layers' forms of the moment."""
+    return np.asarray(model(inputs, training=False))
+
+
+def changed(model):
+    """Names of the methods that layers have of their own."""
+    return {
+        name
+        for layer in model._flatten_layers()
+        for name in vars(layer)
+        if callable(layer.__dict__[name])
+    }
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_computes_what_its_layer_does(name):
+    shape, layer = FORMS[name]
+    image = keras.Input(shape)
+    model = keras.Model(image, layer(image))
+    x = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    x[0, 0] = 0
+    expected, before = outputs(model, x), changed(model)
+    with equal_forms(model, "tflite"):
+        assert changed(model) != before
+        got = outputs(model, x)
+    assert changed(model) == before
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mode", ["count", "multi_hot", "one_hot"])
+def test_categories(mode):
+    ids = keras.Input((1 if mode == "one_hot" else 5,), dtype="int32")
+    model = keras.Model(ids, L.CategoryEncoding(num_tokens=6, output_mode=mode)(ids))
+    given = np.random.default_rng(0).integers(0, 6, (4, *ids.shape[1:])).astype(np.int32)
+    expected = outputs(model, given)
+    with equal_forms(model, "tflite"):
+        np.testing.assert_array_equal(outputs(model, given), expected)
+
+
+def test_bins():
+    values = keras.Input((9,))
+    model = keras.Model(values, L.Discretization(bin_boundaries=[-1.0, 0.0, 0.5])(values))
+    given = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
+    given[0, :3] = -1.0, 0.0, 0.5
+    expected = outputs(model, given)
+    with equal_forms(model, "onnx"):
+        np.testing.assert_array_equal(outputs(model, given), expected)
+
+
+@pytest.mark.parametrize("axes", [1, (1, 2), -1])
+def test_a_normalized_product(axes):
+    a, b = keras.Input((4, 4)), keras.Input((4, 4))
+    model = keras.Model([a, b], L.Dot(axes=axes, normalize=True)([a, b]))
+    given = [np.random.default_rng(i).normal(size=(3, 4, 4)).astype(np.float32) for i in (0, 1)]
+    given[0][0] = 0
+    expected = outputs(model, given)
+    with equal_forms(model, "tflite"):
+        got = outputs(model, given)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert model.layers[-1].normalize
+
+
+def test_a_file_of_them(tmp_path):
+    """Some samples are zeros, and each is cut off by its own loudest value."""
+    signal = keras.Input(SIGNAL)
+    mel = L.MelSpectrogram(fft_length=64, sequence_stride=64, num_mel_bins=8, top_db=20)(signal)
+    volume = L.MaxPooling3D()(L.Reshape((4, 8, 8, 1))(signal))
+    made = L.UnitNormalization()(L.Flatten()(volume))
+    model = keras.Model(signal, [mel, made])
+    x = np.random.default_rng(0).normal(size=(8, *SIGNAL)).astype(np.float32)
+    x *= np.arange(8)[:, None]
+    artifact = export(model, tmp_path / "net.tflite", verification=x)
+    assert artifact.failures == ()
+    assert any("loudest" in note for note in artifact.notes)
