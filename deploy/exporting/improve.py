@@ -1,7 +1,8 @@
 """The best of several static int8 files of one model: each trick is kept only where it helps.
 
-Scales inside pairs (`converter.balancing`), ranges without the rarest values, biases that make up
-for what rounding shifts, and layers left in float are tried one after the other; whether one helps
+Scales inside pairs (`converter.balancing`), ranges without the rarest values, weights that are not
+rounded to the nearest (`rounding`), biases that make up for what rounding shifts, and layers left
+in float are tried one after the other; whether one helps
 is decided by the SQNR of the network's outputs on images that no range came from.
 """
 
@@ -22,6 +23,7 @@ from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
 from .held_out import HeldOut
+from .keras_source import KerasSource
 from .layer_report import layer_report
 from .layer_types import QuantizationReport
 from .output_tail import is_mixed
@@ -37,6 +39,8 @@ _GAIN_DB = 0.05
 
 Outputs = Literal["keep", "split", "float-tail", "auto"]
 Equalize = Literal["auto", "on", "off"]
+Rounding = Callable[[KerasSource, Sequence[Array]], tuple[KerasSource | None, str]]
+"""Takes a model and its calibration data; see `rounding.RoundingSearch`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Improvement:
         enough: For "auto": whether a file is good enough, and what to call that.
         min_sqnr_db: For "auto" without ``enough``: the least SQNR of the outputs.
         report: Whether to report on every layer.
+        rounding: Chooses how the weights of a Keras model are rounded, and tells what it did; None
+            rounds them to the nearest. For .tflite files.
         outputs: What becomes of outputs that mix scales, such as boxes and scores: kept as they
             are, split into those that the last operators read, or kept with these operators in
             float; "auto": what costs least and is good enough.
@@ -62,6 +68,7 @@ class Improvement:
     enough: Callable[[Predictor], bool] | None = field(default=None, compare=False)
     min_sqnr_db: float | None = None
     report: bool = False
+    rounding: Rounding | None = field(default=None, compare=False)
     outputs: Outputs = "auto"
 
 
@@ -117,6 +124,9 @@ class CandidateBuilder(Protocol):
     def otherwise(self) -> CandidateBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""
 
+    def rounded(self, choose: Rounding) -> tuple[CandidateBuilder | None, str]:
+        """Return a builder whose weights round as chosen, None for no better, and what was done."""
+
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with corrected biases; how many layers have other ones."""
 
@@ -164,6 +174,8 @@ class _Search:
         wanted = self.wish.keep_float
         if self.wish.correct_biases or wanted or self.wish.report:
             self.builder.write_float(full)
+        if self.wish.rounding is not None:
+            best, sqnr = self._rounded(best, sqnr, self.wish.rounding)
         if self.wish.correct_biases and not wanted:
             best, sqnr = self._corrected(best, sqnr, full)
         if wanted:
@@ -297,6 +309,23 @@ class _Search:
             f"{before.sqnr:.1f} dB without, {after.sqnr:.1f} dB with it"
         )
         return (after if kept else before)._replace(notes=(*said, told))
+
+    def _rounded(self, best: Path, sqnr: float, choose: Rounding) -> tuple[Path, float]:
+        """Return the file whose weights are rounded as chosen, if that helps."""
+        builder, told = self.builder.rounded(choose)
+        if builder is None:
+            self.notes.append(told)
+            return best, sqnr
+        path, after = self._try(builder)
+        kept = after > sqnr + _GAIN_DB
+        self.notes.append(
+            f"{told} {'kept' if kept else 'not kept'}: SQNR {sqnr:.1f} dB without, {after:.1f} dB "
+            "with it"
+        )
+        if not kept:
+            return best, sqnr
+        self.builder = builder
+        return path, after
 
     def _corrected(self, best: Path, sqnr: float, full: Path) -> tuple[Path, float]:
         """Return the file with the biases that make up for shifted means, if that helps."""

@@ -22,6 +22,7 @@ from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
 from . import onnx_tail
+from .improve import Rounding
 from .onnx_activations import OnnxValues
 from .onnx_static import quantize_static
 from .output_tail import told_tail
@@ -106,6 +107,10 @@ class OnnxBuilder:
     def otherwise(self) -> OnnxBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""
         return None if self.other is None else replace(self, method=self.other, other=None)
+
+    def rounded(self, choose: Rounding) -> tuple[None, str]:
+        """Tell that weights are rounded to the nearest: the choice is for Keras models."""
+        return None, "weights of .onnx files are rounded to the nearest"
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with biases that keep each channel's mean; how many changed.

@@ -20,6 +20,7 @@ from dsconvert.formats.tflite.pack import with_own_buffers
 
 from ..runtimes.session import first_line
 from . import tflite, tflite_tail
+from .improve import Rounding
 from .keras_source import KerasSource
 from .output_tail import told_tail
 from .tflite_activations import TfliteValues
@@ -84,6 +85,11 @@ class TfliteBuilder:
         if new is self.source.model:
             return None
         return replace(self, source=replace(self.source, model=new)), notes
+
+    def rounded(self, choose: Rounding) -> tuple[TfliteBuilder | None, str]:
+        """Return a builder of the model with weights that round as chosen; None for no better."""
+        new, told = choose(self.source, self.calibration)
+        return None if new is None else replace(self, source=new), told
 
     def with_float_tail(self, samples: Sequence[Array]) -> tuple[TfliteBuilder, str] | None:
         """A builder whose files have their last operators in float; None without mixed scales."""

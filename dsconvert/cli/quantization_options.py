@@ -42,6 +42,14 @@ choices = options.stack(
         help="Let biases of int8 files make up for shifted means, where that helps.",
     ),
     click.option(
+        "--refine-int8",
+        is_flag=False,
+        flag_value="60",
+        metavar="[SECONDS]",
+        help="Choose on the calibration images which way each weight of an int8 .tflite file is "
+        "rounded, where that helps: 60 seconds, or as many as given, or 400steps.",
+    ),
+    click.option(
         "--keep-float",
         type=_Count(),
         default=0,

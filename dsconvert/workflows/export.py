@@ -91,7 +91,8 @@ def export(
     options, path = options or ExportOptions(), Path(output)
     told = as_progress(progress)
     measurable = calibration is not None and options.verify
-    check(options, measurable=measurable)
+    file_format = options.format or path.suffix.lower().removeprefix(".")
+    check(options, measurable=measurable, file_format=file_format)
     names = class_names(options.labels)
     native = path.suffix == ".onnx" and kind_of_source(model) == "onnx"
     if native:
@@ -133,7 +134,9 @@ def export(
             allow_flex=options.allow_flex,
             keep_io=options.keep_io,
             labels=names or names_for(source, calibration),
-            improvement=as_improvement(options, source, preprocessing) if measurable else None,
+            improvement=(
+                as_improvement(options, source, preprocessing, told) if measurable else None
+            ),
             preprocessing=_done(preprocessing, data or compared),
             notes=(*layout, *found),
             gate=options.verify,

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .refine import refine_settings
+
 if TYPE_CHECKING:
-    from dsconvert.deploy.exporting.improve import Improvement
+    from dsconvert.base.progress import Progress
+    from dsconvert.deploy.exporting.improve import Improvement, Rounding
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
     from .model_files import ModelFile
+
+ROUNDING = "--refine-int8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class ExportOptions:
         verify: Whether to compare the outputs; the file says if not.
         equalize: Cross-layer equalization (arXiv:1906.04721) of an int8 file.
         correct_biases: Whether to try corrected biases in an int8 file.
+        refine_int8: Choose on the calibration images which way each weight of an int8 .tflite file
+            is rounded: seconds, "30s", or "400steps"; kept only where held-out outputs get closer.
         keep_float: How many of the layers that lose most in int8 stay in float; "auto": as many
             as ``min_sqnr_db`` or ``max_drop`` needs.
         min_sqnr_db: For "auto": the least SQNR of the outputs, in dB.
@@ -67,6 +74,7 @@ class ExportOptions:
     verify: bool = True
     equalize: Literal["auto", "on", "off"] = "auto"
     correct_biases: bool = True
+    refine_int8: float | str | None = None
     keep_float: int | Literal["auto"] = 0
     min_sqnr_db: float | None = None
     max_drop: str | float | None = None
@@ -79,21 +87,25 @@ class ExportOptions:
     seed: int = 0
 
 
-def check(options: ExportOptions, *, measurable: bool) -> None:
+def check(options: ExportOptions, *, measurable: bool, file_format: str = "tflite") -> None:
     """Refuse, before any work, options that contradict one another or the quantization.
 
     Args:
         options: The options.
         measurable: Whether there are images to measure on, and the file is verified.
+        file_format: "tflite" or "onnx".
 
     Raises:
         InputError: With the option and what it needs.
     """
     from dsconvert.base.errors import InputError
 
+    wish = options.refine_int8
+    rounds = wish is not None and refine_settings(wish, 0, ROUNDING) is not None
     asked = {
         "--keep-float": options.keep_float != 0,
         "--report": options.report,
+        "--refine-int8": rounds,
         "--equalize on": options.equalize == "on",
         f"--outputs {options.outputs}": options.outputs in ("split", "float-tail"),
     }
@@ -109,6 +121,12 @@ def check(options: ExportOptions, *, measurable: bool) -> None:
             f"{wrong[0]} needs images to measure on, and a file that is verified.",
             "Add --calibration DATA.npz, and leave --no-verify out.",
             code="needs-calibration",
+        )
+    if rounds and (file_format == "onnx" or options.quantize == "int16x8"):
+        raise InputError(
+            f"{ROUNDING} is for .tflite files with int8 weights and activations.",
+            "Leave it out.",
+            code="option-not-applicable",
         )
     goals = (options.min_sqnr_db is not None) + (options.max_drop is not None)
     if goals != (options.keep_float == "auto"):
@@ -133,7 +151,10 @@ def check(options: ExportOptions, *, measurable: bool) -> None:
 
 
 def as_improvement(
-    options: ExportOptions, source: ModelFile, preprocessing: Preprocessing | None
+    options: ExportOptions,
+    source: ModelFile,
+    preprocessing: Preprocessing | None,
+    progress: Progress,
 ) -> Improvement:
     """Turn the options into what is tried to make an int8 file better; see `check`."""
     from dsconvert.deploy.exporting.improve import Improvement
@@ -151,8 +172,21 @@ def as_improvement(
         enough=enough,
         min_sqnr_db=options.min_sqnr_db,
         report=options.report,
+        rounding=None if options.refine_int8 is None else _rounding(options, progress),
         outputs=options.outputs,
     )
+
+
+def _rounding(options: ExportOptions, progress: Progress) -> Rounding | None:
+    """Return what chooses how weights are rounded; None where it is given no time."""
+    from msgspec.structs import replace
+
+    from dsconvert.deploy.exporting.rounding import RATE, RoundingSearch
+
+    settings = refine_settings(options.refine_int8, options.seed, ROUNDING)
+    if settings is None:
+        return None
+    return RoundingSearch(replace(settings, learning_rate=RATE), progress)
 
 
 def class_names(labels: str | Path | Sequence[str]) -> tuple[str, ...]:

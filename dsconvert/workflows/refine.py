@@ -25,13 +25,16 @@ _MOST = 10_000_000
 _WISH = re.compile(r"(?P<count>\d+(?:\.\d+)?) ?(?P<unit>s|steps?)?")
 
 
-def refine_settings(wish: float | str | None, seed: int) -> RefineSettings | None:
+def refine_settings(
+    wish: float | str | None, seed: int, option: str = "--refine"
+) -> RefineSettings | None:
     """Read how long to refine.
 
     Args:
         wish: Seconds, "60s", or, to get the same weights each time, "400steps"; None for the
             default; 0 for not at all.
         seed: Seeds every draw.
+        option: What the command line calls it.
 
     Raises:
         InputError: If it is none of these.
@@ -43,14 +46,14 @@ def refine_settings(wish: float | str | None, seed: int) -> RefineSettings | Non
     if read is None:
         raise InputError(
             f"{wish!r} is no time to refine for.",
-            "Give seconds, as --refine 60, or a number of steps, as --refine 400steps.",
+            f"Give seconds, as {option} 60, or a number of steps, as {option} 400steps.",
             code="not-a-time",
         )
     count = float(read["count"])
     if count > _MOST:
         raise InputError(
             f"{wish} is too long to refine for: at most {_MOST:,} seconds or steps.",
-            "Give seconds, as --refine 60, or a number of steps, as --refine 400steps.",
+            f"Give seconds, as {option} 60, or a number of steps, as {option} 400steps.",
             code="not-a-time",
         )
     if count == 0:

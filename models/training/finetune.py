@@ -15,9 +15,9 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .checkpoint import Identity, Keeper, fingerprint
 from .checks import check
 from .distill import objectives, takes_logits
-from .judge import Answering, Judge, best_epoch
+from .judge import Judge, best_epoch
 from .label_outputs import with_scores
-from .network import NetworkOf, NetworkPredictor, RoundedNetwork
+from .network import NetworkOf, answering
 from .replicas import One, Replicas
 from .run import Run
 from .settings import FinetuneSettings, Tuned
@@ -86,7 +86,8 @@ def finetune(
     saved = keeper.load_together(replicas)
     logits = takes_logits(teacher) and (settings.logits or settings.label_weight > 0)
     weight = settings.label_weight
-    judge = Judge(_answering(student, network), teacher, validation, weight, logits=logits)
+    judged = answering(student, None if network is None else network(student))
+    judge = Judge(judged, teacher, validation, weight, logits=logits)
     goals = objectives(teacher, judge.answers, settings.temperature, weight, logits=logits)
     trainer = Trainer(
         student, teacher, training, goals, settings, progress, network, watched, replicas
@@ -101,9 +102,3 @@ def finetune(
         matched = ", ".join(KerasPredictor(student).output_names)
         notes = (f"labels have no gradient: the student matched {matched} in their place", *notes)
     return Tuned(whole, tuple(run.history), best_epoch(run.history), notes, run.interrupted)
-
-
-def _answering(student: Any, network: NetworkOf | None) -> Answering:
-    """Return what is judged: the Keras model, or its rounded form where it is trained in that."""
-    made = None if network is None else network(student)
-    return NetworkPredictor(made) if isinstance(made, RoundedNetwork) else KerasPredictor(student)

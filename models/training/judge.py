@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from dsconvert.base.fidelity import compare_outputs, output_error
 from dsconvert.base.predictor import Array
@@ -14,15 +14,8 @@ from dsconvert.base.predictor import Array
 from ..data.datasets import Data
 from ..evaluation.keras_predictor import KerasPredictor
 from .distill import softmax, surprise
+from .network import Answering
 from .settings import Epoch
-
-
-class Answering(Protocol):
-    """A student that shows later changes of its weights."""
-
-    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run on a batch of any size, one array per input and output, (n, ...)."""
-
 
 log = logging.getLogger(__name__)
 

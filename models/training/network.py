@@ -9,6 +9,7 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
+from ..evaluation.keras_predictor import KerasPredictor
 from .student_copy import bare, flat
 
 _BATCH = 64
@@ -84,3 +85,21 @@ class NetworkPredictor:
             batch = [np.asarray(x[start : start + _BATCH], np.float32) for x in inputs]
             parts.append([output.numpy() for output in self._run(batch)])
         return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+
+
+class Answering(Protocol):
+    """A network that shows later changes of its weights."""
+
+    def predict(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on a batch of any size, one array per input and output, (n, ...)."""
+
+
+def answering(model: Any, network: Network | None) -> Answering:
+    """Return what is judged: the Keras model, or its rounded form where it is trained in that.
+
+    Args:
+        model: The Keras model.
+        network: How it is computed while it is trained; None for as Keras does.
+    """
+    rounded = isinstance(network, RoundedNetwork)
+    return NetworkPredictor(network) if rounded else KerasPredictor(model)

@@ -28,7 +28,7 @@ from dsconvert.base.progress import Advance, Progress, silent
 from ..evaluation.keras_predictor import KerasPredictor
 from .batches import are_photographs, augmentation_of_few, epoch_batches
 from .distill import Objective, objectives
-from .network import Network
+from .network import Network, answering
 from .optimizer import relative_adam, share_of_rate
 from .step import Steps
 from .teacher import Share, TeacherAnswers, Watched
@@ -118,7 +118,7 @@ def refine(
     """Train the student on its teacher's answers; keep that only if held-out images say so.
 
     The weights of the student's model change, or are what they were. An interrupt from the keyboard
-    ends the training and leaves them as they were.
+    ends the training and leaves them as they were. What is trained in rounded form is judged so.
 
     Args:
         student: The rewritten network.
@@ -135,8 +135,10 @@ def refine(
     unseen = [array[fitted:] for array in inputs]
     expected = KerasPredictor(teacher.model).predict(unseen)
 
+    judged = answering(student.model, student)
+
     def judge() -> float:
-        return fidelity.output_error(expected, KerasPredictor(student.model).predict(unseen))
+        return fidelity.output_error(expected, judged.predict(unseen))
 
     before, begun = judge(), student.model.get_weights()
     goals = objectives(teacher.model, expected, settings.temperature, 0.0)
