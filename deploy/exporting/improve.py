@@ -68,7 +68,7 @@ class Improvement:
     enough: Callable[[Predictor], bool] | None = field(default=None, compare=False)
     min_sqnr_db: float | None = None
     report: bool = False
-    rounding: Rounding | None = field(default=None, compare=False)
+    rounding: Rounding | None = None
     outputs: Outputs = "auto"
 
 

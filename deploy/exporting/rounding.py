@@ -25,8 +25,8 @@ from dsconvert.models.training.student_copy import bare, flat
 
 from .keras_source import KerasSource
 
-RATE = 1e-3
-"""Highest learning rate, a share of each kernel's root mean square: a step of int8 is about thirty
+RATE = 5e-3
+"""Highest learning rate, a share of each kernel's root mean square: a step of int8 is some six
 times as large."""
 _LARGEST = 127
 

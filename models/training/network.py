@@ -101,5 +101,6 @@ def answering(model: Any, network: Network | None) -> Answering:
         model: The Keras model.
         network: How it is computed while it is trained; None for as Keras does.
     """
-    rounded = isinstance(network, RoundedNetwork)
-    return NetworkPredictor(network) if rounded else KerasPredictor(model)
+    if isinstance(network, RoundedNetwork):
+        return NetworkPredictor(network)
+    return KerasPredictor(model)

@@ -61,6 +61,6 @@ def check_quantizable(steps: Sequence[Step]) -> None:
         raise InputError(
             f"cannot train for int8: {', '.join(others)}. Known are Conv2D, DepthwiseConv2D, Dense "
             "and BatchNormalization, channels last.",
-            "Fine-tune without --quantize.",
+            "Leave --quantize of finetune, or --refine-int8 of export, out.",
             code="not-quantizable",
         )
