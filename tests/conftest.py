@@ -127,16 +127,27 @@ def digits_cnn(digits):
     return model
 
 
+_LOGGERS = tuple(map(logging.getLogger, ("dsconvert", "dsconvert.notes")))
+_FRESH = [(log, log.level, log.handlers[:], log.propagate) for log in _LOGGERS]
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """Undo what a command sets up for its own process: levels, handlers, and being quiet."""
-    names = ("", "dsconvert", "dsconvert.notes")
-    before = [
-        (log := logging.getLogger(name), log.level, log.handlers[:], log.propagate)
-        for name in names
-    ]
+    """Undo what a command sets up for its own process: levels, handlers, and being quiet.
+
+    Before a test, too: fixtures of its module may have run commands.
+    """
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    _as_fresh()
     yield
-    for log, level, handlers, propagate in before:
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    _as_fresh()
+
+
+def _as_fresh() -> None:
+    for log, level, handlers, propagate in _FRESH:
         log.setLevel(level)
         log.handlers[:], log.propagate = handlers, propagate
     terminal = sys.modules.get("dsconvert.cli.terminal")
