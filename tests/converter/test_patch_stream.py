@@ -22,6 +22,8 @@ from numpy_network import (
 from dsconvert.base.errors import InputError
 from dsconvert.converter.core.fitting.fit import FitOptions, fit
 from dsconvert.converter.core.fitting.linear_block import best_fit
+from dsconvert.converter.core.fitting.patches import gather
+from dsconvert.converter.core.network import patch_stream, stage_runner
 from dsconvert.converter.core.network.fit_state import FitSettings, FitStrategy
 from dsconvert.converter.core.network.layer_statistics import observe_network
 from dsconvert.converter.core.network.patch_stream import channel_blocks, moment_bytes
@@ -64,22 +66,46 @@ def test_a_fixed_batch_is_kept_to(images):
         assert_same_factors(fixed[SEQUENTIAL].factors[name], free[SEQUENTIAL].factors[name])
 
 
-@pytest.mark.parametrize(
-    ("fitting", "sizes"), [(6, [6]), (5, [3, 3]), (3, [3, 3]), (2, [2, 2, 2]), (1, [1] * 6)]
-)
-def test_blocks_are_as_few_as_fit_into_memory(fitting, sizes):
-    blocks = channel_blocks(layer("a", 1, (3, 3, 6, 4)), moment_bytes(9 * fitting))
+@pytest.mark.parametrize("sets", [1, 4])
+@pytest.mark.parametrize("sizes", [[6], [3, 3], [2, 2, 2], [1] * 6])
+def test_blocks_are_as_few_as_fit_into_memory(sizes, sets):
+    wide = layer("a", 1, (3, 3, 6, 4))
+    enough = moment_bytes(9 * sizes[0], blocks=len(sizes), sets=sets)
+    blocks = channel_blocks(wide, enough, sets)
 
     assert [block.stop - block.start for block in blocks] == sizes
     assert [block.start for block in blocks] == np.cumsum([0, *sizes[:-1]]).tolist()
+    if len(sizes) < 6:
+        assert len(channel_blocks(wide, enough - 1, sets)) > len(sizes)
+
+
+def test_positions_of_few_large_images_come_in_pieces(images, monkeypatch):
+    """No batch of patches has more values than it may, and the fit is the same."""
+    network = Network({"a": layer("a", 1, (3, 3, 4, 12))}, [("a", 0)])
+    sizes = []
+
+    def seen(x, spec, where):
+        sizes.append(len(where[0]) * spec.taps * spec.in_channels)
+        return gather(x, spec, where)
+
+    monkeypatch.setattr(patch_stream, "gather", seen)
+    whole = fit_strategies(network, images, SEQUENTIAL)
+    most = 36 * PIXELS // 3  # a third of one image's
+    sizes.clear()
+    monkeypatch.setattr(stage_runner, "_BATCH", most)
+    pieces = fit_strategies(network, images, SEQUENTIAL)
+
+    assert max(sizes) <= most
+    assert_same_factors(pieces[SEQUENTIAL].factors["a"], whole[SEQUENTIAL].factors["a"])
 
 
 @pytest.mark.parametrize("pairs", [1, 9])
 def test_layer_too_wide_for_its_memory_is_fitted_in_blocks(images, pairs):
     network = Network({"a": layer("a", 1, (3, 3, 4, 12))}, [("a", 0)])
     a, choices = network.layers["a"], {"a": Choice(pairs=pairs)}
-    # Half of it takes the moments of two channels of nine taps, and not those of three.
-    little = FitSettings(patches=FITTED * PIXELS, memory=2 * moment_bytes(18))
+    # Two thirds of it take the moments of twice two channels of nine taps, and not of four.
+    memory = moment_bytes(18, blocks=2) * 3 // 2
+    little = FitSettings(patches=FITTED * PIXELS, memory=memory)
     fit_runs = fit_strategies(network, images, SEQUENTIAL, settings=little, choices=choices)
     factors = fit_runs[SEQUENTIAL].factors["a"]
     y = network.values(images[:FITTED])[1]

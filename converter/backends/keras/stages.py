@@ -84,13 +84,16 @@ class KerasStages:
             )
             for value, array in values.items()
         }
-        given = set(tensors)
+        given, kept = set(tensors), set(self._live[stage])
         for index in range(*self._cuts[stage : stage + 2]):
             step, block = self.steps[index], self._blocks.get(index)
             if block is None:
                 step.run(tensors)
             else:
                 tensors[step.writes[0]] = block(tensors[next(iter(step.reads.values()))])
+            for value in set(step.reads.values()) - kept:  # a stage may be long
+                if self._readers[value][-1] <= index:
+                    del tensors[value]
         return {
             value: np.asarray(keras.ops.convert_to_numpy(tensors[value]), np.float32)
             for value in self._live[stage]

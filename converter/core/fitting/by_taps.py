@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Float, as_float
+from ..types import Float
 from .solves import BLOCK, damped, solve_definite
 
 
@@ -52,7 +52,7 @@ class ByTaps:
         N, C = len(taps), gap.shape[0]
         right = np.einsum("na,can->nc", taps, gap, optimize=True)
         result = np.empty((N, C))
-        rows = max(1, BLOCK // (C * C))
+        rows = max(1, BLOCK // (C * C + len(self.sums)))
         for first in range(0, N, rows):
             d = taps[first : first + rows]
             normal = ((d[:, self.first] * d[:, self.second]) @ self.sums).reshape(len(d), C, C)
@@ -73,10 +73,14 @@ class ByTaps:
         N, C = mixers.shape
         k2 = gap.shape[1]
         right = np.einsum("nc,can->na", mixers, gap, optimize=True)
-        normal = np.empty((N, k2, k2))
-        for row, (a, b) in enumerate(zip(self.first, self.second, strict=True)):
-            pulled = mixers @ self.sums[row].reshape(C, C)
-            normal[:, a, b] = np.einsum("nc,nc->n", pulled, mixers) / self.double[row]
-            normal[:, b, a] = normal[:, a, b]
-        taps = as_float(np.linalg.solve(damped(normal), right[..., None])[..., 0])
+        taps = np.empty((N, k2))
+        rows = max(1, BLOCK // (C * C + k2 * k2))
+        for start in range(0, N, rows):
+            p = mixers[start : start + rows]
+            squares = (p[:, :, None] * p[:, None, :]).reshape(len(p), C * C)
+            normal = np.empty((len(p), k2, k2))
+            normal[:, self.first, self.second] = squares @ self.sums.T / self.double
+            normal[:, self.second, self.first] = normal[:, self.first, self.second]
+            some = right[start : start + rows, :, None]
+            taps[start : start + rows] = np.linalg.solve(damped(normal), some)[..., 0]
         return taps, float(np.vdot(taps, right))

@@ -11,7 +11,7 @@ and every step remains an exact step on one and the same objective.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from .by_taps import ByTaps
 from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
 from .pairs import Pairs
-from .solves import BLOCK, damped, solve_positive
+from .solves import damped, solve_positive
 
 Trace = Callable[[float], None] | None
 """Called with the objective."""
@@ -90,7 +90,8 @@ class Problem:
         k2 = kh * kw
         weights = by_channel(kernel, "depthwise-first") * scale  # (C, k², N)
         noise = ridge * max(float(np.trace(stats.cov)) / (C * k2), 1e-12)
-        cov = stats.cov + noise * np.eye(C * k2)
+        cov = stats.cov.copy()
+        cov[np.diag_indices(C * k2)] += noise
         cross = stats.cross.reshape(C, k2, N) * scale + noise * weights
         constant = float((stats.var_y * scale**2).sum() + noise * (weights**2).sum())
         return cls(cov.reshape(C, k2, C, k2), cross, weights, constant)
@@ -210,11 +211,12 @@ def _depthwise_first(
     problem: Problem, T: int, options: FitOptions, trace: Trace
 ) -> tuple[Float, Float]:
     taps = _whitened_taps(problem, T)  # (T, C, k²)
+    inverses = np.linalg.inv(np.einsum("iaib->iab", problem.cov))
     mixers, start = _solve_mixers(problem, taps)  # (T, C, N)
 
     def sweep() -> float:
         nonlocal taps, mixers
-        taps = _sweep_taps(problem, taps, mixers)
+        taps = _sweep_taps(problem, inverses, taps, mixers)
         if trace is not None:  # nobody else asks for what is half done
             trace(problem.value(_estimate(taps, mixers)))
         mixers, value = _solve_mixers(problem, taps)
@@ -258,33 +260,24 @@ def _solve_mixers(problem: Problem, taps: Float) -> tuple[Float, float]:
     return mixers.reshape(T, C, N), problem.constant - float(np.vdot(mixers, right))
 
 
-def _sweep_taps(problem: Problem, taps: Float, mixers: Float) -> Float:
+def _sweep_taps(problem: Problem, inverses: Float, taps: Float, mixers: Float) -> Float:
     """Return the depthwise kernels one channel after the other, each against the others' residual.
 
     As good as solving for all of them jointly on the layers measured, at a cost linear in C·k².
+    The system of a channel's T·k² taps is a Kronecker product of a (T, T) matrix and the channel's
+    own covariance, whose inverse, one of (C, k², k²), serves all sweeps.
     """
     T, C, k2 = taps.shape
     taps = np.ascontiguousarray(taps.transpose(1, 0, 2))  # (C, T, k²)
     gains = np.einsum("tin,sjn->ijts", mixers, mixers, optimize=True)  # (C, C, T, T)
     right = np.einsum("tin,ian->ita", mixers, problem.cross, optimize=True)
-    for i, own in enumerate(_own_systems(problem, gains)):
+    own = damped(np.einsum("iits->its", gains).copy())
+    for i in range(C):
         seen = problem.cov[i].reshape(k2, C * k2)
         all_of_them = (gains[i] @ taps).transpose(1, 0, 2).reshape(T, C * k2)
         gap = right[i] - all_of_them @ seen.T
-        taps[i] += np.linalg.solve(own, gap.ravel()).reshape(T, k2)
+        taps[i] += np.linalg.solve(own[i], gap @ inverses[i])
     return np.ascontiguousarray(taps.transpose(1, 0, 2))
-
-
-def _own_systems(problem: Problem, gains: Float) -> Iterator[Float]:
-    """Yield what each channel's own taps solve, (T·k², T·k²): made for many channels at once."""
-    C, k2 = problem.cov.shape[:2]
-    T = gains.shape[-1]
-    rows = max(1, BLOCK // (T * k2) ** 2)
-    for first in range(0, C, rows):
-        some = np.arange(first, min(first + rows, C))
-        cov = problem.cov[some, :, some, :]
-        normal = np.einsum("its,iab->itasb", gains[some, some], cov)
-        yield from damped(normal.reshape(len(some), T * k2, T * k2))
 
 
 # Pointwise first: each output n on its own, y_n = Σ_t d_tnᵀ X p_tn with X the patch as (k², C).
@@ -330,6 +323,10 @@ def _pointwise_first(
 
 
 def pointwise_first_work(kernel_shape: tuple[int, ...], pairs: int) -> float:
-    """Multiplications that one sweep of the pointwise-first fit takes, to plan with."""
+    """Multiplications that one sweep of the pointwise-first fit takes, to plan with.
+
+    For each output a system of C and one of k² unknowns is made and solved.
+    """
     kh, kw, C, N = kernel_shape
-    return pairs * N * (float(C) ** 3 / 3 + 2 * (kh * kw) ** 2 * C**2)
+    taps = float(kh * kw)
+    return pairs * N * ((float(C) ** 3 + taps**3) / 3 + 2 * taps**2 * C**2)

@@ -54,6 +54,10 @@ class Statistics:
         return as_float(np.maximum(np.einsum("dn,dn->n", kernel, self.cov @ kernel), 0.0))
 
 
+_ROWS = 256
+"""Rows of a covariance that are worked on at once."""
+
+
 class Moments:
     """Accumulates `Statistics` batch by batch.
 
@@ -69,7 +73,7 @@ class Moments:
         self.count = 0
         self._origin_x: Array | None = None
         self._origin_y: Array | None = None
-        self._xx = np.zeros((features, features))
+        self._xx: Float | None = np.zeros((features, features))
         self._xy = np.zeros((features, outputs))
         self._x = np.zeros(features)
         self._y = np.zeros(outputs)
@@ -77,6 +81,8 @@ class Moments:
 
     def update(self, x: Array, y: Array) -> None:
         """Add patches x (P, D) and the outputs to aim at y (P, N)."""
+        if self._xx is None:
+            raise ValueError("the moments were returned already")
         if self._origin_x is None or self._origin_y is None:
             self._origin_x = x.mean(axis=0, dtype=np.float64).astype(np.float32)
             self._origin_y = y.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -91,20 +97,27 @@ class Moments:
             self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
 
     def statistics(self) -> Statistics:
-        """Return the moments so far.
+        """Return the moments, once: the sums become the covariance where they lie.
+
+        Of a wide layer they are the largest array there is, and a copy would double it.
 
         Raises:
-            ValueError: If nothing was added.
+            ValueError: If nothing was added, or the moments were returned already.
             InputError: If products of the values were not finite.
         """
         if self._origin_x is None or self._origin_y is None:
             raise ValueError("no patches were added")
+        if self._xx is None:
+            raise ValueError("the moments were returned already")
         refuse_overflow(self._xx)
         refuse_overflow(self._yy)
         mean_x, mean_y = self._x / self.count, self._y / self.count
-        cov = self._xx / self.count - np.outer(mean_x, mean_x)
+        cov, self._xx = self._xx, None
+        cov /= self.count
+        for first in range(0, len(cov), _ROWS):  # a product with itself: symmetric already
+            cov[first : first + _ROWS] -= np.outer(mean_x[first : first + _ROWS], mean_x)
         return Statistics(
-            cov=(cov + cov.T) / 2,
+            cov=cov,
             cross=self._xy / self.count - np.outer(mean_x, mean_y),
             mean_x=mean_x + as_float(self._origin_x),
             mean_y=mean_y + as_float(self._origin_y),

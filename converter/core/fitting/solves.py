@@ -7,8 +7,8 @@ import scipy.linalg
 
 from ..types import Float, as_float
 
-BLOCK = 1 << 26
-"""float64 values of scratch that many systems together may take, 512 MiB."""
+BLOCK = 1 << 23
+"""float64 values of scratch that many systems together may take, 64 MiB."""
 
 
 def damped(normal: Float) -> Float:
@@ -31,9 +31,13 @@ def solve_positive(normal: Float, right: Float) -> Float:
     """Solve a symmetric positive semidefinite system; a hair of damping keeps it definite."""
     size = len(normal)
     damping = 1e-10 * max(float(np.trace(normal)) / size, 1e-300)
-    damped = normal + damping * np.eye(size)
+    damped = normal.copy()
+    damped[np.diag_indices(size)] += damping
     try:
-        factor = scipy.linalg.cho_factor(damped, lower=True, check_finite=False)
+        # Of the transpose, which is the same matrix in LAPACK's order: no copy is made.
+        factor = scipy.linalg.cho_factor(
+            damped.T, lower=True, overwrite_a=True, check_finite=False
+        )
         return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
     except scipy.linalg.LinAlgError:
         return np.asarray(np.linalg.lstsq(normal, right, rcond=1e-12)[0])

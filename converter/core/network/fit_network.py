@@ -58,8 +58,10 @@ def fit_network(
         The fit runs, best first: the one with the least output error to the outputs of the
         held-out images.
     """
-    with room_for(stages, settings) as store:
-        return _Fitting(stages, inputs, held_out, choices, strategies, settings, store).run(
+    drifting = sum(strategy.sequential for strategy in strategies)
+    sets = drifting + (drifting < len(strategies))
+    with room_for(stages, settings, sets) as store:
+        return _Fitting(stages, inputs, held_out, choices, strategies, settings, store, sets).run(
             progress
         )
 
@@ -74,8 +76,9 @@ class _Fitting(StageRunner):
         strategies: Sequence[FitStrategy],
         settings: FitSettings,
         store: Store,
+        sets: int,
     ) -> None:
-        super().__init__(stages, inputs, held_out, settings, store)
+        super().__init__(stages, inputs, held_out, settings, store, sets)
         self.choices = choices
         self.fit_runs = [FitRun(strategy, self.clean.live) for strategy in strategies]
 
@@ -173,8 +176,8 @@ class _Fitting(StageRunner):
     def _try(
         self, index: int, fit_run: FitRun, weights: Weights | None, outputs: Sequence[int]
     ) -> float:
-        expected = self.unseen_after(index, self.unseen(self.clean), None)
-        got = self.unseen_after(index, self.unseen(fit_run), weights)
+        expected = self.through(index, self.unseen(self.clean), None)
+        got = self.through(index, self.unseen(fit_run), weights)
         return fidelity.output_error([expected[v] for v in outputs], [got[v] for v in outputs])
 
 

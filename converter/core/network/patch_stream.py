@@ -13,31 +13,44 @@ from ..fitting.patches import Index, gather, output_size, sample_positions
 from ..stages import Site
 from .fit_state import FitRun
 
-_COPIES = 6
-"""Matrices of the size of a covariance that are alive at the worst moment of a fit."""
+_SOLVING = 2
+"""Matrices of the size of one covariance that solving for a kernel takes besides."""
 
 
-def features_of(site: Site) -> int:
-    """D = C·k², the length of a patch."""
-    return site.spec.taps * site.spec.in_channels
+def moment_bytes(features: int, *, blocks: int = 1, sets: int = 1) -> int:
+    """Tell the memory that gathering and fitting moments takes at its worst moment.
+
+    Args:
+        features: D, the length of a patch of one block of channels.
+        blocks: In how many blocks the channels are.
+        sets: How many fit runs have moments of their own. One set is fitted to at a time, from
+            a regularised copy.
+    """
+    return 8 * features**2 * ((sets + 1) * blocks + _SOLVING)
 
 
-def moment_bytes(features: int) -> int:
-    """Memory that gathering and fitting the moments of a patch of this length takes."""
-    return _COPIES * 8 * features**2
-
-
-def channel_blocks(site: Site, memory: int) -> list[slice]:
+def channel_blocks(site: Site, memory: int, sets: int = 1) -> list[slice]:
     """The input channels in as few blocks as fit into memory: one, unless the layer is very wide.
 
     Each block is fitted to its own share of the output, as if it were a convolution of its own.
+
+    Args:
+        site: The layer.
+        memory: Bytes for its moments.
+        sets: How many fit runs have moments of their own.
     """
-    channels, taps = site.spec.in_channels, site.spec.taps
+    channels = site.spec.in_channels
     count = 1
-    while count < channels and moment_bytes(taps * -(-channels // count)) > memory:
+    while count < channels and site_bytes(site, count, sets) > memory:
         count += 1
     size = -(-channels // count)
     return [slice(first, min(first + size, channels)) for first in range(0, channels, size)]
+
+
+def site_bytes(site: Site, blocks: int, sets: int) -> int:
+    """Tell the memory that the moments of a site take in so many blocks: see `moment_bytes`."""
+    features = site.spec.taps * -(-site.spec.in_channels // blocks)
+    return moment_bytes(features, blocks=blocks, sets=sets)
 
 
 def drifts(fit_run: FitRun, site: Site, clean: FitRun) -> bool:
@@ -52,6 +65,7 @@ def gather_moments(
     *,
     blocks: Sequence[slice],
     batches: Callable[[int], Iterable[slice]],
+    most: int,
     images: int,
     patches: int | None,
     rng: np.random.Generator,
@@ -66,6 +80,7 @@ def gather_moments(
         fit_runs: Whose ``moments`` are filled; a shared layer adds to those of its earlier calls.
         blocks: Input channels that are looked at together.
         batches: Rows of the live values for a number of values per image, ``images`` together.
+        most: Values of patches at once.
         images: How many images there are.
         patches: How many patches to take; None chooses by the layer's size.
         rng: Draws the positions.
@@ -88,6 +103,7 @@ def gather_moments(
         list(groups.values()),
         blocks=blocks,
         batches=batches,
+        most=most,
         images=images,
         patches=patches,
         rng=rng,
@@ -99,6 +115,7 @@ def gather_moments(
 
 Seen = tuple[list[Array], list[Array]]
 """Patches (P, D) and outputs to aim at (P, N), per block of channels."""
+_Where = tuple[Index, Index, Index]
 
 
 def stream_patches(
@@ -108,10 +125,11 @@ def stream_patches(
     *,
     blocks: Sequence[slice],
     batches: Callable[[int], Iterable[slice]],
+    most: int,
     images: int,
     patches: int | None,
     rng: np.random.Generator,
-) -> Iterator[tuple[Index, list[Seen]]]:
+) -> Iterator[tuple[Index, Iterator[Seen]]]:
     """Yield the patches of several fit runs at the same positions, batch by batch.
 
     The outputs to aim at are those of the untouched layer: each block's own share of them, the
@@ -123,12 +141,14 @@ def stream_patches(
         fit_runs: Whose patches are wanted.
         blocks: As there.
         batches: As there.
+        most: As there.
         images: As there.
         patches: As there.
         rng: As there.
 
     Yields:
-        The number of each patch's image, (P,), and what each fit run has there.
+        The number of each patch's image, (P,), and what each fit run has there, one after the
+        other: those of all would lie in memory together.
     """
     widths = _widths(site, blocks)
     kernel = site.kernel.transpose(2, 0, 1, 3).astype(np.float32)
@@ -141,19 +161,41 @@ def stream_patches(
     for rows in batches(per_image * sum(widths)):
         x = images_of(clean.live[site.reads][rows], site)
         where = sample_positions(rng, len(x), output_size(site.spec, size), per_image)
-        seen = _by_block(gather(x, site.spec, where), blocks)
-        targets = [part @ weights for part, weights in zip(seen, kernels, strict=True)]
-        if site.bias is not None:
-            targets[0] += site.bias
-        found = []
-        for fit_run in fit_runs:
-            actual, aims = seen, targets
-            if drifts(fit_run, site, clean):
-                drifted = images_of(fit_run.live[site.reads][rows], site)
-                actual = _by_block(gather(drifted, site.spec, where), blocks)
-                aims = [targets[0] + _owed(fit_run, clean, site, rows, where), *targets[1:]]
-            found.append((actual, aims))
-        yield rows.start + where[0], found
+        for some in _pieces(where, most // sum(widths)):
+            seen = _by_block(gather(x, site.spec, some), blocks)
+            targets = [part @ weights for part, weights in zip(seen, kernels, strict=True)]
+            if site.bias is not None:
+                targets[0] += site.bias
+            each = _of_each(site, clean, fit_runs, blocks, rows, some, (seen, targets))
+            yield rows.start + some[0], each
+
+
+def _of_each(
+    site: Site,
+    clean: FitRun,
+    fit_runs: Sequence[FitRun],
+    blocks: Sequence[slice],
+    rows: slice,
+    where: _Where,
+    untouched: Seen,
+) -> Iterator[Seen]:
+    """Yield what each fit run has at some positions; ``untouched`` is what the clean one has."""
+    for fit_run in fit_runs:
+        if not drifts(fit_run, site, clean):
+            yield untouched
+            continue
+        drifted = images_of(fit_run.live[site.reads][rows], site)
+        first, *rest = untouched[1]
+        aims = [first + _owed(fit_run, clean, site, rows, where), *rest]
+        yield _by_block(gather(drifted, site.spec, where), blocks), aims
+
+
+def _pieces(where: _Where, most: int) -> Iterator[_Where]:
+    """Yield the positions, at most so many at a time."""
+    most = max(most, 1)
+    for first in range(0, len(where[0]), most):
+        image, row, column = (axis[first : first + most] for axis in where)
+        yield image, row, column
 
 
 def _widths(site: Site, blocks: Sequence[slice]) -> list[int]:
@@ -174,7 +216,7 @@ def _by_block(patches: Array, blocks: Sequence[slice]) -> list[Array]:
 
 
 def _owed(
-    fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: tuple[Index, Index, Index]
+    fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: _Where
 ) -> Array | float:
     """Return what the other side of the sum has lost, in units of this site's output."""
     if site.beside is None or not fit_run.strategy.shortcuts:

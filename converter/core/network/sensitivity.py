@@ -138,5 +138,5 @@ class _Trial:
         stages = self.runner.stages
         live: Mapping[int, Array] = self.runner.unseen(self.runner.clean)
         for stage in range(index, len(stages.sites)):
-            live = self.runner.unseen_after(stage, live, weights if stage == index else None)
+            live = self.runner.through(stage, live, weights if stage == index else None)
         return [live[value] for value in stages.outputs]

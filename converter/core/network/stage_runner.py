@@ -16,7 +16,7 @@ from ..stages import Site, Stages, Weights
 from ..types import Float
 from .activation_store import Store
 from .fit_state import FitRun, FitSettings, FitStrategy
-from .patch_stream import channel_blocks, features_of, gather_moments, moment_bytes, stream_patches
+from .patch_stream import channel_blocks, gather_moments, site_bytes, stream_patches
 
 SAMPLE_HELD_OUT = 0.2
 """The share of a sample's images that chooses how a MobileNet block starts."""
@@ -31,6 +31,7 @@ class StageRunner:
         held_out: How many of the last images no fit may see.
         settings: See `FitSettings`.
         store: Room for the values between stages.
+        sets: How many fit runs have moments of their own.
 
     Attributes:
         clean: The untouched network's live values.
@@ -44,8 +45,10 @@ class StageRunner:
         held_out: int,
         settings: FitSettings,
         store: Store,
+        sets: int = 1,
     ) -> None:
-        self.stages, self.settings, self.store = stages, settings, store
+        self.stages, self.settings, self.store, self.sets = stages, settings, store, sets
+        self._most = min(_BATCH, settings.memory // 128)
         self.total = len(inputs[0])
         self.fitting = self.total - held_out
         self.rng = np.random.default_rng(settings.seed)
@@ -53,30 +56,26 @@ class StageRunner:
 
     def after(self, index: int, fit_run: FitRun) -> dict[int, Array]:
         """Return a fit run's live values after a stage, for all images."""
-        results: dict[int, Array] = {}
-        keep = self.stages.live_after(index)
-        passed = {value: fit_run.live[value] for value in keep if value in fit_run.live}
-        for rows, made in self.stream(index, fit_run.live, self._weights(index, fit_run)):
-            for value, array in made.items():
-                if value not in results:
-                    results[value] = self.store.empty((self.total, *array.shape[1:]))
-                results[value][rows] = array
-            self.store.settle()
-        return passed | results
+        return self.through(index, fit_run.live, self._weights(index, fit_run))
 
     def unseen(self, fit_run: FitRun) -> dict[int, Array]:
         """Return a fit run's live values of the held-out images."""
         return {value: array[self.fitting :] for value, array in fit_run.live.items()}
 
-    def unseen_after(
+    def through(
         self, index: int, live: Mapping[int, Array], weights: Weights | None
     ) -> dict[int, Array]:
-        """Return the live values after a stage from few enough before it to need no store."""
-        keep = self.stages.live_after(index)
-        passed = {value: live[value] for value in keep if value in live}
-        parts = [made for _, made in self.stream(index, live, weights)]
-        made = {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
-        return passed | made
+        """Return the live values after a stage from those before it, of any number of images."""
+        results: dict[int, Array] = {}
+        passed = {value: live[value] for value in self.stages.live_after(index) if value in live}
+        total = len(next(iter(live.values())))
+        for rows, made in self.stream(index, live, weights):
+            for value, array in made.items():
+                if value not in results:
+                    results[value] = self.store.empty((total, *array.shape[1:]))
+                results[value][rows] = array
+            self.store.settle()
+        return passed | results
 
     def stream(
         self, index: int, live: Mapping[int, Array], weights: Weights | None
@@ -89,7 +88,7 @@ class StageRunner:
         with self.stages.using(index, weights):
             while first < total:
                 # What comes out may be wider than what goes in, so the first batch is small.
-                size = fixed or _images_at_once(widest, limit=128 if first else 4)
+                size = fixed or self._images_at_once(widest, limit=128 if first else 4)
                 rows = slice(first, min(first + size, total))
                 batch = {value: array[rows] for value, array in live.items()}
                 if fixed:
@@ -123,7 +122,8 @@ class StageRunner:
         kernels = taps.reshape(T, -1, C).transpose(2, 1, 0).astype(np.float32)  # (C, k², T)
         numbers, inner, targets = [], [], []
         looking = self._looking_at(site)
-        for image, ((actual, aims),) in stream_patches(site, self.clean, [fit_run], **looking):
+        for image, (seen,) in stream_patches(site, self.clean, [fit_run], **looking):
+            actual, aims = seen
             parts = [
                 np.matmul(part.reshape(len(part), -1, site.spec.taps).swapaxes(0, 1), some)
                 for part, some in zip(actual, (kernels[b] for b in looking["blocks"]), strict=True)
@@ -139,7 +139,7 @@ class StageRunner:
         """Tell how patches of a site are looked at."""
 
         def batches(width: int) -> list[slice]:
-            size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
+            size = self._images_at_once(max(width, _width(self.clean.live[site.reads])))
             return [
                 slice(first, min(first + size, self.fitting))
                 for first in range(0, self.fitting, size)
@@ -148,6 +148,7 @@ class StageRunner:
         return {
             "blocks": self.blocks(site),
             "batches": batches,
+            "most": self._most,
             "images": self.fitting,
             "patches": self.settings.patches,
             "rng": self.rng,
@@ -155,7 +156,10 @@ class StageRunner:
 
     def blocks(self, site: Site) -> list[slice]:
         """Return the input channels that are fitted together."""
-        return channel_blocks(site, self.settings.memory // 2)
+        return channel_blocks(site, moment_share(self.settings), self.sets)
+
+    def _images_at_once(self, width: int, limit: int = 128) -> int:
+        return int(np.clip(self._most // max(width, 1), 1, limit))
 
     def _weights(self, index: int, fit_run: FitRun) -> Weights | None:
         """Get the site's weights in this fit run; a shared layer changes at its last call."""
@@ -164,16 +168,17 @@ class StageRunner:
 
 
 _BATCH = 16 << 20
-"""Values of one tensor that a batch may have: 64 MiB."""
+"""Values of one tensor that a batch may have: 64 MiB, and no more than 1/32 of the memory."""
+
+
+def moment_share(settings: FitSettings) -> int:
+    """Tell how much of the memory the moments of one layer may take: two thirds."""
+    return settings.memory * 2 // 3
 
 
 def _width(array: Array) -> int:
     """Values per image."""
     return int(np.prod(array.shape[1:], dtype=np.int64))
-
-
-def _images_at_once(width: int, limit: int = 128) -> int:
-    return int(np.clip(_BATCH // max(width, 1), 1, limit))
 
 
 def _filled(array: Array, size: int) -> Array:
@@ -182,11 +187,18 @@ def _filled(array: Array, size: int) -> Array:
 
 
 @contextmanager
-def room_for(stages: Stages, settings: FitSettings) -> Iterator[Store]:
-    """Room for activations: what the largest layer's moments leave of the memory."""
-    sizes = [moment_bytes(features_of(site)) for site in stages.sites if site is not None]
-    moments = min(max(sizes, default=0), settings.memory // 2)
-    store = Store(settings.memory - moments)
+def room_for(stages: Stages, settings: FitSettings, sets: int = 1) -> Iterator[Store]:
+    """Room for activations: what the largest layer's moments leave of the memory.
+
+    Args:
+        stages: The network.
+        settings: See `FitSettings`.
+        sets: How many fit runs have moments of their own.
+    """
+    share = moment_share(settings)
+    sites = [site for site in stages.sites if site is not None]
+    sizes = [site_bytes(site, len(channel_blocks(site, share, sets)), sets) for site in sites]
+    store = Store(settings.memory - min(max(sizes, default=0), share))
     try:
         yield store
     finally:
