@@ -1,6 +1,7 @@
 """Pairs fitted to data: every step goes downhill, and closed forms are met where there are any."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsconvert.converter.core.fitting.factorize import by_channel, from_weights
-from dsconvert.converter.core.fitting.fit import FitOptions, fit, refit
+from dsconvert.converter.core.fitting.fit import FitOptions, fit, pointwise_first_work, refit
+from dsconvert.converter.core.fitting.linear_block import AFFORDABLE_WORK
 from dsconvert.converter.core.fitting.moments import Statistics
 from dsconvert.converter.core.types import ORDERS
 
@@ -221,3 +223,34 @@ def test_depthwise_kernels_have_unit_length(order):
     factors = fit(exact(x, y), kernel, order, 2)
 
     np.testing.assert_allclose(np.linalg.norm(factors.depthwise, axis=(1, 2)), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_kernels_of_31_taps_a_side(order):
+    """Of 961 taps: a step per pair of them, or a solve per sweep, took minutes."""
+    rng = np.random.default_rng(0)
+    shape = (31, 31, 2, 2)
+    kernel = rng.normal(size=shape)
+    factor = rng.normal(size=(2 * 961, 40))
+    cov = factor @ factor.T + np.eye(len(factor))
+    cross = cov @ flat(kernel)
+    stats = Statistics(
+        cov=cov,
+        cross=cross,
+        mean_x=np.zeros(len(cov)),
+        mean_y=np.zeros(2),
+        var_y=np.einsum("dn,dn->n", flat(kernel), cross),
+        count=9999,
+    )
+    values = []
+    fitted = fit(stats, kernel, order, 1, options=FitOptions(sweeps=2), trace=values.append)
+    start = from_weights(kernel, None, order, 1)
+
+    assert fitted.data_error < 0.9 * stats.relative_error(flat(start.kernel()))
+    assert all(after <= before * (1 + SOLVED) for before, after in pairwise(values))
+
+
+def test_large_kernels_are_too_much_work_pointwise_first():
+    """Each output has a system of its own: that of 961 taps is more than the layer is worth."""
+    assert pointwise_first_work((3, 3, 64, 64), 1) < AFFORDABLE_WORK
+    assert pointwise_first_work((31, 31, 2, 8), 1) > AFFORDABLE_WORK

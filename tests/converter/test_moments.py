@@ -87,3 +87,15 @@ def test_constant_outputs_have_no_relative_error():
 def test_nothing_added_is_an_error():
     with pytest.raises(ValueError, match="no patches"):
         Moments(2, 1).statistics()
+
+
+def test_moments_are_returned_once():
+    """The covariance stands where the sums were, which are gone."""
+    moments = Moments(5, 3)
+    moments.update(*sample(0, 20))
+    moments.statistics()
+
+    with pytest.raises(ValueError, match="already"):
+        moments.statistics()
+    with pytest.raises(ValueError, match="already"):
+        moments.update(*sample(0, 20))

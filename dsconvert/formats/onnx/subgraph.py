@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,18 @@ from dsconvert.base.predictor import Array
 from .checking import is_weight
 from .graph import OnnxGraph, reads_of
 from .session import sentence, session
-from .tensors import embedded, is_external, tensors_and_places
+from .tensors import DOMAINS, array_of, embedded, is_external, size_in_bytes, tensors_and_places
 
 if TYPE_CHECKING:
     from onnx import NodeProto
+
+
+_LARGE = 16 << 20
+"""Bytes from which on a dense layer's weights are fed and not stored in the part: ONNX Runtime
+would hold them three times, as it was given them, as a tensor, and packed."""
+_DENSE = ("Gemm", "MatMul")
+_FED = (1, 10, 11)
+"""FLOAT, FLOAT16 and DOUBLE, which NumPy has too."""
 
 
 class Unable(InputError):
@@ -73,7 +82,12 @@ class Part:
             model.graph.input.append(helper.make_tensor_value_info(name, kind, free))
         made = {name for node in nodes for name in node.output}
         needed = {name for node in nodes for name in reads_of(node)} | set(wanted)
-        for name in sorted(needed - made - given.keys()):
+        stored = needed - made - given.keys() - folded.keys() - set(wanted)
+        self._fed = _large_weights(graph, nodes, stored)
+        for name, array in self._fed.items():
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        for name in sorted(needed - made - given.keys() - self._fed.keys()):
             if name in folded:
                 model.graph.initializer.append(numpy_helper.from_array(folded[name], name))
             elif name in graph.initializers:
@@ -101,5 +115,24 @@ class Part:
             name: np.ascontiguousarray(values[name], dtype) for name, dtype in self._given.items()
         }
         with _saying_why():
-            outputs = self._session.run(self._wanted, feeds) if self._wanted else []
+            outputs = self._session.run(self._wanted, feeds | self._fed) if self._wanted else []
         return dict(zip(self._wanted, outputs, strict=True))
+
+
+def _large_weights(
+    graph: OnnxGraph, nodes: Sequence[NodeProto], needed: AbstractSet[str]
+) -> dict[str, Array]:
+    """Return large weights that dense layers alone read, as views of where they are stored."""
+    weights: set[str] = set()
+    others: set[str] = set()
+    for node in nodes:
+        dense = node.op_type in _DENSE and node.domain in DOMAINS
+        second = node.input[1:2] if dense else []
+        weights.update(second)
+        others.update(node.input[:1] if dense else reads_of(node), node.input[2:])
+    return {
+        name: array_of(graph.initializers[name], graph.folder)
+        for name in sorted((weights - others) & needed & graph.initializers.keys())
+        if graph.initializers[name].data_type in _FED
+        and size_in_bytes(graph.initializers[name]) >= _LARGE
+    }
