@@ -13,6 +13,7 @@ from pathlib import Path
 # machine. Set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import network_guard
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -36,6 +37,17 @@ FOREIGN = (
 def pytest_configure(config: pytest.Config) -> None:
     """Take from pytest-randomly the order alone: its seed is another one each time."""
     config.option.randomly_reset_seed = False
+
+
+network_guard.install()
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """Let no test, and so no command that one runs, reach another machine."""
+    network_guard.talked.clear()
+    yield
+    assert network_guard.talked == []
 
 
 @pytest.hookimpl(tryfirst=True)

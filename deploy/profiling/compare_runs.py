@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,6 +95,15 @@ def read_run(path: str | Path) -> list[Measurement]:
         ) from error
     if not found:
         raise InputError(f"{path} is a run of no files.", code="run-without-files")
+    for one in found:
+        latency = one.latency
+        times = () if latency is None else (latency.p50_ms, *latency.samples_ms)
+        if not all(0 < time < math.inf for time in times):
+            raise InputError(
+                f"{path} is no saved run: {one.path} has a time of 0 ms, or less, or without end.",
+                "Measure again with: dsconvert profile FILES --json > run.json",
+                code="not-a-run",
+            )
     return found
 
 
