@@ -58,6 +58,9 @@ def test_a_nul_character_in_a_recipe_is_refused(tmp_path, monkeypatch):
     """In a path the system would refuse it by a ValueError, where an OSError is awaited."""
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "recipe.toml"
-    for text in ('model = "a\\u0000b"\n', 'model = "a.onnx"\n[rewrite]\noutput = "a\\u0000b.onnx"\n'):
+    for text in (
+        'model = "a\\u0000b"\n',
+        'model = "a.onnx"\n[rewrite]\noutput = "a\\u0000b.onnx"\n',
+    ):
         recipe.write_text(text)
         assert CliRunner().invoke(main, ["rewrite", "--recipe", str(recipe)]).exit_code == 2, text

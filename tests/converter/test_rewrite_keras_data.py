@@ -82,7 +82,7 @@ class TestTrainedNetwork:
         monkeypatch.setattr(np, "memmap", lambda *a, **k: spilled.append(1) or memmap(*a, **k))
         plenty = rewrite(digits_cnn, calibration=calibration)
         assert not spilled
-        # The moments of the widest layer, 24·9 features, take 6·8·216² ≈ 2.2 MB of it.
+        # The moments of the widest layer, 24·9 features, take up to 6·8·216² ≈ 2.2 MB of it.
         little = rewrite(digits_cnn, calibration=calibration, memory=5_000_000)
 
         assert spilled

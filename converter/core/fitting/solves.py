@@ -35,9 +35,7 @@ def solve_positive(normal: Float, right: Float) -> Float:
     damped[np.diag_indices(size)] += damping
     try:
         # Of the transpose, which is the same matrix in LAPACK's order: no copy is made.
-        factor = scipy.linalg.cho_factor(
-            damped.T, lower=True, overwrite_a=True, check_finite=False
-        )
+        factor = scipy.linalg.cho_factor(damped.T, lower=True, overwrite_a=True, check_finite=False)
         return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
     except scipy.linalg.LinAlgError:
         return np.asarray(np.linalg.lstsq(normal, right, rcond=1e-12)[0])

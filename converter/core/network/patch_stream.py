@@ -215,9 +215,7 @@ def _by_block(patches: Array, blocks: Sequence[slice]) -> list[Array]:
     return [patches[:, block].reshape(len(patches), -1) for block in blocks]
 
 
-def _owed(
-    fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: _Where
-) -> Array | float:
+def _owed(fit_run: FitRun, clean: FitRun, site: Site, rows: slice, where: _Where) -> Array | float:
     """Return what the other side of the sum has lost, in units of this site's output."""
     if site.beside is None or not fit_run.strategy.shortcuts:
         return 0.0

@@ -48,7 +48,6 @@ class StageRunner:
         sets: int = 1,
     ) -> None:
         self.stages, self.settings, self.store, self.sets = stages, settings, store, sets
-        self._most = min(_BATCH, settings.memory // 128)
         self.total = len(inputs[0])
         self.fitting = self.total - held_out
         self.rng = np.random.default_rng(settings.seed)
@@ -88,7 +87,7 @@ class StageRunner:
         with self.stages.using(index, weights):
             while first < total:
                 # What comes out may be wider than what goes in, so the first batch is small.
-                size = fixed or self._images_at_once(widest, limit=128 if first else 4)
+                size = fixed or _images_at_once(widest, limit=128 if first else 4)
                 rows = slice(first, min(first + size, total))
                 batch = {value: array[rows] for value, array in live.items()}
                 if fixed:
@@ -139,7 +138,7 @@ class StageRunner:
         """Tell how patches of a site are looked at."""
 
         def batches(width: int) -> list[slice]:
-            size = self._images_at_once(max(width, _width(self.clean.live[site.reads])))
+            size = _images_at_once(max(width, _width(self.clean.live[site.reads])))
             return [
                 slice(first, min(first + size, self.fitting))
                 for first in range(0, self.fitting, size)
@@ -148,7 +147,7 @@ class StageRunner:
         return {
             "blocks": self.blocks(site),
             "batches": batches,
-            "most": self._most,
+            "most": _BATCH,
             "images": self.fitting,
             "patches": self.settings.patches,
             "rng": self.rng,
@@ -158,17 +157,15 @@ class StageRunner:
         """Return the input channels that are fitted together."""
         return channel_blocks(site, moment_share(self.settings), self.sets)
 
-    def _images_at_once(self, width: int, limit: int = 128) -> int:
-        return int(np.clip(self._most // max(width, 1), 1, limit))
-
     def _weights(self, index: int, fit_run: FitRun) -> Weights | None:
         """Get the site's weights in this fit run; a shared layer changes at its last call."""
         site = self.stages.sites[index]
         return fit_run.weights.get(site.name) if site is not None else None
 
 
-_BATCH = 16 << 20
-"""Values of one tensor that a batch may have: 64 MiB, and no more than 1/32 of the memory."""
+_BATCH = 8 << 20
+"""Values of one tensor that a batch may have: 32 MiB, whatever the memory, since sums in other
+batches are rounded otherwise."""
 
 
 def moment_share(settings: FitSettings) -> int:
@@ -179,6 +176,10 @@ def moment_share(settings: FitSettings) -> int:
 def _width(array: Array) -> int:
     """Values per image."""
     return int(np.prod(array.shape[1:], dtype=np.int64))
+
+
+def _images_at_once(width: int, limit: int = 128) -> int:
+    return int(np.clip(_BATCH // max(width, 1), 1, limit))
 
 
 def _filled(array: Array, size: int) -> Array:
