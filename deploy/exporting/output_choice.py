@@ -45,10 +45,15 @@ def written_split(
     held_out: HeldOut,
     worst_db: float | None,
 ) -> tuple[Source, Improved, str] | None:
-    """Write the file of a model whose mixed outputs are split; None where that is no better."""
+    """Write the file of a model whose mixed outputs are split; None where that is no better.
+
+    An output that joins nothing, such as a softmax, is not split: its file would give logits.
+    """
     trial = folder / path.name
     with suppress(InputError, GateFailed):
         other, told = split_outputs(source, held_out.inputs, folder)
+        if len(other.output_names) <= len(source.output_names):
+            return None
         apart = held_out.of(other)
         written = work(other, path=trial, held_out=apart)
         if worst_db is None or apart.worst(trial) > worst_db:

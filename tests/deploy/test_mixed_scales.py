@@ -8,6 +8,7 @@ import onnx
 import pytest
 import small_networks
 from keras import layers
+from onnx_native import Net
 from refusals import refuses
 
 from dsconvert.base.errors import GateFailed
@@ -250,3 +251,19 @@ def test_a_layer_that_mixes_scales_itself(tmp_path):
 
     assert worst(artifact) > 20
     assert any("in float" in note for note in artifact.notes)
+
+
+def test_a_softmax_is_not_split_into_logits(tmp_path):
+    """It joins nothing: the program that reads probabilities would get logits."""
+    net = Net()
+    net.conv("x", "logits", (6, 4))
+    net.node("Flatten", "logits", "flat")
+    net.node("Softmax", "flat", "shares", axis=1)
+    net.constant("shape", np.int64([2, 4, 10, 10]))
+    net.node("Reshape", "shares shape", "y")
+    model = net.model(inputs={"x": (2, 6, 12, 12)})
+    onnx.save(model, tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(12, 6, 12, 12)).astype(np.float32)
+    path = tmp_path / "int8.onnx"
+    export(tmp_path / "m.onnx", path, quantize="int8", calibration=x, improvement=quickly("auto"))
+    assert [output.name for output in onnx.load(path).graph.output] == ["y"]
