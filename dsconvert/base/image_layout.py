@@ -13,16 +13,13 @@ Layout = Literal["as stored", "moved first", "moved last", "added first", "added
 """What was done with the channel axis of stored samples.
 
 "moved first": (n, H, W, C) became (n, C, H, W); "moved last": the other way round; "added first"
-and "added last": (n, H, W) became (n, 1, H, W) or (n, H, W, 1).
+and "added last": (n, H, W) became (n, 1, H, W) or (n, H, W, 1). Signals, (n, L, C), and volumes,
+(n, D, H, W, C), are moved likewise.
 """
 
-TOLD: dict[Layout, str] = {
-    "moved first": "(n, H, W, C) → (n, C, H, W)",
-    "moved last": "(n, C, H, W) → (n, H, W, C)",
-    "added first": "(n, H, W) → (n, 1, H, W)",
-    "added last": "(n, H, W) → (n, H, W, 1)",
-}
-_TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+_SIZES = {3: "L", 4: "H, W", 5: "D, H, W"}
+_MOVABLE = (3, 4, 5)
+"""Ranks of signals, images and volumes."""
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -80,7 +77,8 @@ def arranged(shape: Sequence[int | None], layout: Layout) -> tuple[int | None, .
         return (*shape, 1)
     if layout == "as stored":
         return tuple(shape)
-    return tuple(shape[axis] for axis in _axes(layout)) if len(shape) == 4 else ()
+    rank = len(shape)
+    return tuple(shape[axis] for axis in _axes(layout, rank)) if rank in _MOVABLE else ()
 
 
 def arrange(array: Array, layout: Layout) -> Array:
@@ -89,7 +87,7 @@ def arrange(array: Array, layout: Layout) -> Array:
         return array
     if layout.startswith("added"):
         return np.expand_dims(array, 1 if layout == "added first" else -1)
-    return np.ascontiguousarray(array.transpose(_axes(layout)))
+    return np.ascontiguousarray(array.transpose(_axes(layout, array.ndim)))
 
 
 def channel_axes(shape: Sequence[int], layout: Layout) -> tuple[int, ...]:
@@ -113,6 +111,23 @@ def then(before: Layout, after: Layout) -> Layout:
     return "as stored" if before != after else after
 
 
+def told_layout(layout: Layout, rank: int) -> str:
+    """Say what was done with samples that have this many axes now; empty for nothing.
+
+    >>> told_layout("moved first", 4)
+    '(n, H, W, C) → (n, C, H, W)'
+    """
+    sizes = _SIZES.get(rank, "…")
+    first, last = f"(n, C, {sizes})", f"(n, {sizes}, C)"
+    return {
+        "as stored": "",
+        "moved first": f"{last} → {first}",
+        "moved last": f"{first} → {last}",
+        "added first": f"(n, {sizes}) → (n, 1, {sizes})",
+        "added last": f"(n, {sizes}) → (n, {sizes}, 1)",
+    }[layout]
+
+
 def channels_last(shape: Shape, *, channels_first: bool = False) -> Shape:
     """Return the shape of a model's input with the channels last, where that is an image.
 
@@ -129,5 +144,8 @@ def channels_last(shape: Shape, *, channels_first: bool = False) -> Shape:
     return tuple(shape)
 
 
-def _axes(layout: Layout) -> tuple[int, ...]:
-    return _TO_FIRST if layout == "moved first" else _TO_LAST
+def _axes(layout: Layout, rank: int) -> tuple[int, ...]:
+    places = range(1, rank)
+    if layout == "moved first":
+        return (0, places[-1], *places[:-1])
+    return (0, *places[1:], places[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.image_layout import TOLD, choose, fits, same_samples
+from dsconvert.base.image_layout import choose, fits, same_samples, told_layout
 from dsconvert.base.predictor import Array, Shape
 
 from .datasets import Data
@@ -54,12 +54,14 @@ def layout_notes(data: Data) -> list[str]:
     done = data.preprocessing
     names = data.names if len(data.inputs) > 1 else ("",)
     notes = []
-    for name, layout in zip(names, done.layout, strict=False):
+    for name, layout, array in zip(names, done.layout, data.inputs, strict=False):
         what = f"{name} of {data.source}" if name else data.source
         if done.channels_first and layout.endswith("first"):
             continue
-        if layout in TOLD:
-            notes.append(f"{what}: {TOLD[layout]}, as the model takes its images")
+        if layout != "as stored":
+            notes.append(
+                f"{what}: {told_layout(layout, len(array.shape))}, as the model takes them"
+            )
     if done.channels_first and not any(layout.endswith("first") for layout in done.layout):
         taken = " and ".join(_told(array.shape) for array in data.inputs)
         notes.append(f"{data.source}: not moved to channels first, the model takes {taken}")

@@ -607,7 +607,7 @@ class TestEvaluate:
 
     def test_what_was_moved_is_said_once(self, folder: Path) -> None:
         result = call(f"evaluate model.onnx fixed.onnx {FIT}", folder)
-        told = "data.npz: (n, H, W, C) → (n, C, H, W), as the model takes its images"
+        told = "data.npz: (n, H, W, C) → (n, C, H, W), as the model takes them"
         assert result.stderr.count(told) == 1
 
     def test_asked_for_it_is_not_said(self, folder: Path) -> None:

@@ -267,3 +267,21 @@ class TestBranches:
     def test_only_those_that_hold_a_wanted_node(self):
         model = self.model()
         assert without_constant_branches(model, wanted=lambda node: node.op_type == "Gemm") is model
+
+    @pytest.mark.parametrize("batch", [2, "n"])
+    def test_of_a_condition_on_a_shape(self, batch):
+        def branch(kind):
+            node = helper.make_node(kind, ["x"], [kind])
+            value = helper.make_tensor_value_info(kind, 1, [batch, 6, 9, 10])
+            return helper.make_graph([node], kind, [], [value])
+
+        net = Net()
+        net.node("Shape", "x", "size", start=0, end=1)
+        net.constant("two", np.int64([2]))
+        net.node("Equal", "size two", "same")
+        net.node("If", "same", "i", then_branch=branch("Neg"), else_branch=branch("Abs"))
+        net.conv("i", "y", (6, 8))
+        model = net.model(inputs={"x": (batch, 6, 9, 10)})
+        result = without_constant_branches(model)
+        assert ("Neg" if batch == 2 else "If") in {node.op_type for node in result.graph.node}
+        assert_same_outputs(model, result, X, tolerance=0)

@@ -1,4 +1,7 @@
-"""If nodes whose condition is a constant: the branch that is taken stands in their place."""
+"""If nodes whose condition is a constant: the branch that is taken stands in their place.
+
+A condition on the shape of a value is one where that shape is fixed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from .checking import light_copy
 from .constants import constant_of
 from .graph import OnnxGraph, all_names, attributes, fresh_name, inner_graphs, is_op
 from .messages import assign, copied
@@ -36,6 +42,9 @@ def without_constant_branches(
     ]:
         graph = OnnxGraph(model, folder)
         conditions = {i: constant_of(graph, model.graph.node[i].input[0]) for i in found}
+        if None in conditions.values():
+            sized = OnnxGraph(_with_known_shapes(graph))
+            conditions = {i: constant_of(sized, model.graph.node[i].input[0]) for i in found}
         chosen = {
             index: _branch(model.graph.node[index], bool(value))
             for index, value in conditions.items()
@@ -49,6 +58,27 @@ def without_constant_branches(
         for index, node in enumerate(model.graph.node):
             nodes += _inlined(model, node, chosen[index], taken) if index in chosen else [node]
         assign(model.graph.node, nodes)
+    return model
+
+
+def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
+    """Return a light copy in which the shapes of values of fixed sizes are constants.
+
+    Exporters compare a batch of 1 with 1 in the graph, as the program did.
+    """
+    from onnx import helper, numpy_helper
+
+    model = light_copy(graph.model, graph.folder)
+    nodes = []
+    for node in model.graph.node:
+        shape = graph.shapes.get(node.input[0]) if is_op(node, "Shape") else None
+        if shape is not None and None not in shape:
+            given = attributes(node)
+            sizes = np.array(shape[given.get("start", 0) : given.get("end")], np.int64)
+            value = numpy_helper.from_array(sizes)
+            node = helper.make_node("Constant", [], [node.output[0]], node.name, value=value)
+        nodes.append(node)
+    assign(model.graph.node, nodes)
     return model
 
 
