@@ -19,24 +19,35 @@ _SMALLEST = 1e-12
 """The least norm that Keras divides by."""
 
 
+MOST_STEPS = 256
+"""Steps of a recurrent layer that are spelled out; a graph of more takes minutes to convert."""
+
+
 @contextmanager
-def equal_forms(model: Any, format: Format) -> Iterator[None]:
+def equal_forms(model: Any, format: Format, *, unroll: bool = False) -> Iterator[list[str]]:
     """Let layers that a format has no operator for compute by others, inside the context.
 
     Args:
         model: A `keras.Model`; its layers are as before afterwards.
         format: What it is traced for.
+        unroll: Whether recurrent layers become a chain of their steps.
+
+    Yields:
+        A list that will name the recurrent layers that stay loops, with the reason.
     """
-    changed = []
+    rnn = require("keras", "keras", "to export Keras models").layers.RNN
+    changed, loops = [], list[str]()
     for layer in model._flatten_layers():
         method, form = _FORMS[format].get(type(layer).__name__, ("", None))
+        if unroll and isinstance(layer, rnn):
+            method, form = "call", _steps(loops)
         if form is None or not type(layer).__module__.startswith("keras."):
             continue
         given = getattr(layer, method)
         object.__setattr__(layer, method, _bound(form, layer, given))
         changed.append((layer, method))
     try:
-        yield
+        yield loops
     finally:
         for layer, method in changed:
             object.__delattr__(layer, method)
@@ -55,6 +66,25 @@ def mixes_samples(model: Any) -> bool:
         type(layer).__name__ == "MelSpectrogram" and layer.power_to_db
         for layer in model._flatten_layers()
     )
+
+
+def _steps(loops: list[str]) -> Form:
+    """Return the form of recurrent layers: step after step, without a loop."""
+
+    def form(
+        layer: Any, given: Callable[..., Any], sequences: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        steps, before = sequences.shape[1], layer.unroll
+        if steps is None or steps > MOST_STEPS:
+            loops.append(f"{layer.name} ({'any number of' if steps is None else steps} steps)")
+            return given(sequences, *args, **kwargs)
+        layer.unroll = True
+        try:
+            return given(sequences, *args, **kwargs)
+        finally:
+            layer.unroll = before
+
+    return form
 
 
 def _pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:

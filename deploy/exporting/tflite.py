@@ -18,7 +18,7 @@ from dsconvert.formats.quantization import Quantization
 
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
-from .equal_forms import equal_forms
+from .equal_forms import MOST_STEPS, equal_forms
 from .keras_source import KerasSource, unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
@@ -53,10 +53,13 @@ def convert(
     tf = require("tensorflow", "keras", "to write .tflite files")
     names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
+        static = SCHEMES[quantize].static
         try:
-            save(tf, source, names, folder)
+            loops = save(tf, source, names, folder, unroll=static)
         except Exception as error:  # what Keras and TensorFlow raise while they trace
             raise unsupported_operation(error, source, quantize) from error
+        if loops:
+            raise _with_loops(loops, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         data = None
         if calibration is not None:
@@ -140,16 +143,39 @@ class FreeSizesRefused(InputError):
     default_code = "free-sizes"
 
 
-def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> None:
+def _with_loops(loops: Sequence[str], quantize: Quantization) -> InputError:
+    """Return the refusal of recurrent layers that TensorFlow's calibrator crashes on."""
+    return InputError(
+        f"TFLite cannot hold this model{_quantized(quantize)}: TensorFlow's calibrator crashes on "
+        f"loops, and {', '.join(loops)} cannot be spelled out step by step: at most "
+        f"{MOST_STEPS} steps, of a fixed number, can.",
+        "Try --quantize dynamic, or fix the number of steps (--input-size).",
+        code="not-convertible",
+    )
+
+
+def save(
+    tf: Any, source: KerasSource, names: Sequence[str], folder: str, *, unroll: bool = False
+) -> list[str]:
     """Write a SavedModel whose signature has these input names.
 
     Keras' ExportArchive tracks the variables alone. Saving a tf.Module that tracks the Keras
     model leaves VAR_HANDLE and READ_VARIABLE operations, and unfused convolutions, in the file.
+
+    Args:
+        tf: TensorFlow.
+        source: The model.
+        names: Of its inputs.
+        folder: Where to write.
+        unroll: Whether recurrent layers are spelled out step by step.
+
+    Returns:
+        The recurrent layers that stay loops though they were to be spelled out.
     """
     keras = require("keras", "keras", "to export Keras models")
     archive = keras.export.ExportArchive()
     archive.track(source.model)
-    with equal_forms(source.model, "tflite"):
+    with equal_forms(source.model, "tflite", unroll=unroll) as loops:
         archive.add_endpoint(
             "serve",
             lambda *inputs: source.model(list(inputs), training=False),
@@ -159,6 +185,7 @@ def save(tf: Any, source: KerasSource, names: Sequence[str], folder: str) -> Non
             ],
         )
         archive.write_out(folder, verbose=False)
+    return loops
 
 
 def one_by_one(

@@ -97,6 +97,8 @@ def channel_axes(shape: Sequence[int], layout: Layout) -> tuple[int, ...]:
     """
     if layout == "as stored":
         return (-1, 1) if len(shape) > 2 else (-1,)
+    if len(shape) == 3 and layout.startswith("moved"):  # either way the two axes are exchanged
+        return (1, -1)
     return (1,) if layout.endswith("first") else (-1,)
 
 
@@ -117,6 +119,8 @@ def told_layout(layout: Layout, rank: int) -> str:
     >>> told_layout("moved first", 4)
     '(n, H, W, C) → (n, C, H, W)'
     """
+    if rank == 3 and layout.startswith("moved"):
+        return "(n, L, C) and (n, C, L) exchanged"
     sizes = _SIZES.get(rank, "…")
     first, last = f"(n, C, {sizes})", f"(n, {sizes}, C)"
     return {

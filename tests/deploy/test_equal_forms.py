@@ -5,9 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from refusals import refuses
 
+from dsconvert.deploy.exporting import tflite
 from dsconvert.deploy.exporting.equal_forms import equal_forms
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.keras_source import read_source
 
 L = keras.layers
 VOLUME, SEQUENCE, SIGNAL = (6, 7, 8, 2), (5, 4), (256,)
@@ -108,3 +111,27 @@ def test_a_file_of_them(tmp_path):
     artifact = export(model, tmp_path / "net.tflite", verification=x)
     assert artifact.failures == ()
     assert any("loudest" in note for note in artifact.notes)
+
+
+def recurrent(steps):
+    sequence = keras.Input((steps, 4))
+    both = L.Bidirectional(L.LSTM(3, return_sequences=True, name="forth"))(sequence)
+    return keras.Model(sequence, L.Dense(2)(L.GRU(4, name="last")(both)))
+
+
+def test_recurrent_layers_are_spelled_out_for_int8(tmp_path):
+    """TensorFlow's calibrator brings its process down on loops."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(40, 3, 4)).astype(np.float32)
+    model = recurrent(3)
+    artifact = export(model, tmp_path / "m.tflite", quantize="int8", calibration=x)
+    assert artifact.failures == ()
+    assert not any(layer.unroll for layer in model._flatten_layers() if isinstance(layer, L.RNN))
+
+
+@pytest.mark.parametrize("steps", [None, 1000])
+def test_loops_that_stay_are_named(steps, tmp_path):
+    x = np.zeros((10, steps or 6, 4), np.float32)
+    with refuses("not-convertible") as caught:
+        tflite.convert(read_source(recurrent(steps), None), tmp_path / "m.tflite", "int8", [x])
+    assert all(name in caught.value.message for name in ("forward_forth", "last"))
