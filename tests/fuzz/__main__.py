@@ -1,8 +1,8 @@
 """Give damaged files to the commands until the time is up: ``python tests/fuzz --seconds 60``.
 
-Each input is made and read in a process of its own, forked from this one, which has the libraries
-loaded: a crash costs one input. What must not happen is kept in build/fuzz/found, with how to see
-it again.
+Inputs are made and read in processes forked from this one, which has the libraries loaded: one
+after the other, or, where a native parser reads them, each in a process of its own. A crash costs
+one input. What must not happen is kept in build/fuzz/found, with how to see it again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
@@ -101,24 +102,27 @@ def _campaign(
     kept: Counter[str] = Counter()
     end = time.monotonic() + seconds
     seed = options.seed
-    while seed - options.seed < options.inputs and (time.monotonic() < end or seed == options.seed):
-        place = options.folder.resolve() / f"now-{os.getpid()}"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+    while (left := options.inputs - (seed - options.seed)) > 0:
+        if time.monotonic() > end and seed > options.seed:
+            break
+        places = options.folder.resolve() / f"now-{os.getpid()}"
+        shutil.rmtree(places, ignore_errors=True)
+        seeds = range(seed, seed + min(form.together, left))
         state = _state(sound)
-        kind, spent, size = _one(form, seed, sound, place)
-        if kind is not None:
-            if not set(state) <= set(_state(sound)):  # what is new there lies beside its model
-                kind = "lost"
-            counts[kind] += 1
-            most_s, most_mib = max(most_s, spent), max(most_mib, size / 2**20)
-            if kind in BAD and kept[kind] < 40:
-                kept[kind] += 1
-                _keep(form, seed, place, found / f"{form.name}-{kind}-{seed}")
-        if options.inputs == 1:
-            _show(place)
-        seed += 1
-        shutil.rmtree(place, ignore_errors=True)
+        for one in _inputs(form, seeds, sound, places):
+            seed = one.seed + 1
+            if one.kind is not None:
+                lost = not set(state) <= set(_state(sound))  # what is new lies beside its model
+                kind = "lost" if lost else one.kind
+                counts[kind] += 1
+                most_s, most_mib = max(most_s, one.seconds), max(most_mib, one.size / 2**20)
+                if kind in BAD and kept[kind] < 40:
+                    kept[kind] += 1
+                    _keep(form, one.seed, one.place, found / f"{form.name}-{kind}-{one.seed}")
+            if options.inputs == 1:
+                _show(one.place)
+            shutil.rmtree(one.place, ignore_errors=True)
+        shutil.rmtree(places, ignore_errors=True)
     total = sum(counts.values())
     cells = (total, *(counts[one] for one in (*GOOD, *BAD)), round(most_s, 1), round(most_mib))
     print(f"{form.name:<12}" + "".join(f"{cell:>10,}" for cell in cells), flush=True)
@@ -144,35 +148,73 @@ def _state(sound: Path) -> tuple[tuple[str, int, int], ...]:
     )
 
 
-def _one(form: Form, seed: int, sound: Path, place: Path) -> tuple[str | None, float, float]:
-    """Run one input; its kind (None where none could be made), processor seconds, bytes."""
+@dataclass(frozen=True)
+class _Input:
+    """What became of one input: its kind is None where none could be made."""
+
+    seed: int
+    place: Path
+    kind: str | None
+    seconds: float
+    size: float
+
+
+def _inputs(form: Form, seeds: Sequence[int], sound: Path, places: Path) -> Iterator[_Input]:
+    """Run inputs in one child, until one ends it."""
+    read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        inside.work(form, seed, sound, place)
-    base = _used(os.getpid())[0]
-    start, most, stopped = time.monotonic(), 0.0, ""
+        os.close(read)
+        inside.work(form, seeds, sound, places, write)
+    os.close(write)
+    base, spent = _used(os.getpid())[0], 0.0
+    seed, start, most, stopped = seeds[0], time.monotonic(), 0.0, ""
     ends = select.poll()
-    ends.register(descriptor := os.pidfd_open(child), select.POLLIN)
-    while not ends.poll(_EVERY):
+    ends.register(read, select.POLLIN | select.POLLHUP)
+    rest = b""
+    while True:
+        if ends.poll(_EVERY):
+            piece = os.read(read, 4096)
+            if not piece:
+                break
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                number, _, code = line.partition(b" ")
+                if code:
+                    size, now = _used(child)
+                    yield _ended(seed, places, int(code), now - spent, max(most, size) - base)
+                else:
+                    seed, spent = int(number), _used(child)[1]
+                start, most = time.monotonic(), 0.0
+            continue
         used = list(_family(child))
         most = max([most, *(size for size, _ in used)])
         if most - base > MEMORY:
             stopped = "memory"
-        elif sum(spent for _, spent in used) > SECONDS or time.monotonic() - start > WAIT:
+        elif sum(now for _, now in used) - spent > SECONDS or time.monotonic() - start > WAIT:
             stopped = "hang"
         if stopped:
             os.killpg(child, signal.SIGKILL)
             break
-    os.close(descriptor)
+    os.close(read)
     _, status, used_in_all = os.wait4(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    spent = used_in_all.ru_utime + used_in_all.ru_stime
-    if not (place / inside.READY).exists():
-        return ("hang" if stopped else None), spent, 0.0
-    most = max(most, used_in_all.ru_maxrss * 1024) - base
-    told = [(place / name).read_text(errors="replace") for name in ("out", "err")]
-    return stopped or _kind(code, *told), spent, max(0.0, most)
+    if code != 0:
+        seconds = used_in_all.ru_utime + used_in_all.ru_stime - spent
+        yield _ended(seed, places, code, seconds, most - base, stopped)
+
+
+def _ended(
+    seed: int, places: Path, code: int, seconds: float, size: float, stopped: str = ""
+) -> _Input:
+    """Look at what an input has left."""
+    place = places / str(seed)
+    kind: str | None = stopped or None
+    if (place / inside.READY).exists():
+        told = [(place / name).read_text(errors="replace") for name in ("out", "err")]
+        kind = stopped or _kind(code, *told)
+    return _Input(seed, place, kind, seconds, max(0.0, size))
 
 
 def _family(group: int) -> Iterator[tuple[float, float]]:

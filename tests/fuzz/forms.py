@@ -33,6 +33,8 @@ class Form:
         words: The commands that read it, of which one is taken.
         needs: Libraries that these import: they are loaded once.
         like: A sound file of the format.
+        together: How many inputs one process reads: one where a native parser does, which may
+            damage what the next one would meet.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Form:
     words: Words
     needs: tuple[str, ...]
     like: str
+    together: int = 1
 
 
 def _texts(sound: str, dump: Callable[[Any], str], load: Callable[[str], Any]) -> Mutate:
@@ -203,10 +206,10 @@ def forms() -> dict[str, Form]:
     plan, devices = _texts("plan.json", *text), _texts("devices.toml", _toml, tomllib.loads)
     run, recipe = _texts("run.json", *text), _texts("recipe.toml", _toml, tomllib.loads)
     found = (
-        Form("plan", "plan.json", plan, _of_plan, onnx, "plan.json"),
-        Form("measurement", "run.json", run, _of_measurement, (), "run.json"),
-        Form("devices", "devices.toml", devices, _of_devices, onnx, "devices.toml"),
-        Form("recipe", "recipe.toml", recipe, _of_recipe, onnx, "recipe.toml"),
+        Form("plan", "plan.json", plan, _of_plan, onnx, "plan.json", 50),
+        Form("measurement", "run.json", run, _of_measurement, (), "run.json", 50),
+        Form("devices", "devices.toml", devices, _of_devices, onnx, "devices.toml", 50),
+        Form("recipe", "recipe.toml", recipe, _of_recipe, onnx, "recipe.toml", 50),
         Form("npz", "data.npz", npz, _of_data, onnx, "images.npz"),
         Form("images", "data", images, _of_data, onnx, "pictures"),
         Form("onnx", "net.onnx", models.onnx, _of_onnx, onnx, "net.onnx"),

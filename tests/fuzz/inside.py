@@ -1,4 +1,4 @@
-"""One damaged input inside a forked child: limits, what may be written, and the end."""
+"""Damaged inputs inside a forked child: limits, what may be written, and how each ends."""
 
 from __future__ import annotations
 
@@ -27,42 +27,53 @@ _EVENTS = {
 _NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo")
 
 
-def work(form: Form, seed: int, sound: Path, place: Path) -> None:
-    """Damage a file and give it to a command; ends the process.
+def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int) -> None:
+    """Damage one file after the other and give each to a command; ends the process.
 
     Args:
-        form: Its format.
-        seed: Of the damage and the choice of the command.
+        form: Their format.
+        seeds: Of the damages and the choices of the commands.
         sound: The folder of sound files.
-        place: A folder of its own.
+        places: Where each input has a folder of its own, called by its seed.
+        pipe: Told of each beginning, "seed", and of each end, "seed code".
     """
-    _speak_into(place)
-    code = 99
-    try:
-        random = Random(f"{form.name} {seed}")
-        (place / "in").mkdir()
-        path = place / "in" / form.file
-        form.mutate(random, sound, path)
-        words = random.choice(form.words(str(path), sound))
-        (place / READY).write_text(" ".join(words))
-        os.environ |= {
-            "HOME": str(place), "TMPDIR": str(place / "tmp"),
-            "DSCONVERT_CACHE": str(place / "cache"),
-            "DSCONVERT_DEVICES": str(path if form.name == "devices" else sound / "devices.toml"),
-        }  # fmt: skip
-        (place / "tmp").mkdir()
-        tempfile.tempdir = str(place / "tmp")
-        os.chdir(place)
-        _in_forks()
-        sys.addaudithook(_guard([place, Path(os.devnull), Path("/dev/shm"), Path("/proc")]))
-        code = _command(words)
-    except BaseException:
-        traceback.print_exc()
+    inside: list[str] = []
+    _in_forks()
+    for seed in seeds:
+        place = places / str(seed)
+        # What no output is named for lies beside its model, and what was there is looked at later.
+        inside[:] = map(str, (place, sound, os.devnull, "/dev/shm", "/proc"))
+        (place / "tmp").mkdir(parents=True)
+        os.write(pipe, f"{seed}\n".encode())
+        _speak_into(place)
         code = 99
-    finally:
+        try:
+            code = _one(form, seed, sound, place, inside if seed == seeds[0] else None)
+        except BaseException:
+            traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(code)
+        os.write(pipe, f"{seed} {code}\n".encode())
+    os._exit(0)
+
+
+def _one(form: Form, seed: int, sound: Path, place: Path, guarded: list[str] | None) -> int:
+    """Damage a file and give it to a command; the first one sets up the guard."""
+    random = Random(f"{form.name} {seed}")
+    (place / "in").mkdir()
+    path = place / "in" / form.file
+    form.mutate(random, sound, path)
+    words = random.choice(form.words(str(path), sound))
+    (place / READY).write_text(" ".join(words))
+    os.environ |= {
+        "HOME": str(place), "TMPDIR": str(place / "tmp"), "DSCONVERT_CACHE": str(place / "cache"),
+        "DSCONVERT_DEVICES": str(path if form.name == "devices" else sound / "devices.toml"),
+    }  # fmt: skip
+    tempfile.tempdir = str(place / "tmp")
+    os.chdir(place)
+    if guarded is not None:
+        sys.addaudithook(_guard(guarded))
+    return _command(words)
 
 
 def modules(words: Sequence[str], place: Path) -> None:
@@ -79,10 +90,15 @@ def modules(words: Sequence[str], place: Path) -> None:
 def _speak_into(place: Path) -> None:
     """Let stdout and stderr lead to files, and stdin to nothing."""
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _lead(number, os.open(place / name, os.O_WRONLY | os.O_CREAT))
+    _lead(0, os.open(os.devnull, os.O_RDONLY))
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace", closefd=False)
+
+
+def _lead(number: int, descriptor: int) -> None:
+    os.dup2(descriptor, number)
+    os.close(descriptor)
 
 
 def _command(words: Sequence[str]) -> int:
@@ -95,9 +111,12 @@ def _command(words: Sequence[str]) -> int:
     return 0
 
 
-def _guard(allowed: Sequence[Path]) -> Any:
-    """An audit hook that notes what is written elsewhere, and whom is talked to."""
-    inside = tuple(str(place) for place in allowed)
+def _guard(inside: list[str]) -> Any:
+    """An audit hook that notes what is written elsewhere, and whom is talked to.
+
+    Args:
+        inside: The paths below which may be written; others may stand there later.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _NETWORK:
@@ -114,7 +133,7 @@ def _guard(allowed: Sequence[Path]) -> Any:
         if isinstance(path, int):
             return
         found = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - follows no links
-        if not found.startswith(inside) and not found.endswith(".pyc"):
+        if not found.startswith(tuple(inside)) and not found.endswith(".pyc"):
             os.write(2, f"{OUTSIDE}{found}\n".encode())
 
     return hook

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LARGE = 16 << 20
 """Bytes from which on a dense layer's weights are fed and not stored in the part: ONNX Runtime
-would hold them three times, as it was given them, as a tensor, and packed."""
+would hold them three times more: in the model that it was given, as a tensor, and packed."""
 _DENSE = ("Gemm", "MatMul")
 _FED = (1, 10, 11)
 """FLOAT, FLOAT16 and DOUBLE, which NumPy has too."""
@@ -122,7 +122,7 @@ class Part:
 def _large_weights(
     graph: OnnxGraph, nodes: Sequence[NodeProto], needed: AbstractSet[str]
 ) -> dict[str, Array]:
-    """Return large weights that dense layers alone read, as views of where they are stored."""
+    """Return large weights that dense layers alone read."""
     weights: set[str] = set()
     others: set[str] = set()
     for node in nodes:
