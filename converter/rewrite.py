@@ -143,6 +143,10 @@ def rewrite(
         # A shared layer is fitted at its last call, so its earlier calls ran as they were.
         shared = any(site is not None and site.calls > 1 for site in stages.sites)
     best = fit_runs[0]
+    for other in fit_runs[1:]:  # of which no more than the error is told
+        other.weights.clear()
+        other.factors.clear()
+        other.live.clear()
     costs_before = source.macs(), source.params()
     rebuilt, notes = source.rebuild(best)
     if data is not None and not shared:
