@@ -18,8 +18,8 @@ from onnx_scale import BUILD, LAYERS, run
 GIB = 1 << 30
 ALLOWED = (1, 2)
 """GiB given with --memory."""
-HELD = {"onnx": 2, "keras": 3}
-"""How often the weights are held at once: see docs/options.md."""
+HELD = 3
+"""How often the weights are held at once: see docs/commands/rewrite.md."""
 LIBRARIES = {
     "onnx": "import onnx, onnxruntime, scipy.linalg, scipy.optimize",
     "keras": "import keras; keras.layers.Dense(1)(keras.ops.zeros((1, 1)))",
@@ -56,11 +56,13 @@ def main(images: int) -> None:
                 started = time.perf_counter()
                 most, code = peak([sys.executable, "-c", program, *map(str, words)])
                 seconds = f"{time.perf_counter() - started:.0f}"
-                covered = base + HELD[kind] * weights + allowed * GIB
+                covered = base + HELD * weights + allowed * GIB
                 told = f"{most / GIB:.2f}" if code == 0 else f"failed: exit code {code}"
                 ratio = f"{most / covered:.2f}"
-                rows.append([kind, f"{allowed} GiB", *gib(base, weights, covered), told, ratio, seconds])
-    heads = ["front end", "--memory", "libraries", "weights", "covered", "peak", "peak / covered", "s"]
+                sizes = gib(base, weights, covered)
+                rows.append([kind, f"{allowed} GiB", *sizes, told, ratio, seconds])
+    heads = ["front end", "--memory", "libraries", "weights", "covered", "peak"]
+    heads += ["peak / covered", "s"]
     table(f"VGG16, {images} images, T = 1, data method; GiB", heads, rows)
 
 
