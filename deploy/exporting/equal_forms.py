@@ -37,7 +37,7 @@ def equal_forms(model: Any, format: Format, *, unroll: bool = False) -> Iterator
     """
     rnn = require("keras", "keras", "to export Keras models").layers.RNN
     changed, loops = [], list[str]()
-    for layer in model._flatten_layers():
+    for layer in _parts(model):
         method, form = _FORMS[format].get(type(layer).__name__, ("", None))
         if unroll and isinstance(layer, rnn):
             method, form = "call", _steps(loops)
@@ -51,6 +51,14 @@ def equal_forms(model: Any, format: Format, *, unroll: bool = False) -> Iterator
     finally:
         for layer, method in changed:
             object.__delattr__(layer, method)
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """Yield all layers, and operations that are no layers, each once."""
+    found = {id(layer): layer for layer in model._flatten_layers()}
+    for layer in list(found.values()):
+        found.update((id(one), one) for one in getattr(layer, "operations", ()))
+    yield from found.values()
 
 
 def _bound(form: Form, layer: Any, given: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,6 +163,23 @@ def _discretization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return ops.sum(ops.cast(above, layer.output_dtype), axis=-1)
 
 
+def _first_largest(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Take −0 for 0, where Keras looks at the sign's bit."""
+    tf = require("tensorflow", "keras", "to export Keras models")
+    if layer.axis is None:
+        return given(x)
+    find = tf.argmax if type(layer).__name__ == "Argmax" else tf.argmin
+    found = find(x, axis=layer.axis, output_type=tf.int32)
+    return tf.expand_dims(found, layer.axis) if layer.keepdims else found
+
+
+def _nonzero(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Slice what Keras unstacks."""
+    tf = require("tensorflow", "keras", "to export Keras models")
+    places = tf.cast(tf.where(tf.cast(x, "bool")), "int32")
+    return tuple(places[:, axis] for axis in range(len(x.shape)))
+
+
 def _unit(ops: Any, x: Any, axis: Any) -> Any:
     norm = ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
     return x / ops.maximum(norm, _SMALLEST)
@@ -219,6 +244,9 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
         "CategoryEncoding": ("call", _category_encoding),
         "UnitNormalization": ("call", _unit_normalization),
         "Dot": ("_merge_function", _normalized_dot),
+        "Argmax": ("call", _first_largest),
+        "Argmin": ("call", _first_largest),
+        "Nonzero": ("call", _nonzero),
     },
 }
 """By the layer's class: the method that is replaced, and by what."""

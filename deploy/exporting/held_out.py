@@ -80,7 +80,12 @@ def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array,
 
 
 def _noise_of(reference: Array, output: Array, kind: OutputKind) -> list[float]:
-    """Return ‖y − ŷ‖² / ‖y‖² of each group of an output; of labels the share of wrong ones."""
+    """Return ‖y − ŷ‖² / ‖y‖² of each group of an output; of labels the share of wrong ones.
+
+    That of an output of another number of samples is infinite: the gate says what is wrong.
+    """
+    if len(reference) != len(output):
+        return [math.inf]
     if kind.rows is not None:
         reference, output = filled([reference, output], -1 if kind.labels else 0)
     if kind.labels:

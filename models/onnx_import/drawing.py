@@ -130,6 +130,9 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
                 code="output-is-constant",
             )
         value = builder.unflatten(value)
+        rank = len(value.order)
+        if value.order not in (layout.identity(rank), layout.channels_last(rank)):
+            value = builder.onnx_order(value)  # a transposed table is another one
         if any(value.keras is x.keras for x in (*inputs, *outputs)):
             copied = builder.layer_named(name, "Identity")(value.keras)
             value = Tensor(name, copied, value.order, value.shapes)

@@ -11,6 +11,7 @@ from dsconvert.deploy.exporting import tflite
 from dsconvert.deploy.exporting.equal_forms import equal_forms
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.keras_source import read_source
+from dsconvert.deploy.runtimes.registry import open_runtime
 
 L = keras.layers
 VOLUME, SEQUENCE, SIGNAL = (6, 7, 8, 2), (5, 4), (256,)
@@ -84,6 +85,31 @@ def test_bins():
     expected = outputs(model, given)
     with equal_forms(model, "onnx"):
         np.testing.assert_array_equal(outputs(model, given), expected)
+
+
+@pytest.mark.parametrize("function", ["argmax", "argmin"])
+def test_the_place_of_the_largest(function):
+    image = keras.Input((4, 5))
+    found = getattr(keras.ops, function)(image, axis=1, keepdims=function == "argmax")
+    model = keras.Model(image, L.Identity()(found))
+    given = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    expected = outputs(model, given)
+    with equal_forms(model, "tflite"):
+        got = outputs(model, given)
+    np.testing.assert_array_equal(got, expected)
+    assert got.dtype == expected.dtype
+
+
+def test_places_that_are_not_zero(tmp_path):
+    """Both are operations, and no layers."""
+    image = keras.Input((4, 5), batch_size=1)
+    places = keras.ops.stack(keras.ops.nonzero(image > 0), axis=1)
+    model = keras.Model(image, [places, keras.ops.argmax(image, axis=-1)])
+    given = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
+    tflite.convert(read_source(model, None), tmp_path / "m.tflite", "none", None)
+    got = open_runtime(tmp_path / "m.tflite").predict([given])
+    np.testing.assert_array_equal(got[0][0], np.argwhere(given > 0))
+    np.testing.assert_array_equal(got[1], given.argmax(-1))
 
 
 @pytest.mark.parametrize("axes", [1, (1, 2), -1])

@@ -172,3 +172,16 @@ def test_what_keras_cannot_draw_is_refused_by_name(kind):
     )
     with pytest.raises(InputError, match=kind):
         import_onnx(helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)]))
+
+
+def test_a_table_is_not_transposed():
+    """Of values that are told apart by their axes no file may have another order than ONNX."""
+    proto = graph(
+        [node("Conv", "x k", "a"), node("Greater", "a z", "g"), node("NonZero", "g", "n"),
+         node("Transpose", "n", "t", perm=[1, 0]),
+         node("ReduceMean", "a", "m", axes=[2, 3], keepdims=0),
+         node("Transpose", "m", "y", perm=[1, 0])],
+        [1, 3, 6, 6], "t y", k=floats(4, 3, 3, 3), z=np.float32(0),
+    )  # fmt: skip
+    imported = assert_same(proto, [floats(1, 3, 6, 6, seed=2)])
+    assert imported.output_axes == ((0, 1), (0, 1))
