@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -97,15 +98,39 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
         with suppress(OSError):  # somebody removed it at once
             _written.add(_state(path))
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        number = _number(error)
+        if number not in _NO_ROOM:
             raise
         raise InputError(
-            f"cannot write {path}: {error.strerror}.",
+            f"cannot write {path}: {os.strerror(number)}.",
             "Free some space, or name a file elsewhere with -o.",
             code="not-writable",
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def take_room(path: Path, size: int) -> None:
+    """See that a new file of so many bytes has room, for writers that crash where it has not.
+
+    Raises:
+        OSError: If it has not; on systems that can tell.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        path.unlink()
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Tell whether an error is the system's, of a file that cannot be written or finished."""
+    return isinstance(error, OSError) and _number(error) in _NO_ROOM
+
+
+def _number(error: OSError) -> int:
+    """Return the system's number of an error; libhdf5 keeps it in its sentence."""
+    named = re.search(r"errno = (\d+)", str(error))
+    return error.errno or (int(named[1]) if named else 0)
 
 
 def _place(temporary: Path, path: Path) -> None:

@@ -77,7 +77,7 @@ def save_keras(
     import numpy as np
 
     from dsconvert.base.errors import GateFailed
-    from dsconvert.base.files import replacing, sha256
+    from dsconvert.base.files import lacks_room, replacing, sha256, take_room
     from dsconvert.formats import keras_archive
 
     trust = loading.trust if loading else False
@@ -85,6 +85,8 @@ def save_keras(
         # Keras calls .h5 legacy; it was asked for.
         warnings.filterwarnings("ignore", message=".*HDF5.*")
         try:
+            if temporary.suffix != ".keras":  # libhdf5 ends the process on a full disk
+                take_room(temporary, _bytes_of(model))
             model.save(temporary)
             if preprocessing is not None:
                 record = {"preprocessing": msgspec.to_builtins(preprocessing)}
@@ -98,6 +100,8 @@ def save_keras(
             pairs = zip(model.get_weights(), again.get_weights(), strict=True)
             same = all(np.array_equal(saved, loaded, equal_nan=True) for saved, loaded in pairs)
         except Exception as error:
+            if lacks_room(error):  # which `replacing` says
+                raise
             raise GateFailed(
                 f"Keras cannot read back what it wrote to {path}: {error}",
                 "Try the other format: -o with .keras or .h5.",
@@ -110,3 +114,11 @@ def save_keras(
                 code="not-read-back",
             )
     return path.stat().st_size, sha256(path)
+
+
+def _bytes_of(model: Model) -> int:
+    """Return about how large an .h5 file of a model is: weights, and some KiB for each of them."""
+    import math
+
+    each = [math.prod(weight.shape) * 4 + (4 << 10) for weight in model.weights]
+    return sum(each) + len(model.to_json())
