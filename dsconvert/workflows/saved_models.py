@@ -121,4 +121,4 @@ def _bytes_of(model: Model) -> int:
     import math
 
     each = [math.prod(weight.shape) * 4 + (4 << 10) for weight in model.weights]
-    return sum(each) + len(model.to_json())
+    return int(sum(each)) + len(model.to_json())
