@@ -121,7 +121,8 @@ def cases() -> tuple[tuple[Case, str], ...]:
         warnings.simplefilter("ignore")  # some cases overflow on purpose while they are made
         from onnx.backend.test.loader import load_model_tests
 
-        found = load_model_tests(kind="node")
+        # Older releases of onnx keep the cases in files, and give no models here.
+        found = [test for test in load_model_tests(kind="node") if test.model is not None]
     operators: dict[str, str] = {
         test.name: test.model.graph.node[0].op_type
         for test in found
