@@ -45,7 +45,7 @@ def relative_adam(variables: Sequence[Any]) -> Any:
         def build(self, variables: Sequence[Any]) -> None:
             """Make the moments, and take the sizes as they are now."""
             super().build(variables)
-            self.sizes = [_size(np.asarray(variable)) for variable in variables]
+            self.sizes = [size_of(variable) for variable in variables]
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             """Move one variable."""
@@ -71,7 +71,12 @@ def share_of_rate(number: int, total: int, warmup: float = WARMUP) -> float:
     return 0.5 * (1 + math.cos(math.pi * (number - warm) / max(total - warm, 1)))
 
 
-def _size(values: np.ndarray[Any, Any]) -> float:
-    """Return the root mean square of a variable, never zero."""
+def size_of(variable: Any) -> float:
+    """Return the root mean square of a variable, never zero.
+
+    Args:
+        variable: A Keras variable.
+    """
+    values = np.asarray(variable).astype(np.float64)
     least = _SMALLEST if values.ndim > 1 else _SMALLEST_BIAS
-    return max(float(np.sqrt(np.mean(values.astype(np.float64) ** 2))), least)
+    return max(float(np.sqrt(np.mean(values**2))), least)

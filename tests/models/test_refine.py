@@ -18,6 +18,7 @@ from dsconvert.converter.rewrite import rewrite
 from dsconvert.models.training import refine as module
 from dsconvert.models.training.optimizer import relative_adam, share_of_rate
 from dsconvert.models.training.refine import RefineSettings, refine
+from dsconvert.models.training.soap import relative_soap
 
 
 def composed(student, teacher):
@@ -148,6 +149,56 @@ class TestOptimizer:
         kernel, bias = (variable.numpy() for variable in variables)
         assert (kernel < 0).all()
         assert (bias < kernel[0]).all()
+
+    def test_soap_does_not_depend_on_the_coordinates_inside_a_block(self):
+        """What is trained as Q W R goes where Q (what is trained as W) R goes; Adam does not."""
+        rng = np.random.default_rng(0)
+        left, right = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (6, 6))
+        start, aim = rng.normal(size=(2, 6, 6))
+        scale = np.geomspace(1, 5, 6)[:, None] * np.geomspace(1, 5, 6)
+        noise = rng.normal(size=(25, 6, 6))  # of the batches
+
+        def trained(make, left, right):
+            variable = keras.Variable(np.float32(left @ start @ right))
+            optimizer = make([variable])
+            optimizer.learning_rate = 0.02
+            for more in noise:
+                slope = scale * (left.T @ variable.numpy() @ right.T - aim) + more
+                optimizer.apply([np.float32(left @ slope @ right)], [variable])
+            return left.T @ variable.numpy() @ right.T
+
+        plain = {
+            make: trained(make, np.eye(6), np.eye(6)) for make in (relative_soap, relative_adam)
+        }
+        apart = {
+            make: np.abs(trained(make, left, right) - found).max() / np.abs(found - start).max()
+            for make, found in plain.items()
+        }
+        assert apart[relative_soap] < 1e-3
+        assert apart[relative_adam] > 0.5
+
+    def test_soap_has_a_step_for_every_shape(self):
+        """Vectors, kernels, depthwise kernels, and sides that are too long to be turned."""
+        rng = np.random.default_rng(0)
+        shapes = [(5,), (3, 3, 4, 6), (1, 1, 4, 6), (3, 3, 8, 1), (3, 3, 4, 2), (1100, 3), ()]
+        variables = [keras.Variable(np.float32(rng.normal(size=shape) + 2)) for shape in shapes]
+        before = [variable.numpy() for variable in variables]
+        optimizer = relative_soap(variables)
+        optimizer.learning_rate = 0.01
+        for _ in range(3):
+            optimizer.apply([v.value for v in variables], variables)
+        for begun, variable in zip(before, variables, strict=True):
+            now = variable.numpy()
+            assert np.isfinite(now).all()
+            assert np.square(now).sum() < np.square(begun).sum()
+            assert 0 < np.abs(now - begun).max() < 0.2 * np.abs(begun).max()
+
+    def test_soap_begins_with_a_look(self):
+        variable = keras.Variable(np.eye(3, dtype=np.float32))
+        optimizer = relative_soap([variable])
+        optimizer.learning_rate = 0.1
+        optimizer.apply([variable.value], [variable])
+        np.testing.assert_array_equal(variable.numpy(), np.eye(3))
 
     def test_the_rate_rises_and_falls(self):
         shares = [share_of_rate(number, 100) for number in range(100)]
