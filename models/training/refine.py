@@ -29,7 +29,8 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .batches import are_photographs, augmentation_of_few, epoch_batches
 from .distill import Objective, objectives
 from .network import Network, answering
-from .optimizer import relative_adam, share_of_rate
+from .optimizer import share_of_rate
+from .soap import relative_soap
 from .step import Steps
 from .teacher import Share, TeacherAnswers, Watched
 
@@ -183,7 +184,7 @@ class _Training:
         self._batch_size = fixed or min(settings.batch_size, len(inputs[0]))
         self._augment = augmentation_of_few(inputs)
         self._variables = student.variables
-        self._optimizer = relative_adam(self._variables)
+        self._optimizer = relative_soap(self._variables)
         self._begun = [np.asarray(variable) for variable in self._state()]
         self._steps = Steps(student, goals, self._optimizer, self._variables)
         if are_photographs(inputs):
