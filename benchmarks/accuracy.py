@@ -28,6 +28,20 @@ class Budget(NamedTuple):
     steps: int
 
 
+class Fitted(NamedTuple):
+    """A rewritten network.
+
+    Attributes:
+        opened: The file of the original.
+        images: What it was fitted to, (n, H, W, C).
+        made: The network with its report.
+    """
+
+    opened: Any
+    images: Any
+    made: Any
+
+
 BUDGETS = {
     "resnet8-6.25M": Budget(RESNET8, "6.25M", 1000),
     "resnet8-7M": Budget(RESNET8, "7M", 1000),
@@ -86,23 +100,21 @@ def untrained(models: Path, data: Path) -> Iterator[list[Any]]:
                 ]
 
 
-def row(budget: Budget, count: int, seed: int, models: Path, data: Path) -> list[Any]:
-    """No labels. The residual network is planned, VGG6 gets the same share in every layer.
+def fitted_network(budget: Budget, count: int, seed: int, models: Path, data: Path) -> Fitted:
+    """Rewrite without labels: the residual network is planned, VGG6 gets equal shares.
 
     Args:
         budget: The network and its budget.
         count: How many unlabelled images.
-        seed: Of their draw, of the fits and of the refinement.
+        seed: Of their draw and of the fits.
         models: Where the models are.
         data: Where the images are.
     """
     import dsconvert as ds
-    from dsconvert.base.progress import silent
     from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.converter.core.planning.limits import parse_limit
     from dsconvert.converter.plan import search_space
     from dsconvert.converter.rewrite import rewrite
-    from dsconvert.workflows.refine import refined
 
     opened = ds.load(models / budget.model)
     x = images(data, count, seed)
@@ -113,6 +125,15 @@ def row(budget: Budget, count: int, seed: int, models: Path, data: Path) -> list
     else:
         share = parse_limit(budget.macs, "macs")
         made = rewrite(opened.model, calibration=x, macs=share, block="auto", seed=seed)
+    return Fitted(opened, x, made)
+
+
+def row(budget: Budget, count: int, seed: int, models: Path, data: Path) -> list[Any]:
+    """What becomes of one network, refined and in int8; see `fitted_network`."""
+    from dsconvert.base.progress import silent
+    from dsconvert.workflows.refine import refined
+
+    opened, x, made = fitted_network(budget, count, seed, models, data)
     fitted, started = accuracy(made.model, data), time.process_time()
     wish = f"{budget.steps}steps"
     model, done = refined(

@@ -25,6 +25,7 @@ WITH_DATA = (
     "accuracy",
     "distillation",
     "finetune",
+    "optimizers",
     "onnx_models",
     "planner",
     "plan_ranking",

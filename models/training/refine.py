@@ -58,7 +58,7 @@ class RefineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seconds: float = 60.0
     steps: int | None = None
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     temperature: float = 4.0
     seed: int = 0
 
