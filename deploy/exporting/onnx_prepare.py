@@ -75,6 +75,8 @@ def prepared(
                 save_as_external_data=source.external,
                 all_tensors_to_one_file=True,
             )
+            if not source.external:
+                _with_flat_biases(folded)
             changed = _changed(source, folded, few)
         except Exception:  # unfoldable graphs are quantized as they are
             return current, notes
@@ -136,6 +138,22 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
                 if name not in given
             )
     return converted
+
+
+def _with_flat_biases(path: Path) -> None:
+    """Let biases of Gemm be (N,) where they are (1, N), which the quantizer cannot read.
+
+    ONNX Runtime makes a Gemm of a MatMul and an Add.
+    """
+    model = load(path)
+    graph = OnnxGraph(model)
+    for node in graph.nodes:
+        bias = graph.initializers.get(node.input[2]) if len(node.input) > 2 else None
+        if is_op(node, "Gemm") and bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1:
+            readers = graph.readers[bias.name]
+            if all(is_op(one, "Gemm") and bias.name not in one.input[:2] for one in readers):
+                del bias.dims[0]
+    save(model, path.parent, path, overwrite=True, external=False, check=False)
 
 
 def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.dequantize import is_quantized_operator
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.tensors import has_external_data
 
@@ -73,9 +74,7 @@ def read_onnx(path: Path) -> OnnxSource:
 def _quantized_as(graph: Any) -> str:
     """Name the operator or element type that is not of a float32 graph; empty if none is."""
     for node in graph.node:
-        if node.op_type.endswith(("QuantizeLinear", "Integer")) or node.op_type.startswith(
-            "QLinear"
-        ):
+        if is_quantized_operator(node):
             return f"the operator {node.op_type}"
     half = any(tensor.data_type in (10, 16) for tensor in graph.initializer)
     return "half-precision weights" if half else ""

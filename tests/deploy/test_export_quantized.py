@@ -204,13 +204,21 @@ class TestOnnxSources:
         assert [p.name for p in source.parent.iterdir()] == ["model.onnx"]
 
     @pytest.mark.parametrize(
-        ("quantize", "found"), [("int8", "QuantizeLinear"), ("float16", "half-precision")]
+        ("quantize", "found"), [("int8", "uantizeLinear"), ("float16", "half-precision")]
     )
     def test_quantized_twice(self, source, pictures, quantize, found):
         once, twice = source.with_name("once.onnx"), source.with_name("twice.onnx")
         export(source, once, quantize=quantize, calibration=pictures)
         with pytest.raises(InputError, match=f"{found}.*was quantized already"):
             export(once, twice, quantize="dynamic")
+
+    def test_weights_alone_are_quantized(self, tmp_path):
+        nodes = [node("DequantizeLinear", "q s", "w"), node("Conv", "x w", "y")]
+        stored = np.ones((4, 3, 3, 3), np.int8)
+        model = graph(nodes, ["n", 3, 8, 8], "y", q=stored, s=np.float32(0.1))
+        onnx.save(model, tmp_path / "m.onnx")
+        with refuses("quantized-already"):
+            export(tmp_path / "m.onnx", tmp_path / "half.onnx", quantize="float16")
 
     def test_nothing_to_quantize(self, tmp_path, pictures):
         onnx.save(graph([node("Relu", "x", "y")], ["n", 3, 8, 8], "y"), tmp_path / "relu.onnx")

@@ -171,3 +171,19 @@ def test_an_output_that_a_rectifier_reads_keeps_its_negative_values(kind, tmp_pa
     }
     assert sum(node.op_type == "Conv" for node in got.graph.node) == 2
     assert len(quantized) >= 5  # nothing was left in float for it
+
+
+def test_a_bias_of_one_row_becomes_one_of_numbers(tmp_path):
+    """The quantizer reads it number by number, and failed on rows."""
+    net = Net()
+    net.conv("x", "a")
+    net.node("Flatten", "a", "f")
+    net.node("MatMul", ["f", net.constant("w", (448, 5))], "m")
+    net.node("Add", ["m", net.constant("row", (1, 5))], "y")
+    model = net.model()
+    got, _ = ready(model, tmp_path)
+    (dense,) = [node for node in got.graph.node if node.op_type == "Gemm"]
+    (bias,) = [tensor for tensor in got.graph.initializer if tensor.name == dense.input[2]]
+    assert list(bias.dims) == [5]
+    artifact = export(tmp_path / "model.onnx", tmp_path / "q.onnx", quantize="int8", calibration=X)
+    assert artifact.failures == ()

@@ -81,6 +81,22 @@ class TestSorting:
         assert order(model) == ["r", "y"]
 
 
+def test_an_output_without_a_type_has_that_of_the_runtime(tmp_path):
+    net = Net()
+    net.conv("x", "a", (6, 8))
+    net.constant("ones", np.ones(8, np.float32))
+    net.node("GroupNormalization", "a ones ones", "n", num_groups=4)
+    net.constant("scale", (8,))
+    net.node("LayerNormalization", "n scale", "y")
+    model = net.model(inputs={"x": (2, 6, 9, 10)}, opset=21, ir=10)
+    model.graph.output[0].ClearField("type")
+    onnx.save(model, tmp_path / "m.onnx")
+    file = open_onnx(tmp_path / "m.onnx")
+    assert any("type" in told for told in file.repairs)
+    (output,) = file.model.graph.output
+    assert [size.dim_value for size in output.type.tensor_type.shape.dim] == [2, 8, 7, 8]
+
+
 class TestFunctions:
     @staticmethod
     def nested():

@@ -39,11 +39,15 @@ _FULL_BITS = 8
 
 def is_quantized(model: ModelProto) -> bool:
     """Tell whether a graph holds quantized operators."""
-    return any(
+    return any(map(is_quantized_operator, model.graph.node))
+
+
+def is_quantized_operator(node: NodeProto) -> bool:
+    """Tell whether a node computes in whole numbers, or goes to them or from them."""
+    return (
         node.op_type.startswith(("QLinear", "QGemm", "Quantize", "Dequantize", "DynamicQuantize"))
         or node.op_type in ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
         or node.domain in _QONNX
-        for node in model.graph.node
     )
 
 

@@ -12,6 +12,7 @@ from dsconvert.base.errors import require
 
 from .checking import light_copy
 from .messages import assign
+from .session import session
 from .shapes import shape_of
 from .sorting import sort_nodes
 
@@ -35,9 +36,35 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
     if not model.graph.name:
         model.graph.name = "graph"
         told.append("its graph had no name")
+    if _declare_types(model, folder):
+        told.append("outputs whose type it did not declare have that of ONNX Runtime")
     if _declare_shapes(model, folder):
         told.append("shapes that it declared wrongly, or not at all, are those that its nodes give")
     return tuple(told)
+
+
+def _declare_types(model: ModelProto, folder: Path | None) -> bool:
+    """Declare the element types and sizes of outputs that have none, as ONNX Runtime finds them."""
+    onnx = require("onnx", "onnx", "to read .onnx files")
+    untyped = {
+        value.name: value
+        for value in model.graph.output
+        if value.type.WhichOneof("value") in (None, "tensor_type")
+        and value.type.tensor_type.elem_type == onnx.TensorProto.UNDEFINED
+    }
+    if not untyped:
+        return False
+    try:
+        found = session(light_copy(model, folder), folder, optimization="none").get_outputs()
+    except Exception:  # what is wrong with the model is said when it is checked
+        return False
+    for value in found:
+        kind = value.type.removeprefix("tensor(").removesuffix(")").upper()
+        if value.name in untyped and hasattr(onnx.TensorProto, kind):
+            number = getattr(onnx.TensorProto, kind)
+            declared = onnx.helper.make_tensor_value_info(value.name, number, value.shape)
+            untyped[value.name].CopyFrom(declared)
+    return True
 
 
 def _declare_shapes(model: ModelProto, folder: Path | None) -> bool:
