@@ -188,7 +188,8 @@ def run_model(model: Path, seconds: float) -> Told:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     log = out / "log.txt"
-    files = {name: out / f"none.{name}" for name in ("tflite", "onnx")}
+    native = model.suffix == ".onnx"
+    files = {"tflite": out / "none.tflite", "onnx": model if native else out / "none.onnx"}
     names = {
         "model": model,
         "out": out,
@@ -202,7 +203,7 @@ def run_model(model: Path, seconds: float) -> Told:
         sys.exit(f"no data for {model.name}: {made} {log.read_text(errors='replace')}")
     told: Told = {}
     for title, text in COMMANDS.items():
-        if title == "import" and model.suffix != ".onnx":
+        if title in (("onnx", "verify onnx") if native else ("import",)):
             continue
         what, _, format = title.partition(" ")
         if what in ("verify", "profile", "evaluate") and not files[format].exists():

@@ -1,7 +1,7 @@
 """Which Keras layers load from files of older versions, and which export to which format.
 
     python benchmarks/keras_layers.py versions
-    python benchmarks/keras_layers.py exports tflite onnx
+    python benchmarks/keras_layers.py exports tflite onnx tflite-int8
 
 write their tables into docs/keras-layers.md, between its markers. What was tried is kept in
 build/keras_layers.json, and a later run goes on from there; remove the file to begin anew. The
@@ -29,7 +29,6 @@ DOCUMENT = ROOT / "docs" / "keras-layers.md"
 TRIED = ROOT / "build" / "keras_layers.json"
 CLOSE = 1e-4
 """Of the largest output: the versions sum in other orders."""
-QUANTIZATIONS = {"": "none", "-int8": "int8"}
 
 
 def loaded(path: Path, expected: Any, given: Any) -> str:
