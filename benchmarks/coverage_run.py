@@ -1,6 +1,6 @@
 """What becomes of every model of a folder in every command, as a table.
 
-    python benchmarks/coverage_run.py FOLDER [--seconds 150] [--only GLOB]
+    python benchmarks/coverage_run.py FOLDER [--seconds 150] [--only GLOB] [--commands inspect plan]
 
 runs each command that applies on each .keras, .h5, .hdf5 and .onnx file, and prints the table:
 
@@ -182,8 +182,8 @@ def _write_data(model: Path, path: Path) -> None:
     np.savez(path, **arrays)
 
 
-def run_model(model: Path, seconds: float) -> Told:
-    """Run the commands of one model that apply, and say what became of each."""
+def run_model(model: Path, seconds: float, wanted: list[str]) -> Told:
+    """Run those of the commands that apply to one model, and say what became of each."""
     out = OUT / model.name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -203,6 +203,8 @@ def run_model(model: Path, seconds: float) -> Told:
         sys.exit(f"no data for {model.name}: {made} {log.read_text(errors='replace')}")
     told: Told = {}
     for title, text in COMMANDS.items():
+        if wanted and title not in wanted:
+            continue
         if title in (("onnx", "verify onnx") if native else ("import",)):
             continue
         what, _, format = title.partition(" ")
@@ -273,6 +275,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=150, help="limit of each command")
     parser.add_argument("--only", default="*", help="of the models, by their names: onnx/*")
+    parser.add_argument("--commands", nargs="+", default=[], help="some columns of the table")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
@@ -284,7 +287,7 @@ def main() -> None:
         name = str(model.relative_to(chosen.folder.resolve()))
         wanted = model.suffix in ENDINGS and fnmatch.fnmatch(name, chosen.only)
         if wanted and name not in tried:
-            tried[name] = run_model(model, chosen.seconds)
+            tried[name] = run_model(model, chosen.seconds, chosen.commands)
             TRIED.write_text(json.dumps(tried, indent=1, ensure_ascii=False))
     print(table(tried))
     faults = sum(
