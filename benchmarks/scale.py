@@ -18,7 +18,7 @@ from onnx_scale import BUILD, LAYERS, run
 GIB = 1 << 30
 ALLOWED = (1, 2)
 """GiB given with --memory."""
-HELD = 3
+HELD = {"onnx": 3, "keras": 4}
 """How often the weights are held at once: see docs/commands/rewrite.md."""
 LIBRARIES = {
     "onnx": "import onnx, onnxruntime, scipy.linalg, scipy.optimize",
@@ -56,7 +56,7 @@ def main(images: int) -> None:
                 started = time.perf_counter()
                 most, code = peak([sys.executable, "-c", program, *map(str, words)])
                 seconds = f"{time.perf_counter() - started:.0f}"
-                covered = base + HELD * weights + allowed * GIB
+                covered = base + HELD[kind] * weights + allowed * GIB
                 told = f"{most / GIB:.2f}" if code == 0 else f"failed: exit code {code}"
                 ratio = f"{most / covered:.2f}"
                 sizes = gib(base, weights, covered)

@@ -57,6 +57,8 @@ def speaks(
             global _quiet
             _quiet = quiet
             _set_up_logging(verbose, quiet)
+            if "memory" in options:
+                _let_memory_go()
             with _stdout_kept() as out:
                 results: list[Any] = []
 
@@ -190,6 +192,15 @@ class _Notes(logging.Handler):
         """Print one note."""
         text = getattr(record, "options", record.getMessage())
         click.secho(visible(f"Note: {text}"), fg="yellow", err=True)
+
+
+def _let_memory_go() -> None:
+    """Let TensorFlow give memory back that it needs no more: --memory is a promise.
+
+    Its own pool keeps the most that it ever had, of VGG16 after loading 0.8 GiB. Whoever set the
+    variable has chosen.
+    """
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 
 def _set_up_logging(verbose: int, quiet: bool) -> None:

@@ -137,3 +137,15 @@ def test_an_encoding_that_lacks_characters_replaces_them():
         capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_memory_is_given_back_where_it_has_a_bound(monkeypatch):
+    """TensorFlow reads it at its first array; commands without --memory leave it alone."""
+    name = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    runner = CliRunner()
+    assert runner.invoke(main, ["verify", "nothing.onnx", "nothing.onnx"]).exit_code == 2
+    assert name not in os.environ
+    assert runner.invoke(main, ["inspect", "nothing.onnx"]).exit_code == 2
+    assert os.environ[name] == "1"
