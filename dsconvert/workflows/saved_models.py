@@ -123,7 +123,7 @@ def _digest(weight: Any) -> tuple[tuple[int, ...], str, bytes]:
 
     values = np.ascontiguousarray(weight.numpy())
     bits = values.reshape(-1).view(np.uint8)
-    return values.shape, str(values.dtype), hashlib.blake2b(memoryview(bits)).digest()
+    return values.shape, str(values.dtype), hashlib.blake2b(bits.data).digest()
 
 
 def _bytes_of(model: Model) -> int:
