@@ -23,6 +23,7 @@ from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.registry import open_runtime
+from ..runtimes.samples import first_samples
 from ..runtimes.session import first_line
 from .onnx_outputs import part_outputs
 from .onnx_resize import widen_resizes
@@ -62,7 +63,7 @@ def prepared(
         InputError: If its opset is too old and onnx cannot convert it, or converts it to a model
             of other outputs.
     """
-    few = tuple(array[:_SAMPLES] for array in samples)
+    few = first_samples(samples, _SAMPLES)
     current, notes = _fitted(source, folder, few)
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
     folded = folder / "folded.onnx"

@@ -77,6 +77,18 @@ def count_samples(arrays: Sequence[Array], what: str) -> int:
     return len(arrays[0])
 
 
+def first_samples(arrays: Sequence[Array], count: int) -> tuple[Array, ...]:
+    """Return so many samples; all of inputs without a common batch, such as a signal and its rate.
+
+    Args:
+        arrays: One array per input, (n, ...).
+        count: How many.
+    """
+    counts = {array.shape[:1] for array in arrays}
+    common = len(counts) == 1 and () not in counts
+    return tuple(array[:count] for array in arrays) if common else tuple(arrays)
+
+
 def _check_array(array: Array, info: TensorInfo, what: str) -> None:
     """Check one array; see `check_inputs`."""
     fits = array.ndim == len(info.shape) and all(

@@ -42,6 +42,9 @@ def telling_inputs(predict: Predict, inputs: Sequence[Array]) -> tuple[tuple[Arr
     Returns:
         The inputs, and in a sentence which range was chosen; empty where it is the given one.
     """
+    counts = {array.shape[:1] for array in inputs}
+    if len(counts) != 1 or () in counts:  # a signal with states: no samples that could differ
+        return tuple(inputs), ""
     few = [array[:_FEW] for array in inputs]
     most, chosen, told = _change(predict(few)), tuple(inputs), ""
     if most >= _HARDLY:

@@ -110,4 +110,6 @@ def check_classes(labels: Array | None, source: str, classes: int) -> None:
 
 
 def _told(shape: Sequence[int | None]) -> str:
+    if not shape:
+        return "one number"
     return f"({', '.join(['n', *('any' if size is None else str(size) for size in shape[1:])])})"

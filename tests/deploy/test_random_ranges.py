@@ -13,6 +13,10 @@ import dsconvert as ds
 from dsconvert.base.errors import GateFailed
 from dsconvert.deploy.exporting import onnx_reduce, random_ranges
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.onnx_prepare import prepared
+from dsconvert.deploy.exporting.onnx_source import read_onnx
+from dsconvert.deploy.runtimes.samples import first_samples
+from dsconvert.deploy.verification.telling_inputs import telling_inputs
 
 
 def for_bright_images(folder, brightness=200):
@@ -93,3 +97,22 @@ def test_rounding_of_int8_weights_is_judged_on_another_range(tmp_path):
     artifact = export(for_bright_images(tmp_path, 50), tmp_path / "m.onnx", quantize="dynamic")
     assert artifact.failures == ()
     assert any("on numbers around 0" in note for note in artifact.notes)
+
+
+def test_inputs_without_a_common_batch_stay():
+    def never(inputs):
+        raise AssertionError("nothing is to be run")
+
+    signal, rate = np.zeros((2, 512), np.float32), np.array(16000)
+    assert telling_inputs(never, [signal, rate]) == ((signal, rate), "")
+    assert first_samples([signal, rate], 1) == (signal, rate)
+
+
+def test_a_signal_and_its_rate_are_prepared_for_quantization(tmp_path):
+    nodes = [node("Conv", "x w", "c"), node("Cast", "rate", "r", to=1), node("Mul", "c r", "y")]
+    model = graph(nodes, [1, 3, 8], "y", inputs="x rate", w=floats(4, 3, 3))
+    model.graph.input[1].CopyFrom(onnx.helper.make_tensor_value_info("rate", 7, []))
+    onnx.save(model, tmp_path / "m.onnx")
+    source = read_onnx(tmp_path / "m.onnx")
+    path, _ = prepared(source, tmp_path, [floats(1, 3, 8), np.array(2)])
+    assert path.exists()
