@@ -96,7 +96,8 @@ sources:
 demo: setup ## Train a small CNN on real digits and take it through the commands (a few minutes)
 	$(BIN)/python benchmarks/demo.py
 
-# make bench [QUICK=1] [BENCH='--models FOLDER --data cifar10.npz --mnist mnist.npz --fresh']
+# make bench [QUICK=1] [BENCH='[NAME…] --models FOLDER --data cifar10.npz --mnist mnist.npz --fresh']
+# BENCH=peers installs other people's tools below build/peers and compares.
 bench: setup ## Run the benchmarks that have not finished yet, then draw charts; QUICK=1 on digits alone
 	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(BENCH)
 

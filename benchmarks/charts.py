@@ -1,7 +1,7 @@
 """Charts and tables of what the benchmarks kept.
 
     python benchmarks/charts.py            results/tables.md, results/charts/*.svg
-    python benchmarks/charts.py --docs     also docs/published.md and docs/charts
+    python benchmarks/charts.py --docs     also the tables and charts of docs/
     python benchmarks/charts.py --quick    of a quick run
 
 A chart is drawn where its results are there; what is missing is named.
@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def main() -> None:
     if chosen.docs:
         draw_all(folder, DOCS / "charts")
         fill(DOCS / "published.md", folder / "published")
+        fill(DOCS / "comparison.md", folder / "peers")
 
 
 def markdown(record: Any) -> str:
@@ -96,16 +98,18 @@ def draw_all(results: Path, charts: Path) -> None:
     import matplotlib.pyplot as plt
 
     charts.mkdir(parents=True, exist_ok=True)
-    drawings: dict[str, Callable[[Any, Path], None]] = {
-        "epochs": epochs,
-        "accuracy-macs": accuracy_macs,
-        "mobilenet": mobilenet,
-        "ratio": ratio,
+    steps, cells = results / "published" / "steps", results / "peers" / "cells"
+    drawings: dict[str, tuple[Callable[[Any, Path], None], Path]] = {
+        "epochs": (epochs, steps),
+        "accuracy-macs": (accuracy_macs, steps),
+        "mobilenet": (mobilenet, steps),
+        "ratio": (ratio, steps),
+        "peers-resnet8": (partial(peers, "resnet8"), cells),
     }
-    for name, draw in drawings.items():
+    for name, (draw, folder) in drawings.items():
         figure, axes = plt.subplots()
         try:
-            draw(axes, results / "published" / "steps")
+            draw(axes, folder)
         except FileNotFoundError as error:
             print(f"{name}: not drawn, {Path(error.filename).stem} was not run")
             continue
@@ -223,6 +227,43 @@ def ratio(axes: Any, steps: Path) -> None:
     axes.set(xlabel="output channels N", ylabel="MACs of a pair / of its convolution", xscale="log")
     axes.set(title="The cost model, lines, and what is counted", ylim=(0, 0.25))
     axes.legend(fontsize=8)
+
+
+PEERS = {
+    "weights-only SVD pairs": ("v", "#8c8c8c"),
+    "spatial SVD": ("^", "#b07aa1"),
+    "Tucker-2": ("s", "#f28e2b"),
+    "CP": ("D", "#4e79a7"),
+    "channels by magnitude": ("x", FRESH),
+    "ours: pairs": ("o", NEW),
+}
+"""Marks and colours of the methods."""
+
+
+def peers(network: str, axes: Any, cells: Path) -> None:
+    """Accuracy over the measured time, of ours and of other people's networks, untrained."""
+    times = json.loads((cells / f"structure-{network}-times.json").read_text())
+    rows = [json.loads(path.read_text()) for path in cells.glob(f"structure-{network}-*.json")]
+    found = {row["cell"]: row for row in rows if row.get("cell") in times}
+    for cell, row in found.items():
+        if row["share"] is None:
+            axes.plot(times[cell]["ratio"], 100 * row["top1"], "h", color="black", ms=8)
+            told = row["method"] if row["method"] == "original" else "original, int8"
+            place = (-4, -12) if row["method"] == "original" else (8, -4)
+            side = "right" if row["method"] == "original" else "left"
+            point = (times[cell]["ratio"], 100 * row["top1"])
+            axes.annotate(told, point, xytext=place, textcoords="offset points", ha=side)
+    for method, (mark, color) in PEERS.items():
+        own = sorted(
+            (times[cell]["ratio"], 100 * row["top1"])
+            for cell, row in found.items()
+            if row["method"] == method
+        )
+        if own:
+            axes.plot(*zip(*own, strict=True), ":", marker=mark, color=color, label=method, lw=1)
+    axes.set(xlabel="time / the original's, LiteRT, one thread", ylabel="top-1 %", title=network)
+    axes.set(ylim=(0, 100), xlim=(0, None))
+    axes.legend(fontsize=7, loc="lower right")
 
 
 if __name__ == "__main__":

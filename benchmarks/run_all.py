@@ -1,6 +1,6 @@
 """All benchmarks, one after another: `make bench`.
 
-    python benchmarks/run_all.py [--quick] [--fresh] [--models FOLDER] [--data cifar10.npz]
+    python benchmarks/run_all.py [NAME…] [--quick] [--fresh] [--models FOLDER] [--data cifar10.npz]
 
 A script that has finished with the same options is not run again unless --fresh says so. At the end
 all tables are joined in results/tables.md and the charts drawn into results/charts. --quick runs
@@ -33,8 +33,11 @@ WITH_DATA = (
     "profiler",
     "npu",
     "verification",
+    "peers",
 )
 """Scripts that read --models and --data."""
+NAMED = ("peers",)
+"""Runs only when it is named: it installs other people's tools, 8 GB of them."""
 ALONE = ("blocks", "scale", "onnx_scale")
 
 
@@ -75,6 +78,10 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     shared = Path("../shared")
+    known = [*WITH_DATA, *ALONE]
+    parser.add_argument(
+        "names", nargs="*", choices=[*known, []], metavar="NAME", help="only these scripts"
+    )
     parser.add_argument("--models", type=Path, default=shared / "models")
     parser.add_argument("--data", type=Path, default=shared / "data/cifar10.npz")
     parser.add_argument("--mnist", type=Path, default=shared / "data/mnist.npz")
@@ -96,7 +103,9 @@ def scripts(chosen: argparse.Namespace) -> list[tuple[str, list[str]]]:
             print(f"{name}: left out, there is no {', '.join(missing)}")
         else:
             found.append((name, own))
-    return found + [(name, []) for name in ALONE]
+    found += [(name, []) for name in ALONE]
+    wanted = chosen.names or [name for name, _ in found if name not in NAMED]
+    return [(name, own) for name, own in found if name in wanted]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+"""Networks at a share of their MACs without training: ours and those of others.
+
+Every network is written as a .tflite file and judged on the same test images; all files of one
+network then take turns in one run. The stem stays as it is, but for channel pruning, which has to
+cut it. Each method gives every layer the same share of its MACs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from common import images, table, write_json
+from peer_networks import composed, convolutions, pruned, spatial_svd
+from peer_tools import KEPT, figure, kept, program, version_of
+from peer_tools import MODELS as FILES
+
+MODELS = ("resnet8",)
+SHARES = (0.5,)
+CALIBRATED, TESTED = 1000, 2000
+"""Unlabelled images for ours, and test images, the same for all."""
+NETWORKS = KEPT.parent / "networks"
+
+
+class Case(NamedTuple):
+    """What a method gets.
+
+    Attributes:
+        opened: The network's file.
+        limit: MACs at most.
+        calibration: Unlabelled images.
+    """
+
+    opened: Any
+    limit: float
+    calibration: Any
+
+
+def show(name: str, models: Path, data: Path) -> None:
+    """Make what is missing, time all files together and print the table."""
+    import dsconvert as ds
+
+    opened = ds.load(models / FILES[name][0])
+    calibration = images(data, CALIBRATED)
+    rows = [_original(name, opened, data, calibration, form) for form in ("none", "int8")]
+    for share in SHARES:
+        rows += _at(name, opened, share, calibration, data)
+    files = [NETWORKS / f"{row['cell']}.tflite" for row in rows if "top1" in row]
+    times = _times(name, files, calibration)
+    columns = [
+        "method",
+        "of",
+        "MACs asked",
+        "M MACs",
+        "top-1 %",
+        "p50 µs",
+        "to float32",
+        "KiB",
+        "s",
+    ]
+    cells = [_cells(row, times) for row in rows]
+    title = f"{name} at a share of its MACs, without labels; LiteRT, one thread"
+    table(title, columns, cells)
+
+
+def _cells(row: dict[str, Any], times: dict[str, dict[str, float]]) -> list[str]:
+    timed = times.get(row["cell"], {})
+    return [
+        row["method"],
+        row["by"],
+        figure(row["share"], 1, 2) if row["share"] else "",
+        figure(row.get("macs"), 1e-6, 2),
+        figure(row["top1"], 100, 2) if "top1" in row else row["failure"],
+        figure(timed.get("p50_ms"), 1000),
+        figure(timed.get("ratio"), 1, 3),
+        figure(row.get("bytes"), 1 / 1024, 0),
+        figure(row.get("seconds"), 1, 0),
+    ]
+
+
+def _times(name: str, files: list[Path], calibration: Any) -> dict[str, dict[str, float]]:
+    from dsconvert.deploy.profiling.profile import profile
+
+    cell = f"structure-{name}-times"
+    found = kept(cell)
+    if found is None or set(found) != {file.stem for file in files}:
+        found = {}
+        measured = profile(files, inputs=[calibration[:32]], runs=300, min_seconds=2)
+        for file, one in zip(files, measured, strict=True):
+            assert one.latency is not None, one.failure
+            ratio = one.comparison.ratio if one.comparison else 1.0
+            found[file.stem] = {"p50_ms": one.latency.p50_ms, "ratio": ratio}
+        write_json(KEPT / f"{cell}.json", found)
+    return dict(found)
+
+
+def _original(name: str, opened: Any, data: Path, calibration: Any, form: str) -> dict[str, Any]:
+    cell = f"structure-{name}-{'float32' if form == 'none' else form}"
+    found = kept(cell)
+    if found is None or not (NETWORKS / f"{cell}.tflite").exists():
+        began = time.perf_counter()
+        found = {
+            "method": "original" if form == "none" else "int8 only",
+            "by": "" if form == "none" else "dsconvert",
+            "share": None,
+            **_written(cell, opened.model, data, form, calibration, began),
+        }
+        write_json(KEPT / f"{cell}.json", found)
+    return dict(found)
+
+
+def _written(
+    cell: str, model: Any, data: Path, form: str, calibration: Any, began: float
+) -> dict[str, Any]:
+    """Export a network and judge the file."""
+    import dsconvert as ds
+    from dsconvert.converter.inspect import inspect
+
+    seconds = time.perf_counter() - began
+    NETWORKS.mkdir(parents=True, exist_ok=True)
+    file = NETWORKS / f"{cell}.tflite"
+    given = None if form == "none" else calibration
+    options = ds.ExportOptions(quantize=form)
+    ds.export(model, file, options, calibration=given, overwrite=True)
+    top1 = ds.evaluate(file, data, samples=TESTED).top1
+    assert top1 is not None
+    return {
+        "cell": cell,
+        "macs": inspect(model).macs,
+        "top1": top1.value,
+        "bytes": file.stat().st_size,
+        "seconds": seconds,
+    }
+
+
+def _at(
+    name: str, opened: Any, share: float, calibration: Any, data: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one share."""
+    from dsconvert.base.errors import DsconvertError
+    from dsconvert.converter.inspect import inspect
+
+    limit = share * (inspect(opened.model).macs or 0)
+    for method, (peer, make) in METHODS.items():
+        cell = f"structure-{name}-{share}-{method.replace(': ', '-').replace(' ', '-')}"
+        found = kept(cell)
+        lost = not (NETWORKS / f"{cell}.tflite").exists()
+        if found is None or ("top1" in found and lost):
+            began = time.perf_counter()
+            by = version_of(peer) if peer else ("numpy" if "spatial" in method else "dsconvert")
+            found = {"method": method, "by": by, "share": share, "cell": cell}
+            try:
+                made = make(Case(opened, limit, calibration))
+                found |= _written(cell, made, data, "none", calibration, began)
+            except (RuntimeError, ValueError, DsconvertError) as error:
+                found["failure"] = str(error)[:160]
+            write_json(KEPT / f"{cell}.json", found)
+        yield dict(found)
+
+
+# Ours.
+
+
+def _rewritten(case: Case, **wishes: Any) -> Any:
+    from dsconvert.converter.core.planning.limits import parse_limit
+    from dsconvert.converter.rewrite import rewrite
+
+    limit = parse_limit(f"{case.limit / 1e6:.4f}M", "macs")
+    made = rewrite(case.opened.model, macs=limit, **wishes)
+    if (made.report.macs_after or 0) > case.limit * 1.005:
+        raise ValueError("this form cannot be as small")
+    return made.model
+
+
+# Others'.
+
+
+def _tensorly(case: Case, method: str) -> Any:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = convolutions(case.opened.model, case.limit, method)
+        np.savez(folder / "kernels.npz", **{one.name: one.kernel for one in found})
+        np.savez(folder / "ranks.npz", **{one.name: one.ranks for one in found})
+        words = (folder / "kernels.npz", folder / "ranks.npz", folder / "factors.npz")
+        program("tensorly", "tensorly_factors.py", method, *words)
+        factors = np.load(folder / "factors.npz")
+        parts = {one.name: [factors[f"{one.name}.{i}"] for i in range(3)] for one in found}
+    return composed(case.opened.model, parts, method)
+
+
+def _spatial(case: Case) -> Any:
+    found = convolutions(case.opened.model, case.limit, "spatial")
+    parts = {one.name: spatial_svd(one.kernel, int(one.ranks[0])) for one in found}
+    return composed(case.opened.model, parts, "spatial")
+
+
+METHODS: dict[str, tuple[str, Callable[[Case], Any]]] = {
+    "weights-only SVD pairs": ("", lambda case: _rewritten(case, method="svd", block="linear")),
+    "spatial SVD": ("", _spatial),
+    "Tucker-2": ("tensorly", lambda case: _tensorly(case, "tucker")),
+    "CP": ("tensorly", lambda case: _tensorly(case, "cp")),
+    "channels by magnitude": (
+        "torch-pruning",
+        lambda case: pruned(case.opened.model, case.limit),
+    ),
+    "ours: pairs": (
+        "",
+        lambda case: _rewritten(case, calibration=case.calibration, block="linear"),
+    ),
+}
