@@ -90,7 +90,7 @@ def exports(formats: list[str]) -> str:
         format: {name: told for name, told in column.items() if told}
         for format, column in tried.items()
     }
-    return _table(LAYERS, columns)
+    return _table(LAYERS, columns, absent="not tried")
 
 
 def exported(keras: Any, name: str, format: str) -> str:
@@ -131,7 +131,7 @@ def _count(columns: dict[str, dict[str, str]]) -> dict[str, Counter[str]]:
     return found
 
 
-def _table(layers: Any, columns: dict[str, dict[str, str]]) -> str:
+def _table(layers: Any, columns: dict[str, dict[str, str]], absent: str = "–") -> str:
     """Return a table in Markdown: counts, and a row for each kind of layer."""
     counts = _count(columns)
     lines = [
@@ -141,8 +141,8 @@ def _table(layers: Any, columns: dict[str, dict[str, str]]) -> str:
     ]
     lines += ["", f"| layer | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name in layers:
-        cells = [column.get(name, "–") for column in columns.values()]
-        if any(cell != "–" for cell in cells):
+        cells = [column.get(name, absent) for column in columns.values()]
+        if any(cell != absent for cell in cells):
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsconvert.base.errors import require
+from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
 
 from ..runtimes.litert import LiteRTSession, litert_info
-from ..runtimes.session import decode
+from ..runtimes.session import decode, first_line
 
 
 class Linear(NamedTuple):
@@ -84,6 +84,20 @@ class TfliteValues(LiteRTSession):
             "experimental_preserve_all_tensors": True,
             "experimental_op_resolver_type": plain,
         }
+
+    def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Run once.
+
+        Raises:
+            InputError: If a kernel refuses the values, such as a division by 0.
+        """
+        try:
+            return super()._run(arrays)
+        except RuntimeError as error:  # the interpreter's own
+            raise InputError(
+                f"{self.path.name} does not run on these samples: {first_line(error)}",
+                code="does-not-run",
+            ) from error
 
     def run(self, inputs: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
         """Return the named values, as real ones, for one batch of the size that the file has."""

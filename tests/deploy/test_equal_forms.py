@@ -11,6 +11,7 @@ from dsconvert.deploy.exporting import tflite
 from dsconvert.deploy.exporting.equal_forms import equal_forms
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.keras_source import read_source
+from dsconvert.deploy.exporting.tflite_activations import TfliteValues
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 L = keras.layers
@@ -161,3 +162,17 @@ def test_loops_that_stay_are_named(steps, tmp_path):
     with refuses("not-convertible") as caught:
         tflite.convert(read_source(recurrent(steps), None), tmp_path / "m.tflite", "int8", [x])
     assert all(name in caught.value.message for name in ("forward_forth", "last"))
+
+
+def test_a_kernel_that_refuses_its_values_is_a_sentence(tmp_path, monkeypatch):
+    vector = keras.Input((6,))
+    model = keras.Model(vector, L.Dense(6)(vector))
+    tflite.convert(read_source(model, None), tmp_path / "m.tflite", "none", None)
+    values = TfliteValues(tmp_path / "m.tflite")
+
+    def divided():
+        raise RuntimeError("data[i] != zero_point was not true. Node number 7 (DIV)")
+
+    monkeypatch.setattr(values._interpreter, "invoke", divided)
+    with refuses("does-not-run"):
+        values.read([np.zeros((1, 6), np.float32)], values.output_tensors[0])
