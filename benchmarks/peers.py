@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,7 +146,9 @@ def _onnx_row(path: Path, folder: Path) -> list[Any]:
                 except RuntimeError as error:
                     found = [f"refused: {error}", "", f"{_spent() - began:.1f}"]
             write_json(KEPT / f"{cell}.json", found)
-        row += found
+        row += [
+            re.sub(r"(?<!\S)/\S+/|(?<=refused: )Error: ", "", told) for told in found
+        ]  # no folders of this machine
     return row
 
 
