@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,9 @@ def _by_us(path: Path, place: Path) -> Path:
 
 def _by_onnx2tf(path: Path, place: Path) -> Path:
     python = environment("onnx2tf")
+    given = place / "given"
+    shutil.copytree(path.parent, given)  # it writes what it simplified over what it reads
+    path = given / path.name
     run([python.with_name("onnx2tf"), "-i", path, "-o", place, "-n"])
     found = sorted(place.glob("*_float32.tflite"))
     if not found:
