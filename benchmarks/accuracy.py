@@ -129,7 +129,7 @@ def fitted_network(budget: Budget, count: int, seed: int, models: Path, data: Pa
 
 
 def row(budget: Budget, count: int, seed: int, models: Path, data: Path) -> list[Any]:
-    """What becomes of one network, refined and in int8; see `fitted_network`."""
+    """Measure one network as fitted, refined and in int8; see `fitted_network`."""
     from dsconvert.base.progress import silent
     from dsconvert.workflows.refine import refined
 

@@ -6,7 +6,7 @@ Each form computes what its layer does. The file is compared with the model as i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,28 @@ from dsconvert.formats.quantization import Format
 Form = Callable[..., Any]
 _SMALLEST = 1e-12
 """The least norm that Keras divides by."""
-
-
 MOST_STEPS = 256
 """Steps of a recurrent layer that are spelled out; a graph of more takes minutes to convert."""
 
 
 @contextmanager
-def equal_forms(model: Any, format: Format, *, unroll: bool = False) -> Iterator[list[str]]:
+def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator[list[str]]:
     """Let layers that a format has no operator for compute by others, inside the context.
 
     Args:
         model: A `keras.Model`; its layers are as before afterwards.
         format: What it is traced for.
-        unroll: Whether recurrent layers become a chain of their steps.
+        static: Whether activations are quantized: then recurrent layers become a chain of their
+            steps, and what turns an axis around becomes a slice.
 
     Yields:
         A list that will name the recurrent layers that stay loops, with the reason.
     """
-    rnn = require("keras", "keras", "to export Keras models").layers.RNN
+    keras = require("keras", "keras", "to export Keras models")
     changed, loops = [], list[str]()
     for layer in _parts(model):
         method, form = _FORMS[format].get(type(layer).__name__, ("", None))
-        if unroll and isinstance(layer, rnn):
+        if static and isinstance(layer, keras.layers.RNN):
             method, form = "call", _steps(loops)
         if form is None or not type(layer).__module__.startswith("keras."):
             continue
@@ -47,10 +46,40 @@ def equal_forms(model: Any, format: Format, *, unroll: bool = False) -> Iterator
         object.__setattr__(layer, method, _bound(form, layer, given))
         changed.append((layer, method))
     try:
-        yield loops
+        with _turned_by_slices() if static else nullcontext():
+            yield loops
     finally:
         for layer, method in changed:
             object.__delattr__(layer, method)
+
+
+@contextmanager
+def _turned_by_slices() -> Iterator[None]:
+    """Let slices of step -1 turn axes around.
+
+    TFLite's REVERSE copies int8 values unchanged. Where a concatenation reads it the converter
+    gives its output another scale than its input, and the values become others.
+    """
+    tf: Any = require("tensorflow", "keras", "to export Keras models")
+    reverse = tf.reverse
+
+    def turned(tensor: Any, axis: Any, name: str | None = None) -> Any:
+        tensor = tf.convert_to_tensor(tensor)
+        axes, rank = tf.get_static_value(axis), tensor.shape.rank
+        if axes is None or rank is None:
+            return reverse(tensor, axis, name)
+        backwards = {int(one) % rank for one in np.reshape(axes, -1)}
+        return tensor[tuple(slice(None, None, -1 if i in backwards else 1) for i in range(rank))]
+
+    tf.reverse = turned
+    try:
+        yield
+    finally:
+        tf.reverse = reverse
+
+
+def _ops() -> Any:
+    return require("keras", "keras", "to export Keras models").ops
 
 
 def _parts(model: Any) -> Iterator[Any]:
@@ -100,7 +129,7 @@ def _pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:
 
     Where padding is left out of the mean, it is left out of each of the two.
     """
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if layer.data_format != "channels_last" or None in x.shape[1:]:
         return given(x)
     pool = ops.average_pool if "Average" in type(layer).__name__ else ops.max_pool
@@ -119,7 +148,7 @@ def _pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:
 
 def _adaptive_pool_3d(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Pool to a height and a width, then to a depth."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if layer.data_format != "channels_last" or None in x.shape[1:]:
         return given(x)
     average = "Average" in type(layer).__name__
@@ -144,7 +173,7 @@ def _by_planes(ops: Any, x: Any, across: Form, deep: Form) -> Any:
 
 def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more: Any) -> Any:
     """Sum one-hot vectors; several of a category are one where they are not counted."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if layer.output_mode not in ("count", "multi_hot") or len(inputs.shape) != 2:
         return given(inputs, *more)
     hot = ops.one_hot(ops.cast(inputs, "int32"), layer.num_tokens, dtype=layer.compute_dtype)
@@ -156,7 +185,7 @@ def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more
 
 def _discretization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Count the boundaries up to a value."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if layer.output_mode != "int":
         return given(x)
     above = ops.expand_dims(x, -1) >= ops.convert_to_tensor(layer.bin_boundaries, x.dtype)
@@ -187,13 +216,13 @@ def _unit(ops: Any, x: Any, axis: Any) -> Any:
 
 def _unit_normalization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Divide by the norm: its reciprocal is infinite where all is 0."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     return _unit(ops, x, layer.axis)
 
 
 def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
     """Do the same before a product."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if not layer.normalize:
         return given(inputs)
     axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else layer.axes
@@ -206,7 +235,7 @@ def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
 
 def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Multiply windows by the cosines and sines of a Fourier transform: a convolution."""
-    ops = require("keras", "keras", "to export Keras models").ops
+    ops = _ops()
     if layer.window not in ("hann", "hamming", None) or len(x.shape) != 2:
         return given(x)
     length, size = layer.sequence_length, layer.fft_length

@@ -2,8 +2,8 @@
 
 Scales inside pairs (`converter.balancing`), ranges without the rarest values, weights that are not
 rounded to the nearest (`rounding`), biases that make up for what rounding shifts, and layers left
-in float are tried one after the other; whether one helps
-is decided by the SQNR of the network's outputs on images that no range came from.
+in float are tried one after the other. The SQNR of the network's outputs on images that no range
+came from decides whether one helps.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Predictor
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
+from .candidate_builder import CandidateBuilder, Rounding
 from .held_out import HeldOut
-from .keras_source import KerasSource
 from .layer_report import layer_report
 from .layer_types import QuantizationReport
 from .output_tail import is_mixed
@@ -39,8 +39,6 @@ _GAIN_DB = 0.05
 
 Outputs = Literal["keep", "split", "float-tail", "auto"]
 Equalize = Literal["auto", "on", "off"]
-Rounding = Callable[[KerasSource, Sequence[Array]], tuple[KerasSource | None, str]]
-"""Takes a model and its calibration data; see `rounding.RoundingSearch`."""
 
 
 @dataclass(frozen=True)
@@ -92,43 +90,6 @@ class Improved:
     layers: QuantizationReport | None = None
     method: CalibrationMethod = "minmax"
     worst_db: float | None = None
-
-
-class CandidateBuilder(Protocol):
-    """Makes the int8 file of one model, and what is compared with it."""
-
-    @property
-    def suffix(self) -> str:
-        """Of its files."""
-
-    @property
-    def method(self) -> CalibrationMethod:
-        """Tell how activations get their ranges."""
-
-    def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
-        """Write the int8 file; ``in_float`` names layers as a `QuantizationReport` does."""
-
-    def write_float(self, path: Path) -> None:
-        """Write the same model in float32."""
-
-    def equalized(self) -> tuple[CandidateBuilder, tuple[str, ...]] | None:
-        """Return a builder of the model with equal ranges inside its pairs; None without pairs."""
-
-    def with_float_tail(self, samples: Sequence[Array]) -> tuple[CandidateBuilder, str] | None:
-        """A builder whose last operators stay in float, from where their tensors mix scales on.
-
-        With what these operators are, in words; None where no tensor mixes scales, or where the
-        format cannot leave them in float.
-        """
-
-    def otherwise(self) -> CandidateBuilder | None:
-        """Return a builder whose activations get their ranges in another way; None for no other."""
-
-    def rounded(self, choose: Rounding) -> tuple[CandidateBuilder | None, str]:
-        """Return a builder whose weights round as chosen, None for no better, and what was done."""
-
-    def corrected(self, full: Path, quantized: Path, path: Path) -> int:
-        """Write the int8 file with corrected biases; how many layers have other ones."""
 
 
 def improve(

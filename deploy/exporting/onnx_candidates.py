@@ -22,7 +22,7 @@ from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
 from . import onnx_tail
-from .improve import Rounding
+from .candidate_builder import Rounding
 from .onnx_activations import OnnxValues
 from .onnx_static import quantize_static
 from .output_tail import told_tail

@@ -16,12 +16,13 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
+from dsconvert.converter.backends.keras.composed import ComposedModel
 from dsconvert.converter.backends.keras.copying import copy_layer
 from dsconvert.converter.backends.keras.fake_quantized import FakeQuantized
 from dsconvert.converter.backends.keras.quantizable import has_kernel, is_depthwise
 from dsconvert.converter.calibration import split
 from dsconvert.models.training.refine import RefineSettings, refine
-from dsconvert.models.training.student_copy import bare, flat
+from dsconvert.models.training.student_copy import bare
 
 from .keras_source import KerasSource
 
@@ -73,7 +74,8 @@ class RoundingSearch:
         model.set_weights(source.model.get_weights())
         model(list(model.inputs))  # Keras exports no model that was never called
         student = _Rounded(_flat(model, names), calibration)
-        teacher = _Plain(_flat(source.reference, names))
+        reference = _flat(source.reference, names)
+        teacher = ComposedModel(reference, reference)  # as it is: it has no blocks of its own
         images = split(calibration, self.settings.seed)
         done = refine(
             student, teacher, images.inputs, images.held_out, self.settings, progress=self.progress
@@ -106,22 +108,6 @@ class _Rounded:
         self.variables = [layer.kernel for layer in layers]
         self.states, self.calibrate = self._network.states, self._network.calibrate
         self.run, self.answer = self._network.run, self._network.answer
-
-
-class _Plain:
-    """The model in float, in inference mode, without features."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.variables: tuple[()] = ()
-        self.states: tuple[()] = ()
-
-    def calibrate(self) -> None:
-        """Do nothing."""
-
-    def run(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Compute the outputs."""
-        return flat(self.model(bare(inputs), training=False)), ()
 
 
 def _within_a_step(layer: Any) -> Callable[[Any], Any]:

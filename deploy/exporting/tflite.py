@@ -53,13 +53,7 @@ def convert(
     tf = require("tensorflow", "keras", "to write .tflite files")
     names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
-        static = SCHEMES[quantize].static
-        try:
-            loops = save(tf, source, names, folder, unroll=static)
-        except Exception as error:  # what Keras and TensorFlow raise while they trace
-            raise unsupported_operation(error, source, quantize) from error
-        if loops:
-            raise _with_loops(loops, quantize)
+        save(tf, source, names, folder, quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         data = None
         if calibration is not None:
@@ -155,8 +149,8 @@ def _with_loops(loops: Sequence[str], quantize: Quantization) -> InputError:
 
 
 def save(
-    tf: Any, source: KerasSource, names: Sequence[str], folder: str, *, unroll: bool = False
-) -> list[str]:
+    tf: Any, source: KerasSource, names: Sequence[str], folder: str, quantize: Quantization
+) -> None:
     """Write a SavedModel whose signature has these input names.
 
     Keras' ExportArchive tracks the variables alone. Saving a tf.Module that tracks the Keras
@@ -167,25 +161,29 @@ def save(
         source: The model.
         names: Of its inputs.
         folder: Where to write.
-        unroll: Whether recurrent layers are spelled out step by step.
+        quantize: What it is written for.
 
-    Returns:
-        The recurrent layers that stay loops though they were to be spelled out.
+    Raises:
+        InputError: If the model cannot be traced, or has loops where activations are quantized.
     """
     keras = require("keras", "keras", "to export Keras models")
     archive = keras.export.ExportArchive()
     archive.track(source.model)
-    with equal_forms(source.model, "tflite", unroll=unroll) as loops:
-        archive.add_endpoint(
-            "serve",
-            lambda *inputs: source.model(list(inputs), training=False),
-            input_signature=[
-                tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
-                for info, name in zip(source.inputs, names, strict=True)
-            ],
-        )
-        archive.write_out(folder, verbose=False)
-    return loops
+    try:
+        with equal_forms(source.model, "tflite", static=SCHEMES[quantize].static) as loops:
+            archive.add_endpoint(
+                "serve",
+                lambda *inputs: source.model(list(inputs), training=False),
+                input_signature=[
+                    tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
+                    for info, name in zip(source.inputs, names, strict=True)
+                ],
+            )
+            archive.write_out(folder, verbose=False)
+    except Exception as error:  # what Keras and TensorFlow raise while they trace
+        raise unsupported_operation(error, source, quantize) from error
+    if loops:
+        raise _with_loops(loops, quantize)
 
 
 def one_by_one(

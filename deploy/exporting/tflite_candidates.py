@@ -20,7 +20,7 @@ from dsconvert.formats.tflite.pack import with_own_buffers
 
 from ..runtimes.session import first_line
 from . import tflite, tflite_tail
-from .improve import Rounding
+from .candidate_builder import Rounding
 from .keras_source import KerasSource
 from .output_tail import told_tail
 from .tflite_activations import TfliteValues
@@ -152,6 +152,8 @@ class TfliteBuilder:
                 debugger, layers, tail = self._debugger
                 nodes = [layers[name] for name in in_float if name in layers]
                 mixed = self._quantized(tf, debugger, [*nodes, *tail], floats=bool(in_float))
+        except InputError:
+            raise
         except Exception as error:  # what the converter raises depends on the stage
             raise InputError(
                 f"TFLite cannot leave {', '.join(in_float)} in float: {first_line(error)}",
@@ -189,7 +191,7 @@ class TfliteBuilder:
         names = tflite.input_tensor_names(self.source)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            tflite.save(tf, self.source, names, name)
+            tflite.save(tf, self.source, names, name, self.quantize)
             converter = tf.lite.TFLiteConverter.from_saved_model(name)
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = partial(

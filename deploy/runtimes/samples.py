@@ -84,9 +84,17 @@ def first_samples(arrays: Sequence[Array], count: int) -> tuple[Array, ...]:
         arrays: One array per input, (n, ...).
         count: How many.
     """
+    return tuple(array[:count] for array in arrays) if are_samples(arrays) else tuple(arrays)
+
+
+def are_samples(arrays: Sequence[Array]) -> bool:
+    """Tell whether inputs have a common batch; a signal with its states has none.
+
+    Args:
+        arrays: One array per input.
+    """
     counts = {array.shape[:1] for array in arrays}
-    common = len(counts) == 1 and () not in counts
-    return tuple(array[:count] for array in arrays) if common else tuple(arrays)
+    return len(counts) == 1 and () not in counts
 
 
 def _check_array(array: Array, info: TensorInfo, what: str) -> None:

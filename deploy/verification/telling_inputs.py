@@ -13,6 +13,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
+from ..runtimes.samples import are_samples
+
 RANGES = (("0 … 255", 64.0, 128.0), ("0 … 1", 0.25, 0.5))
 """Ranges of images, with the scale and shift that make them of normal numbers."""
 _HARDLY = 1 / 16
@@ -42,8 +44,7 @@ def telling_inputs(predict: Predict, inputs: Sequence[Array]) -> tuple[tuple[Arr
     Returns:
         The inputs, and in a sentence which range was chosen; empty where it is the given one.
     """
-    counts = {array.shape[:1] for array in inputs}
-    if len(counts) != 1 or () in counts:  # a signal with states: no samples that could differ
+    if not are_samples(inputs):
         return tuple(inputs), ""
     few = [array[:_FEW] for array in inputs]
     most, chosen, told = _change(predict(few)), tuple(inputs), ""

@@ -11,7 +11,8 @@ from .refine import refine_settings
 
 if TYPE_CHECKING:
     from dsconvert.base.progress import Progress
-    from dsconvert.deploy.exporting.improve import Improvement, Rounding
+    from dsconvert.deploy.exporting.candidate_builder import Rounding
+    from dsconvert.deploy.exporting.improve import Improvement
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
@@ -105,7 +106,7 @@ def check(options: ExportOptions, *, measurable: bool, file_format: str = "tflit
     asked = {
         "--keep-float": options.keep_float != 0,
         "--report": options.report,
-        "--refine-int8": rounds,
+        ROUNDING: rounds,
         "--equalize on": options.equalize == "on",
         f"--outputs {options.outputs}": options.outputs in ("split", "float-tail"),
     }

@@ -8,10 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx_graphs import run
-from packaging.version import Version
 
 from dsconvert.base.errors import InputError
 from dsconvert.deploy.exporting.export import export
@@ -85,8 +83,6 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_imported_saved_exported_and_written_back(name: str, shared: Path, tmp_path: Path) -> None:
     path = shared / "models" / "onnx" / f"{name}.onnx"
     imported = import_onnx(path)
-    if name == "mnist_cntk_op8" and Version(onnxruntime.__version__) < Version("1.32"):
-        pytest.skip("ONNX Runtime before 1.32 refuses it with another batch")
     assert imported.notes == ()
     assert all(tensor.shape[0] is None for tensor in imported.model.inputs)
     kinds = Counter(type(operation).__name__ for operation in imported.model.operations)
