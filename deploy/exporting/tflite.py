@@ -30,6 +30,7 @@ def convert(
     calibration: Sequence[Array] | None,
     *,
     allow_flex: bool = False,
+    traced_for: Quantization | None = None,
 ) -> tuple[str, ...]:
     """Write the model as a .tflite file with one signature and a batch of 1.
 
@@ -43,6 +44,7 @@ def convert(
         calibration: For int8 and int16x8, one array per input, (n, ...): the activations' ranges
             come from all of them.
         allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
+        traced_for: Give it the operations of a file of this kind, to be compared with it.
 
     Returns:
         What the user of the file should know.
@@ -53,7 +55,7 @@ def convert(
     tf = require("tensorflow", "keras", "to write .tflite files")
     names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
-        save(tf, source, names, folder, quantize)
+        save(tf, source, names, folder, traced_for or quantize)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         data = None
         if calibration is not None:

@@ -69,12 +69,18 @@ class TfliteBuilder:
         return self._convert(path, self.quantize)
 
     def write_float(self, path: Path) -> None:
-        """Write the same model in float32."""
+        """Write the same model in float32, of the operations of the quantized file."""
         self._convert(path, "none")
 
     def _convert(self, path: Path, quantize: Quantization) -> tuple[str, ...]:
-        flex = {"allow_flex": True} if self.allow_flex else {}
-        return tflite.convert(self.source, path, quantize, self.calibration, **flex)
+        return tflite.convert(
+            self.source,
+            path,
+            quantize,
+            self.calibration,
+            allow_flex=self.allow_flex,
+            traced_for=self.quantize,
+        )
 
     def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
         """Return a builder of the model with equal ranges inside its pairs; None without pairs."""

@@ -10,6 +10,7 @@ from refusals import refuses
 from dsconvert.deploy.exporting import tflite
 from dsconvert.deploy.exporting.equal_forms import equal_forms
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.improve import Improvement
 from dsconvert.deploy.exporting.keras_source import read_source
 from dsconvert.deploy.exporting.tflite_activations import TfliteValues
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -154,6 +155,18 @@ def test_recurrent_layers_are_spelled_out_for_int8(tmp_path):
     artifact = export(model, tmp_path / "m.tflite", quantize="int8", calibration=x)
     assert artifact.failures == ()
     assert not any(layer.unroll for layer in model._flatten_layers() if isinstance(layer, L.RNN))
+
+
+def test_a_recurrent_layer_stays_in_float_and_is_reported(tmp_path):
+    """The float file that it is compared with has the same steps."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(40, 3, 4)).astype(np.float32)
+    wish = Improvement(keep_float=1, report=True)
+    path = tmp_path / "m.tflite"
+    artifact = export(recurrent(3), path, quantize="int8", calibration=x, improvement=wish)
+    assert artifact.failures == ()
+    assert any(layer.name.startswith("bidirectional") for layer in artifact.layers.layers)
+    assert any("1 layers in float: bidirectional" in note for note in artifact.notes)
 
 
 @pytest.mark.parametrize("joined", ["flip", "both ways"])
