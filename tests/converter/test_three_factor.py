@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController
 
 from dsconvert.converter.core.fitting.cost import block_macs, block_params, channels_within
 from dsconvert.converter.core.fitting.cp_objective import CpObjective
@@ -63,6 +64,21 @@ def inner(x, factors):
     patches = x.reshape(len(x), -1, kh * kw)
     before = np.einsum("pca,cr->par", patches, factors.pointwise_in)
     return before, np.einsum("par,ar->pr", before, factors.depthwise.reshape(kh * kw, R))
+
+
+def test_a_fit_takes_one_blas_thread_and_gives_the_others_back():
+    x, y, kernel = layer((3, 3, 4, 4), 0)
+    libraries = ThreadpoolController().select(user_api="blas")
+    seen = set()
+
+    def look(_):
+        seen.update(one["num_threads"] for one in libraries.info())
+
+    with libraries.limit(limits=2):
+        fit_three_factors([exact(x, y)], kernel, 4, trace=look, options=FitOptions(starts=1))
+        assert {one["num_threads"] for one in libraries.info()} == {2}
+    # The history is told at the end of the fit, which is inside it.
+    assert seen == {1}
 
 
 # The objective.

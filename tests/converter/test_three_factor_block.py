@@ -21,8 +21,10 @@ from dsconvert.cli import main
 from dsconvert.converter.backends.keras.block_model import block_model as keras_block_model
 from dsconvert.converter.backends.onnx.block_model import block_model as onnx_block_model
 from dsconvert.converter.balancing import equalized
+from dsconvert.converter.core.fitting import three_factor_block
 from dsconvert.converter.core.fitting.cost import block_macs, channels_of_pairs, pair_macs
 from dsconvert.converter.core.fitting.styles import block_style
+from dsconvert.converter.core.fitting.three_factor_fit import fit_three_factors
 from dsconvert.converter.core.planning.cost_model import block_of
 from dsconvert.converter.core.types import Choice, Plan
 from dsconvert.converter.plan import search_space
@@ -117,6 +119,21 @@ class TestBothFrameworks:
             errors = [c.effect.data_error for c in blocks]
             assert (np.diff(errors) > 0).all()
             assert all(c.macs < layer.macs or c.params < layer.params for c in blocks)
+
+
+def test_a_fit_to_drifted_inputs_begins_where_the_one_to_clean_inputs_ended(models, monkeypatch):
+    model, _, x = models["keras"]
+    begun = []
+
+    def watched(stats, kernel, channels, *, start, **options):
+        begun.append((kernel.shape[-1], start is not None))
+        return fit_three_factors(stats, kernel, channels, start=start, **options)
+
+    monkeypatch.setattr(three_factor_block, "fit_three_factors", watched)
+    rewrite(model, calibration=x, block="three-factor", channels=8)
+    # Before the first layer nothing has drifted: all strategies share its fit.
+    assert begun[:2] == [(8, False), (10, False)]
+    assert set(begun[2:]) == {(10, True)}
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])

@@ -104,7 +104,7 @@ class AutoBlock:
     ) -> Fitted:
         """Fit both to data and keep the lower data error."""
         both = self._both(self.settled(choice, data.site.spec))
-        fitted = [style.fit(data, one, options) for style, one in both]
+        fitted = [style.fit(data, one, options, start) for style, one in both]
         return _better(fitted, [one.factors.data_error or 0.0 for one in fitted])
 
     def fits_in_parts(self, choice: Choice) -> bool:

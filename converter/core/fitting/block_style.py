@@ -180,8 +180,8 @@ class BlockStyle(Protocol):
             data: What is known of the convolution.
             choice: What it becomes.
             options: See `FitOptions`.
-            start: What another choice of this style became on the same data, to begin with; it may
-                be ignored.
+            start: What another choice became on the same data, or this one on data much like
+                these, to begin with; it may be ignored.
 
         Raises:
             InputError: If the moments of all channels together are needed and are not there.

@@ -21,6 +21,7 @@ from dsconvert.base.predictor import Array
 from ..types import Float, Order, as_float, error_between
 from .overflow import refuse_overflow
 from .pairs import Pairs
+from .threads import single_threaded
 
 
 def by_channel(kernel: Array, order: Order) -> Float:
@@ -72,6 +73,7 @@ def leading_subspace(gram: Float, rank: int) -> tuple[Float, Float]:
     return vectors[:, :, ::-1][:, :, :rank], np.maximum(values[:, ::-1], 0.0)
 
 
+@single_threaded
 def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) -> Pairs:
     """Return the best ``pairs`` pairs for a kernel, judged by the weights.
 
@@ -92,6 +94,7 @@ def from_weights(kernel: Array, bias: Array | None, order: Order, pairs: int) ->
     return pack(order, basis.transpose(2, 0, 1), mixers.transpose(1, 0, 2), kernel, bias, error)
 
 
+@single_threaded
 def weight_errors(kernel: Array, order: Order) -> Float:
     """Relative weight error for T = 1, 2, …, full rank: sqrt(tail σ² / total σ²)."""
     matrices = by_channel(kernel, order)

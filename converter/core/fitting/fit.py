@@ -25,6 +25,7 @@ from .factorize import by_channel, from_weights, leading_subspace, pack
 from .moments import Statistics
 from .pairs import Pairs
 from .solves import damped, solve_positive
+from .threads import single_threaded
 
 Trace = Callable[[float], None] | None
 """Called with the objective."""
@@ -111,6 +112,7 @@ class Problem:
         return self.constant + float(np.vdot(flat, curved - 2 * cross))
 
 
+@single_threaded
 def fit(
     stats: Statistics,
     kernel: Array,
@@ -163,6 +165,7 @@ def fit(
     )
 
 
+@single_threaded
 def refit(stats: Statistics, kernel: Array, ridge: float) -> Weights:
     """Return the best weights of a layer that keeps its form, for the inputs it actually gets.
 

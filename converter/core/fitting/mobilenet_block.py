@@ -34,6 +34,7 @@ from .fit import FitOptions, refit
 from .linear_block import LinearBlock, fit_pairs
 from .moments import Moments, Statistics
 from .pairs import Pairs
+from .threads import single_threaded
 
 WORTH = 0.1
 """By what share a larger shift must lower ‖y − ŷ‖ on unseen patches to be worth it."""
@@ -95,6 +96,7 @@ def through(between: NormActivation, inner: Array) -> Array:
     return np.asarray(np.maximum(made, 0))
 
 
+@single_threaded
 def fit_block(
     start: Pairs,
     mean: Float,

@@ -23,6 +23,7 @@ from .cp_starts import Start, starts
 from .factorize import by_channel, from_weights
 from .fit import FitOptions
 from .moments import Statistics
+from .threads import single_threaded
 from .three_factor import ThreeFactors, from_pairs, rescaled
 
 _WORK = 4e11
@@ -44,6 +45,7 @@ def full_channels(kernel_shape: tuple[int, ...]) -> int:
     return min(C * min(kh * kw, N), N * min(kh * kw, C))
 
 
+@single_threaded
 def fit_three_factors(
     stats: Sequence[Statistics],
     kernel: Array,

@@ -139,10 +139,12 @@ class _Fitting(StageRunner):
         for fit_run in fit_runs:
             moments = fit_run.moments.pop(site.name)
             alike.setdefault(id(moments), (moments, []))[1].append(fit_run)
+        start: Factorization | None = None
         for moments, group in alike.values():
             choice = self.choices[site.name]
             data = self.site_data(site, group[0], moments)
-            fitted = block_style(choice.block).fit(data, choice, options)
+            fitted = block_style(choice.block).fit(data, choice, options, start)
+            start = fitted.factors  # the next run's inputs have drifted a little from these
             for fit_run in group:
                 norm = site.norm
                 if norm is not None and fit_run.strategy.match_variance and fitted.read is not None:
