@@ -5,50 +5,36 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from dsconvert.base.errors import InputError, require
+from dsconvert.base.errors import InputError
 from dsconvert.base.files import check_writable, replacing, sha256
 from dsconvert.base.output_fidelity import warnings
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save
-from dsconvert.formats.quantization import Format, Quantization, VerifiedOn
+from dsconvert.formats.quantization import Format, Quantization
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.samples import check_inputs, count_samples, random_samples
 from ..runtimes.tensor_info import TensorInfo
 from ..schemes import SCHEMES
 from ..verification.gate import Verdict, judge, refused
-from ..verification.telling_inputs import telling_inputs
 from ..verification.tolerances import remarks
 from . import rejected, writing
+from .export_data import ExportData, Samples, as_arrays, export_data
 from .export_options import Options, RangeChoice, checked_format
-from .held_out import HeldOut, split
 from .improve import OFF, Improvement
-from .keras_source import KerasSource, read_source
+from .keras_source import read_source
+from .making import make
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
-from .output_choice import needs_choice, needs_split, written_split
 from .random_ranges import may_be_rounding, on_another_range
-from .records import Artifact, CalibrationRecord, Metadata
-from .split_outputs import split_outputs
-from .tflite import FreeSizesRefused
-
-_SAMPLES = 32
-_FREE_SIZE = 64
-"""Height, width and other free sizes of random verification inputs."""
-_ONNX_PACKAGES = ("onnx", "onnxruntime", "dsconvert")
-
-Data = Sequence[Array] | Array
-"""One array per input, (n, ...), or the array itself if there is one input; preprocessed."""
-Source = KerasSource | OnnxSource
+from .records import Artifact, Metadata
+from .source import Source, check_labels, layer_names, tools_of
 
 
 def export(
@@ -57,8 +43,8 @@ def export(
     *,
     format: Format | None = None,
     quantize: Quantization = "none",
-    calibration: Data | None = None,
-    verification: Data | None = None,
+    calibration: Samples | None = None,
+    verification: Samples | None = None,
     overwrite: bool = False,
     source_sha256: str = "",
     input_names: Sequence[str] = (),
@@ -132,119 +118,66 @@ def export(
         improvement=improvement or (Improvement() if gate else OFF),
     )
     options.check(format)
-    static = SCHEMES[quantize].static
-    if static and calibration is None and not allow_random:
-        raise InputError(
-            f"{quantize} quantization needs calibration data: typical inputs, preprocessed as for "
-            "the model, to choose the ranges of its activations.",
-            f"Try: dsconvert export MODEL -o {path} --quantize {quantize} --calibration DATA.npz "
-            "(or --allow-random, for a file that is only to be tried out)",
-            code="needs-calibration",
-        )
+    if not allow_random:
+        _check_calibrated(path, quantize, calibration)
     check_writable(path, overwrite=overwrite)
-    with progress(f"Exporting {path.name}", 3) as advance:
+
+    def read(*, fix_sizes: bool = False) -> Source:
+        """Return the model; with free sizes fixed to those of the samples, if that is asked."""
+        if original is not None:
+            return read_onnx(original)
         given = calibration if verification is None else verification
-        samples = None if given is None else _arrays(given)
-        called = input_names if format == "tflite" else ()
-        source: Source = (
-            read_source(model, samples, called, output_names, alone=format == "tflite")
-            if original is None
-            else read_onnx(original)
+        return read_source(
+            model,
+            None if given is None else as_arrays(given),
+            input_names if format == "tflite" else (),
+            output_names,
+            fix_sizes=fix_sizes,
+            alone=format == "tflite",
         )
-        if getattr(source, "external", False) and data_path(path).exists():
+
+    with progress(f"Exporting {path.name}", 3) as advance:
+        source = read()
+        if isinstance(source, OnnxSource) and source.external and data_path(path).exists():
             check_writable(data_path(path), overwrite=overwrite)
-        _check_labels(labels, source)
-        if calibration is not None:
-            calibration = check_inputs(calibration, source.inputs, "calibration data")
-            count_samples(calibration, "calibration data")
-        random = static and calibration is None
-        inputs, verified_on = _verification_inputs(source, calibration, verification, seed)
-        if gate and verified_on == "random inputs" and not static:
-            inputs, moved = telling_inputs(source.predict, inputs)
-            notes = (*notes, moved) if moved else notes
-        if random:
-            calibration = random_samples(source.inputs, seed, _FREE_SIZE)
-        held_out = None
-        if (
-            static
-            and not random
-            and calibration is not None
-            and needs_choice(options.improvement, source, calibration)
-        ):
-            calibration, kept_out = split(calibration)
-            held_out = HeldOut(kept_out, source.predict(kept_out))
+        check_labels(labels, source)
+        data = export_data(source, calibration, verification, options, gate=gate, seed=seed)
         advance()
         with (
             replacing(path, overwrite=overwrite) as temporary,
-            tempfile.TemporaryDirectory() as name,
+            tempfile.TemporaryDirectory() as folder,
         ):
-            folder = Path(name)
-            work = partial(
-                writing.convert,
-                format=format,
-                options=options,
-                calibration=calibration,
-                samples=inputs,
+            fixable = original is None and (calibration is not None or verification is not None)
+            made = make(
+                source,
+                temporary,
+                Path(folder),
+                format,
+                options,
+                data,
+                reread=partial(read, fix_sizes=True) if fixable else None,
             )
-            if held_out is not None and options.improvement.outputs == "split":
-                source, told = split_outputs(source, held_out.inputs, folder)
-                notes, held_out = (*notes, told), held_out.of(source)
-            try:
-                written = work(source, path=temporary, held_out=held_out)
-            except FreeSizesRefused:
-                if samples is None or original is not None:
-                    raise
-                source = read_source(
-                    model, samples, called, output_names, fix_sizes=True, alone=True
-                )
-                written = work(source, path=temporary, held_out=held_out)
-            if held_out is not None and needs_split(options, written.worst_db):
-                found = written_split(work, source, temporary, folder, held_out, written.worst_db)
-                if found is not None:
-                    source, written, told = found
-                    notes = (*notes, told)
-            references = source.predict(inputs) if gate else ()
-            said = written.notes
+            source, written = made.source, made.written
+            references = source.predict(data.compared) if gate else ()
             advance()
-            ranges = None
-            if static and calibration is not None:
-                called_data = "random inputs" if random else calibration_source
-                ranges = CalibrationRecord(
-                    source=called_data or "calibration data",
-                    samples=len(calibration[0]),
-                    random=random,
-                    method=written.method,
-                )
-            packages = _packages(format, source)
             metadata = Metadata(
-                tools=tools(*packages),
+                tools=tools_of(source, format),
                 source_sha256=source_sha256 or ("" if original is None else sha256(original)),
                 quantization=quantize,
-                verified_on=verified_on if gate else "nothing",
+                verified_on=data.verified_on if gate else "nothing",
                 preprocessing=None if preprocessing is None else dict(preprocessing),
-                calibration=ranges,
+                calibration=data.record(calibration_source, written.method),
                 labels=tuple(labels),
             )
-            external = _stamp(temporary, metadata, _layers(source))
-            verdict = Verdict((), ())
+            external = _stamp(temporary, metadata, layer_names(source))
+            verdict, said = Verdict((), ()), written.notes
             if gate:
-                unrunnable = writing.flex_operations(temporary)
-                if unrunnable:
-                    raise InputError(
-                        f"{path.name} keeps TensorFlow's own operations {', '.join(unrunnable)}, "
-                        "which no runtime here has, so that it cannot be verified.",
-                        "Replace the layers, or write the file unverified with --no-verify.",
-                        code="needs-flex",
-                    )
-                verdict = judge(temporary, source.output_names, references, inputs, quantize)
-                if verified_on == "random inputs" and may_be_rounding(verdict, quantize):
-                    passed = on_another_range(source, temporary, inputs, quantize)
-                    if passed is not None:
-                        first, (verdict, told) = verdict.failures[0], passed
-                        said += (f"{told}; on numbers around 0: {first}",)
-            if gate and not verdict.failures:
-                said += writing.speed_notes(source, temporary, format, options, inputs)
-            ends = ((), ()) if verdict.failures and not verdict.runs else _ends(source, temporary)
+                _check_runnable(temporary, path)
+                verdict, told = _compared(temporary, source, references, data, quantize)
+                said += told
+                if not verdict.failures:
+                    said += writing.speed_notes(source, temporary, format, options, data.compared)
+            inputs, outputs = _ends(source, temporary) if verdict.runs else ((), ())
             artifact = Artifact(
                 path=str(path),
                 format=format,
@@ -253,24 +186,30 @@ def export(
                 sha256=sha256(temporary),
                 source_sha256=metadata.source_sha256,
                 tools=metadata.tools,
-                inputs=ends[0],
-                outputs=ends[1],
+                inputs=inputs,
+                outputs=outputs,
                 fidelity=verdict.fidelity,
                 findings=verdict.findings,
                 verified_on=metadata.verified_on,
-                samples=len(inputs[0]) if gate else 0,
+                samples=len(data.compared[0]) if gate else 0,
                 preprocessing=metadata.preprocessing,
-                calibration=ranges,
+                calibration=metadata.calibration,
                 labels=len(labels),
                 failures=verdict.failures,
                 layers=written.layers,
-                notes=(*notes, *source.notes, *said, *_remarks(verdict, random, gate)),
+                notes=(
+                    *notes,
+                    *data.notes,
+                    *made.notes,
+                    *source.notes,
+                    *said,
+                    *_remarks(verdict, data.random, gate),
+                ),
             )
             if verdict.failures:
                 _stamp(temporary, msgspec.structs.replace(metadata, rejected=True))
-                kept = rejected.keep(temporary, path, artifact)
-                error = refused(verdict, path.name, quantize, verified_on)
-                error.add_hint(kept)
+                error = refused(verdict, path.name, quantize, metadata.verified_on)
+                error.add_hint(rejected.keep(temporary, path, artifact))
                 raise error
             for file in external:
                 file.replace(path.with_name(file.name))
@@ -278,11 +217,57 @@ def export(
     return artifact
 
 
-def _layers(source: Source) -> frozenset[str]:
-    """Return the names of a Keras model's layers, those of nested models included."""
-    if isinstance(source, OnnxSource):
-        return frozenset()
-    return frozenset(layer.name for layer in source.model._flatten_layers())
+def _check_calibrated(path: Path, quantize: Quantization, calibration: Samples | None) -> None:
+    """Refuse int8 activations without data for their ranges.
+
+    Raises:
+        InputError: With the options that give some.
+    """
+    if SCHEMES[quantize].static and calibration is None:
+        raise InputError(
+            f"{quantize} quantization needs calibration data: typical inputs, preprocessed as for "
+            "the model, to choose the ranges of its activations.",
+            f"Try: dsconvert export MODEL -o {path} --quantize {quantize} --calibration DATA.npz "
+            "(or --allow-random, for a file that is only to be tried out)",
+            code="needs-calibration",
+        )
+
+
+def _check_runnable(temporary: Path, path: Path) -> None:
+    """Refuse to compare what no runtime here can run.
+
+    Raises:
+        InputError: With the operations.
+    """
+    unrunnable = writing.flex_operations(temporary)
+    if unrunnable:
+        raise InputError(
+            f"{path.name} keeps TensorFlow's own operations {', '.join(unrunnable)}, "
+            "which no runtime here has, so that it cannot be verified.",
+            "Replace the layers, or write the file unverified with --no-verify.",
+            code="needs-flex",
+        )
+
+
+def _compared(
+    file: Path,
+    source: Source,
+    references: Sequence[Array],
+    data: ExportData,
+    quantize: Quantization,
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Judge the file; on random numbers of another range where these amplify rounding.
+
+    Returns:
+        The verdict, and on what else it was reached.
+    """
+    verdict = judge(file, source.output_names, references, data.compared, quantize)
+    if data.verified_on == "random inputs" and may_be_rounding(verdict, quantize):
+        passed = on_another_range(source, file, data.compared, quantize)
+        if passed is not None:
+            other, told = passed
+            return other, (f"{told}; on numbers around 0: {verdict.failures[0]}",)
+    return verdict, ()
 
 
 def _stamp(path: Path, metadata: Metadata, layers: frozenset[str] = frozenset()) -> list[Path]:
@@ -319,62 +304,3 @@ def _remarks(verdict: Verdict, random: bool, gate: bool) -> list[str]:
     if not gate:
         found.append("not verified: its outputs were never compared with the model's")
     return found
-
-
-def _check_labels(labels: Sequence[str], source: Source) -> None:
-    """Refuse class names that are not one for each class.
-
-    Raises:
-        InputError: If no output has as many values.
-    """
-    if not labels:
-        return
-    if isinstance(source, OnnxSource):
-        shapes = [info.shape for info in source.runtime.outputs]
-    else:
-        shapes = [tuple(tensor.shape) for tensor in source.model.outputs]
-    sizes = [shape[-1] for shape in shapes if shape]
-    if None not in sizes and len(labels) not in sizes:
-        told = " and ".join(map(str, sizes))
-        raise InputError(
-            f"there are {len(labels)} labels, and the outputs have {told} values.",
-            "Give one name per class, in the order of the classes.",
-            code="labels-do-not-fit",
-        )
-
-
-def _arrays(data: Data) -> Sequence[Array]:
-    """Return the data as one array per input."""
-    return [data] if isinstance(data, np.ndarray) else [np.asarray(array) for array in data]
-
-
-def _verification_inputs(
-    source: Source, calibration: Sequence[Array] | None, verification: Data | None, seed: int
-) -> tuple[tuple[Array, ...], VerifiedOn]:
-    """Return what to compare the outputs on, and what to call it."""
-    if verification is not None:
-        data = check_inputs(verification, source.inputs, "verification data")
-        count_samples(data, "verification data")
-        return data, "verification data"
-    if calibration is not None:
-        return tuple(array[:_SAMPLES] for array in calibration), "calibration data"
-    return random_samples(source.inputs, seed, _FREE_SIZE), "random inputs"
-
-
-def _packages(format: Format, source: Source) -> tuple[str, ...]:
-    """Return the packages that took part."""
-    if isinstance(source, OnnxSource):
-        return _ONNX_PACKAGES
-    if format == "onnx":
-        return ("keras", "tf2onnx", *_ONNX_PACKAGES)
-    return ("keras", "ai-edge-litert", "dsconvert")
-
-
-def tools(*packages: str) -> dict[str, str]:
-    """Return the versions of the packages that took part, and with Keras of TensorFlow."""
-    found = {}
-    if "keras" in packages:
-        # TensorFlow is installed under several package names: tensorflow, tensorflow-cpu…
-        tensorflow = require("tensorflow", "keras", "to export Keras models")
-        found["tensorflow"] = tensorflow.__version__
-    return found | {package: version(package) for package in packages}

@@ -20,9 +20,9 @@ from dsconvert.formats.quantization import Quantization, VerifiedOn
 from ..runtimes.registry import open_runtime
 from ..verification.gate import judge, refused
 from . import rejected
-from .export import tools
 from .metadata import stamp_onnx
 from .records import Artifact, Metadata
+from .source import tools
 
 
 def place_onnx(

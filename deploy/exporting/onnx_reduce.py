@@ -14,7 +14,7 @@ from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import free_weights
 
 from ..runtimes.session import first_line
-from .onnx_static import quietly
+from .onnx_static import quantizing, quietly
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -35,21 +35,14 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
         InputError: If ONNX Runtime cannot quantize the file.
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
-    with quietly():
-        try:
-            quantization.quantize_dynamic(
-                str(source),
-                str(path),
-                per_channel=True,
-                weight_type=quantization.QuantType.QUInt8,
-                use_external_data_format=external,
-            )
-        except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
-            raise InputError(
-                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
-                "Try --quantize int8 with calibration data, or float16.",
-                code="not-quantizable",
-            ) from error
+    with quantizing("Try --quantize int8 with calibration data, or float16."):
+        quantization.quantize_dynamic(
+            str(source),
+            str(path),
+            per_channel=True,
+            weight_type=quantization.QuantType.QUInt8,
+            use_external_data_format=external,
+        )
 
 
 def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:

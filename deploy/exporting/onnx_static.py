@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
-from ..runtimes.session import encode, first_line
+from ..runtimes.session import Session, encode, first_line
 
 _METHODS: dict[CalibrationMethod, str] = {
     "minmax": "MinMax",
@@ -61,14 +62,48 @@ def quantize_static(
         InputError: If ONNX Runtime cannot quantize the file.
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
-    runtime = open_runtime(source)
-    size, count = runtime.batch or 1, len(calibration[0])
-    batches = math.ceil(count / size)
-    order = np.arange(count)
+    order = np.arange(len(calibration[0]))
+    extra: dict[str, bool | int] = {"ActivationSymmetric": False, "WeightSymmetric": True}
     if method != "minmax":
         # The histogram's bins are as wide as the first values need: largest first, since one that
         # grows a hundredfold later takes minutes to search.
         order = np.argsort([-max(float(np.abs(a[i]).max()) for a in calibration) for i in order])
+        extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
+        extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
+    reader = partial(_reader, open_runtime(source), calibration, order)
+    with quantizing("Plan or export for float32 instead."), TemporaryDirectory() as folder:
+        ranges = Path(folder) / "ranges.json"
+        cached = {}
+        if method == "entropy":
+            _entropy_ranges(source, reader(), external, ranges)
+            cached = {"calibration_cache_path": ranges}
+        quantization.quantize_static(
+            str(source),
+            str(path),
+            reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
+            use_external_data_format=external,
+            nodes_to_exclude=list(exclude),
+            extra_options=extra,
+            **cached,
+        )
+
+
+def _reader(runtime: Session, calibration: Sequence[Array], order: Array) -> Any:
+    """Return what gives ONNX Runtime's calibration one batch after the other.
+
+    Args:
+        runtime: The file in its runtime.
+        calibration: One array per input, (n, ...).
+        order: The samples' numbers in the order of the batches, (n,).
+    """
+    quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
+    size, count = runtime.batch or 1, len(calibration[0])
+    batches = math.ceil(count / size)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -91,37 +126,7 @@ def quantize_static(
                 for info, array in zip(runtime.inputs, calibration, strict=True)
             }
 
-    extra: dict[str, bool | int] = {"ActivationSymmetric": False, "WeightSymmetric": True}
-    if method != "minmax":
-        extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
-        extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
-    with quietly(), tempfile.TemporaryDirectory() as folder:
-        ranges = Path(folder) / "ranges.json"
-        cached = {}
-        try:
-            if method == "entropy":
-                _entropy_ranges(source, Reader(), external, ranges)
-                cached = {"calibration_cache_path": ranges}
-            quantization.quantize_static(
-                str(source),
-                str(path),
-                Reader(),
-                quant_format=quantization.QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
-                use_external_data_format=external,
-                nodes_to_exclude=list(exclude),
-                extra_options=extra,
-                **cached,
-            )
-        except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
-            raise InputError(
-                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
-                "Plan or export for float32 instead.",
-                code="not-quantizable",
-            ) from error
+    return Reader()
 
 
 def _entropy_ranges(source: Path, reader: Any, external: bool, path: Path) -> None:
@@ -139,6 +144,27 @@ def _entropy_ranges(source: Path, reader: Any, external: bool, path: Path) -> No
         reader.set_range(start, start + _STRIDE)
         calibrator.collect_data(reader)
     calibrate.save_tensors_data(calibrator.compute_data(), path)
+
+
+@contextmanager
+def quantizing(hint: str) -> Iterator[None]:
+    """Keep the quantizer's advice off the terminal, and make a sentence of what it raises.
+
+    Args:
+        hint: What to do instead.
+
+    Raises:
+        InputError: If it raises anything.
+    """
+    with quietly():
+        try:
+            yield
+        except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
+            raise InputError(
+                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
+                hint,
+                code="not-quantizable",
+            ) from error
 
 
 @contextmanager

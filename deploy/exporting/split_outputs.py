@@ -16,8 +16,7 @@ from dsconvert.formats.onnx.save import save
 from . import keras_tail, onnx_tail
 from .keras_source import KerasSource, unique
 from .onnx_source import OnnxSource, read_onnx
-
-Source = KerasSource | OnnxSource
+from .source import Source
 
 
 def split_outputs(source: Source, samples: Sequence[Array], folder: Path) -> tuple[Source, str]:

@@ -15,6 +15,8 @@ from dsconvert.base.predictor import Array
 
 from .tensor_info import TensorInfo
 
+FREE_SIZE = 64
+"""Height, width and other free sizes of random images."""
 _FEW, _MANY = 4, 32
 _SIGNAL, _SIGNAL_AXES = 512, 2
 """A window of speech recognisers, and the axes of an input of signals: n, and time."""
@@ -168,7 +170,7 @@ def random_inputs(
 
 
 def random_samples(
-    inputs: Sequence[TensorInfo], seed: int, free_size: int, count: int | None = None
+    inputs: Sequence[TensorInfo], seed: int, count: int | None = None
 ) -> tuple[Array, ...]:
     """Seeded random arrays to compare two models on.
 
@@ -178,13 +180,12 @@ def random_samples(
     Args:
         inputs: The inputs to make arrays for.
         seed: Of the random numbers.
-        free_size: What to take for free sizes of images.
         count: Samples, of any batch that a fixed one is fed with; by default `random_count`.
     """
     if samples_first([info.shape for info in inputs]):
         free = [msgspec.structs.replace(info, shape=(None, *info.shape[1:])) for info in inputs]
-        return random_inputs(free, count or random_count(free, free_size), seed, free_size)
-    first = free_size if len(inputs[0].shape) > _SIGNAL_AXES else _SIGNAL
+        return random_inputs(free, count or random_count(free, FREE_SIZE), seed, FREE_SIZE)
+    first = FREE_SIZE if len(inputs[0].shape) > _SIGNAL_AXES else _SIGNAL
     sizes = (first, *[1] * (len(inputs) - 1))
     return tuple(
         array

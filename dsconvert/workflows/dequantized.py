@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
     from dsconvert.formats.onnx.open import OnnxFile
 
-_FREE_SIZE = 64
-
 
 _RANGES = (("0 … 1", 0.25, 0.5), ("mean 0", 1.0, 0.0), ("0 … 255", 64.0, 128.0))
 """Names of ranges of images, with the scale and shift that make them of normal numbers."""
@@ -40,7 +38,7 @@ def told_loss(file: OnnxFile) -> str:
         path = Path(place) / "float.onnx"
         save(file.model, file.path.parent, path, overwrite=True)
         ours = open_runtime(path)
-        arrays = random_samples(ours.inputs, 0, _FREE_SIZE)
+        arrays = random_samples(ours.inputs, 0)
         sets = {
             name: [x * scale + shift if x.dtype.kind == "f" else x for x in arrays]
             for name, scale, shift in _RANGES

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 32
 """How many samples a file is compared on."""
-_FREE_SIZE = 64
-"""Height, width and other free sizes of random inputs."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +165,14 @@ def random_arrays(drawn: ConvertedModel, seed: int) -> tuple[Array, ...]:
     """Make random inputs for an ONNX model, as it takes them."""
     import msgspec
 
-    from dsconvert.deploy.runtimes.samples import random_count, random_inputs
+    from dsconvert.deploy.runtimes.samples import FREE_SIZE, random_count, random_inputs
 
     with _original(drawn) as runtime:
         infos = [
             msgspec.structs.replace(info, shape=(None, *info.shape[1:])) if info.shape else info
             for info in runtime.inputs
         ]
-    return random_inputs(infos, random_count(infos, _FREE_SIZE), seed, _FREE_SIZE)
+    return random_inputs(infos, random_count(infos, FREE_SIZE), seed, FREE_SIZE)
 
 
 def _original(drawn: ConvertedModel) -> AbstractContextManager[Any]:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from .data_for import DataSource
     from .model_files import ModelSource
 
-_FREE_SIZE = 64
-"""Height, width and other free sizes of random inputs."""
 _SAMPLES = 500
 """Images, where nothing is said."""
 
@@ -210,7 +208,7 @@ def _random(opened: list[_Opened], reference: Predictor, samples: int | None, se
     def predict(arrays: Sequence[Array]) -> Sequence[Array]:
         return reference.predict(drawn(arrays).laid_out(reference.input_shapes).inputs)
 
-    arrays = random_samples(first.inputs, seed, _FREE_SIZE, samples)
+    arrays = random_samples(first.inputs, seed, samples)
     note("compared on random inputs, which need not be what the model is made for: --data")
     if all(info.scale is None for info in first.inputs):
         arrays, told = telling_inputs(predict, arrays)
