@@ -35,15 +35,14 @@ def main(context: click.Context) -> None:
       dsconvert optimize model.h5 --data train.npz -o run
       dsconvert inspect  model.h5
       dsconvert plan     model.h5 -o plan.json --calibration images.npz
-      dsconvert rewrite  model.h5 -o small.keras --plan plan.json --calibration images.npz
-      dsconvert finetune small.keras --teacher model.h5 --data train.npz -o tuned.keras
-      dsconvert evaluate tuned.keras --data test.npz --reference model.h5
-      dsconvert export   tuned.keras -o model.tflite --quantize int8 --calibration images.npz
+      dsconvert rewrite  model.h5 --plan plan.json --calibration images.npz
+      dsconvert finetune model_ds.keras --teacher model.h5 --data train.npz
+      dsconvert evaluate model_ds_tuned.keras --data test.npz
+      dsconvert export   model_ds_tuned.keras -o model.tflite
       dsconvert profile  model.tflite
 
-    \b
     Models are Keras files (.keras, .h5) or .onnx files; import makes a Keras file of an .onnx file.
-    evaluate, verify and profile take .tflite files too. zoo writes networks of published articles.
+    evaluate, verify and profile take .tflite files too.
 
     Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 a check failed,
     2 the input cannot be used, 70 a bug in dsconvert.

@@ -25,7 +25,10 @@ _DIFFERENCES = ("device", "cpu", "threads", "cpus", "runtime", "version")
 @options.common
 @terminal.speaks(next_command.after_compare)
 def compare(first: Path, second: Path, allow: tuple[str, ...], seed: int) -> ComparedRuns:
-    """Compare two saved runs of profile --json, file by file; refuse what is not comparable."""
+    """Compare two saved runs of profile --json, file by file.
+
+    Runs that are not comparable (another device, runtime, …) are refused.
+    """
     from dsconvert.workflows.compare import compare as run
 
     return run(first, second, allow=allow, seed=seed)

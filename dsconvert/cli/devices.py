@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @options.common
 @terminal.speaks(next_command.after_devices)
 def devices(timeout: float, seed: int) -> DeviceList:
-    """List what profile can measure on: this machine, phones, named boards, and estimates.
+    """List what profile can measure on: this machine, boards, phones.
+
+    Also listed: the NPUs that it can estimate.
 
     \b
     Boards and phones get names in devices.toml, in the platform's folder for

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @options.common
 @terminal.speaks(next_command.after_doctor)
 def doctor(seed: int) -> CheckedSetup:
-    """Say what is missing for which job, and the command that brings it.
+    """Say what is missing for which job, and how to install it.
 
     Exit code 0 if dsconvert can work with Keras or ONNX models, 1 if not.
     """

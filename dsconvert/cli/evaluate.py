@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(RUNTIMES)),
     help="Run .tflite and .onnx FILEs in this one; by default in each format's own.",
 )
-@click.option("--threads", type=options.THREADS, default=1, show_default=True)
+@options.threads
 @options.preprocessing
 @options.loading
 @options.common
@@ -48,7 +48,14 @@ def evaluate(
     custom_objects: str | None,
     **prepare: Any,
 ) -> Results[EvaluatedModel]:
-    """Measure accuracy, and fidelity to a reference, of Keras, TFLite and ONNX files alike."""
+    """Measure accuracy, and fidelity to a reference model.
+
+    FILEs are Keras, TFLite or ONNX files; each is fed in its own layout.
+
+    \b
+      dsconvert evaluate model.h5 tuned.keras --data test.npz
+      dsconvert evaluate int8.tflite --data test.npz --reference model.h5
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.evaluate import evaluate as run
 
     return run(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     type=click.Choice(["none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"]),
     default="none",
     show_default=True,
+    help="How weights and activations are stored: see above.",
 )
 @click.option(
     "--calibration",
@@ -122,7 +123,14 @@ def export(
     channels_first: bool,
     **how: Any,
 ) -> ExportedFile:
-    """Convert MODEL, Keras or ONNX, and verify the file before it takes its place.
+    """Convert MODEL to a .tflite or .onnx file, and verify it.
+
+    The new file's outputs are compared with those of MODEL before it takes its place.
+
+    \b
+      dsconvert export model.keras
+      dsconvert export model.keras --quantize int8 --calibration images.npz
+      dsconvert export model.onnx --quantize float16 -o half.onnx
 
     \b
     .tflite  none, float16, dynamic, int8, int8-float-io (float32 ends), int16x8

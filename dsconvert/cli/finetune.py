@@ -24,8 +24,20 @@ LABEL_WEIGHT = 0.3
 @click.option(
     "--logits", is_flag=True, help="The output is class scores before a softmax: match them so."
 )
-@click.option("--epochs", type=click.IntRange(1, 10**6), default=3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1, 10**6), default=32, show_default=True)
+@click.option(
+    "--epochs",
+    type=options.Count(1, 10**6),
+    default=3,
+    show_default=True,
+    help="Passes over the images.",
+)
+@click.option(
+    "--batch-size",
+    type=options.Count(1, 10**6),
+    default=32,
+    show_default=True,
+    help="Images per step.",
+)
 @click.option(
     "--learning-rate",
     type=options.Finite(0, 1e3),
@@ -33,12 +45,18 @@ LABEL_WEIGHT = 0.3
     show_default=True,
     help="The highest rate, a share of each tensor's size.",
 )
-@click.option("--temperature", type=options.Finite(1e-6, 1e6), default=4.0, show_default=True)
+@click.option(
+    "--temperature",
+    type=options.Finite(1e-6, 1e6),
+    default=4.0,
+    show_default=True,
+    help="Class scores are divided by it before they are matched.",
+)
 @click.option(
     "--augment",
     multiple=True,
     type=click.Choice(["flip", "crop", "light", "mix", "none"]),
-    help="May be repeated; by default what suits the data.",
+    help="How images are varied; may be repeated. By default what suits the data.",
 )
 @click.option(
     "--quantize",
@@ -94,13 +112,18 @@ def finetune(
     channels_first: bool,
     **training: Any,
 ) -> TunedModel:
-    """Train the rewritten MODEL to answer as --teacher does, and keep the best epoch.
+    """Train the rewritten MODEL to answer as the original does.
+
+    The epoch whose outputs are closest to those of --teacher is kept. Labels are not needed.
 
     Each of the two is a Keras or an .onnx file. Of an ONNX MODEL the tuned weights go back into its
     own graph, unless -o names a Keras file.
 
     Ctrl-C writes the best up to then, with exit code 130; --resume --overwrite goes on.
-    """
+
+    \b
+      dsconvert finetune small.keras --teacher model.h5 --data train.npz
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.models.training.settings import FinetuneSettings
     from dsconvert.workflows.finetune import finetune as run
 

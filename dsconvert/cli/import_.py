@@ -29,7 +29,9 @@ def import_(
     seed: int,
     **prepare: Any,
 ) -> ImportedModel:
-    """Draw the ONNX MODEL in Keras: stock layers, images as (n, H, W, C), the same outputs.
+    """Convert the .onnx MODEL to a Keras file of stock layers.
+
+    Images are (n, H, W, C) then; the outputs are the same.
 
     The file loads in plain Keras. `export --like MODEL` takes its weights back to ONNX.
     """

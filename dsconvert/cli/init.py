@@ -69,7 +69,13 @@ def init(
     std: str | None,
     channels_first: bool,
 ) -> WrittenRecipe:
-    """Write a recipe for MODEL: every setting of every command, with what it does."""
+    """Write a recipe for MODEL: every setting of every command.
+
+    What each setting does stands beside it.
+
+    \b
+      dsconvert init model.h5 --data images.npz --scale 1/255
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.base.files import replacing
     from dsconvert.workflows.model_files import refuse_absent
     from dsconvert.workflows.outputs import place

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 @click.command(epilog=terms.explained("MACs", "pair", "T", "block", "R", "stem", "fit"))
 @click.argument("model", type=options.MODEL)
 @click.option("--calibration", metavar="DATA", help="Images: also show errors of fitted pairs.")
-@click.option("--samples", type=options.SAMPLES, default=500, show_default=True)
-@click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
+@options.calibration_samples(500)
+@options.memory
 @options.input_size
 @options.preprocessing
 @options.loading
@@ -32,7 +32,14 @@ def inspect(
     input_size: tuple[str, ...],
     **prepare: Any,
 ) -> InspectedModel:
-    """Show each convolution of MODEL, what pairs would save and lose, or why it is left alone."""
+    """Show each convolution of MODEL and what pairs would save.
+
+    With --calibration also what they would lose. A layer that is left alone has a reason.
+
+    \b
+      dsconvert inspect model.h5
+      dsconvert inspect model.h5 --calibration images.npz --scale 1/255
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.inspect import inspect as run
 
     return run(

@@ -53,9 +53,10 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     "--device",
     default="host",
     show_default=True,
+    metavar="NAME",
     help="host, a board or phone (ssh:pi@board, adb), or an NPU: ethos-u55-128, …",
 )
-@click.option("--threads", type=options.THREADS, default=1, show_default=True)
+@options.threads
 @click.option(
     "--target-latency", metavar="LIMIT", help="0.5x of the original in the first format, or 3ms."
 )
@@ -73,15 +74,32 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     metavar="SHARE",
     help="The most that the file to use may lose of the metric.",
 )
-@click.option("--samples", type=click.IntRange(10, 10**9), default=5000, show_default=True)
-@click.option("--test-samples", type=options.SAMPLES, default=2000, show_default=True)
+@click.option(
+    "--samples",
+    type=options.Count(10, 10**9),
+    default=5000,
+    show_default=True,
+    help="Draw at most so many images to fit and train on.",
+)
+@click.option(
+    "--test-samples",
+    type=options.SAMPLES,
+    default=2000,
+    show_default=True,
+    help="Draw at most so many images to measure on.",
+)
 @click.option(
     "--refine", metavar="SECONDS", help="As for rewrite: 60, 400steps, or 0 to leave it out."
 )
-@click.option("--epochs", type=click.IntRange(0, 10**6), default=3, show_default=True)
-@click.option("--max-pairs", type=options.PAIRS, default=4, show_default=True, metavar="T")
-@click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
+@click.option(
+    "--epochs",
+    type=options.Count(0, 10**6),
+    default=3,
+    show_default=True,
+    help="Of the training; 0 leaves it out.",
+)
+@options.max_pairs
+@options.layers
 @click.option(
     "-o",
     "--output",
@@ -110,7 +128,9 @@ def optimize(
     channels_first: bool,
     **asked: Any,
 ) -> OptimizeResult:
-    """Plan, rewrite, fine-tune, export, verify and measure MODEL, and recommend one file.
+    """Do all steps for MODEL in one folder, and recommend one file.
+
+    MODEL is planned, rewritten, fine-tuned, exported, verified and measured.
 
     \b
       dsconvert optimize model.h5 --data train.npz --target-latency 0.5x -o run

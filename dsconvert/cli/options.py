@@ -21,15 +21,38 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MODEL = click.Path(path_type=Path)
 
-SAMPLES = click.IntRange(1, 10**9)
-"""Of images. Whatever counts has a bound: native code counts in 32 or 64 bits."""
-THREADS = click.IntRange(1, 1024)
-"""Of a runtime."""
-PAIRS = click.IntRange(1, 4096)
-"""Of a convolution."""
-
-
 _MOST_BYTES = 1 << 50
+
+
+class Count(click.ParamType[int]):
+    """A whole number within bounds. All have some: native code counts in 32 or 64 bits.
+
+    Args:
+        low: The least.
+        high: The most.
+    """
+
+    name = "n"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a whole number."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.low - 1
+        if not self.low <= number <= self.high:
+            told = f"{value!r} is no whole number from {self.low:,} to {self.high:,}."
+            self.fail(told, param, ctx)
+        return number
+
+
+SAMPLES = Count(1, 10**9)
+"""Of images."""
+PAIRS = Count(1, 4096)
+"""Of a convolution."""
 
 
 class Memory(click.ParamType[int]):
@@ -139,10 +162,10 @@ common = stack(
     click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
     click.option(
         "--seed",
-        type=click.IntRange(0, 2**32 - 1),
+        type=Count(0, 2**32 - 1),
         default=0,
         show_default=True,
-        help="Seeds every draw.",
+        help="Seeds every random draw.",
     ),
 )
 
@@ -182,6 +205,51 @@ preprocessing = stack(
         help="Feed images as (n, C, H, W); by default only if they do not fit as stored.",
     ),
 )
+
+
+threads = click.option(
+    "--threads", type=Count(1, 1024), default=1, show_default=True, help="Of the runtime."
+)
+
+memory = click.option(
+    "--memory",
+    type=Memory(),
+    default="2GiB",
+    show_default=True,
+    help="Activations held in memory at most; more go to temporary files.",
+)
+
+max_pairs = click.option(
+    "--max-pairs",
+    type=PAIRS,
+    default=4,
+    show_default=True,
+    metavar="T",
+    help="Try sums of up to T pairs for each convolution.",
+)
+
+layers = stack(
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Rewrite only these layers, e.g. 'block3_*'. May be repeated.",
+    ),
+    click.option(
+        "--exclude", multiple=True, metavar="GLOB", help="Leave these alone. May be repeated."
+    ),
+)
+
+
+def calibration_samples(default: int) -> Callable[[Command], Command]:
+    """Return the option that says how many calibration images are drawn."""
+    return click.option(
+        "--samples",
+        type=SAMPLES,
+        default=default,
+        show_default=True,
+        help="Draw at most so many calibration images.",
+    )
 
 
 METRICS = (

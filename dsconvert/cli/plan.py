@@ -67,12 +67,16 @@ def plan(
     channels_first: bool,
     **search: Any,
 ) -> PlanResult:
-    """Choose what to rewrite by measured time, and write the choice down as a plan.
+    """Choose what to rewrite by measured time, and write it down.
 
     Each convolution of MODEL and what may replace it are timed on the target, and tried out on
     the calibration images; the least output error within the targets is chosen. What does not get
     faster stays. Without a target: what is really faster, at the knee of the curve.
-    """
+
+    \b
+      dsconvert plan model.h5 --calibration images.npz --target-latency 0.5x
+      dsconvert plan model.onnx --calibration images.npz --target-macs 0.3x
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.converter.core.planning.goals import Goals
     from dsconvert.workflows.plan import plan as run
 

@@ -17,12 +17,13 @@ target = options.stack(
         type=click.Choice(list(RUNTIMES)),
         help="Measure in this runtime; by default litert for Keras, ort for .onnx.",
     ),
-    click.option("--threads", type=options.THREADS, default=1, show_default=True),
+    options.threads,
     click.option("--precision", type=click.Choice(["float32", "int8"]), help="float32 by default."),
     click.option(
         "--device",
         default="host",
         show_default=True,
+        metavar="NAME",
         help="host, a board or phone (ssh:pi@board, adb), an NPU (ethos-u55-128, …), or mcu.",
     ),
 )
@@ -50,10 +51,9 @@ search = options.stack(
     click.option(
         "--calibration", metavar="DATA", help="Unlabelled images to measure output error on."
     ),
-    click.option("--samples", type=options.SAMPLES, default=1000, show_default=True),
-    click.option("--max-pairs", type=options.PAIRS, default=4, show_default=True, metavar="T"),
-    click.option("--include", multiple=True, metavar="GLOB", help="Only these layers may change."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone."),
+    options.calibration_samples(1000),
+    options.max_pairs,
+    options.layers,
     click.option(
         "--metric",
         default="top1",
@@ -61,7 +61,7 @@ search = options.stack(
         metavar="METRIC",
         help=f"What networks are judged by on --data: {options.METRICS}.",
     ),
-    click.option("--memory", type=options.Memory(), default="2GiB", show_default=True),
+    options.memory,
 )
 
 

@@ -69,12 +69,28 @@ class Cpus(click.ParamType[tuple[int, ...]]):
     help="Fail unless it runs every file; by default each format's own. Given several times, each "
     "file is measured in each, in turns.",
 )
-@click.option("--threads", type=options.THREADS, default=1, show_default=True)
+@options.threads
 @click.option("--cpus", type=Cpus(), default=(), metavar="N-M|N,N…", help="Run on these cores.")
-@click.option("--runs", type=click.IntRange(1, 10**6), default=200, show_default=True)
-@click.option("--warmup", type=click.IntRange(0, 10**6), default=10, show_default=True)
 @click.option(
-    "--min-seconds", type=options.Finite(0, 86400), default=0.5, show_default=True, help="Per file."
+    "--runs",
+    type=options.Count(1, 10**6),
+    default=200,
+    show_default=True,
+    help="Timed runs of each file, at least.",
+)
+@click.option(
+    "--warmup",
+    type=options.Count(0, 10**6),
+    default=10,
+    show_default=True,
+    help="Runs before these that are not counted.",
+)
+@click.option(
+    "--min-seconds",
+    type=options.Finite(0, 86400),
+    default=0.5,
+    show_default=True,
+    help="Go on timing each file for so long.",
 )
 @click.option("--per-op", is_flag=True, help="Time each operator too, in runs of their own.")
 @click.option("--data", metavar="DATA", help="Real inputs to run on; random ones otherwise.")
@@ -94,7 +110,9 @@ def profile(
     channels_first: bool,
     **how: Any,
 ) -> Results[MeasuredFile]:
-    """Measure size, memory and latency of .tflite and .onnx FILEs, interleaved in one run.
+    """Measure size, memory and latency of .tflite and .onnx FILEs.
+
+    All are timed in turns in one run, since machines drift.
 
     \b
     They run on this machine, a board or a phone, or an accelerator is estimated:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def report(
     run: Path, other: Path | None, output: Path | None, overwrite: bool, seed: int
 ) -> WrittenReport:
-    """Make the page of a RUN of optimize anew, or of two runs side by side."""
+    """Make the page of a RUN of optimize anew, or of two runs."""
     from dsconvert.workflows.report import report as make
 
     return make(run, other, output=output, overwrite=overwrite)

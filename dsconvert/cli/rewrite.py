@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.MODEL)
 @options.output("_ds.keras or _ds.onnx", "of MODEL's own kind: .keras or .h5, or .onnx")
 @click.option("--calibration", metavar="DATA", help="Unlabelled images to fit the pairs to.")
-@click.option("--samples", type=options.SAMPLES, default=1000, show_default=True)
+@options.calibration_samples(1000)
 @click.option(
     "--method",
     type=click.Choice(["data", "svd", "random"]),
@@ -64,19 +64,18 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--channels",
-    type=click.IntRange(1, 10**6),
+    type=options.Count(1, 10**6),
     metavar="R",
     help="Of --block three-factor; by default each costs as much as --pairs T.",
 )
-@click.option("--include", multiple=True, metavar="GLOB", help="Rewrite only these layers.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these layers alone.")
+@options.layers
 @click.option(
     "--refine",
     metavar="SECONDS",
     help="Then train all layers together on the calibration images, by the original's answers: "
     "seconds, or 400steps. 60 by default for Keras models with --calibration; 0 leaves it out.",
 )
-@click.option("--memory", type=options.Memory(), default="2GiB", show_default=True)
+@options.memory
 @options.dequantize
 @options.overwrite
 @options.input_size
@@ -101,16 +100,21 @@ def rewrite(
     refine: str | None,
     **how: Any,
 ) -> RewriteResult:
-    """Replace the convolutions of MODEL by cheaper ones, using its weights.
+    """Replace the convolutions of MODEL by cheaper ones.
 
-    Each becomes a sum of depthwise + pointwise pairs, or a block of a pointwise, a depthwise and
-    another pointwise convolution.
+    The new weights come from the trained ones. Each convolution becomes a sum of depthwise +
+    pointwise pairs, or a block of a pointwise, a depthwise and another pointwise convolution.
 
     MODEL is a Keras or an .onnx file, and so is the result.
 
     With --calibration they are fitted to what each layer does to your images, which is worth
     far more than fitting them to the weights.
-    """
+
+    \b
+      dsconvert rewrite model.h5 --calibration images.npz
+      dsconvert rewrite model.h5 --calibration images.npz --plan plan.json
+      dsconvert rewrite model.onnx --calibration images.npz --macs 0.3x
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.rewrite import RewriteOptions
     from dsconvert.workflows.rewrite import rewrite as run
 

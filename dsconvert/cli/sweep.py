@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a .json file."
 )
-@click.option("--points", type=click.IntRange(2, 1000), default=8, show_default=True)
+@click.option(
+    "--points",
+    type=options.Count(2, 1000),
+    default=8,
+    show_default=True,
+    help="How many budgets, evenly spread.",
+)
 @plan_options.target
 @click.option("--data", metavar="DATA", help="Labelled images: rewrite and evaluate every point.")
 @plan_options.search
@@ -47,7 +53,13 @@ def sweep(
     channels_first: bool,
     **search: Any,
 ) -> SweepResult:
-    """Show the output error of each budget: plans for MODEL from the untouched network on."""
+    """Show the output error at each budget of time or MACs.
+
+    The first plan leaves MODEL as it is, the last one saves the most.
+
+    \b
+      dsconvert sweep model.h5 --calibration images.npz
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.sweep import sweep as run
 
     return run(

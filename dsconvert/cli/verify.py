@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(RUNTIMES)),
     help="Run B in this one; by default in its format's own, as A.",
 )
-@click.option("--threads", type=options.THREADS, default=1, show_default=True)
+@options.threads
 @options.preprocessing
 @options.loading
 @options.common
@@ -58,14 +58,17 @@ def verify(
     custom_objects: str | None,
     **prepare: Any,
 ) -> Verification:
-    """Compare B's outputs with A's on the same images, and fail if they differ too much.
+    """Compare B's outputs with A's on the same images.
+
+    \b
+      dsconvert verify model.h5 model.tflite --data images.npz
 
     A and B are Keras, TFLite or ONNX files; each is fed in its own layout. Channels of like scale
     are judged together: boxes apart from scores. The exit code is 1 if a group of channels misses
     a threshold, or if an output is not finite, dead, constant, inverted, exchanged, moved or names
     a class no more. Without thresholds, what B stores chooses one: an SQNR of 60 dB for float32,
     26 for float16, 10 for int8 (or the same class for 90 % of the samples).
-    """
+    """  # noqa: D301 - click reads \b as the control character
     from dsconvert.deploy.verification.tolerances import Thresholds
     from dsconvert.workflows.verify import verify as run
 

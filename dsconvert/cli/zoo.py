@@ -29,7 +29,7 @@ _LARGEST = 8192
     metavar="HxW[xC]",
     help="Size of an image, e.g. 32x32x3; by default the article's.",
 )
-@click.option("--classes", type=click.IntRange(1, 10**6), help="By default the article's.")
+@click.option("--classes", type=options.Count(1, 10**6), help="By default the article's.")
 @click.option(
     "--alpha", type=options.Finite(1e-3, 100), default=1.0, help="mobilenet: the width multiplier."
 )
@@ -48,10 +48,11 @@ def zoo(
     overwrite: bool,
     seed: int,
 ) -> ZooList | ZooFile:
-    """List the networks of published articles, or write NAME, untrained, to a file.
+    """List networks of published articles, or write NAME to a file.
 
-    Each can be built with standard convolutions or separable ones, for images of any size and any
-    number of classes. Images are fed as they are stored, 0 … 255.
+    The file's weights are random. Each network can be built with standard convolutions or
+    separable ones, for images of any size and any number of classes. Images are fed as they are
+    stored, 0 … 255.
     """
     from dsconvert.base.errors import InputError
     from dsconvert.models.reference import reference

@@ -103,6 +103,13 @@ sys.exit(f"imported {{heavy & set(sys.modules)}}" if heavy & set(sys.modules) el
             if not line:
                 break
             assert line.strip() in shown
+        assert max(map(len, shown.splitlines())) <= 80
+
+    def test_help_tells_each_command_in_a_whole_sentence(self) -> None:
+        shown = CliRunner().invoke(main, ["--help"]).stdout
+        rows = [line.strip() for line in shown.partition("Commands:\n")[2].splitlines()]
+        assert len(rows) == len(main.commands)
+        assert all(row.endswith(".") and not row.endswith("...") for row in rows)
 
     def test_help_shows_a_typical_run_line_by_line(self) -> None:
         lines = CliRunner().invoke(main, ["--help"]).stdout.splitlines()
