@@ -1,4 +1,4 @@
-"""Tables made to fit a width: columns go, long words become footnotes, names shrink last."""
+"""Tables made to fit a width: sentences become footnotes, columns go, names shrink last."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ GAP = 2
 """Spaces between two columns."""
 _SHORT = 12
 """Characters that a name keeps at least, and from which on words may become a footnote."""
+_SENTENCE = 40
+"""Characters from which on words become a footnote before any column goes."""
 
 
 def fitted(table: Table, width: int) -> list[Block]:
     """Make a table fit.
 
-    Columns that the table calls its least go first, then long words in cells become footnotes,
-    and the names in the first column lose their beginning last of all.
+    Sentences in cells become footnotes first. Then the columns go that the table calls its least,
+    then other long words become footnotes. The names in the first column lose their beginning last
+    of all.
 
     Args:
         table: It stays as it is.
@@ -26,14 +29,15 @@ def fitted(table: Table, width: int) -> list[Block]:
     Returns:
         The table, its footnotes and a line that names what is not shown.
     """
+    below = _moved(table, width, set(), _SENTENCE)
     dropped: list[str] = []
     least = list(table.least)
-    while least and natural_width(table) > width:
+    while least and natural_width(_footnoted(table, below)[0]) > width:
         title = least.pop(0)
         if any(title == found for found, _ in table.columns):
-            table = _without(table, title)
+            table = table.without(title)
             dropped.append(title)
-    table, notes = _footnotes(table, width)
+    table, notes = _footnoted(table, _moved(table, width, below, _SHORT))
     over = natural_width(table) - width
     if over > 0:
         table = _names_shrunk(table, over)
@@ -52,30 +56,31 @@ def _widths(table: Table) -> list[int]:
     return [max(map(len, cells)) for cells in zip(*lines, strict=True)]
 
 
-def _without(table: Table, title: str) -> Table:
-    at = [found for found, _ in table.columns].index(title)
-    rows: list[Sequence[str]] = [[*row[:at], *row[at + 1 :]] for row in table.full_rows()]
-    parts = (
-        [t for t in titles if t != title] for titles in (table.titles, table.numbers, table.last)
-    )
-    titles, numbers, last = parts
-    return replace(table, titles=titles, numbers=numbers, last=last, rows=rows)
+def _words(table: Table) -> list[str]:
+    """Return the cells of words, row by row, but for the names in the first column."""
+    columns = [at for at, (_, right) in enumerate(table.columns) if not right and at]
+    return [row[at] for row in table.full_rows() for at in columns]
 
 
-def _footnotes(table: Table, width: int) -> tuple[Table, list[str]]:
-    """Move long words of all columns but the first below the table, the widest column first."""
-    marks: dict[str, str] = {}
-    words = [at for at, (_, right) in enumerate(table.columns) if not right and at]
-    while words and natural_width(table) > width:
-        widths = _widths(table)
-        at = max(words, key=lambda column: widths[column])
-        words.remove(at)
-        rows = [list(row) for row in table.full_rows()]
-        for row in rows:
-            if len(row[at]) > _SHORT:
-                row[at] = marks.setdefault(row[at], f"[{len(marks) + 1}]")
-        table = replace(table, rows=list[Sequence[str]](rows))
-    return table, [f"{mark} {text}" for text, mark in marks.items()]
+def _moved(table: Table, width: int, below: set[str], longer: int) -> set[str]:
+    """Return what stands below the table, with as many more of its longest words as it takes."""
+    below = set(below)
+    long = sorted({c for c in _words(table) if len(c) > longer} - below, key=lambda c: (len(c), c))
+    while long and natural_width(_footnoted(table, below)[0]) > width:
+        below.add(long.pop())
+    return below
+
+
+def _footnoted(table: Table, below: set[str]) -> tuple[Table, list[str]]:
+    """Return a table with marks for words, and the footnotes, numbered as they are read."""
+    if not below:
+        return table, []
+    noted = dict.fromkeys(cell for cell in _words(table) if cell in below)
+    marks = {text: f"[{number}]" for number, text in enumerate(noted, 1)}
+    rows: list[Sequence[str]] = [
+        [row[0], *(marks.get(cell, cell) for cell in row[1:])] for row in table.full_rows()
+    ]
+    return replace(table, rows=rows), [f"{mark} {text}" for text, mark in marks.items()]
 
 
 def _names_shrunk(table: Table, over: int) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -40,6 +40,23 @@ class Table:
         """Return the rows with an empty cell where one is short."""
         width = len(self.columns)
         return [[*row, *[""] * (width - len(row))] for row in self.rows]
+
+    def without(self, title: str) -> Table:
+        """Return the table without a column."""
+        at = [found for found, _ in self.columns].index(title)
+        rows: list[Sequence[str]] = [[*row[:at], *row[at + 1 :]] for row in self.full_rows()]
+        titles, numbers, last = (
+            [t for t in titles if t != title] for titles in (self.titles, self.numbers, self.last)
+        )
+        return replace(self, titles=titles, numbers=numbers, last=last, rows=rows)
+
+    def without_empty(self) -> Table:
+        """Return the table without the columns in which no row has anything."""
+        table = self
+        for at, (title, _) in enumerate(self.columns):
+            if all(row[at] in ("", "–") for row in self.full_rows()):
+                table = table.without(title)
+        return table
 
 
 Block = str | Table

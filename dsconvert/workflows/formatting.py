@@ -89,6 +89,11 @@ def sqnr(output: OutputFidelity) -> str:
     return "equal" if output.relative_error == 0 else "–"
 
 
+def kl(output: OutputFidelity) -> str:
+    """The KL divergence of an output's class scores in nats: "0.00173"; "–" without one."""
+    return "–" if output.kl_nats is None else f"{output.kl_nats:.3g}"
+
+
 def groups(outputs: Sequence[OutputFidelity]) -> list[str]:
     """Return a line on each output whose channels are of several scales, with its worst group."""
     from dsconvert.base.output_fidelity.channel_groups import named

@@ -131,6 +131,19 @@ class TestWidth:
         assert shown.rows[0][:2] == ["a/long/path/to/one/file.tflite", "[1]"]
         assert shown.rows[1][1] == "no"
 
+    def test_a_column_in_which_nothing_is_known_goes(self, table):
+        table.rows = [(*row[:2], "–", row[3]) for row in table.rows]
+        assert [title for title, _ in table.without_empty().columns] == ["file", "reason", "p99"]
+
+    def test_words_that_fit_stay_in_their_cell(self):
+        found = Table(("layer", "became"), ("fit",))
+        found.add("conv1", "left alone: " + "for a long reason " * 4, "")
+        found.add("conv2", "2 × depthwise-first", "12 %")
+        found.add("conv3", "left alone: " + "for a longer reason " * 5, "")
+        shown, *notes = fitted(found, 60)
+        assert [row[1] for row in shown.rows] == ["[1]", "2 × depthwise-first", "[2]"]
+        assert [note[:3] for note in notes] == ["[1]", "[2]"]
+
     def test_names_shrink_last_and_keep_their_end(self, table):
         shown, *_ = fitted(table, 32)
         assert shown.rows[0][0].endswith("file.tflite")

@@ -24,24 +24,30 @@ class EvaluatedModel(Shown, Evaluation, frozen=True, kw_only=True):
 
 def evaluation_blocks(found: Sequence[Evaluation]) -> Iterator[Block]:
     """Yield one line per model and output."""
-    titles = ("file", "samples", "top-1", "top-5", "MSE", "output", "agreement", "KL", "SQNR")
-    table = Table(titles)
+    compared = any(one.fidelity for one in found)
+    figures = ("samples", "top-1", "top-5", "MSE")
+    fidelity = ("agreement", "KL, nats", "SQNR") if compared else ()
+    table = Table(
+        ("file", "output") if compared else ("file",),
+        (*figures, *fidelity),
+        least=("samples", "top-5"),
+    )
     for one in found:
-        cells = [one.name, f"{one.samples:,}", _accuracy(one.top1), _accuracy(one.top5)]
+        cells = [f"{one.samples:,}", _accuracy(one.top1), _accuracy(one.top5)]
         cells.append(formatting.short(one.mse))
         if not one.fidelity:
-            table.add(*cells)
-        for output in one.fidelity:
+            table.add(one.name, *([""] if compared else []), *cells)
+        for number, output in enumerate(one.fidelity):
             table.add(
-                *cells,
+                one.name if number == 0 else "",
                 output.name,
+                *(cells if number == 0 else [""] * len(cells)),
                 formatting.percent(output.top1_agreement),
-                "–" if output.kl_nats is None else f"{output.kl_nats:.3g} nats",
+                formatting.kl(output),
                 formatting.sqnr(output),
             )
-            cells = [""] * 5
-    if any(one.fidelity for one in found) or not any(one.metrics for one in found):
-        yield table
+    if compared or not any(one.metrics for one in found):
+        yield table.without_empty()
     if any(one.metrics for one in found):
         yield _metrics(found)
         yield "in brackets: 95 % interval, by resampled samples or, of right answers, Wilson's"

@@ -56,7 +56,7 @@ class InspectedModel(Shown, Inspection, frozen=True, kw_only=True):
         macs = formatting.short(self.macs, "MACs") if self.macs else f"MACs unavailable: {UNKNOWN}"
         kernels = "" if self.kernels is None else f", {self.kernels:,} of them in kernels"
         separator = "," if self.macs else ";"
-        return f"{self.model}: {macs}{separator} {self.params:,} parameters{kernels}."
+        return f"The whole model: {macs}{separator} {self.params:,} parameters{kernels}."
 
 
 def _table(rows: Sequence[Inspected], images: int) -> Table:

@@ -167,7 +167,7 @@ def _estimates(result: list[Measurement]) -> Table:
             formatting.percent(estimate.npu_share),
             estimate.method,
         )
-    return table
+    return table.without_empty()
 
 
 class ComparedRuns(Shown, RunComparison, frozen=True, kw_only=True):

@@ -56,20 +56,24 @@ class Verification(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per output, and what is wrong."""
-        titles = ("output", "shape", "finite", "SQNR", "relative error", "max error", "KL")
-        table = Table((*titles, "top-1 agreement", "classes"))
+        figures = ("SQNR", "relative error", "max error", "KL, nats", "top-1 agreement")
+        table = Table(
+            ("output", "shape"),
+            (*figures, "classes", "finite"),
+            least=("finite", "max error", "shape", "classes"),
+        )
         for output, shape in zip(self.fidelity, self.shapes, strict=True):
             classes = output.reference_classes
             table.add(
                 output.name,
                 "×".join("n" if size is None else str(size) for size in shape),
-                "yes" if output.finite else "no",
                 formatting.sqnr(output),
                 formatting.short(output.relative_error),
                 formatting.short(output.max_abs_error),
-                "–" if output.kl_nats is None else f"{output.kl_nats:.3g} nats",
+                formatting.kl(output),
                 formatting.percent(output.top1_agreement),
                 "–" if classes is None else " of ".join(map(str, (classes, *shape[-1:]))),
+                "yes" if output.finite else "no",
             )
         yield f"{self.model} ({self.precision}) against {self.reference}"
         yield table
