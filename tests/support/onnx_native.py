@@ -152,4 +152,20 @@ def reasons(model, **more):
     return {row.name: row.reason.code if row.reason else "" for row in found}
 
 
+def two_convs(net=None, **attributes):
+    """x → a → relu → b → y."""
+    net = net or Net()
+    net.conv("x", "a", **attributes)
+    net.node("Relu", "a", "a.relu")
+    net.conv("a.relu", "b", (8, 7))
+    return net
+
+
+def exactly(model, *names, x=X, **options):
+    """The full-rank rewrite, checked to run and to compute the same."""
+    result = rewritten(model, *names, **options)
+    assert_same_outputs(model, result, x)
+    return result
+
+
 FLOAT = TensorProto.FLOAT
