@@ -13,6 +13,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
+from dsconvert.base.units import first_few
 
 from .backends.backend import Convolution, backend_for
 from .calibration import as_inputs, split
@@ -181,9 +182,10 @@ def _untrained(chosen: Mapping[str, Choice]) -> list[str]:
     notes = []
     for block, layers in names.items():
         style = block_style(block)
-        told = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
         have = "have" if len(layers) > 1 else "has"
-        notes.append(f"{style.title}s need fine-tuning: {told} {have} {style.untrained}")
+        notes.append(
+            f"{style.title}s need fine-tuning: {first_few(layers)} {have} {style.untrained}"
+        )
     return notes
 
 

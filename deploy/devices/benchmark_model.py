@@ -31,14 +31,14 @@ _LOG = re.compile(
 _FIELDS = re.compile(r"(\w+)=([-+\w.]+)")
 _TIMINGS = re.compile(
     r"^Inference timings in us: Init: (\S+), First inference: (\S+), "
-    r"Warmup \(avg\): (\S+), Inference \(avg\): (\S+)"
+    r"Warmup \(avg\): \S+, Inference \(avg\): (\S+)"
 )
 _OLD_TIMINGS = re.compile(
-    r"^Average inference timings in us: Warmup: (\S+), Init: (\S+), no stats: (\S+)"
+    r"^Average inference timings in us: Warmup: \S+, Init: (\S+), no stats: (\S+)"
 )
 _MEMORY = re.compile(
     r"^(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): "
-    r"init=(\S+) overall=(\S+)"
+    r"init=\S+ overall=(\S+)"
 )
 _SESSION = re.compile(r"^Initialized session in ([\d.]+)ms")
 _PEAK = re.compile(
@@ -133,18 +133,15 @@ class BenchmarkModelResult:
     Attributes:
         init_ms: Loading and preparing the model.
         first_ms: The first invocation, of the warm-up.
-        warmup_ms: The average invocation of the warm-up.
-        warmup_count: How many those were.
         count: How many were timed.
         avg_ms: Their average.
         min_ms: The fastest.
         max_ms: The slowest.
         std_ms: Their standard deviation.
-        p5_ms: Their 5th percentile, which binaries since 2023 print.
-        p50_ms: Their median, likewise.
+        p50_ms: Their median, which binaries since 2023 print.
         p95_ms: Their 95th percentile, likewise.
-        init_memory_mib: What loading added to the process. The tool writes MB and means MiB.
-        memory_mib: What loading and running added to it.
+        memory_mib: What loading and running added to the process. The tool writes MB and means
+            MiB.
         peak_memory_mib: The peak by the tool's own monitor, if that was asked for.
         operators: The time of each operator, if that was asked for: averages, in order of
             execution. Inside a delegate they are the delegate's.
@@ -155,17 +152,13 @@ class BenchmarkModelResult:
 
     init_ms: float | None = None
     first_ms: float | None = None
-    warmup_ms: float | None = None
-    warmup_count: int = 0
     count: int = 0
     avg_ms: float | None = None
     min_ms: float | None = None
     max_ms: float | None = None
     std_ms: float | None = None
-    p5_ms: float | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
-    init_memory_mib: float | None = None
     memory_mib: float | None = None
     peak_memory_mib: float | None = None
     operators: tuple[OperatorTime, ...] = ()
@@ -225,17 +218,13 @@ def parse(text: str) -> BenchmarkModelResult:
     return BenchmarkModelResult(
         init_ms=found.get("init"),
         first_ms=_ms(warmup, "first", "curr") or found.get("first"),
-        warmup_ms=_ms(warmup, "avg", "curr") or found.get("warmup"),
-        warmup_count=int(warmup.get("count", found.get("warmup_count", 0))),
         count=int(timed.get("count", found.get("count", 0))),
         avg_ms=found.get("avg") if average is None else average,
         min_ms=_ms(timed, "min", "curr") or found.get("min"),
         max_ms=_ms(timed, "max", "curr") or found.get("max"),
         std_ms=_ms(timed, "std"),
-        p5_ms=_ms(timed, "p5") or found.get("p5"),
         p50_ms=_ms(timed, "median") or found.get("median"),
         p95_ms=_ms(timed, "p95") or found.get("p95"),
-        init_memory_mib=found.get("init_memory"),
         memory_mib=found.get("memory"),
         peak_memory_mib=found.get("peak_memory"),
         operators=_shares(tables[-1]) if tables else (),
@@ -247,11 +236,9 @@ def parse(text: str) -> BenchmarkModelResult:
 
 _LITERT_NAMES = {
     "Model initialization": "init",
-    "Init footprint": "init_memory",
     "Overall footprint": "memory",
     "Warmup (first)": "first",
-    "Warmup (avg)": "warmup",
-} | {f"Inference ({name})": name for name in ("avg", "min", "max", "p5", "median", "p95")}
+} | {f"Inference ({name})": name for name in ("avg", "min", "max", "median", "p95")}
 
 
 def _read(line: str, found: dict[str, float]) -> None:
@@ -260,21 +247,21 @@ def _read(line: str, found: dict[str, float]) -> None:
     What LiteRT's binary says last is rounded to two digits: what was found before is better.
     """
     if timings := _TIMINGS.match(line):
-        init, first, warmup, average = (_number(value) / 1e3 for value in timings.groups())
-        found |= {"init": init, "first": first, "warmup": warmup, "avg": average}
+        init, first, average = (_number(value) / 1e3 for value in timings.groups())
+        found |= {"init": init, "first": first, "avg": average}
     elif timings := _OLD_TIMINGS.match(line):
-        warmup, init, average = (_number(value) / 1e3 for value in timings.groups())
-        found |= {"init": init, "warmup": warmup, "avg": average}
+        init, average = (_number(value) / 1e3 for value in timings.groups())
+        found |= {"init": init, "avg": average}
     elif session := _SESSION.match(line):
         found["init"] = _number(session[1])
     elif memory := _MEMORY.match(line):
-        found |= {"init_memory": _number(memory[1]), "memory": _number(memory[2])}
+        found["memory"] = _number(memory[1])
     elif peak := _PEAK.match(line):
         found["peak_memory"] = _number(peak[1])
     elif (said := _LITERT.match(line)) and (name := _LITERT_NAMES.get(said[1])):
         found.setdefault(name, _number(said[2]))
-        if said[3]:
-            found.setdefault("count" if name == "avg" else "warmup_count", int(said[3]))
+        if said[3] and name == "avg":
+            found.setdefault("count", int(said[3]))
 
 
 def _delegate(line: str) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
-"""Amounts as people read them."""
+"""Amounts and lists as people read them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -14,3 +16,9 @@ def short(value: float | None, unit: str = "") -> str:
         if abs(rounded) >= size:
             return f"{rounded / size:.3g} {prefix}{unit}"
     return f"{rounded:.3g}{' ' + unit if unit else ''}"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Five names as "a, b, c and 2 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.units import first_few
 
 from .h5_files import check_h5
 from .saved_model import METADATA, is_keras_saved_model, is_saved_model, read_metadata
@@ -181,7 +182,7 @@ def _open_keras(path: Path) -> Source:
     except UNREADABLE_ZIP as error:
         raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
     if "config.json" not in texts:
-        found = ", ".join(names[:4]) or "nothing"
+        found = first_few(names, 4) or "nothing"
         raise InputError(
             f"{path} is a zip archive, but no Keras model: config.json is not in it, but {found}.",
             "Give a .keras, .h5 or .hdf5 file.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dsconvert.base.units import first_few
+
 from .graph import is_tensor
 from .tree import Config, edit, is_object, name_of, with_config
 
@@ -40,8 +42,7 @@ def without_slashes(model: Config) -> tuple[Config, dict[str, str], str | None]:
     if isinstance(name, str) and "/" in name:
         model = with_config(model, name=name.replace("/", "_"))
         shown.append(f"{name} to {name.replace('/', '_')}")
-    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-    told = f"renamed {', '.join(shown[:3])}{more}: Keras 3 has no slashes in names"
+    told = f"renamed {first_few(shown)}: Keras 3 has no slashes in names"
     return model, last, told if shown else None
 
 

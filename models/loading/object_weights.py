@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dsconvert.base.units import first_few
+
 
 def layers_with_weights(model: Any) -> list[Any]:
     """List the layers of a model that have weights, in order; nested models count as one."""
@@ -80,7 +82,7 @@ def check_complete(model: Any, assigned: set[int]) -> None:
     random = "seed_generator"
     left = [v.path for v in model.weights if id(v) not in assigned and random not in v.path]
     if left:
-        raise Misfit(f"nothing was found for {', '.join(left[:3])}")
+        raise Misfit(f"nothing was found for {first_few(left)}")
 
 
 def assign(layer: str, variables: Mapping[str, Any], values: Mapping[str, Any]) -> set[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.units import first_few
 
 from .object_weights import Misfit, assign, check_complete, layers_with_weights, variables_by_path
 from .tree import Config, is_object
@@ -77,7 +78,7 @@ def restore_saved_model(model: Any, path: Path) -> None:
     check_complete(model, _restore(model, stored, ""))
     left = [key for key, value in stored.items() if not value.used]
     if left:
-        raise Misfit(f"no layer has {', '.join(sorted(left)[:3])}")
+        raise Misfit(f"no layer has {first_few(sorted(left))}")
 
 
 def folder_sha256(path: Path) -> str:

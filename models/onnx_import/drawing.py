@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsconvert.base.errors import DsconvertError, InputError
+from dsconvert.base.units import first_few
 
 from . import layout, ops
 from .builder import KerasBuilder, refuse
@@ -86,10 +87,7 @@ def check_supported(graph: Graph) -> None:
     for node in unknown:
         kind = f"{node.domain}.{node.op}" if node.domain else node.op
         kinds.setdefault(kind, []).append(node.name)
-    listed = "; ".join(
-        f"{kind} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
-        for kind, names in kinds.items()
-    )
+    listed = "; ".join(f"{kind} ({first_few(names)})" for kind, names in kinds.items())
     advice = list(dict.fromkeys(_INSTEAD[kind] for kind in kinds if kind in _INSTEAD))
     if any(kind.startswith(("QLinear", "com.microsoft.QLinear")) for kind in kinds):
         advice.append(_INSTEAD["QuantizeLinear"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .graph import FlatGraph, Step, flatten, keras_module
-from .read import is_pointwise
+from .read import is_depthwise, is_pointwise
 
 _WIDE = 64 * 64
 """Products of input and output channels from which bfloat16 was measured to be faster."""
@@ -41,7 +41,7 @@ class _Block:
     @property
     def deep(self) -> Any:
         """The depthwise layer of its first branch; None while it has none."""
-        return next((layer for layer in self.chains[0] if _is_depthwise(layer)), None)
+        return next((layer for layer in self.chains[0] if is_depthwise(layer)), None)
 
     @property
     def open(self) -> bool:
@@ -53,7 +53,7 @@ class _Block:
         """Return the block with one more layer behind its only chain; None if that is no block."""
         if len(self.chains) > 1 or not self.open or any(x.use_bias for x in self.chains[0]):
             return None
-        kinds = "".join("d" if _is_depthwise(x) else "p" for x in (*self.chains[0], layer))
+        kinds = "".join("d" if is_depthwise(x) else "p" for x in (*self.chains[0], layer))
         if kinds not in ("dp", "pd", "pdp"):
             return None
         return _Block(self.reads, [[*self.chains[0], layer]], [*self.steps, step])
@@ -180,7 +180,7 @@ def _blocks(graph: FlatGraph, new: Collection[int]) -> list[_Block]:
         if id(step.operation) not in new:
             continue
         reads, operation = [*step.reads.values()], step.operation
-        if _is_depthwise(operation) or is_pointwise(operation):
+        if is_depthwise(operation) or is_pointwise(operation):
             before = alone(reads[0])
             longer = None if before is None else before.with_layer(operation, number)
             if longer is not None:
@@ -200,10 +200,6 @@ def _blocks(graph: FlatGraph, new: Collection[int]) -> list[_Block]:
                 summed.steps.append(number)
                 made[step.writes[0]] = summed
     return [block for block in made.values() if len(block.steps) > 1 and block.deep is not None]
-
-
-def _is_depthwise(operation: Any) -> bool:
-    return type(operation) is keras_module().layers.DepthwiseConv2D
 
 
 def _is_norm(operation: Any) -> bool:
@@ -251,7 +247,7 @@ def _geometry(deep: Any) -> tuple[Any, ...]:
 def _kernel(chain: Sequence[Any]) -> Any:
     """Ŵ (kh, kw, C, N) of one chain, as a tensor."""
     ops = keras_module().ops
-    place = next(place for place, layer in enumerate(chain) if _is_depthwise(layer))
+    place = next(place for place, layer in enumerate(chain) if is_depthwise(layer))
     deep = ops.convert_to_tensor(chain[place].kernel)
     kh, kw, G, m = deep.shape
     if place:

@@ -15,7 +15,7 @@ from ...core.stages import Weights
 from ...core.types import as_float
 from .apply import rebuild
 from .graph import FlatGraph, as_functional, flatten, keras_module
-from .read import is_pointwise
+from .read import is_depthwise, is_pointwise
 
 _CHUNK = 32
 
@@ -49,19 +49,15 @@ def find_pairs(graph: FlatGraph) -> list[KerasPair]:
         if len(readers) != 1 or value in graph.outputs:
             continue
         second = readers[0].operation
-        fits = is_pointwise(second) if _is_depthwise(step.operation) else _is_depthwise(second)
+        fits = is_pointwise(second) if is_depthwise(step.operation) else is_depthwise(second)
         if fits and len(graph.calls(second)) == 1:
             found.append(KerasPair(step.operation, second, value))
     return found
 
 
-def _is_depthwise(operation: Any) -> bool:
-    return type(operation) is keras_module().layers.DepthwiseConv2D
-
-
 def _is_open(operation: Any) -> bool:
     """Tell whether it is a pointwise or depthwise convolution without an activation."""
-    if not (_is_depthwise(operation) or is_pointwise(operation)):
+    if not (is_depthwise(operation) or is_pointwise(operation)):
         return False
     return operation.activation is keras_module().activations.linear
 
@@ -92,7 +88,7 @@ def equalized(model: Any, images: Sequence[Array]) -> tuple[Any, tuple[str, ...]
             kernels.get(id(layer), np.asarray(layer.kernel)) for layer in (pair.first, pair.second)
         )
         # Depthwise: (kh, kw, C, m), whose outputs lie in its last two axes; 1×1: (1, 1, C, N).
-        axes = (2, 2) if _is_depthwise(pair.first) else (3, 2)
+        axes = (2, 2) if is_depthwise(pair.first) else (3, 2)
         scales = ranges[pair.value].scales()
         moved = move(first, second, scales, axes)
         if pair.first.use_bias:

@@ -20,13 +20,8 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from .graph import Step, flatten, keras_module
-from .quantizable import (
-    activation_name,
-    check_quantizable,
-    has_kernel,
-    is_depthwise,
-    is_relu,
-)
+from .quantizable import activation_name, check_quantizable, has_kernel, is_relu
+from .read import is_depthwise
 
 _BITS = 8
 _UNMOVED = (

@@ -15,11 +15,6 @@ def activation_name(activation: Any) -> str:
     return str(getattr(activation, "__name__", "")) if activation is not None else ""
 
 
-def is_depthwise(layer: Any) -> bool:
-    """Tell whether a layer is a depthwise convolution, and no class made of one."""
-    return type(layer) is keras_module().layers.DepthwiseConv2D
-
-
 def has_kernel(operation: Any) -> bool:
     """Tell whether a layer has weights that an int8 file stores per output channel."""
     layers = keras_module().layers

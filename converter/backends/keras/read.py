@@ -178,6 +178,11 @@ def _refusal(layer: Any, spec: ConvSpec) -> Reason | None:
     return None if finite else NOT_FINITE
 
 
+def is_depthwise(operation: Any) -> bool:
+    """Tell whether a layer is a depthwise convolution, and no class made of one."""
+    return type(operation) is keras_module().layers.DepthwiseConv2D
+
+
 def is_pointwise(operation: Any) -> bool:
     """Tell whether a layer is a stock 1×1 convolution without groups."""
     keras = keras_module()

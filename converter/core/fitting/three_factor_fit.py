@@ -223,12 +223,6 @@ def _descend(
     return factors(result.x)
 
 
-def _lengths(columns: Float) -> Float:
-    """Return the length of each column; 1 for a column of zeros."""
-    found = np.linalg.norm(columns, axis=0)
-    return np.where(found > 0, found, 1.0)
-
-
 # What is returned.
 
 

@@ -338,10 +338,9 @@ class _Rewriting:
         self.floats[node.output[0]] = np.asarray(real, np.float32)
 
 
-def _rounded(values: Array, mode: Any) -> Array:
-    name = mode.decode() if isinstance(mode, bytes) else str(mode)
+def _rounded(values: Array, mode: str) -> Array:
     rules = {"CEIL": np.ceil, "FLOOR": np.floor, "ROUND_TO_ZERO": np.trunc}
-    return np.asarray(rules.get(name.upper(), np.rint)(values))
+    return np.asarray(rules.get(mode.upper(), np.rint)(values))
 
 
 _HANDLERS: dict[str, Callable[[_Rewriting, Any], None]] = {

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..formatting import percent
+
 Run = Mapping[str, Any]
 Spec = dict[str, Any]
 _KINDS = ("convolution", "depthwise", "pointwise", "dense", "other", "unknown")
@@ -119,7 +121,7 @@ def _layers(run: Run) -> Spec | None:
             "layer": layer["name"],
             "becomes": layer["becomes"] or f"stays: {layer['reason']}",
             "output error": _short(layer.get("output_error")),
-            "error of its output": _percent(layer.get("data_error")),
+            "error of its output": percent(layer.get("data_error")),
         }
         rows.append({**common, "when": "before", "cost": before["value"]})
         if after is not None:
@@ -234,7 +236,7 @@ def _kind_rows(run: Run) -> Iterator[dict[str, Any]]:
                     "kind": kind,
                     "rank": rank,
                     "time": sum(found),
-                    "share": _percent(sum(found) / whole if whole else None),
+                    "share": percent(sum(found) / whole if whole else None),
                     "count": len(found),
                 }
 
@@ -265,7 +267,3 @@ def _tip(field: str, title: str, form: str = "") -> Spec:
 
 def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"

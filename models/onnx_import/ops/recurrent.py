@@ -36,7 +36,7 @@ def recurrent(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     steps = build.reorder(x, (0, 1, 2) if layout else _BATCH_FIRST).keras
     forward = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     found = []
-    for index, backwards in enumerate(forward[_text(node.get("direction", "forward"))]):
+    for index, backwards in enumerate(forward[node.get("direction", "forward")]):
         layer = _layer(node, build, index, backwards)
         states = _initial(node, build, index, layout)
         made = layer(steps, initial_state=states) if states else layer(steps)
@@ -60,10 +60,6 @@ def recurrent(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     return results
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _check(node: Node, build: KerasBuilder) -> None:
     """Refuse what Keras' layers compute otherwise."""
     for one in _activations(node):
@@ -83,7 +79,7 @@ def _check(node: Node, build: KerasBuilder) -> None:
 def _activations(node: Node) -> list[tuple[str, ...]]:
     """Return the functions of each direction, in lower case: of the gates, then of the state."""
     count = len(_DEFAULT[node.op])
-    given = [_text(one).lower() for one in node.get("activations", ())]
+    given = [one.lower() for one in node.get("activations", ())]
     return [tuple(given[i : i + count]) for i in range(0, len(given), count)]
 
 

@@ -35,8 +35,8 @@ def one_hot(node: Node, build: KerasBuilder) -> Tensor:
 @op("GridSample")
 def grid_sample(node: Node, build: KerasBuilder) -> Tensor:
     """Values of an image at places between its pixels, which another tensor gives in −1 … 1."""
-    mode = _text(node.get("mode", "linear"))
-    padding = _text(node.get("padding_mode", "zeros"))
+    mode = node.get("mode", "linear")
+    padding = node.get("padding_mode", "zeros")
     x = build.tensor(node)
     if x.rank != 4 or mode not in ("linear", "bilinear", "nearest") or padding == "reflection":
         raise refuse(node, f"the mode {mode!r} with {padding!r} outside, for {x.rank} axes")
@@ -78,10 +78,6 @@ def _grid(node: Node, build: KerasBuilder, x: Tensor) -> Any:
     corner = (slice(None), slice(0, 1), slice(0, 1), slice(0, 1))
     zero = build.apply(node, "zeros_like", build.apply(node, "get_item", x.keras, corner))
     return build.apply(node, "add", zero, build.held(value.value, x.keras))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _pixels(node: Node, build: KerasBuilder, place: Any, size: int) -> Any:

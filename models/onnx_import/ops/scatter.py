@@ -67,7 +67,6 @@ def _written(node: Node, build: KerasBuilder, sizes: Sizes, places: Array) -> Te
     """
     target, values = _whole(node, build, 0), _whole(node, build, 2)
     reduction = node.get("reduction", "none")
-    reduction = reduction.decode() if isinstance(reduction, bytes) else reduction
     box = _box(places, sizes) if reduction == "none" else None
     if box is not None:
         made = _into_box(node, build, target, values, box)
