@@ -67,7 +67,8 @@ def make(
     def write(source: Source, path: Path, held_out: HeldOut | None) -> Improved:
         return writing.convert(source, path, format, options, data.ranges, data.compared, held_out)
 
-    held_out, notes = data.held_out, ()
+    held_out = data.held_out
+    notes: tuple[str, ...] = ()
     if held_out is not None and options.improvement.outputs == "split":
         source, told = split_outputs(source, held_out.inputs, folder)
         held_out, notes = held_out.of(source), (told,)

@@ -19,7 +19,8 @@ from dsconvert.base.progress import Progress, silent
 from dsconvert.converter.backends.keras.composed import ComposedModel
 from dsconvert.converter.backends.keras.copying import copy_layer
 from dsconvert.converter.backends.keras.fake_quantized import FakeQuantized
-from dsconvert.converter.backends.keras.quantizable import has_kernel, is_depthwise
+from dsconvert.converter.backends.keras.quantizable import has_kernel
+from dsconvert.converter.backends.keras.read import is_depthwise
 from dsconvert.converter.calibration import split
 from dsconvert.models.training.refine import RefineSettings, refine
 from dsconvert.models.training.student_copy import bare

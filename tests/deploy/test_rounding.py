@@ -12,7 +12,8 @@ from keras import layers
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
-from dsconvert.converter.backends.keras.quantizable import has_kernel, is_depthwise
+from dsconvert.converter.backends.keras.quantizable import has_kernel
+from dsconvert.converter.backends.keras.read import is_depthwise
 from dsconvert.deploy.exporting.keras_source import read_source
 from dsconvert.deploy.exporting.rounding import RATE, RoundingSearch
 from dsconvert.deploy.runtimes.registry import open_runtime
