@@ -1,19 +1,18 @@
 """Give damaged files to the commands until the time is up: ``python tests/fuzz --seconds 60``.
 
-Inputs are made and read in processes forked from this one, which has the libraries loaded: one
-after the other, or, where a native parser reads them, each in a process of its own. A crash costs
-one input. What must not happen is kept in build/fuzz/found, with how to see it again.
+Inputs are made and read in processes forked from this one, which has the libraries loaded: fifty
+in one, one after the other. A crash costs one input. What must not happen is kept in
+build/fuzz/found, with how to see it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
-import select
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -27,15 +26,10 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 import inside
 import sound_files as files
 from forms import Form, forms
+from watching import Watch
 
-MEMORY = 2 << 30
-"""Bytes that an input may take above what the libraries take."""
-SECONDS = 20
-"""Of processor time that an input may take."""
-WAIT = 90
-"""Seconds on the clock, where others use the machine too."""
-_EVERY = 50
-"""Milliseconds between two looks at an input."""
+TOGETHER = 50
+"""Inputs that one process reads: what they share costs more than most of them."""
 GOOD = ("ran", "gate", "refused")
 BAD = ("crash", "traceback", "bug", "silent", "hang", "memory", "outside", "lost")
 HEADS = ("inputs", *GOOD, *BAD, "most s", "most MiB")
@@ -91,6 +85,8 @@ def _import_all(form: Form, sound: Path, place: Path) -> None:
             with suppress(Exception):  # some exist under other names only
                 importlib.import_module(name)
     shutil.rmtree(place, ignore_errors=True)
+    gc.collect()
+    gc.freeze()  # else the collector of each fork writes to, and with that copies, every page
 
 
 def _campaign(
@@ -107,7 +103,7 @@ def _campaign(
             break
         places = options.folder.resolve() / f"now-{os.getpid()}"
         shutil.rmtree(places, ignore_errors=True)
-        seeds = range(seed, seed + min(form.together, left))
+        seeds = range(seed, seed + min(TOGETHER, left))
         state = _state(sound)
         for one in _inputs(form, seeds, sound, places):
             seed = one.seed + 1
@@ -118,7 +114,7 @@ def _campaign(
                 most_s, most_mib = max(most_s, one.seconds), max(most_mib, one.size / 2**20)
                 if kind in BAD and kept[kind] < 40:
                     kept[kind] += 1
-                    _keep(form, one.seed, one.place, found / f"{form.name}-{kind}-{one.seed}")
+                    _keep(form, one, found / f"{form.name}-{kind}-{one.seed}")
             if options.inputs == 1:
                 _show(one.place)
             shutil.rmtree(one.place, ignore_errors=True)
@@ -150,8 +146,12 @@ def _state(sound: Path) -> tuple[tuple[str, int, int], ...]:
 
 @dataclass(frozen=True)
 class _Input:
-    """What became of one input: its kind is None where none could be made."""
+    """What became of one input: its kind is None where none could be made.
 
+    Its process read those from ``first`` on before it.
+    """
+
+    first: int
     seed: int
     place: Path
     kind: str | None
@@ -168,45 +168,23 @@ def _inputs(form: Form, seeds: Sequence[int], sound: Path, places: Path) -> Iter
         os.close(read)
         inside.work(form, seeds, sound, places, write)
     os.close(write)
-    base, spent = _used(os.getpid())[0], 0.0
-    seed, start, most, stopped = seeds[0], time.monotonic(), 0.0, ""
-    ends = select.poll()
-    ends.register(read, select.POLLIN | select.POLLHUP)
-    rest = b""
-    while True:
-        if ends.poll(_EVERY):
-            piece = os.read(read, 4096)
-            if not piece:
-                break
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                number, _, code = line.partition(b" ")
-                if code:
-                    size, now = _used(child)
-                    yield _ended(seed, places, int(code), now - spent, max(most, size) - base)
-                else:
-                    seed, spent = int(number), _used(child)[1]
-                start, most = time.monotonic(), 0.0
-            continue
-        used = list(_family(child))
-        most = max([most, *(size for size, _ in used)])
-        if most - base > MEMORY:
-            stopped = "memory"
-        elif sum(now for _, now in used) - spent > SECONDS or time.monotonic() - start > WAIT:
-            stopped = "hang"
-        if stopped:
-            os.killpg(child, signal.SIGKILL)
-            break
+    watch, seed = Watch(child), seeds[0]
+    for line in watch.lines(read):
+        number, _, told = line.partition(" ")
+        if told:
+            code, size = map(int, told.split())
+            yield _ended(seeds[0], seed, places, code, watch.seconds, max(size, watch.size))
+        else:
+            seed = int(number)
+            watch.begin()
     os.close(read)
-    _, status, used_in_all = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code, seconds = watch.end()
     if code != 0:
-        seconds = used_in_all.ru_utime + used_in_all.ru_stime - spent
-        yield _ended(seed, places, code, seconds, most - base, stopped)
+        yield _ended(seeds[0], seed, places, code, seconds, watch.size, watch.stopped)
 
 
 def _ended(
-    seed: int, places: Path, code: int, seconds: float, size: float, stopped: str = ""
+    first: int, seed: int, places: Path, code: int, seconds: float, size: float, stopped: str = ""
 ) -> _Input:
     """Look at what an input has left."""
     place = places / str(seed)
@@ -214,24 +192,7 @@ def _ended(
     if (place / inside.READY).exists():
         told = [(place / name).read_text(errors="replace") for name in ("out", "err")]
         kind = stopped or _kind(code, *told)
-    return _Input(seed, place, kind, seconds, max(0.0, size))
-
-
-def _family(group: int) -> Iterator[tuple[float, float]]:
-    """Of each process of a group: bytes, and processor seconds that it has taken.
-
-    Of /proc itself: psutil takes as long as most inputs do.
-    """
-    for name in os.listdir("/proc"):  # noqa: PTH208 - twenty times a second
-        with suppress(OSError):
-            if name.isdigit() and os.getpgid(int(name)) == group:
-                yield _used(int(name))
-
-
-def _used(process: int) -> tuple[float, float]:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return float(int(fields[21]) * os.sysconf("SC_PAGE_SIZE")), ticks / os.sysconf("SC_CLK_TCK")
+    return _Input(first, seed, place, kind, seconds, max(0.0, size))
 
 
 def _kind(code: int, out: str, err: str) -> str:
@@ -251,11 +212,15 @@ def _kind(code: int, out: str, err: str) -> str:
     return {0: "ran", 1: "gate", 2: "refused"}[code]
 
 
-def _keep(form: Form, seed: int, place: Path, folder: Path) -> None:
-    """Keep an input with what was said, and how to see it again."""
+def _keep(form: Form, one: _Input, folder: Path) -> None:
+    """Keep an input with what was said, and how to see it again: alone, and after those before it."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place, folder, symlinks=True, ignore=shutil.ignore_patterns("tmp", "cache"))
-    (folder / "again").write_text(f"make fuzz FORMATS={form.name} SEED={seed} INPUTS=1\n")
+    kept_not = shutil.ignore_patterns("tmp", "cache")
+    shutil.copytree(one.place, folder, symlinks=True, ignore=kept_not)
+    again = f"make fuzz FORMATS={form.name} "
+    (folder / "again").write_text(
+        f"{again}SEED={one.seed} INPUTS=1\n{again}SEED={one.first} INPUTS={one.seed - one.first + 1}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,6 @@ class Form:
         words: The commands that read it, of which one is taken.
         needs: Libraries that these import: they are loaded once.
         like: A sound file of the format.
-        together: How many inputs one process reads: one where a native parser does, which may
-            damage what the next one would meet.
     """
 
     name: str
@@ -43,7 +41,6 @@ class Form:
     words: Words
     needs: tuple[str, ...]
     like: str
-    together: int = 1
 
 
 def _texts(sound: str, dump: Callable[[Any], str], load: Callable[[str], Any]) -> Mutate:
@@ -77,7 +74,8 @@ def npz(random: Random, folder: Path, path: Path) -> None:
     arrays: dict[str, bytes] = {}
     for name in random.choice((("x",), ("x", "y"), ("x", "x"), ("images",), ("x_test", "y_test"))):
         stream = io.BytesIO()
-        np.lib.format.write_array(stream, _array(random), allow_pickle=True)
+        array = _labels(random) if name.startswith("y") else _array(random)
+        np.lib.format.write_array(stream, array, allow_pickle=True)
         arrays[name] = stream.getvalue()
         if kind == 1:
             arrays[name] = odd.change_bytes(random, arrays[name][:128]) + arrays[name][128:]
@@ -90,13 +88,14 @@ def npz(random: Random, folder: Path, path: Path) -> None:
 
 
 def _array(random: Random) -> np.ndarray:
+    """Values of an odd shape or kind; more often of one that the model takes."""
     seeded = np.random.default_rng(random.getrandbits(32))
-    shape = random.choice(
-        ((12, 8, 8, 3), (12, 3, 8, 8), (12,), (), (0, 8, 8, 3), (1, 8, 8, 3), (12, 8, 8), (3, 192),
+    shape = (12, 8, 8, 3) if random.random() < 0.5 else random.choice(
+        ((12, 3, 8, 8), (12,), (), (0, 8, 8, 3), (1, 8, 8, 3), (12, 8, 8), (3, 192),
          (12, 8, 8, 1), (12, 8, 8, 4), (12, 7, 9, 3), (2, 2, 2, 2, 2), (12, 0, 8, 3))
     )  # fmt: skip
-    kind = random.choice(
-        ("f4", "f8", "f2", ">f4", "u1", "i1", "i8", "u8", "?", "c8", "S3", "U3", "M8[s]", "O",
+    kind = "f4" if random.random() < 0.4 else random.choice(
+        ("f8", "f2", ">f4", "u1", "i1", "i8", "u8", "?", "c8", "S3", "U3", "M8[s]", "O",
          "V4", [("a", "f4"), ("b", "i2")])
     )  # fmt: skip
     values = seeded.normal(size=shape) * random.choice((1, 100, 1e30, 1e300, 0))
@@ -107,6 +106,13 @@ def _array(random: Random) -> np.ndarray:
             return values.astype(kind) if isinstance(kind, str) else np.zeros(shape, kind)
         except (TypeError, ValueError):
             return np.zeros(shape, kind)
+
+
+def _labels(random: Random) -> np.ndarray:
+    """Class numbers; some are odd."""
+    if random.random() < 0.5:
+        return _array(random)
+    return np.array([random.choice((0, 1, 4, 4, 5, -1)) for _ in range(12)], "i8")
 
 
 def images(random: Random, folder: Path, path: Path) -> None:
@@ -206,10 +212,10 @@ def forms() -> dict[str, Form]:
     plan, devices = _texts("plan.json", *text), _texts("devices.toml", _toml, tomllib.loads)
     run, recipe = _texts("run.json", *text), _texts("recipe.toml", _toml, tomllib.loads)
     found = (
-        Form("plan", "plan.json", plan, _of_plan, onnx, "plan.json", 50),
-        Form("measurement", "run.json", run, _of_measurement, (), "run.json", 50),
-        Form("devices", "devices.toml", devices, _of_devices, onnx, "devices.toml", 50),
-        Form("recipe", "recipe.toml", recipe, _of_recipe, onnx, "recipe.toml", 50),
+        Form("plan", "plan.json", plan, _of_plan, onnx, "plan.json"),
+        Form("measurement", "run.json", run, _of_measurement, (), "run.json"),
+        Form("devices", "devices.toml", devices, _of_devices, onnx, "devices.toml"),
+        Form("recipe", "recipe.toml", recipe, _of_recipe, onnx, "recipe.toml"),
         Form("npz", "data.npz", npz, _of_data, onnx, "images.npz"),
         Form("images", "data", images, _of_data, onnx, "pictures"),
         Form("onnx", "net.onnx", models.onnx, _of_onnx, onnx, "net.onnx"),

@@ -35,7 +35,8 @@ def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int)
         seeds: Of the damages and the choices of the commands.
         sound: The folder of sound files.
         places: Where each input has a folder of its own, called by its seed.
-        pipe: Told of each beginning, "seed", and of each end, "seed code".
+        pipe: Told of each beginning, "seed", and of each end, "seed code bytes": the most bytes
+            that a process had at once, above those at the beginning.
     """
     inside: list[str] = []
     _in_forks()
@@ -45,6 +46,7 @@ def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int)
         inside[:] = map(str, (place, sound, os.devnull, "/dev/shm", "/proc"))
         (place / "tmp").mkdir(parents=True)
         os.write(pipe, f"{seed}\n".encode())
+        most = _Most()
         _speak_into(place)
         code = 99
         try:
@@ -53,8 +55,28 @@ def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int)
             traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os.write(pipe, f"{seed} {code}\n".encode())
+        os.write(pipe, f"{seed} {code} {most()}\n".encode())
     os._exit(0)
+
+
+class _Most:
+    """Counts from when it is made: the most bytes of this process, or of one that it forked."""
+
+    children = 0
+
+    def __init__(self) -> None:
+        _Most.children = 0
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        self._base = _of_status("VmRSS")
+
+    def __call__(self) -> int:
+        return max(_of_status("VmHWM"), _Most.children) - self._base
+
+
+def _of_status(name: str) -> int:
+    """Bytes that /proc tells of this process."""
+    _, _, rest = Path("/proc/self/status").read_text().partition(f"{name}:")
+    return int(rest.split()[0]) << 10
 
 
 def _one(form: Form, seed: int, sound: Path, place: Path, guarded: list[str] | None) -> int:
@@ -160,7 +182,8 @@ def _in_forks() -> None:
             if memory is not None:
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
                 resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-            signal.alarm(round(computing or timeout or 0))
+            if computing is not None:
+                resource.setrlimit(resource.RLIMIT_CPU, (computing, computing + 5))
             sys.argv = list(arguments)
             code = 1
             try:
@@ -174,10 +197,11 @@ def _in_forks() -> None:
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
                 os._exit(code)
-        _, status = os.waitpid(child, 0)
+        _, status, took = os.wait4(child, 0)
+        _Most.children = max(_Most.children, took.ru_maxrss << 10)
         code = os.waitstatus_to_exitcode(status)
         said = [path.read_text(errors="replace") for path in (out, err)]
-        if code == -signal.SIGALRM:
+        if code == -signal.SIGXCPU:
             return child_process.Finished(1, said[0], said[1], timed_out=True)
         return child_process.Finished(code, said[0], said[1])
 
