@@ -213,13 +213,14 @@ def _kind(code: int, out: str, err: str) -> str:
 
 
 def _keep(form: Form, one: _Input, folder: Path) -> None:
-    """Keep an input with what was said, and how to see it again: alone, and after those before it."""
+    """Keep an input with what was said, and how to see it again: alone, then after the others."""
     shutil.rmtree(folder, ignore_errors=True)
     kept_not = shutil.ignore_patterns("tmp", "cache")
     shutil.copytree(one.place, folder, symlinks=True, ignore=kept_not)
-    again = f"make fuzz FORMATS={form.name} "
+    again = f"make fuzz FORMATS={form.name} SEED="
+    so_many = one.seed - one.first + 1
     (folder / "again").write_text(
-        f"{again}SEED={one.seed} INPUTS=1\n{again}SEED={one.first} INPUTS={one.seed - one.first + 1}\n"
+        f"{again}{one.seed} INPUTS=1\n{again}{one.first} INPUTS={so_many}\n"
     )
 
 

@@ -18,6 +18,9 @@ from forms import Form
 
 OUTSIDE = "wrote outside: "
 READY = "damaged"
+_COMPUTING = 3
+"""Seconds of processor time for a child of a command, where the command gives it more: a small
+file that takes as long is one that libhdf5 does not come to the end of."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _EVENTS = {
     "os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (1,),
@@ -183,7 +186,8 @@ def _in_forks() -> None:
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
                 resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
             if computing is not None:
-                resource.setrlimit(resource.RLIMIT_CPU, (computing, computing + 5))
+                seconds = min(computing, _COMPUTING)
+                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
             sys.argv = list(arguments)
             code = 1
             try:
@@ -205,7 +209,7 @@ def _in_forks() -> None:
             return child_process.Finished(1, said[0], said[1], timed_out=True)
         return child_process.Finished(code, said[0], said[1])
 
+    real = child_process.run_python
     for module in list(sys.modules.values()):
-        if getattr(module, "run_python", None) is child_process.run_python:
+        if getattr(module, "run_python", None) is real:
             module.run_python = run_python  # type: ignore[attr-defined]
-    child_process.run_python = run_python

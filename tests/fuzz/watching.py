@@ -15,7 +15,7 @@ MEMORY = 2 << 30
 SECONDS = 20
 """Of processor time that an input may take."""
 WAIT = 60
-"""Seconds on the clock in which no process of an input asks for a processor: it waits for nothing."""
+"""Seconds on the clock in which no process of an input asks for a processor."""
 _EVERY = 0.05
 """Seconds between two looks at an input."""
 _FAMILY = 5
