@@ -44,7 +44,8 @@ lock: setup ## Lock the newest releases that pyproject.toml admits; KEEP=1 chang
 
 # Not part of CI: what is known of a package changes from one day to the next.
 audit: setup ## Look each package of the lock up among the known vulnerabilities
-	$(BIN)/uv tool run --quiet --from pip-audit pip-audit --strict --requirement $(LOCK) --require-hashes --disable-pip
+	@$(BIN)/python .ci/audit $(BIN)/uv tool run --quiet --from pip-audit pip-audit \
+		--requirement $(LOCK) --require-hashes --disable-pip
 
 hooks: setup ## Let git run the linters and the type checker before each commit
 	$(BIN)/pre-commit install

@@ -26,7 +26,7 @@ def killed(place: Place, random: Random, seconds: float) -> list[str]:
         random: Chooses the moment.
         seconds: What the command takes in peace.
     """
-    code = place.run(after=random.uniform(0.02, 1.05) * seconds)
+    code = place.run(after=random.uniform(0.02, 0.95) * seconds)
     found = place.faults()
     if code not in (0, 1, -signal.SIGKILL):
         found.append(f"exit code {code}: {place.said[-300:]}")

@@ -105,6 +105,10 @@ class Place:
             if path.is_file() and not _temporary(path.relative_to(self.folder))
         }
 
+    def forget(self) -> None:
+        """Remove the cache: the next run computes again what this one keeps."""
+        shutil.rmtree(self.folder / "home" / "cache", ignore_errors=True)
+
     @property
     def words(self) -> list[str]:
         inputs = str(self.folder / "in")
