@@ -12,7 +12,7 @@ import msgspec
 
 from dsconvert.base.cache_folder import cache_folder
 from dsconvert.base.errors import InputError
-from dsconvert.base.files import replacing
+from dsconvert.base.files import read_whole, replacing
 from dsconvert.converter.core.planning.cost_model import Block, BlockCosts
 from dsconvert.converter.core.types import Choice
 
@@ -60,7 +60,7 @@ class Cache:
         """Return what is known of a block; None if nothing is, or its file cannot be read."""
         path = self._path(block)
         try:
-            known = msgspec.json.decode(path.read_bytes(), type=KnownCosts)
+            known = msgspec.json.decode(read_whole(path), type=KnownCosts)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, ValueError) as error:

@@ -25,6 +25,7 @@ import msgspec
 
 from dsconvert.base.cache_folder import home_folder
 from dsconvert.base.errors import InputError
+from dsconvert.base.files import read_whole
 
 from .accelerators import MCU
 from .records import HOST, Kind
@@ -138,7 +139,7 @@ def known(path: Path | None = None) -> NamedDevices:
     """
     path = path or config_path()
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        said = tomllib.loads(read_whole(path).decode())
     except FileNotFoundError:
         return NamedDevices()
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

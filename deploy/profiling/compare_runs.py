@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.files import read_whole
 
 from .latency import compare
 from .records import Comparison, Measurement
@@ -82,7 +83,7 @@ def read_run(path: str | Path) -> list[Measurement]:
     """
     path = Path(path)
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=list[Measurement])
+        found = msgspec.json.decode(read_whole(path), type=list[Measurement])
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}.", code="run-not-found"

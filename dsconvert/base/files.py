@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,9 @@ _NO_ROOM = (
 """What the system says of a file that cannot be written or finished."""
 
 
+_MOST = 64 << 20
+"""Bytes that a plan, a recipe or a record may have."""
+
 _written: set[tuple[str, int, int]] = set()
 """The files that `replacing` made in this process: their paths, times of change and sizes."""
 
@@ -39,6 +43,29 @@ def written_here(path: Path) -> bool:
 def _state(path: Path) -> tuple[str, int, int]:
     state = path.stat()
     return str(path.resolve()), state.st_mtime_ns, state.st_size
+
+
+def read_whole(path: Path, most: int = _MOST) -> bytes:
+    """Read a file that people or dsconvert wrote: a plan, a recipe, a record.
+
+    A device that never ends is not read, and a named pipe that nobody writes to not waited for.
+
+    Args:
+        path: The file; a link is followed.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: If it cannot be read, is no regular file, or has more bytes.
+    """
+    ways = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, os.O_RDONLY | ways)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "It is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"It has more than {most:,} bytes", str(path))
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from dsconvert.base.files import read_whole
+
 SHARED = {
     "model": "The model file.",
     "data": "Images: an .npz file, a folder, or module:function.",
@@ -72,7 +74,7 @@ def read(path: Path) -> Recipe:
         UsageError: If it cannot be read, or is no TOML.
     """
     try:
-        found: Recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: Recipe = tomllib.loads(read_whole(path).decode())
     except OSError as error:
         raise click.UsageError(
             f"{path}: {error.strerror}. Make one: dsconvert init MODEL -o {path}"

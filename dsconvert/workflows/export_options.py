@@ -197,12 +197,13 @@ def class_names(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
         InputError: If the file cannot be read as text, or holds no names.
     """
     from dsconvert.base.errors import InputError
+    from dsconvert.base.files import read_whole
 
     if not isinstance(labels, str | Path):
         return tuple(labels)
     path = Path(labels)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_whole(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"the labels {path} cannot be read: {error}.",

@@ -80,10 +80,11 @@ def _read(folder: Path) -> dict[str, Any]:
         InputError: If there is none.
     """
     from dsconvert.base.errors import InputError
+    from dsconvert.base.files import read_whole
 
     path = folder / REPORT if folder.is_dir() else folder
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = json.loads(read_whole(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is no report of a run: {error}.",

@@ -322,10 +322,11 @@ def read_plan(path: Path) -> Plan:
     import msgspec
 
     from dsconvert.base.errors import InputError
+    from dsconvert.base.files import read_whole
     from dsconvert.converter.core.types import Plan
 
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        return msgspec.json.decode(read_whole(path), type=Plan)
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}.",

@@ -9,10 +9,13 @@ import msgspec
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.files import read_whole
 from dsconvert.base.predictor import Array
 
 NAME = "boxes.json"
 """The file beside the images, e.g. a copy of instances_val2017.json."""
+_MOST = 2 << 30
+"""Bytes that it may have: COCO's own of 118,000 images has 0.45 GB."""
 
 
 class _Image(msgspec.Struct):
@@ -58,7 +61,7 @@ def read_boxes(folder: Path, files: Sequence[Path]) -> Array | None:
     if not path.is_file():
         return None
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=_File)
+        content = msgspec.json.decode(read_whole(path, _MOST), type=_File)
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(
             f"{path} cannot be read: {error}.",

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dsconvert.base.cache_folder import cache_folder
+from dsconvert.base.files import read_whole
 
 from ..types import Choice, Effect
 
@@ -62,7 +63,7 @@ class EffectCache:
 
     def _entries(self) -> Iterator[_Entry]:
         try:
-            lines = self.path.read_bytes().splitlines()
+            lines = read_whole(self.path).splitlines()
         except OSError:
             return
         for line in lines:

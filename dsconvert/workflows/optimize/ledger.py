@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from dsconvert.base.errors import DsconvertError, InputError
-from dsconvert.base.files import replacing, sha256
+from dsconvert.base.files import read_whole, replacing, sha256
 from dsconvert.base.messages import LOGGER
 
 STAGES, LOCK, LOG = "stages", ".lock", "log.txt"
@@ -94,7 +94,7 @@ class Ledger:
     def finished(self, stage: Stage) -> StageRecord | None:
         """Return what a stage has left, if that is what it would come to now."""
         try:
-            record = msgspec.json.decode(self._path(stage).read_bytes(), type=StageRecord)
+            record = msgspec.json.decode(read_whole(self._path(stage)), type=StageRecord)
         except (OSError, msgspec.DecodeError):
             return None
         if record.key != self.key(stage) or record.failure:
