@@ -142,7 +142,7 @@ def known(path: Path | None = None) -> NamedDevices:
         said = tomllib.loads(read_whole(path).decode())
     except FileNotFoundError:
         return NamedDevices()
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read: {error}", "Correct it, or remove it.", code="bad-devices-file"
         ) from error

@@ -250,7 +250,7 @@ def _keras_backend() -> Iterator[Check]:
         try:
             said: Any = json.loads(file.read_text())
             chosen, where = str(said.get("backend", "")), str(file)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return
     if chosen not in ("", "tensorflow"):
         yield Check(

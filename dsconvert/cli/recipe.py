@@ -79,7 +79,7 @@ def read(path: Path) -> Recipe:
         raise click.UsageError(
             f"{path}: {error.strerror}. Make one: dsconvert init MODEL -o {path}"
         ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise click.UsageError(f"{path} is no TOML: {error}") from error
     return found
 

@@ -85,7 +85,7 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / REPORT if folder.is_dir() else folder
     try:
         found: Any = json.loads(read_whole(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is no report of a run: {error}.",
             "Give the folder of a finished run: dsconvert optimize MODEL --data DATA -o run",
