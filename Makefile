@@ -61,7 +61,7 @@ test: setup ## Run the whole test suite, in random order; ARGS=… for pytest
 coverage: setup ## Run it, and fail where it covers fewer lines than pyproject.toml asks for
 	$(PYTEST) --cov --cov-report= $(ARGS)
 
-# Damaged files of every format, each in a process of its own; what is found is kept in build/fuzz/found.
+# Damaged files of every format, fifty in one process; what is found is kept in build/fuzz/found.
 FUZZ_OPTIONS = --seconds $(SECONDS) $(if $(FORMATS),--formats $(FORMATS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(INPUTS),--inputs $(INPUTS))
 fuzz: SECONDS ?= 60

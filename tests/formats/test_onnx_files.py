@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +15,7 @@ from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.formats.onnx.branches import without_constant_branches
-from dsconvert.formats.onnx.functions import inlined
+from dsconvert.formats.onnx.functions import expanded_size, inlined
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load, open_onnx
 from dsconvert.formats.onnx.session import session
@@ -169,6 +172,46 @@ class TestRefused:
         for attempt in (open_onnx, lambda path: load(path, weights=True)):
             with refuses("external-data-outside"):
                 attempt(inside / "m.onnx")
+
+    @pytest.mark.parametrize("name", ["w.bin\0x", "/proc/self/environ", "link", "pipe"])
+    def test_weights_in_what_is_no_file_of_the_folder(self, name, tmp_path):
+        (tmp_path / "link").symlink_to("/etc/passwd")
+        os.mkfifo(tmp_path / "pipe")
+        model = chain().model()
+        model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+        model.graph.initializer[0].external_data.add(key="location", value=name)
+        model.graph.initializer[0].ClearField("raw_data")
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        with refuses("external-data-missing" if name == "pipe" else "external-data-outside"):
+            open_onnx(tmp_path / "m.onnx")
+
+    @pytest.mark.parametrize("last", ["Relu", "F0"])
+    def test_functions_that_make_too_many_nodes(self, last, tmp_path):
+        """Forty that each call the next one twice: 10¹² nodes, or none where it has no end."""
+        model = chain().model()
+        model.opset_import.add(domain="own", version=1)
+        names = [*(f"F{number}" for number in range(40)), last]
+        for name, called in pairwise(names):
+            domain = "" if called == "Relu" else "own"
+            nodes = [
+                helper.make_node(called, ["i"], ["m"], domain=domain),
+                helper.make_node(called, ["m"], ["o"], domain=domain),
+            ]
+            opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+            made = helper.make_function("own", name, ["i"], ["o"], nodes, opsets)
+            model.functions.append(made)
+        model.graph.node.append(helper.make_node("F0", ["r"], ["more"], domain="own"))
+        assert expanded_size(model) == (None if last == "F0" else 4 + 2**40)
+        onnx.save(model, tmp_path / "m.onnx")
+        with refuses("too-many-nodes"):
+            open_onnx(tmp_path / "m.onnx")
+
+    def test_convolutions_of_no_group(self, tmp_path):
+        model = chain().model()
+        model.graph.node[0].attribute.append(helper.make_attribute("group", 0))
+        onnx.save(model, tmp_path / "m.onnx")
+        with refuses("does-not-run"):
+            open_onnx(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("place", ["op_type", "input", "initializer", "attribute", "key"])

@@ -12,10 +12,13 @@ from .session import sentence, session
 from .tensors import FLOATS, embedded, external_place, is_external, size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 _SMALL = 4096
 """Bytes up to which a tensor may be a shape, a scale or another value that decides the graph."""
+
+
+_GROUPED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv")
 
 
 class Refused(Exception):
@@ -67,6 +70,14 @@ def _check_length(tensor: TensorProto) -> None:
         raise Refused(f"tensor {tensor.name!r} of {wanted} values holds {held} bytes")
 
 
+def _check_group(node: NodeProto) -> None:
+    """Refuse what neither the checker nor ONNX Runtime looks at before the first image."""
+    for attribute in node.attribute:
+        if attribute.name == "group" and attribute.i < 1 and node.op_type in _GROUPED:
+            name = node.name or node.op_type
+            raise Refused(f"node {name!r} has {attribute.i} groups; at least one is needed")
+
+
 def check_runs(model: ModelProto, folder: Path | None) -> None:
     """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
 
@@ -80,6 +91,8 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
             external_place(tensor, folder)
     for tensor in filter(is_weight, model.graph.initializer):  # which the checker will not see
         _check_length(tensor)
+    for node in model.graph.node:
+        _check_group(node)
     light = light_copy(model, folder)
     try:
         onnx.checker.check_model(light, full_check=True)

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import sha256
 
+from .functions import expanded_size
 from .messages import undecodable
 from .tensors import embedded, is_external, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+_MOST_NODES = 1_000_000
+"""That the calls of functions may become: a hundred times as many as large networks have."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,23 @@ def load(path: str | Path, *, weights: bool = False) -> ModelProto:
             "Copy it again, or export it again from where it was made.",
             code="damaged-file",
         )
+    if model.functions:
+        _check_functions(model, path)
     if weights:
         embed_weights(model, path.parent)
     return model
+
+
+def _check_functions(model: ModelProto, path: Path) -> None:
+    """Refuse functions that call themselves, or whose bodies in place of the calls never end."""
+    size = expanded_size(model)
+    if size is None or size > _MOST_NODES:
+        told = "call themselves" if size is None else f"make {size:,} nodes of its calls"
+        raise InputError(
+            f"{path}: its functions {told}; at most {_MOST_NODES:,} are read.",
+            "Export it again, with the functions inlined.",
+            code="too-many-nodes",
+        )
 
 
 def embed_weights(model: ModelProto, folder: Path | None) -> None:

@@ -147,8 +147,8 @@ def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int,
             "Give the path of the .onnx file instead.",
             code="external-data-missing",
         )
-    path = (folder / location).resolve()
-    if not location or not path.is_relative_to(folder.resolve()):
+    path = (folder / location.replace("\0", "")).resolve()  # with it, no system has such a file
+    if not location or "\0" in location or not path.is_relative_to(folder.resolve()):
         raise InputError(
             f"tensor {tensor.name!r} has its data in {location!r}, outside the model's folder.",
             "Save the model again with its external data beside it.",
