@@ -41,6 +41,8 @@ TRIED = OUT / "outcomes.json"
 ENDINGS = (".keras", ".h5", ".hdf5", ".onnx")
 SAMPLES, FREE_SIZE = 24, 32
 """Samples of a data file, and sizes that a model leaves free."""
+LARGEST_FILE, FEWEST_SAMPLES = 4_000_000, 4
+"""Values of a data file: large inputs are fewer, down to some."""
 STAND_IN = (32, 32, 3)
 """Of the images for a model that cannot be read."""
 FAULTS = ("TRACEBACK", "CRASH", "TIMEOUT")
@@ -172,9 +174,11 @@ def _write_data(model: Path, path: Path) -> None:
     except DsconvertError:
         shapes = {"x_train": (None, *STAND_IN)}
     sizes = {name: [size or FREE_SIZE for size in shape[1:]] for name, shape in shapes.items()}
+    values = sum(int(np.prod(size)) for size in sizes.values())
+    samples = min(SAMPLES, max(FEWEST_SAMPLES, LARGEST_FILE // values))
     rng = np.random.default_rng(0)
     arrays = {
-        name: rng.uniform(0, 1, (SAMPLES, *size)).astype(np.float32) for name, size in sizes.items()
+        name: rng.uniform(0, 1, (samples, *size)).astype(np.float32) for name, size in sizes.items()
     }
     if len(arrays) == 1:
         (values,) = arrays.values()
@@ -213,7 +217,7 @@ def run_model(model: Path, seconds: float, wanted: list[str]) -> Told:
         if title in NEEDS and not (out / NEEDS[title].format(**names)).exists():
             continue
         words = [*(word.format(**names) for word in text.split()), "--json", "-q"]
-        for more in ([], ["--input-size", f"{FREE_SIZE}x{FREE_SIZE}", "--overwrite"]):
+        for more in ([], ["--input-size", f"{FREE_SIZE}x{FREE_SIZE}"]):
             if not worker.is_alive:
                 worker = Worker(log)
             start = time.monotonic()

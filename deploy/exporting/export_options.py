@@ -111,10 +111,6 @@ def checked_format(
             "Give import_onnx(path).model of dsconvert.models, or use the command line.",
             code="like-is-onnx",
         )
-    if quantize == "none":
-        raise InputError(
-            f"{original} is an ONNX file already.", "Say how to quantize it.", code="onnx-already"
-        )
     if path.exists() and path.samefile(original):
         raise InputError(f"{path} is the model itself.", "Name another file.", code="same-file")
     return chosen

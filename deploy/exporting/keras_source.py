@@ -129,6 +129,7 @@ def read_source(
         own = getattr(model, "output_names", None) or functional.output_names
         names = unique(output_names or own)
         notes = []
+        _refuse_states(functional)
         functional, removed = without_augmentation(functional)
         if removed:
             notes.append(f"without {', '.join(removed)}, which do nothing in inference")
@@ -234,6 +235,23 @@ def _is_dilated(model: Any) -> bool:
     TensorFlow wraps those in SPACE_TO_BATCH and BATCH_TO_SPACE where a size is free.
     """
     return any(np.max(getattr(layer, "dilation_rate", 1)) > 1 for layer in _all_layers(model))
+
+
+def _refuse_states(model: Any) -> None:
+    """Refuse layers that keep their state from one call to the next.
+
+    Raises:
+        InputError: With their names.
+    """
+    names = [layer.name for layer in _all_layers(model) if getattr(layer, "stateful", False)]
+    if names:
+        raise InputError(
+            f"{', '.join(names)} keep their state from one call to the next (stateful=True), and "
+            "an exported file has no place for it.",
+            "Build the model with stateful=False, give it these weights (set_weights), and export "
+            "that: it starts from zeros in every call.",
+            code="not-convertible",
+        )
 
 
 def _all_layers(model: Any) -> Iterable[Any]:

@@ -45,6 +45,13 @@ def convert(source: KerasSource, path: Path) -> None:
             save(_traced(source), None, raw, overwrite=True, external=False, check=False)
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
+            if source.free_inputs:
+                raise InputError(
+                    "ONNX cannot hold this model with the free sizes of "
+                    f"{', '.join(source.free_inputs)}: {_reason(error)}",
+                    "Fix them with --input-size HxW, or export to .tflite.",
+                    code="free-sizes",
+                ) from error
             raise InputError(
                 f"ONNX cannot hold this model: {_reason(error)}",
                 "Replace the layers named, or export to .tflite.",

@@ -17,6 +17,7 @@ from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.form import mend_form
+from dsconvert.formats.onnx.functions import inlined, trim_inputs
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
 from dsconvert.formats.onnx.open import embed_weights, load
 from dsconvert.formats.onnx.save import save
@@ -88,10 +89,17 @@ def _fitted(
     source: OnnxSource, folder: Path, samples: Sequence[Array]
 ) -> tuple[Path, tuple[str, ...]]:
     """Return the file with an opset, a file format and operators that quantization takes."""
-    model, beside = load(source.path), source.path.parent
+    stored, beside = load(source.path), source.path.parent
+    model = inlined(stored)
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
-    fits = [mend_form(model, beside), free_weights(model), widen_resizes(model, beside)]
+    fits = [
+        model is not stored,
+        mend_form(model, beside),
+        free_weights(model),
+        trim_inputs(model),
+        widen_resizes(model, beside),
+    ]
     if not any([*fits, part_outputs(model), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.formats.onnx.branches import name_apart, read_as
 from dsconvert.formats.onnx.constants import constant_of
-from dsconvert.formats.onnx.graph import OnnxGraph, name_nodes, reads_of
+from dsconvert.formats.onnx.graph import (
+    OnnxGraph,
+    all_names,
+    fresh_name,
+    is_op,
+    name_nodes,
+    nodes_of,
+    reads_of,
+)
+from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.sorting import sort_nodes
-from dsconvert.formats.onnx.tensors import free_weights
+from dsconvert.formats.onnx.tensors import constant_value, free_weights
 
 from ..runtimes.session import first_line
 from .onnx_static import quantizing, quietly
@@ -63,6 +73,8 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
     """
     float16 = require("onnxruntime.transformers.float16", "onnx", "to write float16 .onnx files")
     free_weights(model)
+    name_apart(model)
+    _hold_in_tensors(model)
     nodes = _out_of_range(OnnxGraph(model))
     kept = name_nodes(model, nodes) if nodes else []
     with quietly():
@@ -79,6 +91,28 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
     result: ModelProto = converted
     sort_nodes(result)  # the converter appends the casts of the inputs
     return result
+
+
+def _hold_in_tensors(model: ModelProto) -> None:
+    """Let constants of numbers be tensors, and outputs that are weights be computed.
+
+    The converter leaves the first as they are, and casts the second before it makes them.
+    """
+    from onnx import helper, numpy_helper
+
+    for node in nodes_of(model.graph):
+        value = constant_value(node, None) if is_op(node, "Constant") else None
+        if value is not None and node.attribute[0].name != "value":
+            tensor = numpy_helper.from_array(value)
+            assign(node.attribute, [helper.make_attribute("value", tensor)])
+    taken = set(all_names(model.graph))
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in [output.name for output in model.graph.output if output.name in held]:
+        held[name].name = fresh_name(f"{name}_held", taken)
+        for node in model.graph.node:
+            read_as(node, {name: held[name].name})
+        made = helper.make_node("Identity", [held[name].name], [name], fresh_name(name, taken))
+        model.graph.node.append(made)
 
 
 def _out_of_range(graph: OnnxGraph) -> list[NodeProto]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dsconvert.base.predictor import Array
@@ -29,21 +29,31 @@ def time_ratio(path: Path, baseline: Path, inputs: Sequence[Array]) -> float | N
         inputs: One array per input, (n, ...); one batch of them is used.
 
     Returns:
-        The ratio; None if one run of either takes longer than a second.
+        The ratio; None if one run of either takes longer than a second, or fails.
 
     Raises:
-        InputError: If either cannot run on them.
+        InputError: If either cannot take them.
     """
     prepared = []
     for file in (baseline, path):
         runtime = open_runtime(file)
-        rows = [i % len(inputs[0]) for i in range(runtime.batch or 1)]
-        one = runtime.prepare([array[rows] for array in inputs])
-        one.run()
+        once = list(inputs)
+        if runtime.has_batch:
+            rows = [i % len(inputs[0]) for i in range(runtime.batch or 1)]
+            once = [array[rows] for array in inputs]
+        prepared.append(runtime.prepare(once).run)
+    try:
+        return _ratio(*prepared)
+    except Exception:  # sizes of outputs that a runtime foresees wrongly: no time, and no error
+        return None
+
+
+def _ratio(baseline: Callable[[], object], other: Callable[[], object]) -> float | None:
+    for run in (baseline, other):
+        run()
         start = time.perf_counter()
-        one.run()
+        run()
         if time.perf_counter() - start > _TOO_SLOW:
             return None
-        prepared.append(one)
-    first, other = (min(t) for t in time_in_rounds([p.run for p in prepared], _RUNS, _SECONDS, 0))
-    return other / first
+    first, second = (min(t) for t in time_in_rounds([baseline, other], _RUNS, _SECONDS, 0))
+    return second / first

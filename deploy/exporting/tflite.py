@@ -240,7 +240,8 @@ def unsupported_operation(
         return FreeSizesRefused(
             f"TFLite cannot hold this model{_quantized(quantize)} with the free sizes of "
             f"{', '.join(source.free_inputs)}: {first_line(error)}",
-            "Give images of one size (--calibration or --verification): the file is fixed to it.",
+            "Fix them with --input-size HxW, or give images of one size (--calibration or "
+            "--verification): the file is fixed to theirs.",
         )
     text = str(error)
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)

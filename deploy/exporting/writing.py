@@ -11,6 +11,7 @@ from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.checking import Refused, check_runs
 from dsconvert.formats.onnx.form import mend_form
+from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
@@ -162,8 +163,12 @@ def _quantized(
     notes: tuple[str, ...] = ()
     layers, worst_db = None, None
     method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
-    if options.quantize == "float16":
-        proto = onnx_reduce.to_float16(load(source.path, weights=True), keep_io=options.keep_io)
+    if options.quantize == "none":
+        proto = load(source.path, weights=True)
+    elif options.quantize == "float16":
+        proto = onnx_reduce.to_float16(
+            inlined(load(source.path, weights=True)), keep_io=options.keep_io
+        )
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
     else:
         ready, notes = prepared(source, folder, samples)

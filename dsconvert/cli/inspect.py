@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.option("--calibration", metavar="DATA", help="Images: also show errors of fitted pairs.")
 @options.calibration_samples(500)
 @options.memory
+@options.dequantize
 @options.input_size
 @options.preprocessing
 @options.loading
@@ -27,6 +28,7 @@ def inspect(
     samples: int,
     memory: int,
     seed: int,
+    dequantize: bool,
     trust: bool,
     custom_objects: str | None,
     input_size: tuple[str, ...],
@@ -43,7 +45,7 @@ def inspect(
     from dsconvert.workflows.inspect import inspect as run
 
     return run(
-        options.opened_with(model, trust, custom_objects, input_size=input_size),
+        options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size),
         calibration=calibration,
         samples=samples,
         preprocessing=options.as_preprocessing(**prepare),

@@ -31,7 +31,9 @@ def after_inspect(result: InspectedModel) -> Iterator[str]:
     model, data = _given("model"), _given("calibration") or "DATA"
     if not result.convolutions:
         return
-    if result.potential.pays:
+    if click.get_current_context().params.get("dequantize"):  # which the others do not take
+        yield _next("rewrite", model, "--calibration", data, *_reading(), *_preprocessing())
+    elif result.potential.pays:
         yield _next("optimize", model, "--data", data, *_sizes(), *_preprocessing())
     else:
         yield _next("export", model, *_sizes(), *_int8(data))
@@ -86,14 +88,14 @@ def after_plan(result: PlanResult) -> Iterator[str]:
     refine = ("--refine", _given("refine")) if _given("refine") else ()
     words = ("--plan", result.output, "--calibration", result.calibration, *refine)
     done = options.preprocessing_words(result.preprocessing)
-    yield _next("rewrite", result.model, *words, *_sizes(), *done)
+    yield _next("rewrite", result.model, *words, *_reading(), *done)
 
 
 def after_sweep(result: SweepResult) -> Iterator[str]:
     """Yield how to plan for one of the budgets."""
     budget = "--target-macs" if result.unit in ("", "MACs") else "--target-latency"
     words = ("--calibration", _given("calibration") or "DATA", budget, "0.5x")
-    yield _next("plan", result.model, *words, *_sizes(), *_preprocessing())
+    yield _next("plan", result.model, *words, *_reading(), *_preprocessing())
 
 
 def after_import(result: ImportedModel) -> Iterator[str]:
@@ -162,6 +164,12 @@ def _next(*words: str) -> str:
 
 def _int8(data: str) -> tuple[str, ...]:
     return ("--quantize", "int8", "--calibration", data, *_preprocessing())
+
+
+def _reading() -> tuple[str, ...]:
+    """Return how the model was read, for a command that reads it again."""
+    dequantized = click.get_current_context().params.get("dequantize")
+    return (*(("--dequantize",) if dequantized else ()), *_sizes())
 
 
 def _sizes() -> tuple[str, ...]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     "models; 400steps; 0 judges them as fitted.",
 )
 @plan_options.search
+@options.dequantize
 @options.overwrite
 @options.input_size
 @options.preprocessing
@@ -56,6 +57,7 @@ def plan(
     labels: bool,
     refine: str | None,
     calibration: str | None,
+    dequantize: bool,
     overwrite: bool,
     seed: int,
     trust: bool,
@@ -81,7 +83,7 @@ def plan(
     from dsconvert.workflows.plan import plan as run
 
     return run(
-        options.opened_with(model, trust, custom_objects, input_size=input_size),
+        options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size),
         calibration=calibration,
         goals=Goals(
             latency=target_latency,

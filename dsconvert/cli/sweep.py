@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @plan_options.target
 @click.option("--data", metavar="DATA", help="Labelled images: rewrite and evaluate every point.")
 @plan_options.search
+@options.dequantize
 @options.overwrite
 @options.input_size
 @options.preprocessing
@@ -42,6 +43,7 @@ def sweep(
     device: str,
     data: str | None,
     calibration: str | None,
+    dequantize: bool,
     overwrite: bool,
     seed: int,
     trust: bool,
@@ -63,7 +65,7 @@ def sweep(
     from dsconvert.workflows.sweep import sweep as run
 
     return run(
-        options.opened_with(model, trust, custom_objects, input_size=input_size),
+        options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size),
         calibration=calibration,
         points=points,
         data=data,

@@ -157,6 +157,8 @@ def default_output(model: Path, options: ExportOptions, *, like: bool) -> Path:
         from dsconvert.base.errors import InputError
 
         refuse_the_same(model, options.quantize)
+        if model.is_dir():
+            return model.with_name(model.name + ending)
         raise InputError(
             f"{model} is an ONNX file already: name the smaller one.",
             f"Try: -o {model.stem}-{options.quantize}.onnx",
@@ -173,8 +175,8 @@ def refuse_the_same(model: ModelSource, quantize: str) -> None:
     """
     from dsconvert.base.errors import InputError
 
-    if quantize == "none":
-        path = path_of(model) or Path("model.onnx")
+    path = path_of(model) or Path("model.onnx")
+    if quantize == "none" and not path.is_dir():  # a SavedModel is read as ONNX, and is no file
         raise InputError(
             f"{path} is an ONNX file already.",
             "Use it as it is: evaluate and profile run it, rewrite changes it, --quantize makes it "

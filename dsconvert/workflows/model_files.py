@@ -267,6 +267,7 @@ def _keras(model: Model) -> ModelFile:
 
 
 def _open_onnx(source: ModelPath) -> ModelFile:
+    from dsconvert.base.errors import InputError
     from dsconvert.base.messages import note
     from dsconvert.formats.onnx.open import open_onnx
 
@@ -276,7 +277,16 @@ def _open_onnx(source: ModelPath) -> ModelFile:
 
         note(f"{path.name}: a SavedModel without Keras layers; read through tf2onnx as ONNX")
         path = as_onnx(path)
-    file = open_onnx(path, dequantize=dequantize)
+    try:
+        file = open_onnx(path, dequantize=dequantize)
+    except InputError as error:
+        if path == source.path:
+            raise
+        raise InputError(  # the user knows the folder, and not the file in the cache
+            error.message.replace(str(path), str(source.path)),
+            "Save the part that computes, without the reading of files, or as .keras.",
+            code=error.code,
+        ) from error
     repairs = file.repairs
     if dequantize:
         from .dequantized import told_loss

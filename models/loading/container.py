@@ -13,7 +13,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.units import first_few
 
 from .h5_files import check_h5
-from .saved_model import METADATA, is_keras_saved_model, is_saved_model, read_metadata
+from .saved_model import METADATA, is_saved_model, read_metadata
 from .tree import Config, is_object
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -77,7 +77,7 @@ def open_source(path: Path) -> Source:
     Raises:
         InputError: If it is no Keras model file, or one without an architecture.
     """
-    if is_keras_saved_model(path):
+    if is_saved_model(path) and (path / METADATA).is_file():
         config, version = read_metadata(path)
         return Source(path, "savedmodel", config, version, "tensorflow")
     _refuse_other_things(path)

@@ -53,7 +53,16 @@ def own_variables(layer: Any) -> list[Any]:
 
 
 def variables_by_path(layer: Any) -> dict[str, Any]:
-    """Name every variable of a layer by the attributes that lead to it, as Keras 2 called them."""
+    """Name every variable of a layer by the attributes that lead to it, as Keras 2 called them.
+
+    Those of a model's layers are ``layer_with_weights-0/kernel`` and so on.
+    """
+    if hasattr(layer, "layers"):
+        return {
+            f"layer_with_weights-{number}/{path}": variable
+            for number, inner in enumerate(layers_with_weights(layer))
+            for path, variable in variables_by_path(inner).items()
+        }
     found = {}
     for variable in own_variables(layer):
         name = variable.name

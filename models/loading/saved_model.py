@@ -14,6 +14,7 @@ from .object_weights import Misfit, assign, check_complete, layers_with_weights,
 from .tree import Config, is_object
 
 METADATA = "keras_metadata.pb"
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NODES = ("_tf_keras_network", "_tf_keras_sequential", "_tf_keras_model")
 
@@ -24,8 +25,17 @@ def is_saved_model(path: Path) -> bool:
 
 
 def is_keras_saved_model(path: Path) -> bool:
-    """Tell whether a SavedModel folder also holds Keras' description of its layers."""
-    return is_saved_model(path) and (path / METADATA).is_file()
+    """Tell whether a SavedModel folder also holds Keras' description of its layers.
+
+    Of a model of a class of the user's own only its name stands there.
+    """
+    if not is_saved_model(path) or not (path / METADATA).is_file():
+        return False
+    try:
+        read_metadata(path)
+    except InputError as error:
+        return error.code != "saved-model-without-layers"
+    return True
 
 
 def read_metadata(path: Path) -> tuple[Config, str]:
@@ -69,14 +79,9 @@ def restore_saved_model(model: Any, path: Path) -> None:
         shapes = reader.get_variable_to_shape_map()
     except Exception as error:  # TensorFlow raises its own classes over a damaged checkpoint
         raise Misfit(f"the checkpoint cannot be read ({error})") from error
-    keys = [key for key in shapes if key.startswith("layer_with_weights-")]
-    stored = {
-        key.removesuffix(_VALUE): _Value(reader, key, tuple(shapes[key]))
-        for key in keys
-        if key.endswith(_VALUE) and ".OPTIMIZER_SLOT" not in key
-    }
-    check_complete(model, _restore(model, stored, ""))
-    left = [key for key, value in stored.items() if not value.used]
+    objects = _Objects(reader, {key: tuple(shape) for key, shape in shapes.items()})
+    check_complete(model, _restore(model, objects))
+    left = objects.unused()
     if left:
         raise Misfit(f"no layer has {first_few(sorted(left))}")
 
@@ -101,15 +106,64 @@ class _Value:
         return self.reader.get_tensor(self.key)
 
 
-def _restore(model: Any, stored: dict[str, _Value], prefix: str) -> set[int]:
+class _Objects:
+    """The objects of a checkpoint: layers and their parts by attribute, and variables at the ends.
+
+    A variable is stored once, under the shortest of the paths that lead to it: the kernel inside a
+    nested model may be ``variables/6``. What is where stands in the graph of objects.
+    """
+
+    def __init__(self, reader: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+        try:
+            from tensorflow.core.protobuf import trackable_object_graph_pb2 as messages
+
+            nodes = messages.TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH)).nodes
+        except Exception as error:  # TensorFlow's, protobuf's
+            raise Misfit(f"the checkpoint's graph of objects cannot be read ({error})") from error
+        self._inside = [{c.local_name: c.node_id for c in node.children} for node in nodes]
+        self._values = {
+            number: _Value(reader, one.checkpoint_key, shapes[one.checkpoint_key])
+            for number, node in enumerate(nodes)
+            for one in node.attributes
+            if one.name == "VARIABLE_VALUE" and one.checkpoint_key in shapes
+        }
+        self.root = 0
+
+    def at(self, place: int, path: str) -> int | None:
+        """Return the object at the end of a path of attributes; None where nothing is."""
+        found: int | None = place
+        for name in path.split("/"):
+            found = None if found is None else self._inside[found].get(name)
+        return found
+
+    def value(self, place: int, path: str) -> _Value | None:
+        """Return the variable at the end of a path of attributes; None where no value is."""
+        found = self.at(place, path)
+        return None if found is None else self._values.get(found)
+
+    def unused(self) -> list[str]:
+        """Name the model's variables that no layer has read."""
+        every = self._inside[self.root].get("variables")
+        numbers = () if every is None else self._inside[every].values()
+        values = [self._values[n] for n in numbers if n in self._values]
+        seeds = ("_random_generator", "_state_var")
+        return [
+            value.key.removesuffix(_VALUE)
+            for value in values
+            if not value.used and not any(name in value.key for name in seeds)
+        ]
+
+
+def _restore(model: Any, objects: _Objects) -> set[int]:
     done: set[int] = set()
     for number, layer in enumerate(layers_with_weights(model)):
-        place = f"{prefix}layer_with_weights-{number}/"
-        if hasattr(layer, "layers"):
-            done |= _restore(layer, stored, place)
-            continue
-        values = {k.removeprefix(place): v for k, v in stored.items() if k.startswith(place)}
-        done |= assign(layer.name, variables_by_path(layer), values)
+        at = objects.at(objects.root, f"layer_with_weights-{number}")
+        if at is None:
+            raise Misfit(f"it has no layer {number} with weights, which would be {layer.name}")
+        variables = variables_by_path(layer)
+        found = {path: objects.value(at, path) for path in variables}
+        values = {path: value for path, value in found.items() if value is not None}
+        done |= assign(layer.name, variables, values)
         for value in values.values():
             value.used = True
     return done

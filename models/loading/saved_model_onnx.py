@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dsconvert.base.cache_folder import cache_folder
 from dsconvert.base.child_process import run_python
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import replacing
+from dsconvert.base.messages import note
 
 from .saved_model import folder_sha256
 
 _OPSET = 17
+_DEFAULT = b"\n\x0fserving_default\x12"
+"""The usual signature, as the key of a map in a protobuf message."""
+_TAKEN = re.compile(r"using first signature: (\S+)")
 _SECONDS = 900
 
 
@@ -35,6 +40,8 @@ def as_onnx(path: Path) -> Path:
     made.parent.mkdir(parents=True, exist_ok=True)
     with replacing(made, overwrite=True) as temporary:
         options = ["--saved-model", str(path.resolve()), "--output", str(temporary)]
+        if _DEFAULT in (path / "saved_model.pb").read_bytes():
+            options += ["--signature_def", "serving_default"]
         done = run_python(
             ["-m", "tf2onnx.convert", *options, "--opset", str(_OPSET)], timeout=_SECONDS
         )
@@ -45,4 +52,7 @@ def as_onnx(path: Path) -> Path:
                 "Save the model as .keras where it was made: model.save('model.keras').",
                 code="saved-model",
             )
+        taken = _TAKEN.search(done.stderr)
+        if taken:
+            note(f"{path.name}: it has no serving_default; its signature {taken[1]} is read")
     return made

@@ -29,6 +29,7 @@ class Function:
         operation: The class.
         takes: TensorFlow's keywords and the operation's settings, or ``y`` for the second tensor.
         tensors: How many tensors it is called on; 0 for a list of them.
+        ignored: Keywords that change nothing in what is computed here.
         defaults: The operation's settings where TensorFlow's defaults are other ones.
         settle: Changes the settings, or raises `Untranslatable`.
     """
@@ -39,6 +40,7 @@ class Function:
     tensors: int = 1
     defaults: Config = field(default_factory=dict)
     settle: Callable[[Config], Config] | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def _numpy(operation: str, **takes: str) -> Function:
@@ -90,6 +92,51 @@ def _split(settings: Config) -> Config:
     return {"axis": 0, **settings}
 
 
+def _norm(settings: Config) -> Config:
+    axis = settings.get("axis")
+    if settings.pop("ord", "euclidean") not in ("euclidean", 2) or axis is None:
+        raise Untranslatable("another norm, or over all axes")
+    return settings
+
+
+def _conv(settings: Config) -> Config:
+    if settings.pop("data_format", "NHWC") != "NHWC" or not isinstance(settings["padding"], str):
+        raise Untranslatable("channels first, or a padding of its own")
+    for key in ("strides", "dilation_rate"):
+        settings[key] = inner_sizes(settings.get(key, 1), 2)
+    return {
+        **settings,
+        "padding": settings["padding"].lower(),
+        "data_format": "channels_last",
+    }
+
+
+def _depthwise(settings: Config) -> Config:
+    settings = _conv(settings)
+    for key in ("strides", "dilation_rate"):
+        first, second = settings[key]
+        if first != second:
+            raise Untranslatable("strides of two kinds, which no depthwise kernel takes")
+        settings[key] = first
+    return settings
+
+
+def inner_sizes(value: Any, rank: int) -> list[int]:
+    """Return sizes of a window, or strides, of the inner axes alone; TensorFlow gives all or one.
+
+    Raises:
+        Untranslatable: If they are not 1 for samples and channels.
+    """
+    if isinstance(value, int):
+        return [value] * rank
+    values = [int(one) for one in value]
+    if len(values) == rank + 2 and values[0] == values[-1] == 1:
+        return values[1:-1]
+    if len(values) not in (1, rank):
+        raise Untranslatable("windows over samples or channels")
+    return values if len(values) == rank else values * rank
+
+
 FUNCTIONS: dict[str, Function] = {
     "abs": _numpy("Absolute"),
     "square": _numpy("Square"),
@@ -124,6 +171,8 @@ FUNCTIONS: dict[str, Function] = {
     "maximum": _two("Maximum"),
     "minimum": _two("Minimum"),
     "truediv": _two("TrueDivide"),
+    "atan2": Function("numpy", "Arctan2", {"x": "y"}, tensors=2),
+    "floor_div": _two("FloorDivide"),
     "divide": _two("Divide"),
     "divide_no_nan": _two("DivideNoNan"),
     "floordiv": _two("FloorDivide"),
@@ -146,13 +195,68 @@ FUNCTIONS: dict[str, Function] = {
     "reduce_std": _reduction("Std"),
     "reduce_variance": _reduction("Var"),
     "reduce_logsumexp": _reduction("Logsumexp", "math"),
-    "argmax": Function("numpy", "Argmax", {"axis": "axis"}, defaults={"axis": 0}),
-    "argmin": Function("numpy", "Argmin", {"axis": "axis"}, defaults={"axis": 0}),
+    "argmax": Function(
+        "numpy", "Argmax", {"axis": "axis"}, defaults={"axis": 0}, ignored=("output_type",)
+    ),
+    "argmin": Function(
+        "numpy", "Argmin", {"axis": "axis"}, defaults={"axis": 0}, ignored=("output_type",)
+    ),
+    "logical_and": _two("LogicalAnd"),
+    "logical_or": _two("LogicalOr"),
+    "logical_xor": _two("LogicalXor"),
+    "reduce_any": _reduction("Any"),
+    "reduce_all": _reduction("All"),
+    "reduce_euclidean_norm": Function(
+        "linalg", "Norm", {"axis": "axis", "keepdims": "keepdims"}, settle=_norm
+    ),
+    "norm": Function(
+        "linalg", "Norm", {"ord": "ord", "axis": "axis", "keepdims": "keepdims"}, settle=_norm
+    ),
+    "where": Function("numpy", "Where", {"x": "y", "y": "y"}, tensors=3),
+    "gather": Function(
+        "numpy", "Take", {"indices": "y", "axis": "axis"}, tensors=2, defaults={"axis": 0}
+    ),
+    "cast": Function("core", "Cast", {"dtype": "dtype"}),
+    "zeros_like": _numpy("ZerosLike"),
+    "ones_like": _numpy("OnesLike"),
+    "one_hot": Function("nn", "OneHot", {"depth": "num_classes", "axis": "axis"}),
+    "broadcast_to": _numpy("BroadcastTo", shape="shape"),
+    "sort": Function("numpy", "Sort", {"axis": "axis"}),
+    "cumprod": Function("numpy", "Cumprod", {"axis": "axis"}, defaults={"axis": 0}),
+    "top_k": Function("math", "TopK", {"k": "k", "sorted": "sorted"}, defaults={"k": 1}),
+    "tensordot": Function("numpy", "Tensordot", {"b": "y", "axes": "axes"}, tensors=2),
+    "conv2d": Function(
+        "nn", "Conv",
+        {
+            "filter": "y", "filters": "y", "strides": "strides", "padding": "padding",
+            "dilations": "dilation_rate", "data_format": "data_format",
+        },
+        tensors=2, settle=_conv, ignored=("use_cudnn_on_gpu",),
+    ),
+    "depthwise_conv2d": Function(
+        "nn", "DepthwiseConv",
+        {
+            "filter": "y", "strides": "strides", "padding": "padding",
+            "dilations": "dilation_rate", "rate": "dilation_rate", "data_format": "data_format",
+        },
+        tensors=2, settle=_depthwise,
+    ),
+    "image.flip_left_right": Function("numpy", "Flip", defaults={"axis": -2}),
+    "image.flip_up_down": Function("numpy", "Flip", defaults={"axis": -3}),
+    "image.transpose": Function("numpy", "Transpose", defaults={"axes": [0, 2, 1, 3]}),
+    "image.rot90": Function("numpy", "Rot90", {"k": "k"}, defaults={"axes": [1, 2]}),
+    "image.rgb_to_grayscale": Function("image", "RGBToGrayscale"),
+    "image.pad_to_bounding_box": Function(
+        "image", "PadImages",
+        {
+            "offset_height": "top_padding", "offset_width": "left_padding",
+            "target_height": "target_height", "target_width": "target_width",
+        },
+    ),
     "cumsum": Function("numpy", "Cumsum", {"axis": "axis"}, defaults={"axis": 0}),
     "expand_dims": _numpy("ExpandDims", axis="axis"),
     "squeeze": _numpy("Squeeze", axis="axis"),
     "transpose": _numpy("Transpose", perm="axes"),
-    "compat.v1.transpose": _numpy("Transpose", perm="axes"),
     "tile": _numpy("Tile", multiples="repeats"),
     "repeat": _numpy("Repeat", repeats="repeats", axis="axis"),
     "reverse": _numpy("Flip", axis="axis"),
@@ -188,7 +292,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "stop_gradient": Function("core", "StopGradient"),
 }  # fmt: skip
-"""By TensorFlow's name without ``math.`` and ``nn.``."""
+"""By TensorFlow's name without ``compat.v1.``, ``math.`` and ``nn.``."""
 
 
 def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config, list[Any]] | None:
@@ -196,7 +300,7 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
 
     Args:
         name: The function, without ``math.`` and ``nn.``.
-        operands: References to tensors, and numbers.
+        operands: References to tensors, numbers, and lists of numbers for constant tensors.
         keywords: Its keyword arguments, without those that are None.
 
     Returns:
@@ -209,9 +313,11 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
     settings, called = dict(function.defaults), list(operands)
     for key, value in keywords.items():
         place = function.takes.get(key)
-        if place is None and value is not False:  # what is off is off by default
+        if key in function.ignored:
+            continue
+        if place is None and value not in (False, 0):  # what is off is off by default
             return None
-        if place == "y" and function.tensors == 2:
+        if place == "y" and function.tensors > 1:
             called.append(value)
         elif is_tensor(value):
             return None
@@ -233,8 +339,15 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
 
 
 def _callable_on(operands: list[Any], tensors: int) -> bool:
-    numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in operands]
+    numbers = [is_constant(x) for x in operands]
     references = [is_tensor(x) for x in operands]
-    if tensors == 2:
-        return len(operands) == 2 and any(references) and all(map(or_, numbers, references))
+    if tensors > 1:
+        return len(operands) == tensors and any(references) and all(map(or_, numbers, references))
     return all(references) and (tensors == 0 or len(operands) == tensors)
+
+
+def is_constant(value: Any) -> bool:
+    """Tell whether a value is a number, or a list of lists of numbers."""
+    if isinstance(value, list):
+        return bool(value) and all(map(is_constant, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)

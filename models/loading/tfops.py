@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError
 
 from .graph import is_tensor, tensor
-from .tf_functions import FUNCTIONS, operation
+from .tf_functions import FUNCTIONS, Untranslatable, inner_sizes, operation
 from .tree import Config, edit, name_of, objects
 
 Call = tuple[str, Config, list[Any]]
@@ -17,6 +17,8 @@ Call = tuple[str, Config, list[Any]]
 
 _RECORDED = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 _CONSTANT = "_CONSTANT_VALUE"
+_EPSILON = 1e-12
+"""Of l2_normalize, and of Keras' layer."""
 
 
 def tf_operations(model: Config) -> tuple[Config, str | None]:
@@ -32,6 +34,10 @@ def tf_operations(model: Config) -> tuple[Config, str | None]:
             return _slice(item)
         if item["class_name"] != "TFOpLambda":
             return None
+        part = _part(item)
+        if part is not None:
+            read[name_of(item)] = "a slice"
+            return part
         call = _translate(item)
         if call is None:
             done = _as_operation(item)
@@ -76,6 +82,38 @@ def _slice(item: Config) -> Config:
     ref = ref if isinstance(ref[0], str) else ref[0]
     spec = ref[3]["slice_spec"]
     keys = [_index(key) for key in (spec if isinstance(spec, list) else [spec])]
+    return _sliced(item, ref, keys)
+
+
+def _part(item: Config) -> Config | None:
+    """Return tf.slice, tf.strided_slice and a crop of images as the slice that they are."""
+    function, values, given = _recorded(item) or ("", [], {})
+    if len(values) != 1 or not is_tensor(values[0]):
+        return None
+    if function == "slice" and given.keys() == {"begin", "size"}:
+        starts, sizes = given["begin"], given["size"]
+        ends = [None if n == -1 else s + n for s, n in zip(starts, sizes, strict=True)]
+        steps: list[Any] = [None] * len(starts)
+    elif function == "strided_slice" and given.keys() == {"begin", "end", "strides"}:
+        starts, ends, steps = given["begin"], given["end"], given["strides"]
+    elif function == "image.crop_to_bounding_box":
+        starts = [given["offset_height"], given["offset_width"]]
+        sizes = [given["target_height"], given["target_width"]]
+        starts = [0, *starts]
+        ends = [None, *(s + n for s, n in zip(starts[1:], sizes, strict=True))]
+        steps = [None] * 3
+    else:
+        return None
+    if not all(n is None or isinstance(n, int) for n in (*starts, *ends, *steps)):
+        return None
+    keys = [
+        {"class_name": "__slice__", "config": {"start": start, "stop": end, "step": step}}
+        for start, end, step in zip(starts, ends, steps, strict=True)
+    ]
+    return _sliced(item, values[0], keys)
+
+
+def _sliced(item: Config, ref: Any, keys: list[Any]) -> Config:
     return {
         "module": "keras.src.ops.numpy",
         "class_name": "GetItem",
@@ -110,7 +148,9 @@ def _recorded(item: Config) -> tuple[str, list[Any], Config] | None:
     operands = [nodes[0]] if isinstance(nodes[0][0], str) else nodes[0]
     keywords = {k: v for k, v in operands[0][3].items() if v is not None and k != "name"}
     values = [ref[2] if ref[0] == _CONSTANT else ref for ref in operands]
-    return function.removeprefix("math.").removeprefix("nn."), values, keywords
+    for prefix in ("compat.v1.", "math.", "nn."):
+        function = function.removeprefix(prefix)
+    return function, values, keywords
 
 
 def _translate(item: Config) -> Call | None:
@@ -132,7 +172,7 @@ def _as_operation(item: Config) -> Config | None:
         return None
     done, operands = found
     name = name_of(item)
-    called = [tensor(x) if is_tensor(x) else x for x in operands]
+    called = [_operand(x) for x in operands]
     listed = [called] if FUNCTIONS[recorded[0]].tensors == 0 else called
     return {
         **done,
@@ -140,6 +180,25 @@ def _as_operation(item: Config) -> Config | None:
         "name": name,
         "inbound_nodes": [{"args": listed, "kwargs": {}}],
     }
+
+
+def _operand(value: Any) -> Any:
+    """Return what an operation is called on as Keras 3 writes it: a tensor, a number, an array."""
+    if is_tensor(value):
+        return tensor(value)
+    if not isinstance(value, list):
+        return value
+    whole = all(isinstance(one, int) for one in _flat(value))
+    dtype = "int32" if whole else "float32"
+    return {"class_name": "__numpy__", "config": {"value": value, "dtype": dtype}}
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if not isinstance(value, list):
+        yield value
+        return
+    for one in value:
+        yield from _flat(one)
 
 
 def _is_number(value: Any) -> bool:
@@ -239,6 +298,44 @@ def _bias_add(values: list[Any], keywords: Config) -> Call | None:
     return "Rescaling", _rescaling(1.0, bias), values
 
 
+def _sum(values: list[Any], keywords: Config) -> Call | None:
+    if keywords or len(values) < 2 or not all(map(is_tensor, values)):
+        return None
+    return "Add", {}, values
+
+
+def _unit(values: list[Any], keywords: Config) -> Call | None:
+    axis = keywords.get("axis")
+    if axis is None or keywords.get("epsilon", _EPSILON) != _EPSILON:
+        return None
+    return "UnitNormalization", {"axis": axis}, values
+
+
+def _brighter(values: list[Any], keywords: Config) -> Call | None:
+    delta = keywords.get("delta")
+    return ("Rescaling", _rescaling(1.0, delta), values) if _is_number(delta) else None
+
+
+def _windows(kind: str, rank: int) -> Callable[[list[Any], Config], Call | None]:
+    """Return a pooling over windows."""
+
+    def translate(values: list[Any], keywords: Config) -> Call | None:
+        allowed = {"ksize", "strides", "padding", "data_format"}
+        if keywords.keys() - allowed or keywords.get("data_format", "NHWC") not in ("NHWC", "NWC"):
+            return None
+        ksize, strides, padding = (keywords.get(k) for k in ("ksize", "strides", "padding"))
+        if padding not in ("SAME", "VALID") or ksize is None or strides is None:
+            return None
+        try:
+            size, steps = inner_sizes(ksize, rank), inner_sizes(strides, rank)
+        except Untranslatable:
+            return None
+        config = {"pool_size": size, "strides": steps, "padding": padding.lower()}
+        return f"{kind}Pooling{rank}D", config, values
+
+    return translate
+
+
 def _cast(values: list[Any], keywords: Config) -> Call | None:
     if keywords.get("dtype") != "float32":
         return None
@@ -270,4 +367,14 @@ _TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
     "reshape": _reshape,
     "bias_add": _bias_add,
     "cast": _cast,
+    "identity": _unary("Identity"),
+    "add_n": _sum,
+    "l2_normalize": _unit,
+    "image.adjust_brightness": _brighter,
+    "max_pool": _windows("Max", 2),
+    "max_pool2d": _windows("Max", 2),
+    "max_pool1d": _windows("Max", 1),
+    "avg_pool": _windows("Average", 2),
+    "avg_pool2d": _windows("Average", 2),
+    "avg_pool1d": _windows("Average", 1),
 }

@@ -89,7 +89,8 @@ def check_supported(graph: Graph) -> None:
         kinds.setdefault(kind, []).append(node.name)
     listed = "; ".join(f"{kind} ({first_few(names)})" for kind, names in kinds.items())
     advice = list(dict.fromkeys(_INSTEAD[kind] for kind in kinds if kind in _INSTEAD))
-    if any(kind.startswith(("QLinear", "com.microsoft.QLinear")) for kind in kinds):
+    quantized = any(kind.startswith(("QLinear", "com.microsoft.QLinear")) for kind in kinds)
+    if quantized and _INSTEAD["QuantizeLinear"] not in advice:
         advice.append(_INSTEAD["QuantizeLinear"])
     if not advice and any(node.domain for node in unknown):
         advice = ["export the model with ONNX' own operators only"]

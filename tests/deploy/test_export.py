@@ -333,3 +333,42 @@ def test_int8_keeps_the_accuracy_of_a_real_model(tmp_path):
         accuracy[quantize] = np.mean(scores.argmax(axis=1) == labels)
     assert accuracy["none"] == pytest.approx(0.8666, abs=5e-5)
     assert accuracy["int8"] > accuracy["none"] - 0.005
+
+
+def test_layers_that_keep_their_state_are_named(tmp_path):
+    steps = keras.Input(batch_shape=(2, 4, 3))
+    model = keras.Model(steps, layers.LSTM(2, stateful=True, name="kept")(steps))
+    for name in ("m.tflite", "m.onnx"):
+        with refuses("not-convertible") as refused:
+            export(model, tmp_path / name)
+        assert "kept" in refused.value.message
+
+
+def test_sizes_that_onnx_cannot_leave_free(tmp_path):
+    image = keras.Input((None, None, 3))
+    made = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(2, 3, strides=2)(image))
+    with refuses("free-sizes") as refused:
+        export(keras.Model(image, made), tmp_path / "m.onnx")
+    assert "input_size" in refused.value.hint
+
+
+def test_a_file_of_which_a_runtime_foresees_wrong_sizes_has_no_time(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper
+
+    from dsconvert.deploy.exporting.speed import time_ratio
+
+    value, coordinates = helper.make_tensor_value_info, "half_pixel_symmetric"
+    scales = numpy_helper.from_array(np.array([1, 1, 1.3, 1.3], np.float32), "scales")
+    resize = helper.make_node(
+        "Resize", ["x", "", "scales"], ["y"], coordinate_transformation_mode=coordinates
+    )
+    graph = helper.make_graph(
+        [resize],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, 9, 10])],
+        [value("y", TensorProto.FLOAT, ["n", 3, 11, 12])],  # of 9 · 1.3 and 10 · 1.3, rounded
+        [scales],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]), path)
+    assert time_ratio(path, path, [np.zeros((1, 3, 9, 10), np.float32)]) is None

@@ -215,28 +215,49 @@ def tuples(value):
     return [tuples(child) for child in value] if isinstance(value, list) else value
 
 
-def checkpoint_names(model, prefix=""):
-    """Every variable of a model by the name that a SavedModel's checkpoint gives it."""
+def checkpoint_paths(layer):
+    """Every variable of a layer or model by the attributes that lead to it."""
+    parts = {name: getattr(layer, name, None) for name in ("cell", "layer")}
     found = {}
-    for number, inner in enumerate(x for x in model.layers if x.weights):
-        place = f"{prefix}layer_with_weights-{number}/"
-        if hasattr(inner, "layers"):
-            found |= checkpoint_names(inner, place)
-            continue
-        for holder, path in (
-            (inner, place),
-            *((getattr(inner, part, None), f"{place}{part}/") for part in ("cell",)),
-        ):
-            for variable in (
-                ()
-                if holder is None
-                else (holder._trainable_variables + holder._non_trainable_variables)
-            ):
-                name = variable.name
-                if type(inner).__name__ == "DepthwiseConv2D" and name == "kernel":
-                    name = "depthwise_kernel"
-                found[f"{path}{name}/.ATTRIBUTES/VARIABLE_VALUE"] = np.asarray(variable)
+    if hasattr(layer, "layers"):
+        inside = [inner for inner in layer.layers if inner.weights]
+        parts = {f"layer_with_weights-{number}": inner for number, inner in enumerate(inside)}
+    else:
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            depthwise = type(layer).__name__ == "DepthwiseConv2D" and variable.name == "kernel"
+            found["depthwise_kernel" if depthwise else variable.name] = np.asarray(variable)
+    for name, part in parts.items():
+        if part is not None:
+            found |= {f"{name}/{path}": value for path, value in checkpoint_paths(part).items()}
     return found
+
+
+def checkpoint(paths):
+    """The graph of objects that these paths are, and the values under the names they have there.
+
+    As tf.keras does, a value inside a nested layer is named by its number among all variables.
+    """
+    from tensorflow.core.protobuf import trackable_object_graph_pb2 as messages
+
+    graph = messages.TrackableObjectGraph()
+    graph.nodes.add()
+    graph.nodes.add()
+    graph.nodes[0].children.add(node_id=1, local_name="variables")
+    values = {}
+    for number, (path, value) in enumerate(paths.items()):
+        at = 0
+        for name in path.split("/"):
+            inside = {child.local_name: child.node_id for child in graph.nodes[at].children}
+            if name not in inside:
+                inside[name] = len(graph.nodes)
+                graph.nodes.add()
+                graph.nodes[at].children.add(node_id=inside[name], local_name=name)
+            at = inside[name]
+        graph.nodes[1].children.add(node_id=at, local_name=str(number))
+        key = f"{path if path.count('/') < 2 else f'variables/{number}'}/.ATTRIBUTES/VARIABLE_VALUE"
+        graph.nodes[at].attributes.add(name="VARIABLE_VALUE", checkpoint_key=key)
+        values[key] = value
+    return values | {"_CHECKPOINTABLE_OBJECT_GRAPH": graph.SerializeToString()}
 
 
 def saved_model(folder, model, *, identifier="_tf_keras_network", drop=None):
@@ -253,9 +274,10 @@ def saved_model(folder, model, *, identifier="_tf_keras_network", drop=None):
     metadata = _saved_metadata()()
     metadata.nodes.add(node_path="root", identifier=identifier, metadata=json.dumps(said))
     (folder / "keras_metadata.pb").write_bytes(metadata.SerializeToString())
-    values = checkpoint_names(model)
+    paths = checkpoint_paths(model)
     if drop:
-        del values[next(name for name in values if drop in name)]
+        del paths[next(path for path in paths if drop in path)]
+    values = checkpoint(paths)
     tf.raw_ops.SaveV2(
         prefix=str(folder / "variables" / "variables"),
         tensor_names=list(values),
@@ -270,7 +292,14 @@ def with_gru():
     return keras.Model(image, layers.GRU(4)(layers.Reshape((16, 48))(image)))
 
 
-@pytest.mark.parametrize("build", [plain, nested, with_gru])
+def around_a_model():
+    image = keras.Input((16, 16, 3))
+    rows = keras.Sequential([keras.Input((16, 3)), layers.Conv1D(2, 3), layers.Flatten()])
+    inner = keras.Sequential([keras.Input((16, 28)), layers.GRU(3)], name="inner")
+    return keras.Model(image, inner(layers.TimeDistributed(rows)(image)))
+
+
+@pytest.mark.parametrize("build", [plain, nested, with_gru, around_a_model])
 def test_a_saved_model_that_keras_wrote(build, tmp_path):
     model = randomised(build())
 
@@ -293,6 +322,14 @@ def test_a_saved_model_without_layers_says_what_else_to_do(tmp_path):
     with refuses("saved-model-without-layers") as refused:
         load(folder)
     assert "tf2onnx" in refused.value.hint
+
+
+def test_a_saved_model_of_a_class_of_the_users_own_is_read_as_onnx(tmp_path):
+    from dsconvert.workflows.model_files import kind_of
+
+    assert kind_of(saved_model(tmp_path / "layers", plain())) == "keras"
+    own = saved_model(tmp_path / "own", plain(), identifier="_tf_keras_custom")
+    assert kind_of(own) == "onnx"
 
 
 def test_a_saved_model_with_a_damaged_checkpoint(tmp_path):
@@ -321,6 +358,7 @@ def test_a_saved_model_without_layers_is_read_as_onnx(graph_only, tmp_path, monk
     )
     assert len(rewritten.report.rewritten) > 0
     imported = ds.import_onnx(folder).model
+    assert ds.export(folder, tmp_path / "whole.onnx").fidelity[0].relative_error < 1e-6
     expected = model.predict(IMAGES, verbose=0)
     assert np.allclose(imported.predict(IMAGES, verbose=0), expected, atol=1e-4)
 

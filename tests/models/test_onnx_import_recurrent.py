@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import assert_same, run
 from onnx_nets import floats, graph, node
 
@@ -52,6 +52,29 @@ def recurrent(kind, direction, *, bias=True, steps=7, **attributes):
 )
 def test_every_direction(kind, attributes, direction):
     proto = recurrent(kind, direction, **attributes)
+    assert_same(proto, [floats(3, 2, 8, 7, seed=9)])
+
+
+def test_zeros_of_any_batch_as_the_first_state():
+    proto = recurrent("LSTM", "forward")
+    (lstm,) = (node for node in proto.graph.node if node.op_type == "LSTM")
+    values = {
+        "zero": np.zeros((1, 1, 1), np.float32),
+        "first": np.array([0]),
+        "one": np.array([1]),
+        "units": np.array([5]),
+    }
+    proto.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in values.items())
+    lstm.input.extend(["", "state", "state"])
+    made = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["batch"]),
+        helper.make_node("Concat", ["one", "batch", "units"], ["wanted"], axis=0),
+        helper.make_node("Expand", ["zero", "wanted"], ["state"]),
+        *proto.graph.node,
+    ]
+    del proto.graph.node[:]
+    proto.graph.node.extend(made)
     assert_same(proto, [floats(3, 2, 8, 7, seed=9)])
 
 

@@ -77,6 +77,33 @@ CASES = {
     "math.pow": {"y": 2.0}, "math.maximum": {"y": 0.0}, "math.minimum": {"y": 0.25},
     "math.greater": {"y": 0.1}, "math.floormod": {"y": 0.3},
     "pad": {"paddings": [[0, 0], [1, 2], [0, 1], [0, 0]], "mode": "REFLECT"},
+    "compat.v1.pad": {"paddings": [[0, 0], [1, 0], [0, 1], [0, 0]], "constant_values": 0},
+    "compat.v1.gather": {"indices": [2, 0, 7], "axis": -1, "batch_dims": 0},
+    "compat.v1.norm": {"ord": "euclidean", "axis": -1, "keepdims": True},
+    "compat.v1.nn.conv2d": {
+        "filter": KERNEL[:, :, :1].repeat(8, 2).tolist(), "strides": [1, 2, 2, 1],
+        "padding": "SAME",
+    },
+    "compat.v1.nn.depthwise_conv2d": {
+        "filter": KERNEL[:, :, 0, :, None].tolist(), "strides": [1, 2, 2, 1], "padding": "VALID",
+    },
+    "nn.avg_pool2d": {"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": "SAME"},
+    "nn.max_pool2d": {"ksize": 2, "strides": 2, "padding": "VALID"},
+    "math.l2_normalize": {"axis": [1, 2]}, "math.reduce_euclidean_norm": {"axis": [3]},
+    "math.multiply": {"y": KERNEL[:1, 0, 0].tolist()}, "identity": {}, "zeros_like": {},
+    "ones_like": {}, "sort": {"axis": 2}, "math.cumprod": {"axis": 1},
+    "math.atan2": {"x": 0.5}, "cast": {"dtype": "int32"},
+    "slice": {"begin": [0, 1, 2, 0], "size": [-1, 4, -1, 3]},
+    "strided_slice": {"begin": [0, 7, 0, 0], "end": [2, 0, 8, 8], "strides": [1, -2, 3, 1]},
+    "image.crop_to_bounding_box": {
+        "offset_height": 1, "offset_width": 2, "target_height": 4, "target_width": 5,
+    },
+    "image.pad_to_bounding_box": {
+        "offset_height": 1, "offset_width": 2, "target_height": 12, "target_width": 11,
+    },
+    "image.flip_left_right": {}, "image.flip_up_down": {}, "image.transpose": {},
+    "image.rot90": {"k": 1}, "image.adjust_brightness": {"delta": 0.25},
+    "tensordot": {"b": KERNEL[0, 0, :2].repeat(4, 0).tolist(), "axes": 1},
 }  # fmt: skip
 
 
@@ -117,6 +144,14 @@ def test_parts_of_a_split_are_told_apart(tmp_path):
         model.predict(IMAGES, verbose=0), tf.split(convolved(), **keywords), strict=True
     ):
         np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+
+
+def test_a_choice_between_a_tensor_and_a_number(tmp_path):
+    keywords = {"x": ["conv", 0, 0], "y": 0.5}
+    model = load(file_with(tmp_path / "net.h5", "where", keywords)).model
+
+    expected = np.where(np.asarray(convolved()) != 0, convolved(), 0.5)
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-5)
 
 
 def test_a_stack_of_two_tensors(tmp_path):

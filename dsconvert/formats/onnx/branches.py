@@ -61,6 +61,36 @@ def without_constant_branches(
     return model
 
 
+def name_apart(model: ModelProto) -> None:
+    """Give the weights of inner graphs names of their own; two branches may share them.
+
+    ONNX Runtime's converter to float16 takes no name twice.
+
+    Args:
+        model: The model, which is changed.
+    """
+    taken = set(all_names(model.graph))
+    _name_apart(model.graph, {one.name for one in model.graph.initializer}, taken)
+
+
+def _name_apart(graph: GraphProto, seen: set[str], taken: set[str]) -> None:
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            names = {
+                one.name: fresh_name(one.name, taken)
+                for one in inner.initializer
+                if one.name in seen
+            }
+            seen.update(one.name for one in inner.initializer)
+            for one in inner.initializer:
+                one.name = names.get(one.name, one.name)
+            for one in inner.node:
+                read_as(one, names)
+            for output in inner.output:
+                output.name = names.get(output.name, output.name)
+            _name_apart(inner, seen, taken)
+
+
 def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
     """Return a light copy in which the shapes of values of fixed sizes are constants.
 
@@ -115,14 +145,14 @@ def _inlined(
     for one in nodes:
         one.name = f"{prefix}/{one.name}" if one.name else ""
         one.output[:] = [names.get(name, name) for name in one.output]
-        _read_as(one, names)
+        read_as(one, names)
     for outer, inner in zip(node.output, branch.output, strict=True):
         made = names.get(inner.name, inner.name)
         nodes.append(helper.make_node("Identity", [made], [outer], f"{outer}_taken"))
     return nodes
 
 
-def _read_as(node: NodeProto, names: Mapping[str, str]) -> None:
+def read_as(node: NodeProto, names: Mapping[str, str]) -> None:
     """Let a node, and the graphs inside, read values under their new names."""
     node.input[:] = [names.get(name, name) for name in node.input]
     for graph in inner_graphs(node):
@@ -130,6 +160,6 @@ def _read_as(node: NodeProto, names: Mapping[str, str]) -> None:
         own |= {name for one in graph.node for name in one.output}
         outside = {old: new for old, new in names.items() if old not in own}
         for one in graph.node:
-            _read_as(one, outside)
+            read_as(one, outside)
         for output in graph.output:
             output.name = outside.get(output.name, output.name)

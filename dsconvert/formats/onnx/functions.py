@@ -6,13 +6,15 @@ Their calls are replaced by the bodies where something inside is to be changed o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .graph import inner_graphs
+from .graph import nodes_of
+from .messages import copied
+from .tensors import DOMAINS
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -37,8 +39,56 @@ def inlined(
     if not names:
         return model
     inliner = require("onnx.inliner", "onnx", "to read .onnx files")
-    result: ModelProto = inliner.inline_selected_functions(model, sorted(names))
+    result: ModelProto = inliner.inline_selected_functions(_of_one_version(model), sorted(names))
+    trim_inputs(result)
     return result
+
+
+def trim_inputs(model: ModelProto) -> bool:
+    """Drop empty names at the end of the nodes' inputs; an optional input may just be left out.
+
+    ONNX Runtime's quantizer takes the empty name of a missing bias for a bias.
+
+    Args:
+        model: The model, which is changed.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in nodes_of(model.graph):
+        while node.input and not node.input[-1]:
+            node.input.pop()
+            changed = True
+    return changed
+
+
+def _of_one_version(model: ModelProto) -> ModelProto:
+    """Return the model with its functions in its own opset, where their operators are the same.
+
+    onnx' checker refuses files in which they are not.
+    """
+    from onnx import defs
+
+    def since(kind: str, version: int) -> int:
+        try:
+            return int(defs.get_schema(kind, version, "").since_version)
+        except defs.SchemaError:  # a function of the model, or no operator
+            return 0
+
+    model = copied(model)
+    own = next((one.version for one in model.opset_import if not _domain(one.domain)), 0)
+    for function in model.functions:
+        for one in function.opset_import:
+            kinds = {node.op_type for node in nodes_of(function) if not _domain(node.domain)}
+            same = all(since(kind, one.version) == since(kind, own) for kind in kinds)
+            if not _domain(one.domain) and same:
+                one.version = own
+    return model
+
+
+def _domain(name: str) -> str:
+    return "" if name in DOMAINS else name
 
 
 def _holding(model: ModelProto, wanted: Callable[[NodeProto], bool]) -> set[_Key]:
@@ -68,7 +118,7 @@ def expanded_size(model: ModelProto) -> int | None:
     Returns:
         The number; None where a function calls itself, or another one that calls it.
     """
-    bodies = {(one.domain, one.name): Counter(map(_key, _all(one.node))) for one in model.functions}
+    bodies = {(one.domain, one.name): Counter(map(_key, nodes_of(one))) for one in model.functions}
     calls = {name: [called for called in body if called in bodies] for name, body in bodies.items()}
     sizes: dict[_Key, int] = {}
     try:
@@ -76,7 +126,7 @@ def expanded_size(model: ModelProto) -> int | None:
             sizes[name] = _size(bodies[name], sizes)
     except CycleError:
         return None
-    return _size(Counter(map(_key, _all(model.graph.node))), sizes)
+    return _size(Counter(map(_key, nodes_of(model.graph))), sizes)
 
 
 def _size(body: Counter[_Key], sizes: dict[_Key, int]) -> int:
@@ -85,11 +135,3 @@ def _size(body: Counter[_Key], sizes: dict[_Key, int]) -> int:
 
 def _key(node: NodeProto) -> _Key:
     return node.domain, node.op_type
-
-
-def _all(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """Yield nodes, and those of the graphs inside them."""
-    for node in nodes:
-        yield node
-        for graph in inner_graphs(node):
-            yield from _all(graph.node)

@@ -19,6 +19,7 @@ from .tensors import DOMAINS, array_of, is_external, numpy_type
 
 if TYPE_CHECKING:
     from onnx import (
+        FunctionProto,
         GraphProto,
         ModelProto,
         NodeProto,
@@ -322,6 +323,14 @@ def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def nodes_of(holder: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """Yield every node of a graph or function, those of inner graphs included."""
+    for node in holder.node:
+        yield node
+        for graph in inner_graphs(node):
+            yield from nodes_of(graph)
 
 
 def reads_of(node: NodeProto) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +133,8 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     except Refused as error:
         raise InputError(
             f"{path} does not run as it is; {error}",
-            "Read its float form with --dequantize (import, rewrite)."
+            "Read its float form: add --dequantize to inspect, plan, rewrite or import, as in "
+            f"dsconvert import {shlex.quote(str(path))} --dequantize"
             if quantized and not dequantize
             else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",

@@ -114,7 +114,7 @@ def _initial(node: Node, build: KerasBuilder, index: int, layout: int) -> list[A
             continue
         value = build.value(node, place)
         if isinstance(value, Constant):
-            if np.any(value.value):
+            if any(map(np.any, value.probes)):  # zeros for any batch are zeros
                 raise refuse(node, "a constant state before the first step that is not zero")
             continue
         stored = build.onnx_order(value).keras
