@@ -74,8 +74,7 @@ def convert(
         flex = options.allow_flex
         notes = tflite.convert(source, path, options.quantize, calibration, allow_flex=flex)
         return Improved(notes)
-    if options.quantize == "none":
-        assert isinstance(source, KerasSource)
+    if options.quantize == "none" and isinstance(source, KerasSource):
         onnx_export.convert(source, path)
         return Improved(())
     with tempfile.TemporaryDirectory(dir=path.parent) as name:

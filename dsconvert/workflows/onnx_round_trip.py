@@ -93,10 +93,15 @@ def convert(
         tell: Whether to tell the user the import's notes.
         progress: Told of the comparison.
     """
+    from dsconvert.formats.onnx.messages import copied
+    from dsconvert.formats.onnx.open import embed_weights
     from dsconvert.models.onnx_import import import_onnx
 
     import_quietly("tensorflow")
-    source = opened.model if opened.changed or opened.path is None else opened.path
+    source = opened.path
+    if opened.changed or source is None:  # its weights may still be in a file beside the original
+        source = copied(opened.model)
+        embed_weights(source, opened.folder)
     imported = import_onnx(source, inputs=inputs, seed=seed, progress=progress)
     shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
     notes = imported.notes

@@ -10,7 +10,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from ..user_code import import_named
-from .tree import Config, edit, is_object, with_config
+from .tree import MODEL_CLASSES, Config, edit, is_object, with_config
 
 _FIXED_NAMESPACES = {
     "initializer": "initializers",
@@ -57,6 +57,34 @@ def resolve_custom_objects(spec: str) -> dict[str, Any]:
         _HINT,
         code="not-custom-objects",
     )
+
+
+def plain_models(model: Config, custom: Mapping[str, Any]) -> tuple[Config, str | None]:
+    """Read models of a class of the user's own as the functional ones that they are.
+
+    Most such classes have a `train_step` of their own. Of a class whose `call` is its own Keras
+    writes no layers and connections.
+
+    Args:
+        model: The configuration.
+        custom: The classes that the user gives; these are used.
+
+    Returns:
+        The configuration, and a sentence about what was changed, or None.
+    """
+
+    def change(item: Config) -> Config | None:
+        known = item["class_name"] in MODEL_CLASSES or item["class_name"] in custom
+        if known or not {"layers", "input_layers", "output_layers"} <= item["config"].keys():
+            return None
+        kept = {k: v for k, v in item.items() if k not in ("module", "registered_name")}
+        return {**kept, "class_name": "Functional"}
+
+    model, changed = edit(model, change)
+    names = sorted({item["class_name"] for item in changed})
+    if not names:
+        return model, None
+    return model, f"read {', '.join(names)} by the layers alone; what its own code does is not used"
 
 
 def check_names(path: Path, model: Config, custom: Mapping[str, Any]) -> tuple[Config, str | None]:

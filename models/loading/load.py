@@ -19,7 +19,7 @@ from dsconvert.base.files import sha256
 from . import weights
 from .archive_weights import is_old_archive, restore_archive
 from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
-from .custom import check_names
+from .custom import check_names, plain_models
 from .h5_files import check_h5
 from .lambdas import allow_lambdas
 from .layer_names import without_slashes
@@ -77,7 +77,8 @@ def load(
     path = Path(path)
     source = open_source(path)
     try:
-        config, renamed, told = without_slashes(source.config)
+        config, plain = plain_models(source.config, custom_objects or {})
+        config, renamed, told = without_slashes(config)
         config, repairs = repair(config)
         refuse_changed_meaning(path, config, written_by=source.keras_version, old=source.is_old)
         refuse_tf_operations(path, config)
@@ -97,7 +98,7 @@ def load(
         config, newer = newer_keys(config)
         model = _build(source, config, custom, trust)
         mirrored = _restored(model, source, renamed)
-    sentences = (source.misnamed, told, *repairs, dropped, newer, mirrored)
+    sentences = (source.misnamed, plain, told, *repairs, dropped, newer, mirrored)
     digest = folder_sha256(path) if path.is_dir() else sha256(path)
     loaded = Loaded(model, path, source.format, digest, tuple(filter(None, sentences)))
     for sentence in loaded.repairs:

@@ -44,7 +44,8 @@ def refuse_changed_meaning(path: Path, model: Config, *, written_by: str, old: b
             [name_of(item) for item in objects(model) if item["class_name"] == "RandomCrop"],
             f"are RandomCrop layers, which crop in inference before Keras {_CROPPED} and do "
             "nothing there since: the layers behind would get larger images",
-            "Replace them by CenterCrop where the model was made, and save it again.",
+            "Replace them by Resizing with crop_to_aspect_ratio=True, which is what they did, "
+            "where the model was made, and save it again.",
         )
     _refuse(
         path,

@@ -253,6 +253,21 @@ class TestCustomObjects:
         assert loaded.repairs == ("dropped what only training needs (regularizer: Small)",)
         assert loaded.model.layers[0].kernel_regularizer is None
 
+    def test_a_functional_model_with_a_training_step_of_its_own(self, saved):
+        class Trained(keras.Model):
+            def train_step(self, data):
+                return super().train_step(data)
+
+        vector = keras.Input((4,))
+        model = Trained(vector, keras.layers.Dense(2)(vector))
+        model.save(saved)
+        loaded = load(saved)
+        assert "Trained" in loaded.repairs[0]
+        x = np.ones((1, 4), np.float32)
+        assert np.array_equal(loaded.model(x), model(x))
+        again = load(saved, custom_objects={"Trained": Trained})
+        assert type(again.model) is Trained
+
     def test_a_subclassed_model_is_refused(self, saved):
         class Mine(keras.Model):
             def __init__(self, **kwargs):

@@ -1,0 +1,36 @@
+"""ONNX models by way of Keras."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dsconvert.workflows.model_files import open_model
+from dsconvert.workflows.onnx_round_trip import convert
+
+
+def test_a_changed_model_whose_weights_are_beside_the_original(tmp_path, monkeypatch):
+    kernel = np.random.default_rng(0).normal(0, 1, (16, 3, 3, 3)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, 5, 5])],
+        [value("y", TensorProto.FLOAT, ["n", 16, 3, 3])],
+        [numpy_helper.from_array(kernel, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder = tmp_path / "there"
+    folder.mkdir()
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, size_threshold=0)
+    monkeypatch.chdir(tmp_path)
+    opened = replace(open_model(folder / "m.onnx"), changed=True)
+
+    made = convert(opened, seed=0)
+
+    (weights,) = made.model.get_weights()
+    assert np.array_equal(weights, kernel.transpose(2, 3, 1, 0))
+    assert opened.model.graph.initializer[0].data_location == TensorProto.EXTERNAL
