@@ -11,7 +11,7 @@ GAP = 2
 """Spaces between two columns."""
 _SHORT = 12
 """Characters that a name keeps at least, and from which on words may become a footnote."""
-_SENTENCE = 40
+_SENTENCE = 35
 """Characters from which on words become a footnote before any column goes."""
 
 
