@@ -57,11 +57,17 @@ class ZooList(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per network."""
-        table = Table(("name", "input", "classes", "standard", "separable", "source"))
+        figures = ("classes", "params", "MACs", "separable", "its MACs")
+        table = Table(("name", "input"), figures, ("source",))
         for one in self.networks:
-            shape = "×".join(map(str, one.input_shape))
-            counts = _told(one.standard), _told(one.separable)
-            table.add(one.name, shape, str(one.classes), *counts, one.source)
+            table.add(
+                one.name,
+                "×".join(map(str, one.input_shape)),
+                str(one.classes),
+                *_short(one.standard),
+                *_short(one.separable),
+                one.source,
+            )
         yield table
 
 
@@ -95,6 +101,10 @@ class ZooFile(Shown, msgspec.Struct, frozen=True, kw_only=True):
         yield f"{self.name}, {form}: {_told(self.counts)}. {self.source}."
         yield "Untrained: its weights are random."
         yield formatting.file(self.output, self.size_bytes, self.sha256)
+
+
+def _short(counts: Counts) -> tuple[str, str]:
+    return formatting.short(counts.params), formatting.short(counts.macs)
 
 
 def _told(counts: Counts) -> str:
