@@ -219,13 +219,13 @@ class OptimizeResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
         yield f"Everything is in {self.folder}: report.html, run.py, recipe.toml, manifest.json"
 
     def _planned(self) -> Iterator[Block]:
-        table = Table(("stage", "what"), ("takes",), ("state",))
+        table = Table(("what", "stage"), ("takes",), ("state",), least=("stage",))
         for stage in self.stages:
             took = "–" if stage.seconds is None else f"{stage.seconds:.1f} s"
             if stage.about is not None:
                 took = f"about {_rough(stage.about)}"
             state = "is done" if stage.state == "done" else "would be run"
-            table.add(stage.stage, stage.title, took, state)
+            table.add(stage.title, stage.stage, took, state)
         yield table
         about = [stage.about for stage in self.stages if stage.about is not None]
         if about:
