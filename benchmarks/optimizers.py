@@ -42,7 +42,6 @@ def _rows(part: str, seed: int, rates: Sequence[str], chosen: Any) -> Iterator[l
     from dsconvert.base.progress import silent
     from dsconvert.converter.backends.keras.graph import as_functional
     from dsconvert.converter.calibration import split
-    from dsconvert.models.training.optimizer import relative_adam
     from dsconvert.models.training.refine import RefineSettings, refine
     from dsconvert.models.training.soap import relative_soap
     from dsconvert.workflows.refine import composed_like
@@ -79,6 +78,24 @@ def _rows(part: str, seed: int, rates: Sequence[str], chosen: Any) -> Iterator[l
                     progress=silent,
                 )
             yield judged(name, rate, BUDGETS[part].steps, time.process_time() - started)
+
+
+def relative_adam(variables: Sequence[Any]) -> Any:
+    """Return Adam (arXiv:1412.6980) whose steps are multiplied by each variable's size."""
+    import keras
+
+    from dsconvert.models.training.step_sizes import size_of
+
+    sizes = [size_of(variable) for variable in variables]
+
+    class RelativeAdam(keras.optimizers.Adam):  # type: ignore[misc]
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            size = sizes[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * size)
+
+    optimizer = RelativeAdam(0.0)
+    optimizer.build(variables)
+    return optimizer
 
 
 def _judges(data: Path, fitted: Any) -> tuple[Any, Any]:

@@ -41,7 +41,7 @@ LABEL_WEIGHT = 0.3
 @click.option(
     "--learning-rate",
     type=options.Finite(0, 1e3),
-    default=1e-2,
+    default=2e-3,
     show_default=True,
     help="The highest rate, a share of each tensor's size.",
 )

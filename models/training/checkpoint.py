@@ -65,7 +65,7 @@ class Underway(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    schema: Literal["dsconvert.finetuning-state/2"] = "dsconvert.finetuning-state/2"
+    schema: Literal["dsconvert.finetuning-state/3"] = "dsconvert.finetuning-state/3"
     identity: Identity
     history: tuple[Epoch, ...]
     underway: Underway

@@ -29,9 +29,9 @@ from ..evaluation.keras_predictor import KerasPredictor
 from .batches import are_photographs, augmentation_of_few, epoch_batches
 from .distill import Objective, objectives
 from .network import Network, answering
-from .optimizer import share_of_rate
 from .soap import relative_soap
 from .step import Steps
+from .step_sizes import share_of_rate
 from .teacher import Share, TeacherAnswers, Watched
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import OutputFidelity
 
 from .batches import Augmentation
-from .optimizer import WARMUP
 from .replicas import Strategy
+from .step_sizes import WARMUP
 
 SAVE_MINUTES = 5.0
 """How often the state is kept unless asked otherwise."""
@@ -56,12 +56,12 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Example:
         >>> import dsconvert as ds
         >>> ds.FinetuneSettings(epochs=5, augment=("flip", "crop")).learning_rate
-        0.01
+        0.002
     """
 
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-3
     warmup: float = WARMUP
     frozen_epochs: int = 1
     temperature: float = 4.0

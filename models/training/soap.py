@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .optimizer import size_of
+from .step_sizes import size_of
 
 MOMENTUM, MEMORY = 0.9, 0.95
 """Shares of the old mean of gradients, and of the old mean of their squares and products."""

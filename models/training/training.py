@@ -15,10 +15,11 @@ from ..data.datasets import Data
 from .batches import ahead, are_photographs, augmentation, epoch_batches
 from .distill import Objective
 from .network import NetworkOf, PlainNetwork
-from .optimizer import relative_adam, share_of_rate
 from .replicas import One, Replicas
 from .settings import FinetuneSettings
+from .soap import relative_soap
 from .step import Lesson, Steps
+from .step_sizes import share_of_rate
 from .student_copy import copy_model, kept_layers, seed_random_layers
 from .teacher import Share, TeacherAnswers, Watched
 
@@ -76,7 +77,7 @@ class Trainer:
         self._network = PlainNetwork(self._copy) if network is None else network(self._copy)
         self._frozen_epochs = settings.frozen_epochs if network is None else 0
         self._kept = kept_layers(self._copy, teacher)
-        self._optimizer = relative_adam(self._copy.trainable_variables)
+        self._optimizer = relative_soap(self._copy.trainable_variables)
         # Callbacks look for an optimizer that they know, and may save it.
         known = keras.optimizers.Adam(settings.learning_rate)
         known.build(self._copy.trainable_variables)

@@ -112,7 +112,9 @@ class TestFinetune:
         stem = student.get_layer("stem").get_weights()
         student.compile("sgd", "mse")
         optimizer = student.optimizer
-        settings = FinetuneSettings(epochs=2, mixed_precision=True, frozen_epochs=1)
+        settings = FinetuneSettings(
+            epochs=2, mixed_precision=True, frozen_epochs=1, learning_rate=1e-2
+        )
         tuned = finetune(student, teacher, digits[0], settings)
         assert tuned.best_epoch > 0
         assert student.optimizer is optimizer
@@ -168,7 +170,7 @@ class TestFinetune:
     def test_labels_correct_a_teacher(self, digits, student):
         training = digits[0]
         wrong = twin(student)  # a teacher that knows nothing
-        settings = FinetuneSettings(epochs=4, label_weight=1.0, validation=40, learning_rate=3e-3)
+        settings = FinetuneSettings(epochs=4, label_weight=1.0, validation=40, learning_rate=1e-2)
         seen = []
 
         @contextmanager
@@ -276,7 +278,9 @@ class TestSettings:
 
 
 class TestResume:
-    settings = FinetuneSettings(epochs=4, augment=("crop",), frozen_epochs=1, seed=2)
+    settings = FinetuneSettings(
+        epochs=4, augment=("crop",), frozen_epochs=1, seed=2, learning_rate=1e-2
+    )
 
     def test_as_if_never_interrupted(self, digits, teacher, student, tmp_path):
         data = digits[0].take(slice(500))
@@ -545,7 +549,7 @@ class TestLogits:
         )
 
     def test_the_harm_is_that_of_probabilities(self, digits, teacher, student):
-        settings = FinetuneSettings(epochs=1, logits=True, validation=60)
+        settings = FinetuneSettings(epochs=1, logits=True, validation=60, learning_rate=1e-2)
 
         history = finetune(headless(student), headless(teacher), digits[0], settings).history
 
@@ -580,7 +584,7 @@ class TestLabelOutputs:
     def test_a_student_learns_from_scores(self, digits):
         student, teacher = self.segmenter(1), self.segmenter(2)
         images = Data((digits[0].inputs[0][:200],))
-        settings = FinetuneSettings(epochs=2, learning_rate=3e-2, validation=0.2)
+        settings = FinetuneSettings(epochs=6, learning_rate=3e-2, validation=0.2)
         tuned = finetune(student, teacher, images, settings)
         assert tuned.model is student
         assert tuned.best_epoch > 0
