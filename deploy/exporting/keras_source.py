@@ -10,6 +10,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.in_batches import InBatches
+from dsconvert.base.label_agreement import LABEL_TYPES
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
@@ -56,15 +57,16 @@ class KerasSource:
         Raises:
             InputError: If the model cannot run on arrays of these sizes.
         """
-        shapes = [tuple(self.reference.output[name].shape) for name in self.output_names]
+        outputs = [self.reference.output[name] for name in self.output_names]
         running = InBatches(
             self._invoked,
             "the model",
             self.output_names,
-            shapes,
+            [tuple(output.shape) for output in outputs],
             batch=self.inputs[0].shape[0],
             most=1 if self.alone else _CHUNK,
             traced=True,
+            fills=[-1 if str(output.dtype) in LABEL_TYPES else 0 for output in outputs],
         )
         return running.run(inputs)
 

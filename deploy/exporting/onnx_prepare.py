@@ -16,6 +16,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.form import mend_form
 from dsconvert.formats.onnx.functions import inlined, trim_inputs
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op
@@ -90,7 +91,7 @@ def _fitted(
 ) -> tuple[Path, tuple[str, ...]]:
     """Return the file with an opset, a file format and operators that quantization takes."""
     stored, beside = load(source.path), source.path.parent
-    model = inlined(stored)
+    model = spelled_out(inlined(stored))
     opset, name = OnnxGraph(model).opset, source.path.name
     old = opset < _PER_CHANNEL_OPSET
     fits = [

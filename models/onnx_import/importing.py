@@ -11,6 +11,7 @@ from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.formats.onnx.branches import without_constant_branches
+from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
@@ -107,7 +108,7 @@ def import_onnx(
         require(package, "all", "to import .onnx files into Keras")
     source, path, sha, repairs = _open(model)
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
-        source = inlined(source)
+        source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
         source = without_constant_branches(source)
         graph = read_graph(source)

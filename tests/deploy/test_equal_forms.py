@@ -108,10 +108,15 @@ def test_places_that_are_not_zero(tmp_path):
     places = keras.ops.stack(keras.ops.nonzero(image > 0), axis=1)
     model = keras.Model(image, [places, keras.ops.argmax(image, axis=-1)])
     given = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
-    tflite.convert(read_source(model, None), tmp_path / "m.tflite", "none", None)
-    got = open_runtime(tmp_path / "m.tflite").predict([given])
+    source = read_source(model, None)
+    tflite.convert(source, tmp_path / "m.tflite", "none", None)
+    session = open_runtime(tmp_path / "m.tflite")
+    got = session.predict([given])
     np.testing.assert_array_equal(got[0][0], np.argwhere(given > 0))
     np.testing.assert_array_equal(got[1], given.argmax(-1))
+    several = [np.random.default_rng(1).normal(size=(3, 4, 5)).astype(np.float32)]
+    for one, other in zip(session.predict(several), source.predict(several), strict=True):
+        np.testing.assert_array_equal(one, other)  # filled up alike
 
 
 @pytest.mark.parametrize("axes", [1, (1, 2), -1])

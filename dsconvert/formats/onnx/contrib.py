@@ -1,0 +1,123 @@
+"""Operators of ONNX Runtime's own domain that its optimiser writes, spelled out in ONNX's own.
+
+The quantizer does not know the types of their results, and the import does not know them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .graph import all_names, attributes, fresh_name
+from .messages import assign, copied
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_DOMAIN = "com.microsoft"
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "Relu": (),
+    "Tanh": (),
+    "Sigmoid": (),
+    "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+}
+"""Of FusedConv, with the names of its ``activation_params``."""
+
+
+class _Speller:
+    """Writes nodes in place of one, the last of which gives its result."""
+
+    def __init__(self, node: NodeProto, taken: set[str]) -> None:
+        self.node, self.given, self._taken = node, attributes(node), taken
+        self.nodes: list[NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def number(self, value: float) -> str:
+        """Return the name of a constant."""
+        from onnx import numpy_helper
+
+        name = fresh_name(f"{self.node.output[0]}_number", self._taken)
+        self.weights.append(numpy_helper.from_array(np.float32(value), name))
+        return name
+
+    def make(self, kind: str, *inputs: str, **given: Any) -> str:
+        """Add a node, and return the name of what it makes."""
+        from onnx import helper
+
+        made = fresh_name(f"{self.node.output[0]}_{kind}", self._taken)
+        self.nodes.append(helper.make_node(kind, inputs, [made], made, **given))
+        return made
+
+
+def _gelu(to: _Speller, x: str) -> str:
+    erf = to.make("Erf", to.make("Mul", x, to.number(math.sqrt(0.5))))
+    return to.make("Mul", to.make("Mul", x, to.number(0.5)), to.make("Add", erf, to.number(1.0)))
+
+
+def _fast_gelu(to: _Speller, x: str) -> str:
+    cube = to.make("Mul", to.make("Mul", x, x), x)
+    inner = to.make("Add", x, to.make("Mul", cube, to.number(0.044715)))
+    tanh = to.make("Tanh", to.make("Mul", inner, to.number(math.sqrt(2 / math.pi))))
+    return to.make("Mul", to.make("Mul", x, to.number(0.5)), to.make("Add", tanh, to.number(1.0)))
+
+
+def _quick_gelu(to: _Speller) -> str:
+    x = to.node.input[0]
+    scaled = to.make("Mul", x, to.number(to.given.get("alpha", 1.702)))
+    return to.make("Mul", x, to.make("Sigmoid", scaled))
+
+
+def _biased(to: _Speller) -> str:
+    inputs = [name for name in to.node.input if name]
+    return to.make("Add", *inputs) if len(inputs) == 2 else inputs[0]
+
+
+def _fused_conv(to: _Speller) -> str | None:
+    kind, values = to.given.get("activation", ""), to.given.get("activation_params", ())
+    if kind not in _ACTIVATIONS or len(values) != len(_ACTIVATIONS[kind]):
+        return None
+    own = {k: v for k, v in to.given.items() if not k.startswith("activation")}
+    conv = to.make("Conv", *to.node.input[:3], **own)
+    if len(to.node.input) > 3 and to.node.input[3]:
+        conv = to.make("Add", conv, to.node.input[3])
+    return to.make(kind, conv, **dict(zip(_ACTIVATIONS[kind], values, strict=True)))
+
+
+_SPELLED: dict[str, Callable[[_Speller], str | None]] = {
+    "Gelu": lambda to: _gelu(to, to.node.input[0]),
+    "BiasGelu": lambda to: _gelu(to, _biased(to)),
+    "FastGelu": lambda to: _fast_gelu(to, _biased(to)),
+    "QuickGelu": _quick_gelu,
+    "FusedConv": _fused_conv,
+}
+
+
+def spelled_out(model: ModelProto) -> ModelProto:
+    """Replace operators of com.microsoft in the main graph by those of ONNX that they stand for.
+
+    Args:
+        model: The model; it is not changed.
+
+    Returns:
+        A new model; the given one where nothing is to be replaced.
+    """
+    if not any(node.domain == _DOMAIN and node.op_type in _SPELLED for node in model.graph.node):
+        return model
+    model = copied(model)
+    taken = set(all_names(model.graph))
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        spell = _SPELLED.get(node.op_type) if node.domain == _DOMAIN else None
+        to = _Speller(node, taken)
+        if spell is None or spell(to) is None:
+            nodes.append(node)
+            continue
+        to.nodes[-1].output[0] = node.output[0]
+        nodes += to.nodes
+        model.graph.initializer.extend(to.weights)
+    assign(model.graph.node, nodes)
+    return model

@@ -1,0 +1,81 @@
+"""Operators of com.microsoft in ONNX's own: ONNX Runtime gives the same for both."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dsconvert.deploy.exporting.onnx_prepare import prepared
+from dsconvert.deploy.exporting.onnx_source import read_onnx
+from dsconvert.formats.onnx.contrib import spelled_out
+
+onnxruntime = pytest.importorskip("onnxruntime")
+RNG = np.random.default_rng(0)
+X = RNG.normal(0, 1, (2, 3, 5, 5)).astype(np.float32)
+WEIGHTS = {
+    "w": RNG.normal(0, 0.5, (3, 3, 3, 3)).astype(np.float32),
+    "b": RNG.normal(0, 0.5, 3).astype(np.float32),
+    "last": RNG.normal(0, 0.5, 5).astype(np.float32),
+}
+
+
+def model_of(kind, *inputs, **given):
+    """A convolution, the operator, and a convolution."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node(kind, list(inputs), ["c"], domain="com.microsoft", **given),
+        helper.make_node("Conv", ["c", "w", "b"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, 5, 5])],
+        [value("y", TensorProto.FLOAT, ["n", 3, 5, 5])],
+        [numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=9)
+
+
+def run(model):
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+
+
+CONV = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "given"),
+    [
+        ("Gelu", ("a",), {}),
+        ("QuickGelu", ("a",), {"alpha": 1.5}),
+        ("FastGelu", ("a",), {}),
+        ("BiasGelu", ("a", "last"), {}),
+        ("FusedConv", ("a", "w", "b"), {"activation": "Relu", **CONV}),
+        ("FusedConv", ("a", "w", "b", "x"), {"activation": "Relu", **CONV}),
+        (
+            "FusedConv",
+            ("a", "w"),
+            {"activation": "LeakyRelu", "activation_params": [0.3], **CONV},
+        ),
+    ],
+)
+def test_gives_the_same(kind, inputs, given):
+    model = model_of(kind, *inputs, **given)
+    spelled = spelled_out(model)
+    assert {node.domain for node in spelled.graph.node} == {""}
+    assert np.allclose(run(spelled), run(model), atol=1e-5)
+
+
+def test_what_is_not_known_stays():
+    model = model_of("FusedConv", "a", "w", activation="Clip", activation_params=[0.0, 6.0], **CONV)
+    assert spelled_out(model).graph.node[1].op_type == "FusedConv"
+
+
+def test_before_quantization(tmp_path):
+    onnx.save(model_of("Gelu", "a"), tmp_path / "m.onnx")
+    path, _ = prepared(read_onnx(tmp_path / "m.onnx"), tmp_path, [X])
+    assert all(not node.domain for node in onnx.load(path).graph.node)
