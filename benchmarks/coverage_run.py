@@ -17,7 +17,8 @@ given where a command asks for it.
 The commands of one model run one after another in a child process, since most of their time is the
 import of frameworks; a new one is started after a crash. What was tried is kept in
 build/coverage/outcomes.json by model, with what was said, and a later run goes on with the next
-model; remove the file, or a model's entry, to begin anew.
+model; remove the file, or a model's entry, to begin anew. Some --commands are run again, and what
+became of the others stays.
 """
 
 from __future__ import annotations
@@ -290,8 +291,9 @@ def main() -> None:
     for model in sorted(chosen.folder.resolve().rglob("*")):
         name = str(model.relative_to(chosen.folder.resolve()))
         wanted = model.suffix in ENDINGS and fnmatch.fnmatch(name, chosen.only)
-        if wanted and name not in tried:
-            tried[name] = run_model(model, chosen.seconds, chosen.commands)
+        if wanted and (chosen.commands or name not in tried):
+            made = run_model(model, chosen.seconds, chosen.commands)
+            tried[name] = {**tried.get(name, {}), **made}
             TRIED.write_text(json.dumps(tried, indent=1, ensure_ascii=False))
     print(table(tried))
     faults = sum(

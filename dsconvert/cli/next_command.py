@@ -47,7 +47,8 @@ def after_rewrite(result: RewriteResult) -> Iterator[str]:
         return  # the result says that itself
     errors = [row.data_error for row in result.report.layers if row.pairs is not None]
     data = _given("calibration") or "DATA"
-    if all(error is not None and error <= GOOD for error in errors):
+    no_teacher = click.get_current_context().params.get("dequantize")  # finetune cannot read it
+    if no_teacher or all(error is not None and error <= GOOD for error in errors):
         yield _next("export", result.output, *_int8(data))
     else:
         teacher = ("--teacher", result.model, "--data", data)
