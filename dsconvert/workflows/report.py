@@ -77,10 +77,12 @@ def _read(folder: Path) -> dict[str, Any]:
     """Read a run's report as plain values.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or something of it is missing or of another kind.
     """
     from dsconvert.base.errors import InputError
     from dsconvert.base.files import read_whole
+
+    from .results.optimized import OptimizeResult
 
     path = folder / REPORT if folder.is_dir() else folder
     try:
@@ -97,4 +99,13 @@ def _read(folder: Path) -> dict[str, Any]:
             "Give the folder that dsconvert optimize made.",
             code="no-report",
         )
-    return found
+    try:
+        whole = msgspec.convert(found, OptimizeResult)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{path} is damaged, or not of this release: {error}.",
+            "Make it anew: dsconvert optimize MODEL --data DATA -o run",
+            code="no-report",
+        ) from error
+    plain: dict[str, Any] = msgspec.to_builtins(whole)
+    return plain

@@ -158,6 +158,10 @@ def _of_measurement(path: str, folder: Path) -> list[list[str]]:
     return [["compare", path, sound], ["compare", sound, path], ["compare", path, path]]
 
 
+def _of_report(path: str, folder: Path) -> list[list[str]]:
+    return [["report", path, "-o", "page.html"]]
+
+
 def _of_devices(path: str, folder: Path) -> list[list[str]]:
     model = str(folder / "net.onnx")
     return [["profile", model, "--device", name] for name in ("nobody", "mcu")]
@@ -210,10 +214,12 @@ def forms() -> dict[str, Form]:
     litert = ("ai_edge_litert.interpreter", "ai_edge_litert.schema_py_generated")
     text = (json.dumps, json.loads)
     plan, devices = _texts("plan.json", *text), _texts("devices.toml", _toml, tomllib.loads)
+    report = _texts("report.json", *text)
     run, recipe = _texts("run.json", *text), _texts("recipe.toml", _toml, tomllib.loads)
     found = (
         Form("plan", "plan.json", plan, _of_plan, onnx, "plan.json"),
         Form("measurement", "run.json", run, _of_measurement, (), "run.json"),
+        Form("report", "report.json", report, _of_report, ("vl_convert",), "report.json"),
         Form("devices", "devices.toml", devices, _of_devices, onnx, "devices.toml"),
         Form("recipe", "recipe.toml", recipe, _of_recipe, onnx, "recipe.toml"),
         Form("npz", "data.npz", npz, _of_data, onnx, "images.npz"),

@@ -19,7 +19,7 @@ def _file(name: str, model: str, form: str, time: float, score: float, size: int
     fidelity = {
         **{"name": "scores", "finite": True, "sqnr_db": 31.2, "relative_error": 0.03},
         **{"max_abs_error": 0.1, "kl_nats": 0.01, "top1_agreement": 0.98},
-        **{"reference_classes": 10, "measure": {"groups": [{"channels": [[0, 9]], "sqnr_db": 31}]}},
+        **{"reference_classes": 10, "measure": _measure()},
     }
     operators = [
         {"name": f"conv/{kind}", "type": "CONV_2D", "p50_ms": time / 4, "share": 0.25, "kind": kind}
@@ -38,6 +38,18 @@ def _file(name: str, model: str, form: str, time: float, score: float, size: int
     }
 
 
+def _measure() -> dict[str, Any]:
+    group = {
+        **{"channels": [[0, 9]], "peak": 1.0, "sqnr_db": 31.0, "variation_db": 31.0},
+        **{"spread": 1.0, "noise": 0.03, "probabilities": True},
+    }
+    return {
+        **{"name": "scores", "axis": 1, "channels": 10, "samples": 500, "positions": 1},
+        **{"peak": 1.0, "not_finite": 0, "bad_channels": [], "groups": [group]},
+        **{"constant": None, "classes": None, "defects": []},
+    }
+
+
 def made_up_run(**changed: Any) -> dict[str, Any]:
     """Return the content of a report.json."""
     failed = _file("rewritten-float16.tflite", "rewritten", "tflite-float16", 1.0, 0.9, 1)
@@ -52,6 +64,7 @@ def made_up_run(**changed: Any) -> dict[str, Any]:
     ]
     epochs = [
         {"epoch": n, "loss": None if n == 0 else 0.2 / n, "harm": 0.3 / (n + 1), "seconds": 1.0}
+        | {"fidelity": []}
         for n in range(3)
     ]
     whole = _file("", "original", "", 1.0, 0.9, 1)["score"]
@@ -59,7 +72,11 @@ def made_up_run(**changed: Any) -> dict[str, Any]:
         **{"schema": "dsconvert.optimized/1", "model": "model.keras", "sha256": "1" * 64},
         **{"data": "images.npz", "folder": "run", "dry": False, "target_latency": "0.5x"},
         **{"max_drop": "1%", "missed": "", "rewritten": True, "not_rewritten": ""},
-        **{"loss_of": "top-1", "loss_unit": "share", "original": whole, "potential": {}},
+        **{"loss_of": "top-1", "loss_unit": "share", "original": whole},
+        "potential": {
+            **{"convolutions": 2, "replaceable": 1, "share": 0.9, "of": "MACs"},
+            **{"at_most": 4.0, "pays": True},
+        },
         **{"baseline": "original-float32.tflite", "recommended": "rewritten-int8.tflite"},
         "why": "4.00× as fast",
         "files": [

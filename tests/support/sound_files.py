@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_EXAMPLE = Path(__file__).parents[2] / "docs" / "example-run" / "report.json"
 RECIPE = """model = "{folder}/net.onnx"
 seed = 1
 [preprocessing]
@@ -87,6 +89,7 @@ def onnx_files(folder: Path) -> None:
         Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).save(
             folder / "pictures" / name
         )
+    shutil.copy(_EXAMPLE, folder)
     (folder / "recipe.toml").write_text(RECIPE.format(folder=folder))
     (folder / "devices.toml").write_text(DEVICES)
     data = str(folder / "images.npz")

@@ -113,7 +113,11 @@ class TestQuality:
 
 
 class TestCommand:
-    @pytest.mark.parametrize("content", [None, "{", "[]", '{"schema": "other/1"}'])
+    @pytest.mark.parametrize(
+        "content",
+        [None, "{", "[]", '{"schema": "other/1"}', '{"schema": "dsconvert.optimized/1"}',
+         '{"schema": "dsconvert.optimized/1", "model": 3}'],
+    )  # fmt: skip
     def test_what_is_no_report_is_refused(self, tmp_path, content):
         if content is not None:
             (tmp_path / "report.json").write_text(content)

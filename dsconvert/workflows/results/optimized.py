@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
+from dsconvert.base.fidelity import OutputFidelity
 from dsconvert.base.tables import Block, Shown, Table
+from dsconvert.converter.core.types import Figure
+from dsconvert.converter.potential import Potential
+from dsconvert.deploy.devices.records import OperatorTime
+from dsconvert.models.data.preprocess import Preprocessing
+from dsconvert.models.evaluation.metrics import MetricValue
+from dsconvert.models.training.settings import Epoch
 
 from .. import formatting
-
-if TYPE_CHECKING:
-    from dsconvert.base.fidelity import OutputFidelity
-    from dsconvert.converter.core.types import Figure
-    from dsconvert.converter.potential import Potential
-    from dsconvert.deploy.devices.records import OperatorTime
-    from dsconvert.models.data.preprocess import Preprocessing
-    from dsconvert.models.evaluation.metrics import MetricValue
-    from dsconvert.models.training.settings import Epoch
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
