@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,11 @@ def report(
     """
     from dsconvert.base.files import check_writable
 
-    from .reporting.page import page
-
     folders = [Path(folder), *([] if other is None else [Path(other)])]
     path = folders[0] / PAGE if output is None else Path(output)
     runs = [_read(one) for one in folders]
     check_writable(path, overwrite=overwrite or output is None)
-    write_text(path, page(runs))
+    write_text(path, _page(runs, folders))
     return WrittenReport(output=str(path), runs=tuple(map(str, folders)))
 
 
@@ -77,12 +75,10 @@ def _read(folder: Path) -> dict[str, Any]:
     """Read a run's report as plain values.
 
     Raises:
-        InputError: If there is none, or something of it is missing or of another kind.
+        InputError: If there is none.
     """
     from dsconvert.base.errors import InputError
     from dsconvert.base.files import read_whole
-
-    from .results.optimized import OptimizeResult
 
     path = folder / REPORT if folder.is_dir() else folder
     try:
@@ -99,13 +95,34 @@ def _read(folder: Path) -> dict[str, Any]:
             "Give the folder that dsconvert optimize made.",
             code="no-report",
         )
+    return found
+
+
+def _page(runs: Sequence[dict[str, Any]], folders: Sequence[Path]) -> str:
+    """Draw the page; one of another release, or with figures that JSON lacks, as far as that goes.
+
+    Raises:
+        InputError: If a report does not hold what the page needs.
+    """
+    from dsconvert.base.errors import InputError
+
+    from .reporting.page import page
+    from .results.optimized import OptimizeResult
+
+    whole, wrong = [], None
+    for run, folder in zip(runs, folders, strict=True):
+        try:  # what is not written has its default
+            whole.append(msgspec.to_builtins(msgspec.convert(run, OptimizeResult)))
+        except msgspec.ValidationError as error:
+            whole.append(run)
+            wrong = wrong or InputError(
+                f"the report of {folder} is damaged, or of another release: {error}.",
+                "Make it anew: dsconvert optimize MODEL --data DATA -o run",
+                code="no-report",
+            )
     try:
-        whole = msgspec.convert(found, OptimizeResult)
-    except msgspec.ValidationError as error:
-        raise InputError(
-            f"{path} is damaged, or not of this release: {error}.",
-            "Make it anew: dsconvert optimize MODEL --data DATA -o run",
-            code="no-report",
-        ) from error
-    plain: dict[str, Any] = msgspec.to_builtins(whole)
-    return plain
+        return page(whole)
+    except Exception as error:  # of the template too
+        if wrong is None:
+            raise
+        raise wrong from error
