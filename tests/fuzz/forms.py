@@ -164,7 +164,8 @@ def _of_report(path: str, folder: Path) -> list[list[str]]:
 
 def _of_devices(path: str, folder: Path) -> list[list[str]]:
     model = str(folder / "net.onnx")
-    return [["profile", model, "--device", name] for name in ("nobody", "mcu")]
+    few = ["--runs", "1", "--min-seconds", "0"]
+    return [["profile", model, "--device", name, *few] for name in ("nobody", "mcu", "host")]
 
 
 def _of_onnx(path: str, folder: Path) -> list[list[str]]:
