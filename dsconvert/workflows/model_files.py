@@ -288,7 +288,9 @@ def _open_onnx(source: ModelPath) -> ModelFile:
             code=error.code,
         ) from error
     repairs = file.repairs
-    if dequantize:
+    if dequantize and not file.dequantized:
+        repairs = ("nothing in it is quantized: --dequantize changes nothing", *repairs)
+    elif dequantize:
         from .dequantized import told_loss
 
         repairs = (told_loss(file), *repairs)
@@ -301,7 +303,7 @@ def _open_onnx(source: ModelPath) -> ModelFile:
         sha256=file.sha256,
         repairs=repairs,
         loading=source,
-        changed=dequantize,
+        changed=file.dequantized,
     )
 
 

@@ -145,6 +145,15 @@ def test_import_and_rewrite_on_request(tmp_path):
     assert "SQNR" in small.record.repairs[0]
 
 
+def test_a_float_file_stays_as_it_is(tmp_path):
+    onnx.save(network(), tmp_path / "m.onnx")
+
+    loaded = ds.load(tmp_path / "m.onnx", dequantize=True)
+
+    assert not loaded.changed
+    assert "nothing" in loaded.repairs[0]
+
+
 def test_a_loss_that_cannot_be_measured_is_unknown(tmp_path):
     net = Net()
     net.constant("w", np.ones((8, 6, 3, 3), np.int8))

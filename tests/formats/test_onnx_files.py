@@ -327,6 +327,26 @@ class TestBranches:
         model = self.model()
         assert without_constant_branches(model, wanted=lambda node: node.op_type == "Gemm") is model
 
+    @pytest.mark.parametrize(("place", "taken"), [(1, True), (-3, True), (0, False)])
+    def test_of_a_condition_on_one_size(self, place, taken):
+        def branch(kind):
+            node = helper.make_node(kind, ["x"], [kind])
+            value = helper.make_tensor_value_info(kind, 1, ["n", 6, 9, 10])
+            return helper.make_graph([node], kind, [], [value])
+
+        net = Net()
+        net.node("Shape", "x", "sizes")
+        net.constant("place", np.int64(place))
+        net.constant("six", np.int64(6))
+        net.node("Gather", "sizes place", "size")
+        net.node("Equal", "size six", "same")
+        net.node("If", "same", "i", then_branch=branch("Neg"), else_branch=branch("Abs"))
+        net.conv("i", "y", (6, 8))
+        model = net.model(inputs={"x": ("n", 6, 9, 10)})
+        result = without_constant_branches(model)
+        assert ("Neg" if taken else "If") in {node.op_type for node in result.graph.node}
+        assert_same_outputs(model, result, X, tolerance=0)
+
     @pytest.mark.parametrize("batch", [2, "n"])
     def test_of_a_condition_on_a_shape(self, batch):
         def branch(kind):

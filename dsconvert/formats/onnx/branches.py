@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsconvert.base.predictor import Array
+
 from .checking import light_copy
 from .constants import constant_of
 from .graph import OnnxGraph, all_names, attributes, fresh_name, inner_graphs, is_op
@@ -92,24 +94,36 @@ def _name_apart(graph: GraphProto, seen: set[str], taken: set[str]) -> None:
 
 
 def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
-    """Return a light copy in which the shapes of values of fixed sizes are constants.
+    """Return a light copy in which shapes, and single sizes, that are fixed are constants.
 
-    Exporters compare a batch of 1 with 1 in the graph, as the program did.
+    Exporters compare a batch of 1 with 1 in the graph, as the program did; or a number of channels,
+    where the batch is free.
     """
     from onnx import helper, numpy_helper
 
     model = light_copy(graph.model, graph.folder)
-    nodes = []
+    nodes, sizes = [], dict[str, tuple[int | None, ...]]()
     for node in model.graph.node:
         shape = graph.shapes.get(node.input[0]) if is_op(node, "Shape") else None
-        if shape is not None and None not in shape:
+        found = None
+        if shape is not None:
             given = attributes(node)
-            sizes = np.array(shape[given.get("start", 0) : given.get("end")], np.int64)
-            value = numpy_helper.from_array(sizes)
+            found = sizes[node.output[0]] = shape[given.get("start", 0) : given.get("end")]
+        elif is_op(node, "Gather") and node.input[0] in sizes:
+            found = _at(sizes[node.input[0]], constant_of(graph, node.input[1]))
+        if found is not None and None not in np.ravel(np.array(found, object)):
+            value = numpy_helper.from_array(np.array(found, np.int64))
             node = helper.make_node("Constant", [], [node.output[0]], node.name, value=value)
         nodes.append(node)
     assign(model.graph.node, nodes)
     return model
+
+
+def _at(sizes: tuple[int | None, ...], places: Array | None) -> Array | None:
+    """Return the sizes at some places; None where these are unknown, or outside."""
+    if places is None or not all(-len(sizes) <= place < len(sizes) for place in np.ravel(places)):
+        return None
+    return np.array(sizes, object)[places]
 
 
 def _holds(graph: GraphProto, wanted: Callable[[NodeProto], bool]) -> bool:

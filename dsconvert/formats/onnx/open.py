@@ -31,12 +31,14 @@ class OnnxFile:
         path: The file; external weights are beside it.
         sha256: Of the file.
         repairs: What had to be repaired, in sentences.
+        dequantized: Whether it was quantized, and its float form was asked for.
     """
 
     model: ModelProto
     path: Path
     sha256: str
     repairs: tuple[str, ...] = ()
+    dequantized: bool = False
 
 
 def load(path: str | Path, *, weights: bool = False) -> ModelProto:
@@ -139,4 +141,4 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",
         ) from error
-    return OnnxFile(model, path, sha256(path), repairs)
+    return OnnxFile(model, path, sha256(path), repairs, quantized and dequantize)
