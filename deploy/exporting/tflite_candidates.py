@@ -224,4 +224,7 @@ def _mean(file: TfliteValues, name: str, samples: Sequence[Array]) -> Any:
         if values.ndim == 4:
             values = values[:, :: layer.strides[0], :: layer.strides[1]]
         total = total + np.asarray(values, np.float64).reshape(-1, values.shape[-1]).mean(axis=0)
-    return file.constant(layer.kernel) @ (total / len(samples[0])) + file.constant(layer.bias)
+    kernel, mean = file.constant(layer.kernel), total / len(samples[0])
+    groups = mean.size // kernel.shape[1]  # a grouped convolution's kernel reads a part of them
+    parts = kernel.reshape(groups, -1, kernel.shape[1]) @ mean.reshape(groups, -1, 1)
+    return parts.reshape(-1) + file.constant(layer.bias)

@@ -12,10 +12,12 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import compare_output, top_k
 from dsconvert.base.label_agreement import OutputKind
 from dsconvert.converter.rewrite import rewrite
+from dsconvert.deploy.exporting import tflite_candidates
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.held_out import HeldOut, split
 from dsconvert.deploy.exporting.improve import Improvement, improve
 from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
+from dsconvert.deploy.exporting.tflite_activations import TfliteValues
 from dsconvert.deploy.runtimes.registry import open_runtime
 
 PLAIN = Improvement(equalize="off", correct_biases=False)
@@ -413,3 +415,18 @@ def test_a_candidate_that_cannot_be_written_costs_the_candidate(tmp_path, monkey
     done = improve(Written(table), tmp_path / "best.onnx", held_out, Improvement())
     assert (tmp_path / "best.onnx").read_text() == "plain"
     assert "a candidate was refused: ONNX Runtime cannot quantize it: no type" in done.notes
+
+
+def test_the_mean_of_a_grouped_convolution(tmp_path):
+    import keras
+
+    image = keras.Input((5, 5, 8))
+    model = keras.Model(image, keras.layers.Conv2D(6, 1, groups=2)(image))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=weight.shape) for weight in model.get_weights()])
+    given = rng.normal(size=(3, 5, 5, 8)).astype(np.float32)
+    export(model, tmp_path / "m.tflite")
+    file = TfliteValues(tmp_path / "m.tflite")
+    (name,) = file.linear
+    expected = model.predict(given, verbose=0).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(tflite_candidates._mean(file, name, [given]), expected, atol=1e-5)
