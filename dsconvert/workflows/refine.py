@@ -200,10 +200,15 @@ def _refined_onnx(
     progress: Progress,
 ) -> tuple[Model, Refinement | None]:
     """Import both models into Keras, train there, and write the weights back."""
+    from dsconvert.formats.onnx.messages import copied
+    from dsconvert.formats.onnx.open import embed_weights
+
     from .model_files import open_model
     from .onnx_round_trip import convert, keras_arrays
 
-    student = convert(open_model(model), settings.seed, tell=False, progress=progress)
+    made = copied(model)
+    embed_weights(made, original.folder)  # those that it has of the original's are beside that
+    student = convert(open_model(made), settings.seed, tell=False, progress=progress)
     teacher = convert(original, settings.seed, tell=False, progress=progress)
     arrays = keras_arrays(inputs, student.converted.input_axes)
     done = _refined_keras(student.model, teacher.model, arrays, settings, progress)
