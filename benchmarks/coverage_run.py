@@ -27,6 +27,7 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -46,6 +47,7 @@ LARGEST_FILE, FEWEST_SAMPLES = 4_000_000, 4
 """Values of a data file: large inputs are fewer, down to some."""
 STAND_IN = (32, 32, 3)
 """Of the images for a model that cannot be read."""
+_FOLDERS = re.compile(r"(?:/[\w.-]+)+/")
 FAULTS = ("TRACEBACK", "CRASH", "TIMEOUT")
 COMMANDS = {
     "inspect": "inspect {model}",
@@ -263,7 +265,7 @@ def table(tried: dict[str, Told]) -> str:
         ]
         if reason != "ok":
             commands, models = (dict.fromkeys(column) for column in list(zip(*cells))[:2])  # noqa: B905
-            said = cells[0][2].split("\n")[0].replace("|", "\\|")
+            said = _FOLDERS.sub("", cells[0][2].split("\n")[0]).replace("|", "\\|")
             shown = ", ".join(Path(model).name for model in models)
             lines.append(f"| {reason} | {len(cells)}: {', '.join(commands)} | {shown} | {said} |")
     return "\n".join(lines)
