@@ -105,13 +105,14 @@ def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
     nodes, sizes = [], dict[str, tuple[int | None, ...]]()
     for node in model.graph.node:
         shape = graph.shapes.get(node.input[0]) if is_op(node, "Shape") else None
-        found = None
+        found: Array | None = None
         if shape is not None:
             given = attributes(node)
-            found = sizes[node.output[0]] = shape[given.get("start", 0) : given.get("end")]
+            sizes[node.output[0]] = shape[given.get("start", 0) : given.get("end")]
+            found = np.array(sizes[node.output[0]], object)
         elif is_op(node, "Gather") and node.input[0] in sizes:
             found = _at(sizes[node.input[0]], constant_of(graph, node.input[1]))
-        if found is not None and None not in np.ravel(np.array(found, object)):
+        if found is not None and None not in np.ravel(found):
             value = numpy_helper.from_array(np.array(found, np.int64))
             node = helper.make_node("Constant", [], [node.output[0]], node.name, value=value)
         nodes.append(node)
@@ -123,7 +124,7 @@ def _at(sizes: tuple[int | None, ...], places: Array | None) -> Array | None:
     """Return the sizes at some places; None where these are unknown, or outside."""
     if places is None or not all(-len(sizes) <= place < len(sizes) for place in np.ravel(places)):
         return None
-    return np.array(sizes, object)[places]
+    return np.array(np.array(sizes, object)[places], object)
 
 
 def _holds(graph: GraphProto, wanted: Callable[[NodeProto], bool]) -> bool:
