@@ -21,6 +21,11 @@ _EVERY = 10
 _LARGEST = 1024
 """The side of a matrix above which that side is left as it is."""
 _EPSILON = 1e-8
+_LEAST = 1e-4
+"""Share of the gradients' root mean square below which a direction counts as rounding noise."""
+_RIDGE = 1e-2
+"""Share of the mean eigenvalue that is added to all: where the gradients have no part, rounding
+would choose the basis, and two runs that differ by it would go apart."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ def relative_soap(variables: Sequence[Any]) -> Any:
             count = ops.cast(number + 1, "float32")
             mean = _turned(ops, kept.mean / (1 - MOMENTUM**count), kept.bases)
             squares = kept.squares / (1 - MEMORY**count)
-            step = _turned(ops, mean / (ops.sqrt(squares) + _EPSILON), kept.bases, back=True)
+            floor = _LEAST * ops.sqrt(ops.mean(squares)) + _EPSILON
+            step = _turned(ops, mean / (ops.sqrt(squares) + floor), kept.bases, back=True)
             rate = ops.cast(learning_rate, "float32") * kept.size
             step = ops.where(number > 0, rate * step, 0.0)
             variable.assign_sub(ops.cast(ops.reshape(step, variable.shape), variable.dtype))
@@ -152,8 +158,11 @@ def _turned(ops: Any, matrix: Any, bases: tuple[Any, Any], *, back: bool = False
 
 def _eigenbasis(ops: Any, product: Any, basis: Any, number: Any) -> Any:
     """Return the eigenvectors at first, later one step of the power iteration towards them."""
+    size = product.shape[0]
+    ridge = _RIDGE * ops.trace(product) / size + 1e-30
+    uneven = ops.diag(ops.linspace(1.0, 2.0, size))  # of equal eigenvalues any basis would do
     return ops.cond(
         number == 0,
-        lambda: ops.flip(ops.linalg.eigh(product)[1], axis=1),
-        lambda: ops.linalg.qr(ops.matmul(product, basis))[0],
+        lambda: ops.flip(ops.linalg.eigh(product + ridge * uneven)[1], axis=1),
+        lambda: ops.linalg.qr(ops.matmul(product + ridge * ops.eye(size), basis))[0],
     )
