@@ -189,7 +189,6 @@ class TestOnnxSources:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"quantize": "none"}, "is an ONNX file already"),
             ({"quantize": "int8"}, "needs calibration data"),
             ({"name": "x.tflite", "quantize": "int8"}, "by way of Keras"),
             ({"name": "model.onnx", "quantize": "dynamic"}, "is the model itself"),

@@ -308,6 +308,7 @@ def tf_op(function: str, *node, name: str = "op", kind: str = "TFOpLambda"):
             lambda x: x + np.array([1, 2, 3]),
         ),
         (["image", 0, 0, {"dtype": "float32"}], "cast", lambda x: x),
+        (["image", 0, 0, {"dtype": "int32"}], "cast", lambda x: x.astype(np.int32)),
     ],
 )
 def test_recorded_tensorflow_functions_become_layers(write_h5, node, function, expected):
@@ -322,7 +323,7 @@ def test_recorded_tensorflow_functions_become_layers(write_h5, node, function, e
     ("node", "function"),
     [
         (["image", 0, 0, {"shape": [4, -1]}], "reshape"),
-        (["image", 0, 0, {"dtype": "uint8"}], "cast"),
+        (["image", 0, 0, {"reverse": True}], "cumsum"),
         (["image", 0, 0, {"features": ["image", 0, 0]}], "nn.relu"),
     ],
 )
