@@ -86,6 +86,12 @@ class Session(ABC):
                 self.inputs, self.outputs = self._load(path, threads)
             for info in self.inputs:
                 _check_size(path, info)
+            if not self.outputs:
+                raise InputError(
+                    f"{path} has no outputs: nothing of it can be run.",
+                    "Write it again from the model that it was made from.",
+                    code="damaged-file",
+                )
         except (InputError, ImportError):
             raise
         except Exception as error:  # the runtimes raise anything, RuntimeError subclasses mostly

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
+from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.child_process import Finished
@@ -13,6 +15,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 from dsconvert.deploy.profiling.tflm_arena import arena_of
 from dsconvert.deploy.runtimes import unknown_files
+from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 from dsconvert.formats.tflite import metadata
 from dsconvert.formats.tflite.checking import check_tflite
@@ -57,6 +60,19 @@ def activation(graph):
 
 def set_item(array, value):
     array[0] = value
+
+
+def test_a_file_without_outputs_is_refused(sound, tmp_path):
+    """Whoever reads the outputs would find nothing at the first place."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(sound.read_bytes()))
+    model.subgraphs[0].outputs = []
+    model.signatureDefs = []
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "mute.tflite"
+    path.write_bytes(builder.Output())
+    with refuses("damaged-file"):
+        open_runtime(path)
 
 
 CHANGES = {
