@@ -157,3 +157,11 @@ def test_record_survives_json(measured):
 def test_unusable_data_are_refused(model):
     with refuses("too-few-images"):
         inspect(model, calibration=X[:3])
+
+
+def test_a_bias_is_there_where_keras_takes_it_for_true(model):
+    """Keras adds a bias for whatever counts as true, also a word in a file."""
+    model = keras.models.clone_model(model)
+    model.get_layer("same").use_bias = "yes"
+    seen = inspect(model)
+    assert named(seen, "same").params == 3 * 3 * 16 * 16 + 16

@@ -128,6 +128,7 @@ class TestRefusals:
             ),
             ("plan-not-found", lambda model, x: ds.rewrite(model, plan="absent.json")),
             ("wrong-suffix", lambda model, x: ds.rewrite(model, output="small.tflite")),
+            ("output-is-a-folder", lambda model, x: ds.rewrite(model, output="")),
             (
                 "int8-only",
                 lambda model, x: ds.export(model, "a.tflite", ds.ExportOptions(report=True)),

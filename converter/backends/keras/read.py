@@ -139,7 +139,7 @@ def conv_spec(graph: FlatGraph, layer: Any) -> ConvSpec:
         in_channels=channels * layer.groups,
         out_channels=filters,
         groups=layer.groups,
-        use_bias=layer.use_bias,
+        use_bias=bool(layer.use_bias),  # Keras takes whatever counts as true
         input_sizes=tuple(
             _input_size(graph, graph.steps[call], layer) for call in graph.calls(layer)
         ),
