@@ -75,6 +75,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder in the place of a file: "." and "" among them, which have no name to change.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if path.is_dir():
+        raise InputError(
+            f"cannot write {path}: it is a folder.", "Name a file.", code="output-is-a-folder"
+        )
+
+
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Refuse early what `replacing` would refuse late.
 
@@ -90,10 +102,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unwritable(path, "it may not be written to")
-    if path.is_dir():
-        raise InputError(
-            f"cannot write {path}: it is a folder.", "Name a file.", code="output-is-a-folder"
-        )
+    refuse_folder(path)
     if path.exists() and not overwrite:
         raise InputError(
             f"{path} exists already.",

@@ -36,7 +36,7 @@ def firmware_places(output: Path, options: ExportOptions, *, overwrite: bool) ->
         MissingExtra: If Vela is asked for and not installed.
     """
     from dsconvert.base.errors import InputError
-    from dsconvert.base.files import check_writable
+    from dsconvert.base.files import check_writable, refuse_folder
 
     header = None if options.c_array is None else Path(options.c_array)
     accelerator = options.compile_for
@@ -49,6 +49,7 @@ def firmware_places(output: Path, options: ExportOptions, *, overwrite: bool) ->
                 code="option-not-applicable",
             )
     if header is not None:
+        refuse_folder(header)
         if header.suffix not in (".h", ".hpp"):
             raise InputError(
                 f"--c-array writes a header, and {header} ends in {header.suffix!r}; "

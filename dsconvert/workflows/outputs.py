@@ -26,17 +26,12 @@ def place(
         InputError: If it cannot go there.
     """
     from dsconvert.base.errors import InputError
-    from dsconvert.base.files import check_writable
+    from dsconvert.base.files import check_writable, refuse_folder
 
     source, path = path_of(model), Path(output)
     if source is not None:
         refuse_tflite(source)
-    if path.is_dir():  # "." and "" among them, to which no suffix can be added
-        raise InputError(
-            f"cannot write {path}: it is a folder.",
-            f"Name a file: -o {path / f'result{allowed[0]}'}",
-            code="output-is-a-folder",
-        )
+    refuse_folder(path)
     if path.suffix not in allowed:
         raise InputError(
             f"{path} ends in {path.suffix!r}; allowed: {' or '.join(allowed)}.",

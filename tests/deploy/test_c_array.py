@@ -129,6 +129,7 @@ def test_a_verified_file_is_compiled_for_an_npu(folder: Path, tmp_path: Path) ->
     [
         ("net.onnx", {"c_array": "net.h"}, "option-not-applicable"),
         ("net.tflite", {"c_array": "net.txt"}, "wrong-suffix"),
+        ("net.tflite", {"c_array": "."}, "output-is-a-folder"),
         ("net.tflite", {"compile_for": VELA}, "int8-only"),
         ("net.tflite", {"compile_for": "ethos-u99", "quantize": "int8"}, "unknown-device"),
         (
