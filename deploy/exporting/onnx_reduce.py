@@ -16,10 +16,10 @@ from dsconvert.formats.onnx.graph import (
     fresh_name,
     is_op,
     name_nodes,
-    nodes_of,
     reads_of,
 )
 from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.nodes import nodes_of
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import constant_value, free_weights
 

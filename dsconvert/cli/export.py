@@ -33,13 +33,7 @@ if TYPE_CHECKING:
     help="Images for the ranges of int8 and int16x8 activations. Of an .npz file x_train; the file "
     "is then verified on x_test, if there is one.",
 )
-@click.option(
-    "--samples",
-    type=options.SAMPLES,
-    default=500,
-    show_default=True,
-    help="How many images to calibrate on.",
-)
+@options.calibration_samples(500)
 @click.option(
     "--calibration-method",
     type=click.Choice(["auto", "minmax", "entropy", "percentile"]),

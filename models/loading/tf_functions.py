@@ -293,6 +293,8 @@ FUNCTIONS: dict[str, Function] = {
     "stop_gradient": Function("core", "StopGradient"),
 }  # fmt: skip
 """By TensorFlow's name without ``compat.v1.``, ``math.`` and ``nn.``."""
+_OFF_AT_ZERO = ("batch_dims",)
+"""Keywords of numbers whose 0, the default, changes nothing."""
 
 
 def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config, list[Any]] | None:
@@ -311,11 +313,12 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
     if function is None:
         return None
     settings, called = dict(function.defaults), list(operands)
-    for key, value in keywords.items():
-        place = function.takes.get(key)
-        if key in function.ignored:
+    order = [*function.takes]  # of operands, in whatever order a call has named them
+    for key in sorted(keywords, key=lambda key: order.index(key) if key in order else -1):
+        place, value = function.takes.get(key), keywords[key]
+        if key in function.ignored or (key in _OFF_AT_ZERO and value == 0):
             continue
-        if place is None and value not in (False, 0):  # what is off is off by default
+        if place is None and value is not False:  # what is off is off by default
             return None
         if place == "y" and function.tensors > 1:
             called.append(value)

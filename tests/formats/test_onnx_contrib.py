@@ -40,8 +40,8 @@ def model_of(kind, *inputs, **given):
     return helper.make_model(graph, opset_imports=imports, ir_version=9)
 
 
-def run(model):
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+def run(model, x=X):
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
 
 
 CONV = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
@@ -68,6 +68,21 @@ def test_gives_the_same(kind, inputs, given):
     spelled = spelled_out(model)
     assert {node.domain for node in spelled.graph.node} == {""}
     assert np.allclose(run(spelled), run(model), atol=1e-5)
+
+
+@pytest.mark.parametrize(("opset", "replaced"), [(17, True), (14, False)])
+def test_numbers_have_the_type_of_what_they_are_combined_with(opset, replaced):
+    model = model_of("Gelu", "a")
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(
+            numpy_helper.from_array(np.float16(numpy_helper.to_array(tensor)), tensor.name)
+        )
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.opset_import[0].version = opset
+    spelled = spelled_out(model)
+    assert ("com.microsoft" not in {node.domain for node in spelled.graph.node}) == replaced
+    assert np.allclose(run(spelled, np.float16(X)), run(model, np.float16(X)), atol=2e-2)
 
 
 def test_what_is_not_known_stays():

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_native import Net, X, assert_same_outputs, outputs
 from onnx_nets import small_cnn
 from refusals import refuses
@@ -206,9 +206,19 @@ class TestRefused:
         with refuses("too-many-nodes"):
             open_onnx(tmp_path / "m.onnx")
 
-    def test_convolutions_of_no_group(self, tmp_path):
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_convolutions_of_no_group(self, tmp_path, inside):
+        """Also where the convolution is in a branch."""
         model = chain().model()
         model.graph.node[0].attribute.append(helper.make_attribute("group", 0))
+        if inside:
+            conv = model.graph.node[0]
+            made, conv.output[0] = conv.output[0], "taken"
+            value = helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)
+            branch = helper.make_graph([conv], "branch", [], [value])
+            choice = helper.make_node("If", ["yes"], [made], then_branch=branch, else_branch=branch)
+            model.graph.node[0].CopyFrom(choice)
+            model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
         onnx.save(model, tmp_path / "m.onnx")
         with refuses("does-not-run"):
             open_onnx(tmp_path / "m.onnx")

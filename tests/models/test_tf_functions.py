@@ -146,8 +146,11 @@ def test_parts_of_a_split_are_told_apart(tmp_path):
         np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
 
 
-def test_a_choice_between_a_tensor_and_a_number(tmp_path):
-    keywords = {"x": ["conv", 0, 0], "y": 0.5}
+@pytest.mark.parametrize("names", ["xy", "yx"])
+def test_a_choice_between_a_tensor_and_a_number(tmp_path, names):
+    """Operands have their places by name, in whatever order the call named them."""
+    both = {"x": ["conv", 0, 0], "y": 0.5}
+    keywords = {name: both[name] for name in names}
     model = load(file_with(tmp_path / "net.h5", "where", keywords)).model
 
     expected = np.where(np.asarray(convolved()) != 0, convolved(), 0.5)

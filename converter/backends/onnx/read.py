@@ -16,10 +16,10 @@ from dsconvert.formats.onnx.graph import (
     OnnxGraph,
     attributes,
     fresh_name,
-    inner_graphs,
     is_op,
     key,
 )
+from dsconvert.formats.onnx.nodes import inner_graphs
 from dsconvert.formats.onnx.tensors import DOMAINS
 
 from ...core.planning.cost_model import Activation

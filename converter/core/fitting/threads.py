@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import scipy.linalg  # noqa: F401 - a library that is loaded later would not be found
 from threadpoolctl import ThreadpoolController
 
 _Given = ParamSpec("_Given")
@@ -20,7 +21,7 @@ _Made = TypeVar("_Made")
 
 @functools.cache
 def _controller() -> ThreadpoolController:
-    """Find the libraries, once: both are loaded before the first fit."""
+    """Find the libraries, once: NumPy's, and SciPy's, which is loaded above."""
     return ThreadpoolController()
 
 

@@ -15,8 +15,9 @@ from dsconvert.base.predictor import Array
 
 from .checking import light_copy
 from .constants import constant_of
-from .graph import OnnxGraph, all_names, attributes, fresh_name, inner_graphs, is_op
+from .graph import OnnxGraph, all_names, attributes, fresh_name, is_op
 from .messages import assign, copied
+from .nodes import inner_graphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import require
 
 from .messages import copy_without_graph
+from .nodes import nodes_of
 from .session import sentence, session
 from .tensors import FLOATS, embedded, external_place, is_external, size_in_bytes, tensors_of
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 _SMALL = 4096
 """Bytes up to which a tensor may be a shape, a scale or another value that decides the graph."""
-
-
 _GROUPED = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv")
 
 
@@ -91,7 +90,7 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
             external_place(tensor, folder)
     for tensor in filter(is_weight, model.graph.initializer):  # which the checker will not see
         _check_length(tensor)
-    for node in model.graph.node:
+    for node in nodes_of(model.graph):
         _check_group(node)
     light = light_copy(model, folder)
     try:

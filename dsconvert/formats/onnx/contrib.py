@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .graph import all_names, attributes, fresh_name
+from .graph import OnnxGraph, all_names, attributes, fresh_name
 from .messages import assign, copied
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 _DOMAIN = "com.microsoft"
+_CAST_LIKE = 15
+"""The opset from which a number can be given the type of another value."""
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Relu": (),
     "Tanh": (),
@@ -29,10 +31,17 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 
 
 class _Speller:
-    """Writes nodes in place of one, the last of which gives its result."""
+    """Writes nodes in place of one, the last of which gives its result.
 
-    def __init__(self, node: NodeProto, taken: set[str]) -> None:
-        self.node, self.given, self._taken = node, attributes(node), taken
+    Args:
+        node: The one.
+        taken: The names in the graph.
+        typed: Whether numbers get the type of what they are combined with, which float32 has not.
+    """
+
+    def __init__(self, node: NodeProto, taken: set[str], *, typed: bool) -> None:
+        self.node, self.given = node, attributes(node)
+        self._taken, self._typed = taken, typed
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
 
@@ -42,7 +51,7 @@ class _Speller:
 
         name = fresh_name(f"{self.node.output[0]}_number", self._taken)
         self.weights.append(numpy_helper.from_array(np.float32(value), name))
-        return name
+        return self.make("CastLike", name, self.node.input[0]) if self._typed else name
 
     def make(self, kind: str, *inputs: str, **given: Any) -> str:
         """Add a node, and return the name of what it makes."""
@@ -103,16 +112,22 @@ def spelled_out(model: ModelProto) -> ModelProto:
         model: The model; it is not changed.
 
     Returns:
-        A new model; the given one where nothing is to be replaced.
+        A new model; the given one where nothing is to be replaced, or where it computes in float16
+        by an opset that cannot say so of a number.
     """
+    from onnx import TensorProto
+
     if not any(node.domain == _DOMAIN and node.op_type in _SPELLED for node in model.graph.node):
+        return model
+    typed = any(one.data_type == TensorProto.FLOAT16 for one in model.graph.initializer)
+    if typed and OnnxGraph(model).opset < _CAST_LIKE:
         return model
     model = copied(model)
     taken = set(all_names(model.graph))
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         spell = _SPELLED.get(node.op_type) if node.domain == _DOMAIN else None
-        to = _Speller(node, taken)
+        to = _Speller(node, taken, typed=typed)
         if spell is None or spell(to) is None:
             nodes.append(node)
             continue

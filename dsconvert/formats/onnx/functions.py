@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .graph import nodes_of
 from .messages import copied
+from .nodes import nodes_of
 from .tensors import DOMAINS
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import numpy as np
 from dsconvert.base.predictor import Array, Shape
 
 from .messages import copied
+from .nodes import inner_graphs
 from .shapes import inferred
 from .tensors import DOMAINS, array_of, is_external, numpy_type
 
 if TYPE_CHECKING:
     from onnx import (
-        FunctionProto,
         GraphProto,
         ModelProto,
         NodeProto,
@@ -315,22 +315,6 @@ def with_inputs(node: NodeProto, inputs: Sequence[str]) -> NodeProto:
     del changed.input[:]
     changed.input.extend(inputs)
     return changed
-
-
-def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the graphs inside a node: branches of an If, the body of a Loop."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def nodes_of(holder: GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    """Yield every node of a graph or function, those of inner graphs included."""
-    for node in holder.node:
-        yield node
-        for graph in inner_graphs(node):
-            yield from nodes_of(graph)
 
 
 def reads_of(node: NodeProto) -> list[str]:

@@ -12,7 +12,8 @@ from dsconvert.base.predictor import Shape
 
 from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
 from .constants import constant_shape
-from .graph import OnnxGraph, attributes, inner_graphs, key
+from .graph import OnnxGraph, attributes, key
+from .nodes import inner_graphs
 from .open import load
 from .shapes import inferred
 from .tensors import size_in_bytes, tensors_of
