@@ -8,9 +8,13 @@ the gradients' own directions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array
 
 from .step_sizes import size_of
 
@@ -103,10 +107,12 @@ def relative_soap(variables: Sequence[Any]) -> Any:
             self._look(kept, slope, number)
             kept.mean.assign(MOMENTUM * kept.mean + (1 - MOMENTUM) * slope)
             turned = ops.square(_turned(ops, slope, kept.bases))
-            kept.squares.assign(MEMORY * kept.squares + (1 - MEMORY) * turned)
-            count = ops.cast(number + 1, "float32")
-            mean = _turned(ops, kept.mean / (1 - MOMENTUM**count), kept.bases)
-            squares = kept.squares / (1 - MEMORY**count)
+            # The first gradients are seen before there is a basis.
+            share = ops.where(number > 0, MEMORY, 1.0)
+            kept.squares.assign(share * kept.squares + (1 - share) * turned)
+            count = ops.cast(number, "float32")
+            mean = _turned(ops, kept.mean / (1 - MOMENTUM ** (count + 1)), kept.bases)
+            squares = kept.squares / (1 - MEMORY ** ops.maximum(count, 1.0))
             floor = _LEAST * ops.sqrt(ops.mean(squares)) + _EPSILON
             step = _turned(ops, mean / (ops.sqrt(squares) + floor), kept.bases, back=True)
             rate = ops.cast(learning_rate, "float32") * kept.size
@@ -114,23 +120,32 @@ def relative_soap(variables: Sequence[Any]) -> Any:
             variable.assign_sub(ops.cast(ops.reshape(step, variable.shape), variable.dtype))
 
         def _look(self, kept: _Kept, slope: Any, number: Any) -> None:
-            """Take a gradient into the products, and turn the bases after them now and then."""
-            for transposed, product, basis in zip(
-                (False, True), kept.products, kept.bases, strict=True
-            ):
-                if product is None:
-                    continue
-                side = ops.transpose(slope) if transposed else slope
-                new = ops.matmul(side, ops.transpose(side))
-                share = ops.where(number > 0, MEMORY, 0.0)
-                product.assign(share * product + (1 - share) * new)
-                basis.assign(
-                    ops.cond(
-                        number % _EVERY == 0,
-                        lambda p=product, b=basis: _eigenbasis(ops, p, b, number),
-                        lambda b=basis: ops.convert_to_tensor(b),
-                    )
-                )
+            """Take a gradient into the products."""
+            share = ops.where(number > 0, MEMORY, 0.0)
+            for side, product in zip((slope, ops.transpose(slope)), kept.products, strict=False):
+                if product is not None:
+                    new = ops.matmul(side, ops.transpose(side))
+                    product.assign(share * product + (1 - share) * new)
+
+        def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+            """Move all variables, and turn the bases after the products now and then."""
+            super().apply(grads, trainable_variables)
+            number = self.iterations - 1
+            ops.cond(
+                number % _EVERY == 0,
+                lambda: ops.cond(
+                    number == 0, lambda: self._turn(_eigenvectors), lambda: self._turn(_nearer)
+                ),
+                lambda: 0,
+            )
+
+        def _turn(self, turned: Callable[[Any, Any], Any]) -> int:
+            """Replace all bases in one place: each branch of a graph costs time to draw."""
+            for kept in self.kept:
+                for product, basis in zip(kept.products, kept.bases, strict=True):
+                    if product is not None:
+                        basis.assign(turned(product.value, basis.value))
+            return 0
 
     optimizer = RelativeSoap(0.0, name="soap")
     optimizer.build(variables)
@@ -156,13 +171,25 @@ def _turned(ops: Any, matrix: Any, bases: tuple[Any, Any], *, back: bool = False
     return matrix
 
 
-def _eigenbasis(ops: Any, product: Any, basis: Any, number: Any) -> Any:
-    """Return the eigenvectors at first, later one step of the power iteration towards them."""
-    size = product.shape[0]
-    ridge = _RIDGE * ops.trace(product) / size + 1e-30
-    uneven = ops.diag(ops.linspace(1.0, 2.0, size))  # of equal eigenvalues any basis would do
-    return ops.cond(
-        number == 0,
-        lambda: ops.flip(ops.linalg.eigh(product + ridge * uneven)[1], axis=1),
-        lambda: ops.linalg.qr(ops.matmul(product + ridge * ops.eye(size), basis))[0],
-    )
+def _eigenvectors(product: Any, basis: Any) -> Any:
+    """Return the eigenvectors of a product as columns, the largest first."""
+    import tensorflow as tf
+
+    # Of equal eigenvalues any basis would do: with ridges of several heights it is one of them.
+    return tf.reverse(tf.linalg.eigh(_ridged(product, np.linspace(1, 2, product.shape[0])))[1], [1])
+
+
+def _nearer(product: Any, basis: Any) -> Any:
+    """Return the basis after a step of the power iteration towards the eigenvectors."""
+    import tensorflow as tf
+
+    return tf.linalg.qr(tf.matmul(_ridged(product, np.ones(product.shape[0])), basis))[0]
+
+
+def _ridged(product: Any, heights: Array) -> Any:
+    """Add to the diagonal. Keras' own trace and linspace take long to draw into a graph."""
+    import tensorflow as tf
+
+    diagonal = tf.linalg.diag_part(product)
+    ridge = _RIDGE * tf.reduce_mean(diagonal) + 1e-30
+    return tf.linalg.set_diag(product, diagonal + ridge * np.float32(heights))

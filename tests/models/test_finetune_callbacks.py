@@ -18,7 +18,7 @@ from dsconvert.models.training.settings import FinetuneSettings
 keras = pytest.importorskip("keras")
 
 DATA = Data((np.random.default_rng(0).normal(size=(100, 8, 8, 1)).astype(np.float32),))
-SETTINGS = FinetuneSettings(epochs=3, batch_size=16, learning_rate=2e-2, validation=20)
+SETTINGS = FinetuneSettings(epochs=3, batch_size=16, learning_rate=5e-2, validation=20)
 
 
 class Seen(keras.callbacks.Callback):
