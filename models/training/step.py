@@ -13,6 +13,7 @@ from dsconvert.base.predictor import Array
 from .distill import Objective
 from .network import Network
 from .replicas import One, Replicas, averaged
+from .strided_points import sliced_points
 
 FEATURE_WEIGHT = 2.5
 """How much the squared relative error of each feature counts beside the loss of the outputs."""
@@ -91,7 +92,7 @@ class Steps:
         import tensorflow as tf
 
         sizes = averaged([tf.reduce_mean(tf.square(feature)) for feature in inside])
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, sliced_points():
             outputs, features = self._network.run(inputs)
             losses = [
                 tf.reduce_mean(tf.cast(objective.loss(target, output), tf.float32))

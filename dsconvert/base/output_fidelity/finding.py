@@ -48,6 +48,8 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         strict: Whether a probability needs its SQNR even where its error is below half a step.
         defect: Error, over the standard deviation, from which a recognised defect counts.
         labels: Least kappa of an output of labels, which makes up for any SQNR of their numbers.
+        still: Error, over the output's largest value, that a constant channel may have: what
+            rounding leaves of values as large as that one.
     """
 
     min_sqnr_db: float
@@ -57,6 +59,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     strict: bool = False
     defect: float = 0.05
     labels: float = 0.99
+    still: float = 1e-6
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

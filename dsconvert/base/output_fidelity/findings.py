@@ -211,7 +211,7 @@ def _constant(measure: OutputMeasure, tolerance: Tolerance) -> Iterator[Finding]
         return
     allowed = max(
         constant.peak * 10 ** (-tolerance.min_sqnr_db / 20),
-        measure.peak / 128 if tolerance.half_step else measure.peak * _FLOAT_NOISE,
+        measure.peak * (1 / 128 if tolerance.half_step else tolerance.still),
         tolerance.half_step,
     )
     figures = {"peak": constant.peak, "noise": constant.noise}
