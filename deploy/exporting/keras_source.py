@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dsconvert.base.label_agreement import LABEL_TYPES
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
-from ..runtimes.samples import check_inputs
+from ..runtimes.samples import FREE_SIZE, check_inputs, random_inputs
 from ..runtimes.session import first_line
 from ..runtimes.tensor_info import TensorInfo
 from .equal_forms import mixes_samples
@@ -22,6 +22,8 @@ from .folding import fold_norms
 from .inference_only import without_augmentation
 
 _CHUNK = 32
+_SAME = 1e-3
+"""Of an output's largest value: how far its sums in another order may be from it."""
 _LOW_PRECISION = ("float16", "bfloat16")
 
 
@@ -37,6 +39,8 @@ class KerasSource:
         output_names: Its outputs, in the order of the original.
         notes: What was changed for the export.
         alone: Whether each sample is predicted alone, as a file of a fixed batch of 1 does.
+        batch: Samples that a file of a fixed batch takes at once: more than one where a model
+            of a fixed batch answers for them together.
     """
 
     model: Any
@@ -45,6 +49,7 @@ class KerasSource:
     output_names: tuple[str, ...]
     notes: tuple[str, ...]
     alone: bool = False
+    batch: int = 1
 
     @property
     def free_inputs(self) -> tuple[str, ...]:
@@ -167,13 +172,37 @@ def read_source(
             "a MelSpectrogram cuts off by the loudest sample of a batch: the file takes one at a "
             "time, and is compared so"
         )
-    return KerasSource(
+    source = KerasSource(
         model=exported,
         reference=reference,
         inputs=_infos(inputs, input_names),
         output_names=names,
         notes=tuple(notes),
         alone=alone,
+    )
+    batch = inputs[0].shape[0] or 1
+    return source if batch == 1 or _is_of_samples(source) else _of_batch(source, batch)
+
+
+def _of_batch(source: KerasSource, batch: int) -> KerasSource:
+    told = f"takes a batch of {batch}, as the model does: its samples depend on each other"
+    return replace(source, batch=batch, notes=(*source.notes, told))
+
+
+def _is_of_samples(source: KerasSource) -> bool:
+    """Tell whether a model of a fixed batch answers for one sample as for it among others."""
+    batch = source.inputs[0].shape[0]
+    inputs = random_inputs(source.inputs, batch, 0, FREE_SIZE)
+    try:
+        together = source._invoked(inputs)
+        each = [source._invoked([x[i : i + 1] for x in inputs]) for i in range(batch)]
+        parts = [np.concatenate(outputs) for outputs in zip(*each, strict=True)]
+    except (InputError, ValueError):  # it does not run on one, or gives what cannot be joined
+        return False
+    return all(
+        whole.shape == part.shape
+        and np.allclose(whole, part, rtol=_SAME, atol=_SAME * np.abs(whole).max(initial=0.0))
+        for whole, part in zip(together, parts, strict=True)
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
-from ..runtimes.samples import check_inputs, count_samples
+from ..runtimes.samples import check_inputs, count_samples, portions
 from .layer_types import LayerError, QuantizationReport
 from .onnx_activations import OnnxValues
 from .tflite_activations import TfliteValues
@@ -47,8 +47,7 @@ def layer_report(full: Path, quantized: Path, inputs: Sequence[Array]) -> Quanti
             f"{full} and {quantized} have no layer in common.", code="layers-not-comparable"
         )
     sums = {name: _Sums() for name in common}
-    for i in range(samples):
-        part = [array[i : i + 1] for array in arrays]
+    for part in portions(arrays, one.inputs[0].shape[0] or 1):
         references, values = one.run(part, common), other.run(part, common)
         for name in common:
             sums[name].add(references[name], values[name])

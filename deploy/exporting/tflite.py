@@ -16,6 +16,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
 
+from ..runtimes.samples import portions
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
@@ -32,7 +33,7 @@ def convert(
     allow_flex: bool = False,
     traced_for: Quantization | None = None,
 ) -> tuple[str, ...]:
-    """Write the model as a .tflite file with one signature and a batch of 1.
+    """Write the model as a .tflite file with one signature and a batch of 1, if it has no own.
 
     A free batch would make the converter wrap every dilated convolution in SPACE_TO_BATCH and
     BATCH_TO_SPACE; other free sizes stay free and are set when running.
@@ -59,7 +60,7 @@ def convert(
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         data = None
         if calibration is not None:
-            data = partial(one_by_one, source, names, calibration)
+            data = partial(batch_by_batch, source, names, calibration)
         zero = _set_up(tf, converter, quantize, data)
         if allow_flex:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
@@ -177,7 +178,7 @@ def save(
                 "serve",
                 lambda *inputs: source.model(list(inputs), training=False),
                 input_signature=[
-                    tf.TensorSpec((1, *info.shape[1:]), info.dtype, name=name)
+                    tf.TensorSpec((source.batch, *info.shape[1:]), info.dtype, name=name)
                     for info, name in zip(source.inputs, names, strict=True)
                 ],
             )
@@ -188,14 +189,14 @@ def save(
         raise _with_loops(loops, quantize)
 
 
-def one_by_one(
+def batch_by_batch(
     source: KerasSource, names: Sequence[str], arrays: Sequence[Array]
 ) -> Iterator[dict[str, Array]]:
-    """Yield the calibration data as the converter takes it: one sample at a time, by input name."""
-    for i in range(len(arrays[0])):
+    """Yield the calibration data as the converter takes it: a batch at a time, by input name."""
+    for part in portions(arrays, source.batch):
         yield {
-            name: np.asarray(array[i : i + 1], info.dtype)
-            for name, array, info in zip(names, arrays, source.inputs, strict=True)
+            name: np.asarray(array, info.dtype)
+            for name, array, info in zip(names, part, source.inputs, strict=True)
         }
 
 

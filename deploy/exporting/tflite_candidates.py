@@ -18,6 +18,7 @@ from dsconvert.converter.balancing import equalized
 from dsconvert.formats.quantization import CalibrationMethod, Quantization
 from dsconvert.formats.tflite.pack import with_own_buffers
 
+from ..runtimes.samples import portions
 from ..runtimes.session import first_line
 from . import tflite, tflite_tail
 from .candidate_builder import Rounding
@@ -201,7 +202,7 @@ class TfliteBuilder:
             converter = tf.lite.TFLiteConverter.from_saved_model(name)
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = partial(
-                tflite.one_by_one, self.source, names, self.calibration
+                tflite.batch_by_batch, self.source, names, self.calibration
             )
             widen_zero_ranges(converter)
             debugger = tf.lite.experimental.QuantizationDebugger(
@@ -219,12 +220,13 @@ def _mean(file: TfliteValues, name: str, samples: Sequence[Array]) -> Any:
     """E[W·x + b] of a layer, (N,)."""
     layer = file.linear[name]
     total: Any = 0.0
-    for i in range(len(samples[0])):
-        values = file.read([array[i : i + 1] for array in samples], layer.source)
+    parts = list(portions(samples, file.inputs[0].shape[0] or 1))
+    for part in parts:
+        values = file.read(part, layer.source)
         if values.ndim == 4:
             values = values[:, :: layer.strides[0], :: layer.strides[1]]
         total = total + np.asarray(values, np.float64).reshape(-1, values.shape[-1]).mean(axis=0)
-    kernel, mean = file.constant(layer.kernel), total / len(samples[0])
+    kernel, mean = file.constant(layer.kernel), total / len(parts)
     groups = mean.size // kernel.shape[1]  # a grouped convolution's kernel reads a part of them
-    parts = kernel.reshape(groups, -1, kernel.shape[1]) @ mean.reshape(groups, -1, 1)
-    return parts.reshape(-1) + file.constant(layer.bias)
+    sums = kernel.reshape(groups, -1, kernel.shape[1]) @ mean.reshape(groups, -1, 1)
+    return sums.reshape(-1) + file.constant(layer.bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -87,6 +87,19 @@ def first_samples(arrays: Sequence[Array], count: int) -> tuple[Array, ...]:
         count: How many.
     """
     return tuple(array[:count] for array in arrays) if are_samples(arrays) else tuple(arrays)
+
+
+def portions(arrays: Sequence[Array], size: int) -> Iterator[list[Array]]:
+    """Yield so many samples after the other; the last one is repeated where some are missing.
+
+    Args:
+        arrays: One per input, (n, ...).
+        size: How many at once: the batch of a file.
+    """
+    for start in range(0, len(arrays[0]), size):
+        part = [array[start : start + size] for array in arrays]
+        lack = size - len(part[0])
+        yield [np.concatenate([x, np.repeat(x[-1:], lack, 0)]) for x in part] if lack else part
 
 
 def are_samples(arrays: Sequence[Array]) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsconvert.base.output_fidelity import Tolerance, find, measure
+from dsconvert.deploy.schemes import SCHEMES
 
 FLOAT = Tolerance(min_sqnr_db=60, floor=1e-5, defect=0.01)
 
@@ -109,6 +110,16 @@ class TestWarnings:
         assert codes(r, r) == set()
         assert codes(r, r, severity="warning") == {"reference-constant"}
         assert codes(r, r * [2, 1]) == {"not-constant"}
+
+    @pytest.mark.parametrize(("apart", "found"), [(5e-5, set()), (5e-3, {"not-constant"})])
+    def test_constant_sums_that_cancel_are_as_coarse_as_float16(self, apart, found):
+        """A state of a recurrent network has values near 10 and others near 0."""
+        state = np.random.default_rng(0).normal(0, 5, (20, 4))
+        state[:, 1] = 1e-4
+        other = state + np.eye(4)[1] * apart
+
+        assert codes(state, other, SCHEMES["float16"].tolerance) == found
+        assert codes(state, other, FLOAT) == {"not-constant"}
 
     def test_all_zero_reference(self):
         r = np.zeros((20, 3))
