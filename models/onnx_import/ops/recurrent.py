@@ -34,12 +34,14 @@ def recurrent(node: Node, build: KerasBuilder) -> Sequence[Tensor]:
     layout = node.get("layout", 0)
     x = build.tensor(node)
     steps = build.reorder(x, (0, 1, 2) if layout else _BATCH_FIRST).keras
+    mask = _mask(node, build, steps)
     forward = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     found = []
     for index, backwards in enumerate(forward[node.get("direction", "forward")]):
-        layer = _layer(node, build, index, backwards)
-        states = _initial(node, build, index, layout)
-        made = layer(steps, initial_state=states) if states else layer(steps)
+        layer = _layer(node, build, index, backwards, masked=mask is not None)
+        states = _initial(node, build, steps, index, layout)
+        options = {"initial_state": states} if states else {}
+        made = layer(steps, **options) if mask is None else layer(steps, mask=mask, **options)
         _fill(node, build, layer, index)
         sequence, *last = made
         if backwards:
@@ -68,12 +70,26 @@ def _check(node: Node, build: KerasBuilder) -> None:
             raise refuse(node, f"the activations {', '.join(one)}")
     if node.get("clip") is not None or node.get("input_forget", 0):
         raise refuse(node, "a clipped cell, or coupled gates")
-    if node.has(4):
+    if node.has(4) and isinstance(build.value(node, 4), Constant):
         lengths = build.constant(node, 4)
         if not np.all(lengths == build.tensor(node).shapes[0][1 if node.get("layout", 0) else 0]):
             raise refuse(node, "sequences of several lengths")
     if node.op == "LSTM" and node.has(7) and np.any(build.constant(node, 7)):
         raise refuse(node, "peephole connections")
+
+
+def _mask(node: Node, build: KerasBuilder, steps: Any) -> Any:
+    """Return which steps, (n, T), belong to sequences whose lengths are an input; None for all.
+
+    The steps behind a sequence give zeros and leave its state as it is, in Keras as in ONNX, in
+    either direction.
+    """
+    if not node.has(4) or isinstance(build.value(node, 4), Constant):
+        return None
+    lengths = build.apply(node, "expand_dims", build.tensor(node, 4).keras, axis=1)
+    one = build.apply(node, "ones_like", steps[..., 0], dtype="int32")
+    number = build.apply(node, "cumsum", one, axis=1)
+    return build.apply(node, "less_equal", number, build.apply(node, "cast", lengths, "int32"))
 
 
 def _activations(node: Node) -> list[tuple[str, ...]]:
@@ -83,7 +99,9 @@ def _activations(node: Node) -> list[tuple[str, ...]]:
     return [tuple(given[i : i + count]) for i in range(0, len(given), count)]
 
 
-def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool) -> Any:
+def _layer(
+    node: Node, build: KerasBuilder, index: int, backwards: bool, *, masked: bool
+) -> Any:
     units = int(build.constant(node, 2).shape[-1])
     options: dict[str, Any] = {}
     functions = _activations(node) or [_DEFAULT[node.op]] * 2
@@ -101,27 +119,43 @@ def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool) -> Any:
         return_sequences=True,
         return_state=True,
         go_backwards=backwards,
+        zero_output_for_mask=masked,
         trainable=False,
         **options,
     )
 
 
-def _initial(node: Node, build: KerasBuilder, index: int, layout: int) -> list[Any]:
-    """Return the states before the first step, as Keras takes them; none for zeros."""
+def _initial(node: Node, build: KerasBuilder, steps: Any, index: int, layout: int) -> list[Any]:
+    """Return the states before the first step, (n, units), as Keras takes them; none for zeros."""
+    places = [place for place in ((5, 6) if node.op == "LSTM" else (5,)) if node.has(place)]
+    values = [build.value(node, place) for place in places]
+    if all(isinstance(one, Constant) and not any(map(np.any, one.probes)) for one in values):
+        return []
+    if node.op == "LSTM" and len(values) != 2:
+        raise refuse(node, "one of its two states before the first step is missing")
     states = []
-    for place in (5, 6) if node.op == "LSTM" else (5,):
-        if not node.has(place):
-            continue
-        value = build.value(node, place)
+    for value in values:
         if isinstance(value, Constant):
-            if any(map(np.any, value.probes)):  # zeros for any batch are zeros
-                raise refuse(node, "a constant state before the first step that is not zero")
+            states.append(_repeated(node, build, steps, value.probes[0], index, layout))
             continue
         stored = build.onnx_order(value).keras
         states.append(stored[:, index] if layout else stored[index])
-    if states and node.op == "LSTM" and len(states) != 2:
-        raise refuse(node, "one of its two states before the first step is missing")
     return states
+
+
+def _repeated(
+    node: Node, build: KerasBuilder, steps: Any, state: Array, index: int, layout: int
+) -> Any:
+    """Return a constant state, (directions, n, units), of one direction for any batch.
+
+    Raises:
+        InputError: If it is not the same for all samples.
+    """
+    rows = state[:, index] if layout else state[index]
+    if not np.all(rows == rows[:1]):
+        raise refuse(node, "a constant state before the first step that differs between samples")
+    zeros = build.apply(node, "zeros_like", steps[:, 0, :1])
+    return build.apply(node, "add", zeros, rows[:1].astype(np.float32))
 
 
 def _fill(node: Node, build: KerasBuilder, layer: Any, index: int) -> None:
