@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 
 from ..runtimes.samples import are_samples
@@ -22,6 +23,9 @@ _HARDLY = 1 / 16
 changes: 16 of the 255 steps of an 8-bit output."""
 _FEW = 4
 """Samples that tell it."""
+
+_NUMBERS = 16
+"""The largest of random whole numbers that stand one beside each sample."""
 
 Predict = Callable[[Sequence[Array]], Sequence[Array]]
 
@@ -46,6 +50,7 @@ def telling_inputs(predict: Predict, inputs: Sequence[Array]) -> tuple[tuple[Arr
     """
     if not are_samples(inputs):
         return tuple(inputs), ""
+    inputs = _with_larger_numbers(predict, inputs)
     few = [array[:_FEW] for array in inputs]
     most, chosen, told = _change(predict(few)), tuple(inputs), ""
     if most >= _HARDLY:
@@ -56,6 +61,27 @@ def telling_inputs(predict: Predict, inputs: Sequence[Array]) -> tuple[tuple[Arr
             most, chosen = change, in_range(inputs, scale, shift)
             told = f"compared on random images of {name}: around 0 the outputs hardly change"
     return chosen, told
+
+
+def _with_larger_numbers(predict: Predict, inputs: Sequence[Array]) -> Sequence[Array]:
+    """Let whole numbers, one for each sample, be larger than 0 and 1 where the model takes them.
+
+    They are lengths of sequences or indices: of sequences of one step nothing is compared.
+    """
+    random = np.random.default_rng(0)
+    larger = [
+        random.integers(0, _NUMBERS + 1, len(array)).astype(array.dtype)
+        if array.ndim == 1 and array.dtype.kind in "iu"
+        else array
+        for array in inputs
+    ]
+    if all(one is other for one, other in zip(larger, inputs, strict=True)):
+        return inputs
+    try:
+        predict([array[:_FEW] for array in larger])
+    except InputError:
+        return inputs
+    return larger
 
 
 def _change(outputs: Sequence[Array]) -> float:

@@ -10,7 +10,7 @@ from onnx_nets import floats, graph, node
 from refusals import refuses
 
 import dsconvert as ds
-from dsconvert.base.errors import GateFailed
+from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.deploy.exporting import onnx_reduce, random_ranges
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.onnx_prepare import prepared
@@ -116,3 +116,18 @@ def test_a_signal_and_its_rate_are_prepared_for_quantization(tmp_path):
     source = read_onnx(tmp_path / "m.onnx")
     path, _ = prepared(source, tmp_path, [floats(1, 3, 8), np.array(2)])
     assert path.exists()
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_whole_numbers_beside_samples_are_larger_where_the_model_takes_them(most):
+    """Lengths of 0 and 1 would compare one step of each sequence."""
+
+    def predict(inputs):
+        if inputs[1].max() > most:
+            raise InputError("no such index", code="does-not-run")
+        return [inputs[0]]
+
+    signals = np.random.default_rng(0).normal(size=(32, 9)).astype(np.float32)
+    (_, numbers), _ = telling_inputs(predict, [signals, np.tile([0, 1], 16)])
+    assert (numbers.max() > 8) == (most > 8)
+    assert numbers.dtype == np.int64

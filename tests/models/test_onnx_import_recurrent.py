@@ -78,6 +78,32 @@ def test_zeros_of_any_batch_as_the_first_state():
     assert_same(proto, [floats(3, 2, 8, 7, seed=9)])
 
 
+@pytest.mark.parametrize(
+    ("kind", "direction"), [("LSTM", "bidirectional"), ("GRU", "reverse"), ("RNN", "forward")]
+)
+def test_lengths_of_the_sequences_are_an_input(kind, direction):
+    """Behind a sequence's end its outputs are zeros; backwards it begins there."""
+    proto = recurrent(kind, direction)
+    proto.graph.node[-1].input.append("lengths")
+    lengths = helper.make_tensor_value_info("lengths", TensorProto.INT32, ["n"])
+    proto.graph.input.append(lengths)
+    assert_same(proto, [floats(3, 2, 8, 7, seed=9), np.array([7, 2, 5], np.int32)])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_constant_states_before_the_first_step(batch):
+    proto = recurrent("LSTM", "bidirectional")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    proto.graph.node[-1].input.extend(["", "h", "c"])
+    states = {"h": floats(2, batch, 5, seed=5), "c": floats(2, batch, 5, seed=6)}
+    proto.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in states.items())
+    if batch > 1:
+        with pytest.raises(InputError, match="differs between samples"):
+            import_onnx(proto)
+    else:
+        assert_same(proto, [floats(1, 2, 8, 7, seed=9)])
+
+
 def test_without_a_bias_and_of_any_length():
     proto = recurrent("LSTM", "forward", bias=False, steps="w")
     imported = assert_same(proto, [floats(2, 2, 8, 12, seed=9)])

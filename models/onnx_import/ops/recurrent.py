@@ -99,9 +99,7 @@ def _activations(node: Node) -> list[tuple[str, ...]]:
     return [tuple(given[i : i + count]) for i in range(0, len(given), count)]
 
 
-def _layer(
-    node: Node, build: KerasBuilder, index: int, backwards: bool, *, masked: bool
-) -> Any:
+def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool, *, masked: bool) -> Any:
     units = int(build.constant(node, 2).shape[-1])
     options: dict[str, Any] = {}
     functions = _activations(node) or [_DEFAULT[node.op]] * 2
