@@ -181,17 +181,14 @@ def read_source(
         alone=alone,
     )
     batch = inputs[0].shape[0] or 1
-    return source if batch == 1 or _is_of_samples(source) else _of_batch(source, batch)
-
-
-def _of_batch(source: KerasSource, batch: int) -> KerasSource:
+    if batch == 1 or _is_of_samples(source, batch):
+        return source
     told = f"takes a batch of {batch}, as the model does: its samples depend on each other"
     return replace(source, batch=batch, notes=(*source.notes, told))
 
 
-def _is_of_samples(source: KerasSource) -> bool:
+def _is_of_samples(source: KerasSource, batch: int) -> bool:
     """Tell whether a model of a fixed batch answers for one sample as for it among others."""
-    batch = source.inputs[0].shape[0]
     inputs = random_inputs(source.inputs, batch, 0, FREE_SIZE)
     try:
         together = source._invoked(inputs)
