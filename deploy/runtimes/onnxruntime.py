@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.predictor import Array
+from dsconvert.base.predictor import Array, Shape
+from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import PROVIDERS, session
+from dsconvert.formats.onnx.sizes import largest_of
 
 from ..runner.ort_engine import bound
 from .registry import ORT
 from .session import Prepared, Session
 from .tensor_info import TensorInfo
 
+_KEPT = 32 << 20
+"""Bytes of a tensor up to which ONNX Runtime may keep its memory from one run to the next."""
+
 
 class OnnxRuntimeSession(Session):
     """An .onnx file in ONNX Runtime on the CPU."""
 
     runtime = ORT
+    _gives_back = False
 
     def _load(
         self, path: Path, threads: int
@@ -36,14 +42,32 @@ class OnnxRuntimeSession(Session):
             tuple(_onnx_info(path, argument) for argument in self._session.get_outputs()),
         )
 
+    def _largest(self, shapes: tuple[Shape, ...]) -> int:
+        try:
+            largest = largest_of(load(self.path), self.path.parent, shapes)
+        except (InputError, OSError):  # the file is gone, or the package that reads it is not there
+            return 0
+        self._gives_back = largest > _KEPT
+        return largest
+
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         feed = dict(zip(self.input_names, arrays, strict=True))
-        outputs: Sequence[Array] = self._session.run(self.output_names, feed)
+        options = _giving_back() if self._gives_back else None
+        outputs: Sequence[Array] = self._session.run(self.output_names, feed, options)
         return outputs
 
     def _prepare(self, arrays: Sequence[Array]) -> Prepared:
         engine = bound(self._session, arrays)
         return Prepared(engine.run, lambda: self._decoded(engine.read()))
+
+
+def _giving_back() -> Any:
+    """Return options of a run that gives its memory back: several files are open at once."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 _ONNX_TYPES = {"float": "float32", "double": "float64"} | {

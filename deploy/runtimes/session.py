@@ -159,7 +159,12 @@ class Session(ABC):
             batch=self.batch,
             most=_FREE_BATCH,
             fills=[-1 if is_label(info) else 0 for info in self.outputs],
+            largest=self._largest,
         )
+
+    def _largest(self, shapes: tuple[Shape, ...]) -> int:
+        """Bytes of the largest tensor computed of inputs of these shapes; 0 where not known."""
+        return 0
 
     @property
     def output_kinds(self) -> tuple[OutputKind, ...]:

@@ -14,6 +14,8 @@ import psutil
 from dsconvert.base.child_process import run_python
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import written_here
+from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.sizes import check_sizes
 from dsconvert.formats.tflite.checking import check_tflite
 
 from .registry import LITERT, ORT
@@ -47,6 +49,8 @@ def check_runs_apart(path: Path) -> None:
         require(LITERT.module, LITERT.extra, LITERT.purpose)
     elif not runtime.version:  # another runtime may run the file
         return
+    else:
+        check_sizes(load(path), path.parent, str(path))
     state = path.stat()
     problem = _problem(runtime, path.resolve(), state.st_mtime_ns, state.st_size)
     if problem:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .errors import InputError
 from .label_agreement import OutputKind
 from .predictor import Array, Shape, at_once
+from .size_bounds import samples_at_once
 
 _PROBES = (2, 3)
 """Batches that show which axis of an output is the batch, where it is free."""
@@ -181,11 +183,13 @@ class InBatches:
         most: int,
         traced: bool = False,
         fills: Sequence[int] = (),
+        largest: Callable[[tuple[Shape, ...]], int] = lambda shapes: 0,
     ) -> None:
         self._invoke = invoke
         self._what, self._names, self._shapes = what, names, shapes
         self._batch, self._most = batch, most
         self._fills = fills or [0] * len(names)
+        self._largest = lru_cache(maxsize=4)(largest)
         self.forms: tuple[OutputForm, ...] = ()
         self._forms: tuple[OutputForm, ...] | None = None
         if traced and all(shape[:1] == (None,) for shape in shapes):
@@ -209,7 +213,7 @@ class InBatches:
         forms = self._free_forms(arrays) if self._batch is None else None
         forms = None if self._batch else forms  # it may be found to be fixed
         alone = forms is not None and any(form.batch is None for form in forms)
-        size = self._batch or (1 if alone else min(at_once(arrays, self._most), count))
+        size = self._batch or (1 if alone else min(self._at_once(arrays), count))
         runs = []
         for start in range(0, count, size):
             part = [array[start : start + size] for array in arrays]
@@ -230,6 +234,11 @@ class InBatches:
         for i, form in enumerate(self.forms):
             outputs.append(self._joined(i, form, [run[i] for run in runs], count, size))
         return tuple(outputs)
+
+    def _at_once(self, arrays: Sequence[Array]) -> int:
+        """Tell how many samples run at once, by their size and that of what is computed of them."""
+        largest = self._largest(tuple((1, *array.shape[1:]) for array in arrays))
+        return samples_at_once(largest, at_once(arrays, self._most))
 
     def _fixed_forms(self, runs: Sequence[Sequence[Array]], batch: int) -> tuple[OutputForm, ...]:
         return tuple(

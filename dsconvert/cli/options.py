@@ -21,8 +21,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MODEL = click.Path(path_type=Path)
 
-_MOST_BYTES = 1 << 50
-
 
 class Count(click.ParamType[int]):
     """A whole number within bounds. All have some: native code counts in 32 or 64 bits.
@@ -59,19 +57,15 @@ class Memory(click.ParamType[int]):
     """Bytes as people write them: 512MiB, 2GiB, 1.5G."""
 
     name = "size"
-    units = {"k": 10, "m": 20, "g": 30, "t": 40}  # noqa: RUF012
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse a size in binary units."""
         if isinstance(value, int):
             return value
-        text = value.strip().lower().removesuffix("b").removesuffix("i")
-        power = self.units.get(text[-1:], 0)
-        try:
-            size = int(float(text[:-1] if power else text) * 2**power)
-        except (OverflowError, ValueError):
-            size = 0
-        if not 0 < size <= _MOST_BYTES:
+        from dsconvert.base.size_bounds import parse_bytes
+
+        size = parse_bytes(value)
+        if size is None:
             self.fail(f"{value!r} is not a size; write it as 512MiB or 2GiB.", param, ctx)
         return size
 

@@ -232,6 +232,7 @@ def _from_object(model: Model, wanted: str) -> ModelFile:
 
     if type(model).__name__ == "ModelProto":
         from dsconvert.formats.onnx.checking import Refused, check_runs
+        from dsconvert.formats.onnx.sizes import check_sizes
 
         try:
             check_runs(model, Path.cwd())
@@ -241,6 +242,7 @@ def _from_object(model: Model, wanted: str) -> ModelFile:
                 "Give a graph that plain ONNX Runtime runs, with its weights in it.",
                 code="does-not-run",
             ) from error
+        check_sizes(model, Path.cwd(), f"the {wanted} {model.graph.name!r}")
         return _onnx(model, Path.cwd())
     if hasattr(model, "layers") and hasattr(model, "get_weights"):
         return _keras(model)

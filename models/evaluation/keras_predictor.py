@@ -14,6 +14,8 @@ from dsconvert.base.in_batches import InBatches, output_kinds, samples_first
 from dsconvert.base.label_agreement import LABEL_TYPES, OutputKind
 from dsconvert.base.predictor import Array, Shape
 
+from ..loading.sizes import largest_of
+
 
 class KerasPredictor:
     """A `dsconvert.base.predictor.Predictor` over a functional or sequential model.
@@ -118,6 +120,7 @@ class KerasPredictor:
             most=self._batch_size,
             traced=True,
             fills=[-1 if label else 0 for label in self._labels],
+            largest=lambda shapes: largest_of(self._model),
         )
 
     @property

@@ -49,6 +49,8 @@ class Source:
         keras_version: The version that wrote it; ``"1"`` where an .h5 file says nothing, as
             Keras itself assumes.
         backend: The Keras backend that wrote it, or an empty string.
+        stored: Values that it holds, as far as they were counted: those of an archive are when
+            it is unpacked.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Source:
     config: Config
     keras_version: str
     backend: str
+    stored: int = 0
 
     @property
     def is_old(self) -> bool:
@@ -79,7 +82,8 @@ def open_source(path: Path) -> Source:
     """
     if is_saved_model(path) and (path / METADATA).is_file():
         config, version = read_metadata(path)
-        return Source(path, "savedmodel", config, version, "tensorflow")
+        size = sum(part.stat().st_size for part in path.glob("variables/*"))
+        return Source(path, "savedmodel", config, version, "tensorflow", size)
     _refuse_other_things(path)
     with path.open("rb") as file:
         head = file.read(512)
@@ -140,7 +144,7 @@ def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
 
 def _open_h5(path: Path) -> Source:
     h5py = require("h5py", "keras", "to read .h5 files")
-    check_h5(path)
+    stored = check_h5(path)
     try:
         with h5py.File(path, "r") as file:
             attributes = {key: _text(value) for key, value in file.attrs.items()}
@@ -170,6 +174,7 @@ def _open_h5(path: Path) -> Source:
         _parse(path, attributes["model_config"]),
         attributes.get("keras_version", "1"),
         attributes.get("backend", ""),
+        stored,
     )
 
 

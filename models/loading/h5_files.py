@@ -16,12 +16,15 @@ _MEMORY = 6 << 30
 """Address space of the child: libraries, and pieces of 16 MiB."""
 
 
-def check_h5(path: Path, told: Path | None = None) -> None:
+def check_h5(path: Path, told: Path | None = None) -> int:
     """Refuse an HDF5 file that is damaged, refers to other files, or is larger than it stores.
 
     Args:
         path: The file.
         told: The file that messages name, where the other one is a part of it.
+
+    Returns:
+        How many values it holds.
 
     Raises:
         InputError: With the cause. A crash of the HDF5 library is one.
@@ -31,9 +34,10 @@ def check_h5(path: Path, told: Path | None = None) -> None:
     done = run_python([str(_PROBE), str(path)], computing=seconds, memory=_MEMORY)
     problem = done.failure
     if not problem:
-        problem = json.loads(done.stdout)["problem"]
+        found = json.loads(done.stdout)
+        problem = found["problem"]
         if not problem:
-            return
+            return int(found["values"])
     elif done.returncode < 0:
         problem = f"the HDF5 library crashed on it: {problem}"
     raise InputError(

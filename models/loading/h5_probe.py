@@ -1,8 +1,8 @@
 """Read an HDF5 file once, in a process of its own: ``python h5_probe.py FILE``.
 
 libhdf5 can crash on a damaged file, and an HDF5 file can refer to other files. This script reads
-everything that a loader would read and prints ``{"problem": "…"}`` in JSON, with an empty text for
-a file that can be read. It imports h5py only.
+everything that a loader would read and prints ``{"problem": "…", "values": …}`` in JSON: an empty
+text for a file that can be read, and how many values its datasets hold. It imports h5py only.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ _DEFLATE = 1100
 _PIECE = 16 << 20
 
 
-def problem_of(path: str) -> str:
-    """Return what is wrong with a file, in a phrase; empty if nothing is."""
+def problem_of(path: str) -> tuple[str, int]:
+    """Return what is wrong with a file, in a phrase, empty if nothing is; and its values."""
+    values: list[int] = []
+    return _problem(path, values), sum(values)
+
+
+def _problem(path: str, values: list[int]) -> str:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return _group(file, "", set())
+            return _group(file, "", set(), values)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         return f"it cannot be read ({_first_line(error)})"
     except MemoryError:
         return "it takes more memory than its size explains"
 
 
-def _group(group: Any, where: str, seen: set[Any]) -> str:
-    """Look at the attributes and all that is in a group."""
+def _group(group: Any, where: str, seen: set[Any], values: list[int]) -> str:
+    """Look at the attributes and all that is in a group; count the values."""
     import h5py
 
     list(group.attrs.items())
@@ -49,9 +54,10 @@ def _group(group: Any, where: str, seen: set[Any]) -> str:
             continue
         seen.add(address)
         if isinstance(item, h5py.Group):
-            found = _group(item, path, seen)
+            found = _group(item, path, seen, values)
         elif isinstance(item, h5py.Dataset):
             found = _dataset(item, path)
+            values.append(int(item.size or 0))
         else:
             found = ""
         if found:
@@ -84,4 +90,5 @@ def _first_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"problem": problem_of(sys.argv[1])}))  # noqa: T201 - its result
+    problem, values = problem_of(sys.argv[1])
+    print(json.dumps({"problem": problem, "values": values}))  # noqa: T201 - its result

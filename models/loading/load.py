@@ -29,6 +29,7 @@ from .newer_keys import newer_keys
 from .object_weights import Misfit
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
+from .sizes import bounded_weights, check_activations
 from .tfops import refuse_tf_operations
 from .tree import Config
 
@@ -127,7 +128,8 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
 
     try:
         if source.format != "keras":
-            model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
+            with bounded_weights(source.path, source.stored):
+                model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
         else:
             model = _load_archive(source.path, config, custom, trust)
     except InputError:
@@ -153,6 +155,7 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
             "Call the model on data, rebuild it as a functional model, and save it again.",
             code="model-not-built",
         )
+    check_activations(source.path, model)
     return model
 
 
@@ -170,29 +173,34 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                         continue
                     with old.open(name) as reader, new.open(name, "w", force_zip64=True) as writer:
                         copyfileobj(reader, writer)
-            stored = _extract_weights(path, copy, Path(folder))
+            stored, old = _extract_weights(path, copy, Path(folder))
         except UNREADABLE_ZIP as error:
             raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
-        if stored is not None:
-            model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
-            restore_archive(model, stored)
-            return model
-        return keras.saving.load_model(
-            copy, custom_objects=custom, compile=False, safe_mode=not trust
-        )
+        with bounded_weights(path, stored):
+            if old is not None:
+                model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
+                restore_archive(model, old)
+                return model
+            return keras.saving.load_model(
+                copy, custom_objects=custom, compile=False, safe_mode=not trust
+            )
 
 
-def _extract_weights(path: Path, copy: Path, folder: Path) -> Path | None:
+def _extract_weights(path: Path, copy: Path, folder: Path) -> tuple[int, Path | None]:
     """Let a child process read the weights first: libhdf5 may crash on them.
 
     Returns:
-        The weights' file where its names are those of Keras 2.12 and 2.13; None otherwise.
+        How many values they are; and the weights' file where its names are those of Keras 2.12
+        and 2.13, None otherwise.
     """
+    count = 0
     with zipfile.ZipFile(copy) as archive:
         for name in archive.namelist():
             if name.endswith(".h5"):
                 weights = Path(archive.extract(name, folder))
-                check_h5(weights, told=path)
+                count += check_h5(weights, told=path)
                 if is_old_archive(weights):
-                    return weights
-    return None
+                    return count, weights
+            elif name.startswith("model.weights"):
+                count += archive.getinfo(name).file_size
+    return count, None

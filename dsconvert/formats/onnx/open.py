@@ -121,6 +121,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     from .checking import Refused, check_runs
     from .dequantize import dequantized, is_quantized
     from .form import mend_form
+    from .sizes import check_sizes
 
     path = Path(path)
     model = load(path)
@@ -141,4 +142,5 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",
         ) from error
+    check_sizes(model, path.parent, str(path))
     return OnnxFile(model, path, sha256(path), repairs, quantized and dequantize)

@@ -31,6 +31,21 @@ def inferred(
     Raises:
         Exception: Whatever onnx raises for a model that it cannot infer.
     """
+    light = inferred_model(model, folder, inputs)
+    found: dict[str, tuple[Shape, int]] = {}
+    for value in (*light.graph.value_info, *light.graph.input, *light.graph.output):
+        declared = shape_of(value)
+        if declared is not None:
+            found[value.name] = declared, value.type.tensor_type.elem_type
+    for tensor in model.graph.initializer:
+        found[tensor.name] = tuple(tensor.dims), tensor.data_type
+    return found
+
+
+def inferred_model(
+    model: ModelProto, folder: Path | None, inputs: Sequence[Shape] | None = None
+) -> ModelProto:
+    """Return the graph without its weights, as shape inference leaves it; see `inferred`."""
     onnx = require("onnx", "onnx", "to read .onnx files")
     light = light_copy(model, folder)
     held = {tensor.name for tensor in model.graph.initializer}
@@ -43,15 +58,7 @@ def inferred(
         for value in light.graph.output:  # an output that says "n" would say so still
             value.type.tensor_type.ClearField("shape")
         del light.graph.value_info[:]
-    light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    found: dict[str, tuple[Shape, int]] = {}
-    for value in (*light.graph.value_info, *light.graph.input, *light.graph.output):
-        declared = shape_of(value)
-        if declared is not None:
-            found[value.name] = declared, value.type.tensor_type.elem_type
-    for tensor in model.graph.initializer:
-        found[tensor.name] = tuple(tensor.dims), tensor.data_type
-    return found
+    return onnx.shape_inference.infer_shapes(light, data_prop=True)
 
 
 def symbolic_shape(value: ValueInfoProto) -> tuple[int | str | None, ...] | None:

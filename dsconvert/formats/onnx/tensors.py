@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def numpy_type(data_type: int) -> np.dtype[Any]:
 
 def size_in_bytes(tensor: TensorProto) -> int:
     """Bytes of its data, without reading them; of strings, about."""
-    count = int(np.prod(tensor.dims, dtype=np.int64))
+    count = prod(tensor.dims)
     dtype = numpy_type(tensor.data_type)
     bits = next((bits for bits in (2, 4) if re.search(f"(int|float){bits}(?!\\d)", dtype.name)), 0)
     return -(-count * bits // 8) if bits else count * int(dtype.itemsize)
@@ -109,7 +110,7 @@ def array_of(tensor: TensorProto, folder: Path | None) -> Array:
     shape = tuple(tensor.dims)
     if 0 in shape:
         return np.zeros(shape, dtype)
-    if size_in_bytes(tensor) < dtype.itemsize * int(np.prod(shape)):  # several values per byte
+    if size_in_bytes(tensor) < dtype.itemsize * prod(shape):  # several values per byte
         return np.asarray(numpy_helper.to_array(embedded(tensor, folder)))
     return np.memmap(path, dtype, "r", offset, shape)
 
