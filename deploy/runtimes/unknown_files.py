@@ -6,13 +6,14 @@ memory. What this process wrote itself is known.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 from dsconvert.base.child_process import run_python
-from dsconvert.base.errors import InputError, require
+from dsconvert.base.errors import InputError, MissingExtra, require
 from dsconvert.base.files import written_here
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.sizes import check_sizes
@@ -50,7 +51,8 @@ def check_runs_apart(path: Path) -> None:
     elif not runtime.version:  # another runtime may run the file
         return
     else:
-        check_sizes(load(path), path.parent, str(path))
+        with suppress(MissingExtra):  # a runtime may be installed without what reads the file
+            check_sizes(load(path), path.parent, str(path))
     state = path.stat()
     problem = _problem(runtime, path.resolve(), state.st_mtime_ns, state.st_size)
     if problem:

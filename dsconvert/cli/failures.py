@@ -24,6 +24,10 @@ _PRINTERS = ("click", "rich", "dsconvert.cli.terminal")
 """The modules that write to stdout and stderr."""
 
 
+_MOST_REASON = 300
+"""Characters of what is said of the memory: TensorFlow tells the whole graph."""
+
+
 class _Told(NamedTuple):
     """What is said of an error."""
 
@@ -61,16 +65,8 @@ def exit_on_error(
             raise
         told = _refused_by_the_system(error)
         _show_cause(verbose)
-    except MemoryError as error:
-        told = _Told(
-            "out-of-memory",
-            f"the memory is used up{f': {error}' if str(error) else ''}.",
-            "Give fewer samples or a smaller model, or use a machine with more memory.",
-            2,
-        )
-        _show_cause(verbose)
     except Exception as error:
-        told = _bug(error)
+        told = _used_up(error) if _is_memory(error) else _bug(error)
         _show_cause(verbose)
     else:
         return
@@ -103,6 +99,21 @@ def _while_printing(error: OSError) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = str(frames[-1].f_globals.get("__name__", ""))
     return any(module == name or module.startswith(f"{name}.") for name in _PRINTERS)
+
+
+def _is_memory(error: Exception) -> bool:
+    """Tell whether the memory was used up: TensorFlow has an error of its own for that."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def _used_up(error: Exception) -> _Told:
+    lines = " ".join(str(error).split())[:_MOST_REASON]
+    return _Told(
+        "out-of-memory",
+        f"the memory is used up{f': {lines}' if lines else ''}.",
+        "Give fewer samples or a smaller model, or use a machine with more memory.",
+        2,
+    )
 
 
 def _refused_by_the_system(error: OSError) -> _Told:

@@ -271,7 +271,8 @@ def check_source(source: str | Path) -> None:
         return
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
-            raise InputError(f"{path} does not exist.", code="data-not-found")
+            told = "is not a regular file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {told}.", code="data-not-found")
         return
     raise InputError(
         f"{source} is no data source: "

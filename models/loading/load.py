@@ -14,7 +14,7 @@ from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.files import sha256
+from dsconvert.base.files import lacks_room, sha256
 
 from . import weights
 from .archive_weights import is_old_archive, restore_archive
@@ -175,6 +175,12 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                         copyfileobj(reader, writer)
             stored, old = _extract_weights(path, copy, Path(folder))
         except UNREADABLE_ZIP as error:
+            if lacks_room(error):
+                raise InputError(
+                    f"{path} cannot be unpacked in {folder}: {error}.",
+                    "Free some space, or name another folder: TMPDIR=/large/tmp.",
+                    code="not-writable",
+                ) from error
             raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
         with bounded_weights(path, stored):
             if old is not None:

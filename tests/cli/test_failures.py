@@ -10,6 +10,11 @@ from click.testing import CliRunner
 
 from dsconvert.cli import main
 
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow raises where it gets no memory."""
+
+
 ERRORS = [
     (TypeError("unsupported\noperand"), 70, "internal-error"),
     (RecursionError("maximum depth"), 70, "internal-error"),
@@ -17,6 +22,7 @@ ERRORS = [
     (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "system-error"),
     (OSError(errno.ENOSPC, "No space left on device", "/models/net.h5"), 2, "system-error"),
     (MemoryError("Unable to allocate 4.5 GiB"), 2, "out-of-memory"),
+    (ResourceExhaustedError("OOM when allocating tensor"), 2, "out-of-memory"),
 ]
 
 

@@ -271,6 +271,6 @@ print(sorted(frameworks & set(sys.modules)))
     )
     assert done.stdout.splitlines() == [
         "[]",
-        "['ai_edge_litert', 'onnxruntime']",
-        "['ai_edge_litert', 'onnx', 'onnxruntime']",  # which counts MACs, where it is installed
+        "['ai_edge_litert', 'onnx', 'onnxruntime']",  # which tells sizes, where it is installed
+        "['ai_edge_litert', 'onnx', 'onnxruntime']",
     ]

@@ -1,5 +1,6 @@
 """Model and data files that are damaged, lie about their size, or point at other files."""
 
+import errno
 import json
 import shutil
 import zipfile
@@ -79,6 +80,17 @@ def loop(group, key, shape, folder):
 
 def text(group, key, shape, folder):
     group.create_dataset(key, shape, dtype=h5py.string_dtype())
+
+
+def test_a_full_folder_for_temporary_files_is_no_damage(good, monkeypatch):
+    """An archive is unpacked before it is read; the file is not blamed for the disk."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dsconvert.models.loading.load.copyfileobj", full)
+    with refuses("not-writable"):
+        load(good / "base.keras")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def load(path: str | Path, *, weights: bool = False) -> ModelProto:
     onnx = require("onnx", "onnx", "to read .onnx files")
     path = Path(path)
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
+        other = "not a regular file" if path.exists() else "no such file"
+        what = "a folder" if path.is_dir() else other
         raise InputError(f"{path}: {what}.", "Give the path of an .onnx file.", code="damaged-file")
     try:
         model: ModelProto = onnx.load_model(path, load_external_data=False)
