@@ -101,6 +101,7 @@ def test_memory_has_a_bound(tmp_path, monkeypatch):
     )  # fmt: skip
     path = tmp_path / "large.onnx"
     onnx.save(made, path)
+    monkeypatch.setenv("DSCONVERT_LARGEST_TENSOR", "1TiB")
     monkeypatch.setattr(unknown_files, "_MEMORY", 4 << 30)
     monkeypatch.setattr(unknown_files.psutil, "virtual_memory", lambda: ds)
     monkeypatch.setattr(ds, "available", 0, raising=False)

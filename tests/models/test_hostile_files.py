@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import zipfile
+from importlib import import_module
 
 import h5py
 import keras
@@ -88,7 +89,7 @@ def test_a_full_folder_for_temporary_files_is_no_damage(good, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("dsconvert.models.loading.load.copyfileobj", full)
+    monkeypatch.setattr(import_module("dsconvert.models.loading.load"), "copyfileobj", full)
     with refuses("not-writable"):
         load(good / "base.keras")
 
