@@ -173,7 +173,7 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                         continue
                     with old.open(name) as reader, new.open(name, "w", force_zip64=True) as writer:
                         copyfileobj(reader, writer)
-            stored, old = _extract_weights(path, copy, Path(folder))
+            stored, weights_file = _extract_weights(path, copy, Path(folder))
         except UNREADABLE_ZIP as error:
             if lacks_room(error):
                 raise InputError(
@@ -183,9 +183,9 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                 ) from error
             raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
         with bounded_weights(path, stored):
-            if old is not None:
+            if weights_file is not None:
                 model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
-                restore_archive(model, old)
+                restore_archive(model, weights_file)
                 return model
             return keras.saving.load_model(
                 copy, custom_objects=custom, compile=False, safe_mode=not trust

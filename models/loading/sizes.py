@@ -63,8 +63,10 @@ def bounded_weights(path: Path, stored: int) -> Iterator[None]:
     keras.layers.Layer.add_weight = add_weight
     try:
         yield
-    except Exception as error:  # Keras puts words of its own around what a layer raises
-        raise (refused or [error])[0] from None
+    except Exception:
+        if refused:  # Keras puts words of its own around what a layer raises
+            raise refused[0] from None
+        raise
     finally:
         keras.layers.Layer.add_weight = real
 

@@ -41,7 +41,7 @@ def numpy_type(data_type: int) -> np.dtype[Any]:
 
 def size_in_bytes(tensor: TensorProto) -> int:
     """Bytes of its data, without reading them; of strings, about."""
-    count = prod(tensor.dims)
+    count = int(prod(tensor.dims))
     dtype = numpy_type(tensor.data_type)
     bits = next((bits for bits in (2, 4) if re.search(f"(int|float){bits}(?!\\d)", dtype.name)), 0)
     return -(-count * bits // 8) if bits else count * int(dtype.itemsize)
