@@ -13,6 +13,7 @@ from .graph import input_layers, keyword_tensors, own_nodes, without_idle_keywor
 from .keras1 import keras1_vocabulary, sequential_lists
 from .lambdas import affine_lambdas
 from .modules import old_modules
+from .tf_composites import spelled_out
 from .tfops import tf_operations
 from .tree import Config, counted, edit, name_of, with_config
 
@@ -160,6 +161,7 @@ REPAIRS: tuple[Repair, ...] = (
     old_modules,
     affine_lambdas,
     own_nodes,
+    spelled_out,
     tf_operations,
     keyword_tensors,
     idle_keys,

@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from operator import or_
 from typing import Any
 
+from . import tf_settings
 from .graph import is_tensor
 from .tree import Config
-
-
-class Untranslatable(Exception):
-    """A call that the operation would not compute the same for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,8 @@ class Function:
         tensors: How many tensors it is called on; 0 for a list of them.
         ignored: Keywords that change nothing in what is computed here.
         defaults: The operation's settings where TensorFlow's defaults are other ones.
-        settle: Changes the settings, or raises `Untranslatable`.
+        settle: Changes the settings, or raises `tf_settings.Untranslatable`.
+        called: Of the settings, those that the operation takes where it is called.
     """
 
     module: str
@@ -41,6 +39,7 @@ class Function:
     defaults: Config = field(default_factory=dict)
     settle: Callable[[Config], Config] | None = None
     ignored: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
 
 
 def _numpy(operation: str, **takes: str) -> Function:
@@ -53,88 +52,6 @@ def _two(operation: str) -> Function:
 
 def _reduction(operation: str, module: str = "numpy") -> Function:
     return Function(module, operation, {"axis": "axis", "keepdims": "keepdims"})
-
-
-def _resize(settings: Config) -> Config:
-    method = settings.pop("interpolation", "bilinear")
-    if method not in ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5"):
-        raise Untranslatable(f"the method {method}")
-    if settings.pop("preserve_aspect_ratio", False):
-        raise Untranslatable("preserve_aspect_ratio")
-    return {**settings, "interpolation": method, "data_format": "channels_last"}
-
-
-def _pad(settings: Config) -> Config:
-    mode = str(settings.pop("mode", "CONSTANT")).lower()
-    value = settings.pop("constant_values", 0) or 0
-    if mode == "constant" and value != 0:
-        raise Untranslatable("a constant other than 0")
-    if mode not in ("constant", "reflect", "symmetric"):
-        raise Untranslatable(f"the mode {mode}")
-    return {**settings, "mode": mode}
-
-
-def _channels_last(settings: Config) -> Config:
-    if settings.pop("data_format", "NHWC") != "NHWC":
-        raise Untranslatable("channels first")
-    return {**settings, "data_format": "channels_last"}
-
-
-def _gelu(settings: Config) -> Config:
-    return {"approximate": bool(settings.get("approximate", False))}
-
-
-def _split(settings: Config) -> Config:
-    sections = settings.get("indices_or_sections")
-    if isinstance(sections, list):  # sizes there, places to cut here
-        places = [sum(sections[: i + 1]) for i in range(len(sections) - 1)]
-        settings = {**settings, "indices_or_sections": places}
-    return {"axis": 0, **settings}
-
-
-def _norm(settings: Config) -> Config:
-    axis = settings.get("axis")
-    if settings.pop("ord", "euclidean") not in ("euclidean", 2) or axis is None:
-        raise Untranslatable("another norm, or over all axes")
-    return settings
-
-
-def _conv(settings: Config) -> Config:
-    if settings.pop("data_format", "NHWC") != "NHWC" or not isinstance(settings["padding"], str):
-        raise Untranslatable("channels first, or a padding of its own")
-    for key in ("strides", "dilation_rate"):
-        settings[key] = inner_sizes(settings.get(key, 1), 2)
-    return {
-        **settings,
-        "padding": settings["padding"].lower(),
-        "data_format": "channels_last",
-    }
-
-
-def _depthwise(settings: Config) -> Config:
-    settings = _conv(settings)
-    for key in ("strides", "dilation_rate"):
-        first, second = settings[key]
-        if first != second:
-            raise Untranslatable("strides of two kinds, which no depthwise kernel takes")
-        settings[key] = first
-    return settings
-
-
-def inner_sizes(value: Any, rank: int) -> list[int]:
-    """Return sizes of a window, or strides, of the inner axes alone; TensorFlow gives all or one.
-
-    Raises:
-        Untranslatable: If they are not 1 for samples and channels.
-    """
-    if isinstance(value, int):
-        return [value] * rank
-    values = [int(one) for one in value]
-    if len(values) == rank + 2 and values[0] == values[-1] == 1:
-        return values[1:-1]
-    if len(values) not in (1, rank):
-        raise Untranslatable("windows over samples or channels")
-    return values if len(values) == rank else values * rank
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -158,14 +75,22 @@ FUNCTIONS: dict[str, Function] = {
     "ceil": _numpy("Ceil"),
     "round": _numpy("Round"),
     "sign": _numpy("Sign"),
+    "asinh": _numpy("Arcsinh"),
+    "acosh": _numpy("Arccosh"),
+    "atanh": _numpy("Arctanh"),
+    "rint": _numpy("Round"),
+    "is_finite": _numpy("Isfinite"),
+    "is_inf": _numpy("Isinf"),
+    "is_nan": _numpy("Isnan"),
     "erf": Function("math", "Erf"),
+    "erfinv": Function("math", "Erfinv"),
     "reciprocal": _numpy("Reciprocal"),
     "softplus": Function("nn", "Softplus"),
     "softsign": Function("nn", "Softsign"),
     "selu": Function("nn", "Selu"),
     "log_sigmoid": Function("nn", "LogSigmoid"),
     "log_softmax": Function("nn", "LogSoftmax", {"axis": "axis"}),
-    "gelu": Function("nn", "Gelu", {"approximate": "approximate"}, settle=_gelu),
+    "gelu": Function("nn", "Gelu", {"approximate": "approximate"}, settle=tf_settings.gelu),
     "clip_by_value": _numpy("Clip", clip_value_min="x_min", clip_value_max="x_max"),
     "pow": _two("Power"),
     "maximum": _two("Maximum"),
@@ -207,10 +132,11 @@ FUNCTIONS: dict[str, Function] = {
     "reduce_any": _reduction("Any"),
     "reduce_all": _reduction("All"),
     "reduce_euclidean_norm": Function(
-        "linalg", "Norm", {"axis": "axis", "keepdims": "keepdims"}, settle=_norm
+        "linalg", "Norm", {"axis": "axis", "keepdims": "keepdims"}, settle=tf_settings.norm
     ),
     "norm": Function(
-        "linalg", "Norm", {"ord": "ord", "axis": "axis", "keepdims": "keepdims"}, settle=_norm
+        "linalg", "Norm", {"ord": "ord", "axis": "axis", "keepdims": "keepdims"},
+        settle=tf_settings.norm,
     ),
     "where": Function("numpy", "Where", {"x": "y", "y": "y"}, tensors=3),
     "gather": Function(
@@ -222,6 +148,12 @@ FUNCTIONS: dict[str, Function] = {
     "one_hot": Function("nn", "OneHot", {"depth": "num_classes", "axis": "axis"}),
     "broadcast_to": _numpy("BroadcastTo", shape="shape"),
     "sort": Function("numpy", "Sort", {"axis": "axis"}),
+    "argsort": Function("numpy", "Argsort", {"axis": "axis"}, ignored=("stable",)),
+    "linalg.matrix_transpose": Function("numpy", "Swapaxes", defaults={"axis1": -1, "axis2": -2}),
+    "linalg.band_part": Function(
+        "numpy", "Tril", {"num_lower": "num_lower", "num_upper": "num_upper"},
+        settle=tf_settings.triangle,
+    ),
     "cumprod": Function("numpy", "Cumprod", {"axis": "axis"}, defaults={"axis": 0}),
     "top_k": Function("math", "TopK", {"k": "k", "sorted": "sorted"}, defaults={"k": 1}),
     "tensordot": Function("numpy", "Tensordot", {"b": "y", "axes": "axes"}, tensors=2),
@@ -231,7 +163,15 @@ FUNCTIONS: dict[str, Function] = {
             "filter": "y", "filters": "y", "strides": "strides", "padding": "padding",
             "dilations": "dilation_rate", "data_format": "data_format",
         },
-        tensors=2, settle=_conv, ignored=("use_cudnn_on_gpu",),
+        tensors=2, settle=tf_settings.conv, ignored=("use_cudnn_on_gpu",),
+    ),
+    "conv1d": Function(
+        "nn", "Conv",
+        {
+            "filters": "y", "stride": "strides", "padding": "padding",
+            "dilations": "dilation_rate", "data_format": "data_format",
+        },
+        tensors=2, settle=tf_settings.conv1d, ignored=("use_cudnn_on_gpu",),
     ),
     "depthwise_conv2d": Function(
         "nn", "DepthwiseConv",
@@ -239,12 +179,22 @@ FUNCTIONS: dict[str, Function] = {
             "filter": "y", "strides": "strides", "padding": "padding",
             "dilations": "dilation_rate", "rate": "dilation_rate", "data_format": "data_format",
         },
-        tensors=2, settle=_depthwise,
+        tensors=2, settle=tf_settings.depthwise,
     ),
     "image.flip_left_right": Function("numpy", "Flip", defaults={"axis": -2}),
     "image.flip_up_down": Function("numpy", "Flip", defaults={"axis": -3}),
     "image.transpose": Function("numpy", "Transpose", defaults={"axes": [0, 2, 1, 3]}),
     "image.rot90": Function("numpy", "Rot90", {"k": "k"}, defaults={"axes": [1, 2]}),
+    "image.grayscale_to_rgb": Function("numpy", "Repeat", defaults={"repeats": 3, "axis": -1}),
+    "image.rgb_to_hsv": Function("image", "RGBToHSV"),
+    "image.hsv_to_rgb": Function("image", "HSVToRGB"),
+    "image.extract_patches": Function(
+        "image", "ExtractPatches",
+        {
+            "sizes": "size", "strides": "strides", "rates": "dilation_rate", "padding": "padding",
+        },
+        settle=tf_settings.patches,
+    ),
     "image.rgb_to_grayscale": Function("image", "RGBToGrayscale"),
     "image.pad_to_bounding_box": Function(
         "image", "PadImages",
@@ -264,23 +214,23 @@ FUNCTIONS: dict[str, Function] = {
     "stack": Function("numpy", "Stack", {"axis": "axis"}, tensors=0),
     "split": Function(
         "numpy", "Split", {"num_or_size_splits": "indices_or_sections", "axis": "axis"},
-        settle=_split,
+        settle=tf_settings.split,
     ),
     "unstack": Function("core", "Unstack", {"num": "num", "axis": "axis"}, defaults={"axis": 0}),
     "pad": Function(
         "numpy", "Pad",
         {"paddings": "pad_width", "mode": "mode", "constant_values": "constant_values"},
-        settle=_pad,
+        settle=tf_settings.pad, called=("constant_values",),
     ),
     "linalg.matmul": Function("numpy", "Matmul", {"b": "y"}, tensors=2),
     "matmul": Function("numpy", "Matmul", {"b": "y"}, tensors=2),
     "depth_to_space": Function(
         "nn", "DepthToSpace", {"block_size": "block_size", "data_format": "data_format"},
-        settle=_channels_last,
+        settle=tf_settings.channels_last,
     ),
     "space_to_depth": Function(
         "nn", "SpaceToDepth", {"block_size": "block_size", "data_format": "data_format"},
-        settle=_channels_last,
+        settle=tf_settings.channels_last,
     ),
     "image.resize": Function(
         "image", "Resize",
@@ -288,7 +238,7 @@ FUNCTIONS: dict[str, Function] = {
             "size": "size", "method": "interpolation", "antialias": "antialias",
             "preserve_aspect_ratio": "preserve_aspect_ratio",
         },
-        settle=_resize,
+        settle=tf_settings.resize,
     ),
     "stop_gradient": Function("core", "StopGradient"),
 }  # fmt: skip
@@ -297,7 +247,9 @@ _OFF_AT_ZERO = ("batch_dims",)
 """Keywords of numbers whose 0, the default, changes nothing."""
 
 
-def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config, list[Any]] | None:
+def operation(
+    name: str, operands: list[Any], keywords: Config
+) -> tuple[Config, list[Any], Config] | None:
     """Translate one call.
 
     Args:
@@ -306,8 +258,8 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
         keywords: Its keyword arguments, without those that are None.
 
     Returns:
-        The operation's class, module and configuration, and what it is called on; None where
-        Keras has no equal.
+        The operation's class, module and configuration, what it is called on, and its keywords;
+        None where Keras has no equal.
     """
     function = FUNCTIONS.get(name)
     if function is None:
@@ -330,15 +282,18 @@ def operation(name: str, operands: list[Any], keywords: Config) -> tuple[Config,
         return None
     try:
         settings = function.settle(settings) if function.settle else settings
-    except Untranslatable:
+    except tf_settings.Untranslatable:
         return None
+    if name == "add" and isinstance(called[1], list) and not is_tensor(called[1]):
+        called.reverse()  # Keras' add takes an array of one long axis behind for a bias of channels
+    given = {key: settings.pop(key) for key in function.called if key in settings}
     item = {
         "module": f"keras.src.ops.{function.module}",
         "class_name": function.operation,
         "registered_name": function.operation,
         "config": settings,
     }
-    return item, called
+    return item, called, given
 
 
 def _callable_on(operands: list[Any], tensors: int) -> bool:

@@ -9,14 +9,15 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from .graph import is_tensor, tensor
-from .tf_functions import FUNCTIONS, Untranslatable, inner_sizes, operation
+from .tf_calls import recorded
+from .tf_functions import FUNCTIONS, operation
+from .tf_settings import Untranslatable, inner_sizes
 from .tree import Config, edit, name_of, objects
 
 Call = tuple[str, Config, list[Any]]
 """A layer's class, its configuration and the tensors that it is called on."""
 
 _RECORDED = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
-_CONSTANT = "_CONSTANT_VALUE"
 _EPSILON = 1e-12
 """Of l2_normalize, and of Keras' layer."""
 
@@ -87,7 +88,7 @@ def _slice(item: Config) -> Config:
 
 def _part(item: Config) -> Config | None:
     """Return tf.slice, tf.strided_slice and a crop of images as the slice that they are."""
-    function, values, given = _recorded(item) or ("", [], {})
+    function, values, given = recorded(item) or ("", [], {})
     if len(values) != 1 or not is_tensor(values[0]):
         return None
     if function == "slice" and given.keys() == {"begin", "size"}:
@@ -139,26 +140,12 @@ def _function_of(item: Config) -> str:
     return f"tf.{function} (layer {name_of(item)})" if function else name_of(item)
 
 
-def _recorded(item: Config) -> tuple[str, list[Any], Config] | None:
-    """Give the function, what it is called on, and its keywords; None where it is called twice."""
-    nodes = item.get("inbound_nodes") or []
-    function = str(item["config"].get("function", "")).removeprefix("__operators__.")
-    if len(nodes) != 1 or not nodes[0]:
-        return None
-    operands = [nodes[0]] if isinstance(nodes[0][0], str) else nodes[0]
-    keywords = {k: v for k, v in operands[0][3].items() if v is not None and k != "name"}
-    values = [ref[2] if ref[0] == _CONSTANT else ref for ref in operands]
-    for prefix in ("compat.v1.", "math.", "nn."):
-        function = function.removeprefix(prefix)
-    return function, values, keywords
-
-
 def _translate(item: Config) -> Call | None:
     """Return the layer that computes the same, where there is one."""
-    recorded = _recorded(item)
-    if recorded is None or recorded[0] not in _TRANSLATIONS:
+    call = recorded(item)
+    if call is None or call[0] not in _TRANSLATIONS:
         return None
-    function, values, keywords = recorded
+    function, values, keywords = call
     if any(is_tensor(v) for k, v in keywords.items() if k != "y"):
         return None
     return _TRANSLATIONS[function](values, keywords)
@@ -166,19 +153,19 @@ def _translate(item: Config) -> Call | None:
 
 def _as_operation(item: Config) -> Config | None:
     """Return the operation of Keras that computes the same, where there is one."""
-    recorded = _recorded(item)
-    found = operation(*recorded) if recorded else None
-    if recorded is None or found is None:
+    call = recorded(item)
+    found = operation(*call) if call else None
+    if call is None or found is None:
         return None
-    done, operands = found
+    done, operands, keywords = found
     name = name_of(item)
     called = [_operand(x) for x in operands]
-    listed = [called] if FUNCTIONS[recorded[0]].tensors == 0 else called
+    listed = [called] if FUNCTIONS[call[0]].tensors == 0 else called
     return {
         **done,
         "config": {**done["config"], "name": name},
         "name": name,
-        "inbound_nodes": [{"args": listed, "kwargs": {}}],
+        "inbound_nodes": [{"args": listed, "kwargs": keywords}],
     }
 
 
@@ -368,6 +355,9 @@ _TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
     "bias_add": _bias_add,
     "cast": _cast,
     "identity": _unary("Identity"),
+    "ensure_shape": lambda values, keywords: ("Identity", {}, values),
+    "debugging.check_numerics": lambda values, keywords: ("Identity", {}, values),
+    "accumulate_n": _sum,
     "add_n": _sum,
     "l2_normalize": _unit,
     "image.adjust_brightness": _brighter,
