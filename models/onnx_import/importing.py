@@ -15,6 +15,7 @@ from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
+from dsconvert.formats.onnx.sequences import without_sequences
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
@@ -110,7 +111,7 @@ def import_onnx(
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
-        source = without_constant_branches(source)
+        source = without_sequences(without_constant_branches(source))
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

@@ -163,7 +163,16 @@ def run_keras(model: Any, axes: Sequence[Sequence[int]], arrays: Sequence[Array]
         for array, order, tensor in zip(arrays, axes, model.inputs, strict=True)
     ]
     packed = keras.tree.pack_sequence_as(model.input, stored)
-    return [np.asarray(x) for x in keras.tree.flatten(model(packed, training=False))]
+    try:
+        made = model(packed, training=False)
+    except Exception as error:  # TensorFlow's errors share no base class with Keras'
+        shapes = ", ".join(map(str, (array.shape for array in stored)))
+        raise GateFailed(
+            f"the model drawn in Keras does not run on inputs of {shapes}: {sentence(error)}",
+            _REPORT,
+            code="does-not-run",
+        ) from error
+    return [np.asarray(x) for x in keras.tree.flatten(made)]
 
 
 def _leaping(graph: Graph) -> set[str]:

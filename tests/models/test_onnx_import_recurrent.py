@@ -234,3 +234,80 @@ def test_a_table_is_not_transposed():
     )  # fmt: skip
     imported = assert_same(proto, [floats(1, 3, 6, 6, seed=2)])
     assert imported.output_axes == ((0, 1), (0, 1))
+
+
+SEQUENCES = {
+    "sizes": [
+        node("SplitToSequence", "a sizes", "s", axis=1),
+        node("SequenceAt", "s one", "p"),
+        node("SequenceAt", "s last", "q"),
+        node("Concat", "p q", "y", axis=1),
+    ],
+    "a size": [
+        node("SplitToSequence", "a three", "s", axis=1),
+        node("SequenceAt", "s one", "p"),
+        node("SequenceConstruct", "p p", "t"),
+        node("ConcatFromSequence", "t", "y", axis=1),
+    ],
+    "each alone": [
+        node("SplitToSequence", "a", "s", axis=2, keepdims=0),
+        node("SequenceAt", "s one", "p"),
+        node("SequenceAt", "s last", "q"),
+        node("SequenceConstruct", "q p", "t"),
+        node("ConcatFromSequence", "t", "y", axis=1, new_axis=1),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_sequences_of_known_parts(kind):
+    proto = graph(
+        [node("Conv", "x k", "a"), *SEQUENCES[kind]],
+        ["n", 3, 6, 6],
+        "y",
+        k=floats(7, 3, 3, 3),
+        sizes=np.array([2, 1, 4]),
+        three=np.array(3),
+        one=np.array(1),
+        last=np.array(-1),
+    )
+    assert_same(proto, [floats(2, 3, 6, 6, seed=2)])
+
+
+def test_a_condition_on_the_number_of_axes():
+    """As PyTorch writes `squeeze`."""
+
+    def branch(kind):
+        made = helper.make_node(kind, ["p", "axes"] if kind == "Squeeze" else ["p"], ["out"])
+        return helper.make_graph([made], "branch", [], [onnx.ValueInfoProto(name="out")])
+
+    taken = helper.make_node(
+        "If", ["yes"], ["y"], "if", then_branch=branch("Squeeze"), else_branch=branch("Identity")
+    )
+    nodes = [
+        node("Conv", "x k", "a"),
+        node("GlobalAveragePool", "a", "p"),
+        node("Shape", "p", "shape"),
+        node("Size", "shape", "rank"),
+        node("Equal", "rank four", "yes"),
+        taken,
+    ]
+    axes = {"axes": np.array([2, 3]), "four": np.array(4)}
+    proto = graph(nodes, ["n", 3, 6, 6], "y", k=floats(4, 3, 3, 3), **axes)
+    assert_same(proto, [floats(2, 3, 6, 6, seed=2)])
+
+
+def test_gathered_at_computed_places_for_any_batch():
+    """The boxes of the best scores: a batch larger than those that were probed."""
+    proto = graph(
+        [
+            node("TopK", "x count", "v i", axis=2),
+            node("Concat", "x x", "t", axis=1),
+            node("Concat", "i i", "j", axis=1),
+            node("GatherElements", "t j", "y", axis=2),
+        ],
+        ["n", 3, 8],
+        "y",
+        count=np.array([4]),
+    )
+    assert_same(proto, [floats(5, 3, 8, seed=2)])

@@ -113,6 +113,8 @@ def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
             found = np.array(sizes[node.output[0]], object)
         elif is_op(node, "Gather") and node.input[0] in sizes:
             found = _at(sizes[node.input[0]], constant_of(graph, node.input[1]))
+        elif is_op(node, "Size") and node.input[0] in sizes:  # how many axes there are
+            found = np.array(len(sizes[node.input[0]]))
         if found is not None and None not in np.ravel(found):
             value = numpy_helper.from_array(np.array(found, np.int64))
             node = helper.make_node("Constant", [], [node.output[0]], node.name, value=value)

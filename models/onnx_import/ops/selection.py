@@ -193,14 +193,22 @@ def gather_elements(node: Node, build: KerasBuilder) -> Tensor:
     x = build.tensor(node)
     axis = node.get("axis", 0) % x.rank
     stored = x.axis(axis)
-    shape = build.output_shapes(node)[0]
+    shapes = build.output_shapes(node)
     if build.is_constant(node, 1):
         where = build.constant(node, 1).transpose(x.order)
     else:
         where = build.reorder(build.tensor(node, 1), x.order).keras
-    key = tuple(
-        slice(None) if a == axis or shape[a] == x.shape[a] else slice(0, shape[a]) for a in x.order
-    )
+
+    def part(a: int) -> slice:
+        """Return what is read along an axis: as many positions as there are indices."""
+        pairs = [(made[a], own[a]) for made, own in zip(shapes, x.shapes, strict=True)]
+        if a == axis or all(made == own for made, own in pairs):
+            return slice(None)
+        if len({made for made, _ in pairs}) > 1:
+            raise refuse(node, f"a part of axis {a} whose size depends on the inputs' sizes")
+        return slice(0, pairs[0][0])
+
+    key = tuple(map(part, x.order))
     tensor = x.keras
     if any(part != slice(None) for part in key):
         tensor = build.apply(node, "get_item", tensor, key)
