@@ -231,6 +231,9 @@ _ORT_PREFIX = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?"
     r"(/onnxruntime_src/\S+ .*?\) )?"
 )
+_WRAPPED = re.compile(r"Exception encountered when calling (\S+?)\.\s+", re.DOTALL)
+"""What Keras puts before the reason, in lines of its own."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TRACED = "in user code:"
 """How TensorFlow begins what a layer raised while it was traced, before the traceback."""
 _TRACED_CAUSE = re.compile(r"^\s*\w+(Error|Exception): .+", re.MULTILINE)
@@ -238,7 +241,7 @@ _TRACED_CAUSE = re.compile(r"^\s*\w+(Error|Exception): .+", re.MULTILINE)
 
 def first_line(error: BaseException) -> str:
     """An error's first line, cut at 300 characters, without what runtimes put before it."""
-    text = _ORT_PREFIX.sub("", str(error))
+    text = _WRAPPED.sub(r"\1: ", _COLOURS.sub("", _ORT_PREFIX.sub("", str(error))))
     cause = _TRACED_CAUSE.search(text) if text.startswith(_TRACED) else None
     lines = (cause[0] if cause else text).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from .archive_weights import is_old_archive, restore_archive
 from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
 from .custom import check_names, plain_models
 from .h5_files import check_h5
+from .hard_sigmoid import scale_weights, steepened
 from .lambdas import allow_lambdas
 from .layer_names import without_slashes
 from .meaning import refuse_changed_meaning
@@ -81,7 +82,10 @@ def load(
         config, plain = plain_models(source.config, custom_objects or {})
         config, renamed, told = without_slashes(config)
         config, repairs = repair(config)
-        refuse_changed_meaning(path, config, written_by=source.keras_version, old=source.is_old)
+        config, apart = steepened(config) if source.is_old else (config, frozenset())
+        refuse_changed_meaning(
+            path, config, written_by=source.keras_version, old=source.is_old, steeper=apart
+        )
         refuse_tf_operations(path, config)
         config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -99,7 +103,8 @@ def load(
         config, newer = newer_keys(config)
         model = _build(source, config, custom, trust)
         mirrored = _restored(model, source, renamed)
-    sentences = (source.misnamed, plain, told, *repairs, dropped, newer, mirrored)
+        steep = scale_weights(model, apart) if source.is_old else None
+    sentences = (source.misnamed, plain, told, *repairs, dropped, newer, mirrored, steep)
     digest = folder_sha256(path) if path.is_dir() else sha256(path)
     loaded = Loaded(model, path, source.format, digest, tuple(filter(None, sentences)))
     for sentence in loaded.repairs:

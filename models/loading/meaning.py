@@ -8,6 +8,7 @@ from packaging.version import InvalidVersion, Version
 
 from dsconvert.base.errors import InputError
 
+from .hard_sigmoid import not_steepened
 from .tree import Config, name_of, objects
 
 _RESIZES = ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area")
@@ -18,7 +19,9 @@ _CROPPED = Version("3.8")
 """The first Keras whose RandomCrop does nothing in inference."""
 
 
-def refuse_changed_meaning(path: Path, model: Config, *, written_by: str, old: bool) -> None:
+def refuse_changed_meaning(
+    path: Path, model: Config, *, written_by: str, old: bool, steeper: frozenset[str]
+) -> None:
     """Refuse what would load and compute something else.
 
     Args:
@@ -26,6 +29,7 @@ def refuse_changed_meaning(path: Path, model: Config, *, written_by: str, old: b
         model: The configuration.
         written_by: The version of Keras that wrote it.
         old: Whether Keras 2 or 1 wrote it.
+        steeper: The Activation layers whose slope is that of Keras 2 already.
 
     Raises:
         InputError: With the layers and how to go on.
@@ -33,7 +37,7 @@ def refuse_changed_meaning(path: Path, model: Config, *, written_by: str, old: b
     if old:
         _refuse(
             path,
-            _with_activation(model, "hard_sigmoid"),
+            not_steepened(model, steeper),
             "use hard_sigmoid, whose slope was 0.2 when this file was written and is 1/6 in "
             "Keras 3: the model would compute something else",
             "Rebuild the model with the old slope as a layer of its own, and save it again.",
@@ -66,15 +70,6 @@ def _version(text: str) -> Version:
         return Version(text) if "." in text else Version("4")
     except InvalidVersion:
         return Version("4")
-
-
-def _with_activation(model: Config, name: str) -> list[str]:
-    return [
-        name_of(item)
-        for item in objects(model)
-        for key, value in item["config"].items()
-        if key.endswith("activation") and value == name
-    ]
 
 
 def _refuse(path: Path, layers: list[str], what: str, hint: str) -> None:

@@ -204,6 +204,7 @@ FUNCTIONS: dict[str, Function] = {
         },
     ),
     "cumsum": Function("numpy", "Cumsum", {"axis": "axis"}, defaults={"axis": 0}),
+    "reshape": Function("numpy", "Reshape", {"shape": "newshape"}, settle=tf_settings.reshape),
     "expand_dims": _numpy("ExpandDims", axis="axis"),
     "squeeze": _numpy("Squeeze", axis="axis"),
     "transpose": _numpy("Transpose", perm="axes"),

@@ -56,6 +56,14 @@ def split(settings: Config) -> Config:
     return {"axis": 0, **settings}
 
 
+def reshape(settings: Config) -> Config:
+    """Take sizes that are numbers, the batch among them."""
+    shape = settings.get("newshape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise Untranslatable("sizes that the model computes")
+    return settings
+
+
 def norm(settings: Config) -> Config:
     """Refuse all norms but the Euclidean one."""
     axis = settings.get("axis")

@@ -177,7 +177,7 @@ def test_slashes_in_names_become_underscores_everywhere(tmp_path):
         ("RandomCrop", {"height": 8, "width": 8}),
         ("Resizing", {"height": 8, "width": 8, "interpolation": "gaussian"}),
         ("Resizing", {"height": 8, "width": 8, "interpolation": "mitchellcubic"}),
-        ("Activation", {"activation": "hard_sigmoid"}),
+        ("TimeDistributed", {"layer": layer("Activation", "a", "b", activation="hard_sigmoid")}),
     ],
 )
 def test_layers_that_compute_something_else_today_are_refused_by_name(kind, config, tmp_path):

@@ -322,7 +322,7 @@ def test_recorded_tensorflow_functions_become_layers(write_h5, node, function, e
 @pytest.mark.parametrize(
     ("node", "function"),
     [
-        (["image", 0, 0, {"shape": [4, -1]}], "reshape"),
+        (["image", 0, 0, {"shape": [["image", 0, 0], -1]}], "reshape"),
         (["image", 0, 0, {"central_fraction": 0.5}], "image.central_crop"),
         (["image", 0, 0, {"features": ["image", 0, 0]}], "nn.relu"),
     ],
@@ -382,8 +382,31 @@ def test_weights_of_another_model_are_refused(write_h5, weights, match):
         load(write_h5(model, weights))
 
 
-def test_hard_sigmoid_changed_its_meaning(write_h5):
+def hard(x):
+    """Keras 2's hard_sigmoid."""
+    return np.clip(0.2 * np.asarray(x, np.float64) + 0.5, 0, 1)
+
+
+def test_an_old_hard_sigmoid_has_its_slope_behind_a_rescaling(write_h5):
+    """Called twice, and in a Sequential; one that Keras 3 wrote stays."""
     model = sequential(image(), layer("Activation", "a", activation="hard_sigmoid"))
-    with pytest.raises(InputError, match=r"a use hard_sigmoid, whose slope was 0\.2"):
-        load(write_h5(model))
+    loaded, x = load(write_h5(model)), 9 * images(6, 6, 3)
+    assert "slope" in loaded.repairs[-1]
+    np.testing.assert_allclose(loaded.model(x), hard(x), atol=1e-6)
     assert load(write_h5(model, version="3.0.0")).repairs == ()
+    shared = {**layer("Activation", "a", activation="hard_sigmoid"), "name": "a"}
+    shared["inbound_nodes"] = [[["image", 0, 0, {}]], [["double", 0, 0, {}]]]
+    double = {**layer("Rescaling", "double", scale=2.0, offset=0.0), "name": "double"}
+    double["inbound_nodes"] = [[["image", 0, 0, {}]]]
+    both = {**layer("Add", "both"), "name": "both"}
+    both["inbound_nodes"] = [[["a", 0, 0, {}], ["a", 1, 0, {}]]]
+    path = write_h5(functional([image(), double, shared, both], ["both", 0, 0]))
+    np.testing.assert_allclose(load(path).model(x), hard(x) + hard(2 * x), atol=1e-6)
+
+
+def test_an_old_hard_sigmoid_behind_weights_has_its_slope_in_them(write_h5):
+    kernel, bias = array(3, 4), array(4)
+    model = sequential(image(), layer("Dense", "d", units=4, activation="hard_sigmoid"))
+    loaded = load(write_h5(model, {"d": {"d/kernel:0": kernel, "d/bias:0": bias}}))
+    x = 9 * images(6, 6, 3)
+    np.testing.assert_allclose(loaded.model(x), hard(x @ kernel + bias), atol=1e-5)
