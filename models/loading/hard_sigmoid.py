@@ -129,10 +129,8 @@ def scale_weights(model: Any, apart: frozenset[str]) -> str | None:
 
 def _scale(layer: Any, factors: Any) -> None:
     """Scale the output channels of a layer's last kernels, and its bias."""
-    names = ("kernel", "recurrent_kernel", "bias")
-    if hasattr(layer, "pointwise_kernel"):
-        names = ("pointwise_kernel", "bias")
-    for name in names:
+    last = "pointwise_kernel" if hasattr(layer, "pointwise_kernel") else "kernel"
+    for name in (last, "recurrent_kernel", "bias"):
         weight = getattr(layer, name, None)
         if weight is not None:
             weight.assign(np.asarray(weight) * factors)
