@@ -262,7 +262,7 @@ def _compared(
         The verdict, and on what else it was reached.
     """
     verdict = judge(file, source.output_names, references, data.compared, quantize)
-    if data.verified_on == "random inputs" and may_be_rounding(verdict, quantize):
+    if data.verified_on == "random inputs" and may_be_rounding(verdict.findings, quantize):
         passed = on_another_range(source, file, data.compared, quantize)
         if passed is not None:
             other, told = passed

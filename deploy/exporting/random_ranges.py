@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dsconvert.base.output_fidelity import Finding
 from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Quantization
 
@@ -18,15 +19,16 @@ _COARSE_DB = 5.0
 """The same of a file with int8 weights."""
 
 
-def may_be_rounding(verdict: Verdict, quantize: Quantization) -> bool:
+def may_be_rounding(findings: Sequence[Finding], quantize: Quantization | None) -> bool:
     """Tell whether a file is refused for nothing but an SQNR that rounding may explain.
 
     Args:
-        verdict: On numbers around 0.
-        quantize: What the file was made with.
+        findings: What was found on numbers around 0.
+        quantize: What the file was made with; None where that is not known.
     """
-    refused_for = [one for one in verdict.findings if one.severity == "failure"]
-    least = {"none": _ROUNDING_DB, "float16": _ROUNDING_DB, "dynamic": _COARSE_DB}.get(quantize)
+    refused_for = [one for one in findings if one.severity == "failure"]
+    known = {"none": _ROUNDING_DB, "float16": _ROUNDING_DB, "dynamic": _COARSE_DB}
+    least = known.get(quantize or "int8")
     return bool(refused_for) and all(
         least is not None and one.code == "group-below" and one.figures["sqnr_db"] >= least
         for one in refused_for

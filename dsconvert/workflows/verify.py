@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dsconvert.base.messages import note
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dsconvert.deploy.runtimes.precision import Precision
     from dsconvert.deploy.runtimes.tensor_info import TensorInfo
     from dsconvert.deploy.verification.tolerances import Thresholds
+    from dsconvert.formats.quantization import Quantization
     from dsconvert.models.data.datasets import Data
     from dsconvert.models.data.preprocess import Preprocessing
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _SAMPLES = 500
 """Images, where nothing is said."""
+_FLOATS: dict[str, Quantization] = {"float32": "none", "float16": "float16"}
+"""What a file of floats was made with."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def verify(
         ()
     """
     from dsconvert.base.output_fidelity import failures, warnings
+    from dsconvert.deploy.exporting.random_ranges import may_be_rounding
     from dsconvert.deploy.verification.tolerances import (
         Thresholds,
         judge_outputs,
@@ -107,8 +111,9 @@ def verify(
     check_sources(data)
     with _open(reference, threads) as a, _open(model, threads, runtime) as b:
         check_same_inputs({a.told: a.predictor.input_shapes, b.told: b.predictor.input_shapes})
+        around_0 = False
         if data is None:
-            images = _random([b, a], a.predictor, samples, seed)
+            images, around_0 = _random([b, a], a.predictor, samples, seed)
         else:
             preprocessing = settled(preprocessing, [model, reference], data)
             images = _load(data, [b, a], samples or _SAMPLES, seed, preprocessing)
@@ -116,15 +121,24 @@ def verify(
                 for text in layout_notes(images.laid_out(one.predictor.input_shapes)):
                     note(text)
         path = path_of(model)
-        name = path.name if path else b.told
-        fidelity = compare(
-            b.predictor, a.predictor, images, name=name, progress=as_progress(progress)
-        )
-        unlike = _read_otherwise(path, a.predictor, images, fidelity)
-    tolerance = tolerance_of(b.precision)
-    if thresholds is not None:
-        _check_applicable(fidelity, thresholds)
-    findings = (*unlike, *judge_outputs(fidelity, tolerance, thresholds))
+        name, told = path.name if path else b.told, as_progress(progress)
+        tolerance = tolerance_of(b.precision)
+
+        def judged(images: Data) -> tuple[tuple[OutputFidelity, ...], tuple[Finding, ...]]:
+            fidelity = compare(b.predictor, a.predictor, images, name=name, progress=told)
+            if thresholds is not None:
+                _check_applicable(fidelity, thresholds)
+            unlike = _read_otherwise(path, a.predictor, images, fidelity)
+            return fidelity, (*unlike, *judge_outputs(fidelity, tolerance, thresholds))
+
+        fidelity, findings = judged(images)
+        if around_0 and thresholds is None and may_be_rounding(findings, _FLOATS.get(b.precision)):
+            for other in _other_ranges(images):
+                outputs, rest = judged(other)
+                if not rest:  # saturated outputs say nothing
+                    note(f"judged on {other.source}; on numbers around 0: {findings[0].text}")
+                    images, fidelity, findings = other, outputs, rest
+                    break
     found = failures(findings)
     return Verification(
         reference=a.told,
@@ -186,8 +200,14 @@ def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iter
     yield _Opened(opened.told, predictor, infos, shapes, "float16" if half else "float32")
 
 
-def _random(opened: list[_Opened], reference: Predictor, samples: int | None, seed: int) -> Data:
-    """Seeded random inputs in the layout, and the range, of the model that leaves least open."""
+def _random(
+    opened: list[_Opened], reference: Predictor, samples: int | None, seed: int
+) -> tuple[Data, bool]:
+    """Seeded random inputs in the layout, and the range, of the model that leaves least open.
+
+    Returns:
+        The inputs, and whether they are numbers around 0.
+    """
     from dsconvert.deploy.runtimes.samples import random_samples
     from dsconvert.deploy.verification.telling_inputs import telling_inputs
     from dsconvert.models.data.datasets import Data
@@ -210,11 +230,21 @@ def _random(opened: list[_Opened], reference: Predictor, samples: int | None, se
 
     arrays = random_samples(first.inputs, seed, samples)
     note("compared on random inputs, which need not be what the model is made for: --data")
-    if all(info.scale is None for info in first.inputs):
-        arrays, told = telling_inputs(predict, arrays)
-        if told:
-            note(told)
-    return drawn(arrays)
+    if any(info.scale is not None for info in first.inputs):
+        return drawn(arrays), False
+    arrays, told = telling_inputs(predict, arrays)
+    if told:
+        note(told)
+    return drawn(arrays), not told
+
+
+def _other_ranges(images: Data) -> Iterator[Data]:
+    """Yield random images of 0 … 255 and of 0 … 1, made of numbers around 0."""
+    from dsconvert.deploy.verification.telling_inputs import RANGES, in_range
+
+    for told, scale, shift in RANGES:
+        arrays = in_range(images.inputs, scale, shift)
+        yield replace(images, inputs=arrays, source=f"random images of {told}")
 
 
 def _load(

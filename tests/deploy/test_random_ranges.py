@@ -42,12 +42,16 @@ def test_amplified_rounding_is_judged_on_another_range(tmp_path):
     assert artifact.failures == ()
     (told,) = [note for note in artifact.notes if "random images of 0 … 255" in note]
     assert "on numbers around 0" in told
+    verified = ds.verify(tmp_path / "bright.onnx", tmp_path / "half.onnx")
+    assert verified.passed
+    assert "0 … 255" in verified.to_dict()["source"]
 
 
 def test_what_is_more_than_rounding_stays_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(random_ranges, "_ROUNDING_DB", 60.0)
     with pytest.raises(GateFailed):
         export(for_bright_images(tmp_path), tmp_path / "half.onnx", quantize="float16")
+    assert not ds.verify(tmp_path / "bright.onnx", tmp_path / "half.rejected.onnx").passed
 
 
 def behind_its_own_scaling(folder):
