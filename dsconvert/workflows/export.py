@@ -23,6 +23,8 @@ from .predictors import runtime_of
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
+    import onnx
+
     from dsconvert.base.predictor import Array
     from dsconvert.base.progress import Progress
     from dsconvert.deploy.exporting.records import Artifact
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .model_files import Model, ModelSource
     from .results.exported import ExportedFile
 
+_SELECTING = frozenset({"NonMaxSuppression", "TopK"})
 _VERIFIED = 100
 """Images that a file is verified on where there are others than the calibration's."""
 
@@ -116,6 +119,7 @@ def export(
     compared = _verification(source, calibration, verification, options.seed, preprocessing)
     imported = source.imported
     layout = () if imported is None else onnx_round_trip.layout_notes(imported)
+    choosing = _selections(source.model if native else getattr(imported, "source", None), options)
     with _native_file(source, native) as given:
         artifact = run(
             given,
@@ -138,12 +142,25 @@ def export(
                 as_improvement(options, source, preprocessing, told) if measurable else None
             ),
             preprocessing=_done(preprocessing, data or compared),
-            notes=(*layout, *found),
+            notes=(*layout, *found, *choosing),
             gate=options.verify,
             seed=options.seed,
             progress=told,
         )
     return shown(ExportedFile, write_firmware(artifact, places, options))
+
+
+def _selections(graph: onnx.ModelProto | None, options: ExportOptions) -> tuple[str, ...]:
+    """Tell that a quantized ONNX model selects by scores that may change places."""
+    if graph is None or options.quantize == "none":
+        return ()
+    kinds = sorted({node.op_type for node in graph.graph.node} & _SELECTING)
+    if not kinds:
+        return ()
+    return (
+        f"{' and '.join(kinds)} select by scores: of two that are nearly equal {options.quantize} "
+        "may select the other one, and what is gathered there is another box",
+    )
 
 
 def default_output(model: Path, options: ExportOptions, *, like: bool) -> Path:

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import dsconvert as ds
 from dsconvert.workflows.model_files import open_model
 from dsconvert.workflows.onnx_round_trip import convert
 
@@ -34,3 +36,28 @@ def test_a_changed_model_whose_weights_are_beside_the_original(tmp_path, monkeyp
     (weights,) = made.model.get_weights()
     assert np.array_equal(weights, kernel.transpose(2, 3, 1, 0))
     assert opened.model.graph.initializer[0].data_location == TensorProto.EXTERNAL
+
+
+@pytest.mark.parametrize("kind", ["TopK", "Softmax"])
+def test_files_that_select_by_scores_say_that_rounding_may_select_others(tmp_path, kind):
+    """Of two scores that are nearly equal another box may be gathered, and no sample shows it."""
+    weights = [
+        numpy_helper.from_array(np.linspace(-1, 1, 54).reshape(2, 3, 3, 3).astype(np.float32), "w"),
+        numpy_helper.from_array(np.array([2]), "two"),
+    ]
+    value = helper.make_tensor_value_info
+    made, ins = (["y", "i"], ["c", "two"]) if kind == "TopK" else (["y"], ["c"])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node(kind, ins, made, axis=1),
+        ],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, 5, 5])],
+        [value("y", TensorProto.FLOAT, ["n", 2, 3, 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    half = ds.ExportOptions(quantize="float16")
+    done = ds.export(model, tmp_path / "half.onnx", half)
+    assert any("TopK select" in note for note in done.notes) is (kind == "TopK")
