@@ -85,9 +85,9 @@ def export(
         input_names: What to call the inputs in a .tflite file; by default as in the model.
         output_names: What to call the outputs in the file; by default as in the model.
         calibration_source: What the calibration data are called in the file.
-        calibration_method: How .onnx activations get their ranges: from the least to the greatest
-            value, by KL divergence, or by percentiles; "auto": by the first or the last, whichever
-            gives outputs of higher SQNR.
+        calibration_method: How activations get their ranges: from the least to the greatest
+            value, by the least squared error ("mse"), by KL divergence or by percentiles (.onnx
+            alone); "auto": by one of the first two, whichever gives outputs of higher SQNR.
         allow_random: Whether int8 may be calibrated on random numbers where there are no data; the
             file and the artifact say so.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.

@@ -13,8 +13,13 @@ from ..schemes import SCHEMES, allowed
 from .improve import OFF, Improvement
 
 RangeChoice = CalibrationMethod | Literal["auto"]
-"""How activations of .onnx files get their ranges; "auto": by minmax, or by percentile where that
-gives outputs of higher SQNR."""
+"""How activations get their ranges; "auto": by minmax, or by mse where that gives outputs of higher
+SQNR."""
+_RANGES: dict[Format, tuple[RangeChoice, ...]] = {
+    "tflite": ("auto", "minmax", "mse"),
+    "onnx": ("auto", *get_args(CalibrationMethod)),
+}
+"""What each format knows."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Options:
 
     Attributes:
         quantize: How weights and activations are stored.
-        method: How .onnx activations get their ranges.
+        method: How activations get their ranges.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
         keep_io: Whether a float16 .onnx file has float32 inputs and outputs.
         improvement: What is tried to make an int8 file better.
@@ -41,16 +46,21 @@ class Options:
         Raises:
             InputError: With the option and where it belongs.
         """
-        methods = ("auto", *get_args(CalibrationMethod))
+        methods = _RANGES[format]
         if self.method not in methods:
             raise InputError(
-                f"there is no calibration method {self.method!r}.",
+                f"there is no calibration method {self.method!r} for .{format} files.",
                 f"Allowed: {', '.join(methods)}.",
                 code="unknown-calibration-method",
             )
-        static = format == "onnx" and SCHEMES[self.quantize].static
+        static = SCHEMES[self.quantize].static and self.quantize != "int16x8"
         for wrong, option, where in (
-            (self.method != "auto" and not static, "--calibration-method", "int8 .onnx files"),
+            (self.method != "auto" and not static, "--calibration-method", "int8 files"),
+            (
+                self.method == "mse" and self.allow_flex,
+                "--calibration-method mse",
+                "files of TFLite's own operations",
+            ),
             (self.allow_flex and format != "tflite", "--allow-flex", ".tflite files"),
             (
                 not self.keep_io and (format, self.quantize) != ("onnx", "float16"),

@@ -1,9 +1,9 @@
 """The best of several static int8 files of one model: each trick is kept only where it helps.
 
-Scales inside pairs (`converter.balancing`), ranges without the rarest values, weights that are not
-rounded to the nearest (`rounding`), biases that make up for what rounding shifts, and layers left
-in float are tried one after the other. The SQNR of the network's outputs on images that no range
-came from decides whether one helps.
+Scales inside pairs (`converter.balancing`), ranges of least squared error (`clipped_ranges`),
+weights that are not rounded to the nearest (`rounding`), biases that make up for what rounding
+shifts, and layers left in float are tried one after the other. The SQNR of the network's outputs on
+images that no range came from decides whether one helps.
 """
 
 from __future__ import annotations
@@ -234,22 +234,20 @@ class _Search:
             self.notes.append(told)
 
     def _started(self) -> tuple[Path, float]:
-        """The file with the better kind of ranges, each with equal ones inside pairs or not."""
+        """Return the file with the better kind of ranges, with equal ones inside pairs or not."""
         chosen = self._equalized(self.builder)
-        other = self.builder.otherwise()
-        second = None
+        other = chosen.builder.otherwise()
         if other is not None:
-            try:
-                second = self._equalized(other)
-            except InputError as error:
-                self._refused(error, self.folder)
-        if other is not None and second is not None:
-            kept = second.sqnr > chosen.sqnr + _GAIN_DB
-            self.notes.append(
-                f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR "
-                f"{second.sqnr:.1f} dB, {chosen.sqnr:.1f} dB by {self.builder.method}"
-            )
-            chosen = second if kept else chosen
+            path, sqnr = self._try(other)
+            if sqnr > -math.inf:
+                kept = sqnr > chosen.sqnr + _GAIN_DB
+                told = (
+                    f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR {sqnr:.1f} "
+                    f"dB, {chosen.sqnr:.1f} dB by {chosen.builder.method}"
+                )
+                chosen = chosen._replace(notes=(*chosen.notes, told))
+                if kept:
+                    chosen = chosen._replace(builder=other, path=path, sqnr=sqnr)
         self.builder = chosen.builder
         self.notes += [note for note in chosen.notes if note not in self.notes]
         return chosen.path, chosen.sqnr

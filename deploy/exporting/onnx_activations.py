@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsconvert.base.errors import InputError
-from dsconvert.base.predictor import Array
+from dsconvert.base.predictor import Array, at_once
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
 from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.messages import copied
@@ -18,7 +18,11 @@ from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import sentence, session
 
 from ..runtimes.onnxruntime import OnnxRuntimeSession
+from ..runtimes.registry import open_runtime
 from ..runtimes.tensor_info import TensorInfo
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _DEQUANTIZED = "_DequantizeLinear_Output"
 """How ONNX Runtime's quantizer ends the name of what was quantized and is real again."""
@@ -100,3 +104,33 @@ def _layer_name(node: Any, value: str) -> str:
     # A convolution that a normalisation was folded into has a new name, its kernel has not.
     found = _WEIGHT.match(node.input[1]) if len(node.input) > 1 else None
     return layer_name(found[0]) if found else str(node.name or value)
+
+
+def watched_values(
+    model: ModelProto, values: Sequence[str], path: Path, samples: Sequence[Array], at_most: int
+) -> Iterator[dict[str, Array]]:
+    """Run a model and yield inner values, a batch at a time.
+
+    Args:
+        model: The model, with its weights.
+        values: Names of the inner values.
+        path: A file with the same inputs.
+        samples: One array per input, (n, ...); those that fill no batch are left out.
+        at_most: Samples of a batch whose size is free.
+    """
+    from onnx import ValueInfoProto
+
+    watched = copied(model)
+    own = {value.name for value in model.graph.output}
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
+    running = session(watched)
+    runtime = open_runtime(path)
+    size = runtime.batch or at_once(samples, at_most)
+    count = len(samples[0]) // size * size or size
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size) % len(samples[0])
+        feed = {
+            info.name: np.ascontiguousarray(array[rows], info.dtype)
+            for info, array in zip(runtime.inputs, samples, strict=True)
+        }
+        yield dict(zip(values, running.run(list(values), feed), strict=True))

@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsconvert.base.predictor import Array, at_once
+from dsconvert.base.predictor import Array
 from dsconvert.converter.balancing import equalized
 from dsconvert.formats.onnx.constants import constant_of, constant_shape
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op, name_nodes
-from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
-from dsconvert.formats.onnx.session import session
 from dsconvert.formats.quantization import CalibrationMethod
 
-from ..runtimes.registry import open_runtime
 from . import onnx_tail
 from .candidate_builder import Rounding
-from .onnx_activations import OnnxValues
+from .onnx_activations import OnnxValues, watched_values
 from .onnx_static import quantize_static
 from .output_tail import told_tail
 
@@ -163,26 +160,14 @@ def _means(
     model: ModelProto, values: Sequence[str], path: Path, samples: Sequence[Array]
 ) -> dict[str, Array]:
     """Return the mean of each channel, (C,), of inner values: axis 1 of images and of vectors."""
-    from onnx import ValueInfoProto
-
-    watched = copied(model)
-    own = {value.name for value in model.graph.output}
-    watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
-    running = session(watched)
-    runtime = open_runtime(path)
-    size = runtime.batch or at_once(samples, _SAMPLES)
-    count = len(samples[0]) // size * size or size
     sums: dict[str, Any] = dict.fromkeys(values, 0.0)
-    for start in range(0, count, size):
-        rows = np.arange(start, start + size) % len(samples[0])
-        feed = {
-            info.name: np.ascontiguousarray(array[rows], info.dtype)
-            for info, array in zip(runtime.inputs, samples, strict=True)
-        }
-        for name, array in zip(values, running.run(list(values), feed), strict=True):
+    batches = 0
+    for found in watched_values(model, values, path, samples, _SAMPLES):
+        batches += 1
+        for name, array in found.items():
             axes = tuple(axis for axis in range(array.ndim) if axis != 1)
             sums[name] = sums[name] + np.asarray(array, np.float64).mean(axis=axes)
-    return {name: total / (count // size) for name, total in sums.items()}
+    return {name: total / batches for name, total in sums.items()}
 
 
 def _shift(bias: TensorProto, steps: Array) -> None:

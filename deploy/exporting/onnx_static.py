@@ -16,19 +16,26 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.open import load
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import Session, encode, first_line
+from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
+from .clipped_ranges import Histogram, Range, edges
+from .onnx_activations import watched_values
 
 _METHODS: dict[CalibrationMethod, str] = {
     "minmax": "MinMax",
     "entropy": "Entropy",
     "percentile": "Percentile",
+    "mse": "MinMax",
 }
 _BINS = 512
 """Of a histogram that entropy is to shorten to 128: ONNX Runtime makes only 128 of them, of which
 nothing is left to cut off. Twice as many take four times as long."""
+_AT_ONCE = 8
+"""Samples whose activations are counted at once."""
 _STRIDE = 8
 """Runs whose activations are held at once to make histograms of."""
 
@@ -54,7 +61,8 @@ def quantize_static(
         calibration: One array per input, (n, ...), as the file takes them.
         method: How a range is taken from the activations: from the least to the greatest value,
             by the least KL divergence of the histogram (which cut too much from two small
-            networks: SQNR 17 instead of 38 and 30 dB), or by its 99.999th percentile.
+            networks: SQNR 17 instead of 38 and 30 dB), by its 99.999th percentile, or by the
+            least squared error.
         external: Whether to write large weights to a file beside.
         exclude: Names of the nodes to leave in float32.
 
@@ -64,7 +72,7 @@ def quantize_static(
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
     order = np.arange(len(calibration[0]))
     extra: dict[str, bool | int] = {"ActivationSymmetric": False, "WeightSymmetric": True}
-    if method != "minmax":
+    if method in ("entropy", "percentile"):
         # The histogram's bins are as wide as the first values need: largest first, since one that
         # grows a hundredfold later takes minutes to search.
         order = np.argsort([-max(float(np.abs(a[i]).max()) for a in calibration) for i in order])
@@ -76,6 +84,9 @@ def quantize_static(
         cached = {}
         if method == "entropy":
             _entropy_ranges(source, reader(), external, ranges)
+        if method == "mse":
+            _least_error_ranges(source, reader(), external, calibration, ranges)
+        if method in ("entropy", "mse"):
             cached = {"calibration_cache_path": ranges}
         quantization.quantize_static(
             str(source),
@@ -144,6 +155,47 @@ def _entropy_ranges(source: Path, reader: Any, external: bool, path: Path) -> No
         reader.set_range(start, start + _STRIDE)
         calibrator.collect_data(reader)
     calibrate.save_tensors_data(calibrator.compute_data(), path)
+
+
+def _least_error_ranges(
+    source: Path, reader: Any, external: bool, calibration: Sequence[Array], path: Path
+) -> None:
+    """Write the ranges of least squared error, as `quantize_static` reads them.
+
+    Inputs and outputs keep theirs, from the least to the greatest value, and so does what only
+    moves them: a network that comes from Keras begins with a Transpose.
+    """
+    calibrate = require("onnxruntime.quantization.calibrate", "onnx", "to quantize .onnx files")
+    calibrator = calibrate.create_calibrator(
+        source,
+        None,
+        augmented_model_path=str(path.with_suffix(".onnx")),
+        use_external_data_format=external,
+    )
+    calibrator.collect_data(reader)
+    found = calibrator.compute_data()
+    model = load(source, weights=True)
+    kept = edges(
+        [value.name for value in model.graph.input],
+        [value.name for value in model.graph.output],
+        [(node.op_type, node.input, node.output) for node in model.graph.node],
+    )
+    ends = {
+        name: Range(*(float(np.asarray(end).min()) for end in data.range_value))
+        for name, data in found.items()
+        if name not in kept
+    }
+    counts = {name: Histogram(one) for name, one in ends.items() if np.isfinite(one).all()}
+    some = [array[:CLIPPING_SAMPLES] for array in calibration]
+    for values in watched_values(model, list(counts), source, some, _AT_ONCE):
+        for name, one in values.items():
+            counts[name].add(one)
+    for name, histogram in counts.items():
+        data = found[name]
+        data.lowest, data.highest = (
+            np.asarray(end, np.asarray(data.lowest).dtype) for end in histogram.least_error()
+        )
+    calibrate.save_tensors_data(found, path)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def convert(
     *,
     allow_flex: bool = False,
     traced_for: Quantization | None = None,
+    ranges: Callable[[bytes], bytes] | None = None,
 ) -> tuple[str, ...]:
     """Write the model as a .tflite file with one signature and a batch of 1, if it has no own.
 
@@ -46,6 +47,7 @@ def convert(
             come from all of them.
         allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
         traced_for: Give it the operations of a file of this kind, to be compared with it.
+        ranges: Returns the calibrated model with other ranges than the measured ones.
 
     Returns:
         What the user of the file should know.
@@ -61,7 +63,7 @@ def convert(
         data = None
         if calibration is not None:
             data = partial(batch_by_batch, source, names, calibration)
-        zero = _set_up(tf, converter, quantize, data)
+        zero = _set_up(tf, converter, quantize, data, ranges)
         if allow_flex:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
         try:
@@ -99,6 +101,7 @@ def _set_up(
     converter: Any,
     quantize: Quantization,
     calibration: Callable[[], Iterator[Any]] | None,
+    ranges: Callable[[bytes], bytes] | None = None,
 ) -> list[str]:
     """Tell a converter what to make.
 
@@ -107,6 +110,7 @@ def _set_up(
         converter: What is told.
         quantize: How to store weights and activations.
         calibration: One sample after the other, as the converter takes them, each time anew.
+        ranges: Returns the calibrated model with other ranges than the measured ones.
 
     Returns:
         A list that will hold the names of tensors that are zero on all of these samples.
@@ -121,7 +125,7 @@ def _set_up(
         kind = getattr(tf, scheme.io)
         converter.inference_input_type = converter.inference_output_type = kind
         converter.representative_dataset = calibration
-        return widen_zero_ranges(converter)
+        return widen_zero_ranges(converter, ranges)
     return []
 
 

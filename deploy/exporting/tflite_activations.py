@@ -116,16 +116,26 @@ class TfliteValues(LiteRTSession):
 
     def reads(self) -> dict[int, list[int]]:
         """Return what each operator reads, by the tensor that it makes first."""
-        operators = [self._graph.Operators(i) for i in range(self._graph.OperatorsLength())]
-        return {
-            int(op.Outputs(0)): [int(op.Inputs(i)) for i in range(op.InputsLength())]
-            for op in operators
-            if op.OutputsLength()
-        }
+        return {outputs[0]: inputs for _, inputs, outputs in self.operators() if outputs}
+
+    def operators(self) -> list[tuple[str, list[int], list[int]]]:
+        """Return each operator's kind, the tensors that it reads, and those that it makes."""
+        found = []
+        for i in range(self._graph.OperatorsLength()):
+            op = self._graph.Operators(i)
+            outputs = [int(op.Outputs(j)) for j in range(op.OutputsLength())]
+            kind = self._kinds[outputs[0]] if outputs else ""
+            found.append((kind, [int(op.Inputs(j)) for j in range(op.InputsLength())], outputs))
+        return found
 
     def kinds(self) -> dict[str, str]:
         """Return the operator that makes each tensor, by the tensor's name."""
         return {self.tensor_name(index): kind for index, kind in self._kinds.items()}
+
+    @property
+    def input_tensors(self) -> tuple[int, ...]:
+        """The inputs, in the order of the file."""
+        return tuple(self._inputs)
 
     @property
     def output_tensors(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from .candidate_builder import Rounding
 from .keras_source import KerasSource
 from .output_tail import told_tail
 from .tflite_activations import TfliteValues
+from .tflite_clipping import clipped_model
 from .tflite_ranges import widen_zero_ranges
 from .tflite_tail import own_name
 
@@ -42,6 +43,8 @@ class TfliteBuilder:
         quantize: "int8", "int8-float-io" or "int16x8".
         allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
         tail: Tensors whose operators stay in float in every file, as `own_name` calls them.
+        method: How activations get their ranges: "minmax" or "mse".
+        other: How else they might.
     """
 
     source: KerasSource
@@ -49,19 +52,17 @@ class TfliteBuilder:
     quantize: Quantization = "int8"
     allow_flex: bool = False
     tail: tuple[str, ...] = ()
+    method: CalibrationMethod = "minmax"
+    other: CalibrationMethod | None = None
 
     @property
     def suffix(self) -> str:
         """Of its files."""
         return ".tflite"
 
-    @property
-    def method(self) -> CalibrationMethod:
-        """Tell how activations get their ranges: the converter knows one way."""
-        return "minmax"
-
-    def otherwise(self) -> None:
-        """There is no other."""
+    def otherwise(self) -> TfliteBuilder | None:
+        """Return a builder whose activations get their ranges in another way; None for no other."""
+        return None if self.other is None else replace(self, method=self.other, other=None)
 
     def write(self, path: Path, in_float: Sequence[str] = ()) -> tuple[str, ...]:
         """Write the quantized file; one with layers in float takes and gives floats."""
@@ -81,6 +82,19 @@ class TfliteBuilder:
             self.calibration,
             allow_flex=self.allow_flex,
             traced_for=self.quantize,
+            ranges=self._ranges,
+        )
+
+    @property
+    def _ranges(self) -> Callable[[bytes], bytes] | None:
+        """What changes the ranges that the converter measures; None where they stay."""
+        if self.method == "minmax":
+            return None
+        return partial(
+            clipped_model,
+            inputs=tflite.input_tensor_names(self.source),
+            outputs=self.source.output_names,
+            samples=self.calibration,
         )
 
     def equalized(self) -> tuple[TfliteBuilder, tuple[str, ...]] | None:
@@ -204,7 +218,7 @@ class TfliteBuilder:
             converter.representative_dataset = partial(
                 tflite.batch_by_batch, self.source, names, self.calibration
             )
-            widen_zero_ranges(converter)
+            widen_zero_ranges(converter, self._ranges)
             debugger = tf.lite.experimental.QuantizationDebugger(
                 converter=converter, debug_dataset=lambda: iter(())
             )

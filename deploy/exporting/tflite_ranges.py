@@ -1,11 +1,12 @@
-"""Ranges of activations that are zero on all calibration data, widened before they are written.
+"""Ranges of activations, changed after they are measured and before they are written.
 
-A scale of zero is a file that LiteRT cannot prepare: XNNPACK ends the process over it. TensorFlow's
-converter measures the ranges and writes the file in one step; this looks in between.
+TensorFlow's converter does both in one step; this looks in between. Ranges of zero are widened: a
+scale of zero is a file that LiteRT cannot prepare, and XNNPACK ends the process over it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dsconvert.base.errors import require
@@ -15,11 +16,13 @@ _ZERO = 1e-30
 """The calibrator gives zeros the range 0 … 1.2e-38, the least normal number of float32."""
 
 
-def widen_zero_ranges(converter: Any) -> list[str]:
+def widen_zero_ranges(converter: Any, choose: Callable[[bytes], bytes] | None = None) -> list[str]:
     """Let a `tf.lite.TFLiteConverter` widen ranges of zero when it converts.
 
     Args:
         converter: It is changed.
+        choose: Returns the calibrated model with other ranges than the measured ones; of int8
+            alone.
 
     Returns:
         A list that holds the names of the tensors whose range was widened, once it has converted.
@@ -42,6 +45,8 @@ def widen_zero_ranges(converter: Any) -> list[str]:
             converter._experimental_calibrate_only = asked
         widened, found = widened_model(calibrated)
         names.extend(name for name in found if name not in names)
+        if choose is not None:
+            widened = choose(widened)
         if asked:
             return widened
         return convert.mlir_quantize(

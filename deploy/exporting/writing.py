@@ -68,12 +68,7 @@ def convert(
     """
     if format == "tflite":
         assert isinstance(source, KerasSource)
-        if held_out is not None and calibration is not None:
-            maker = TfliteBuilder(source, tuple(calibration), options.quantize, options.allow_flex)
-            return improve(maker, path, held_out, options.improvement)
-        flex = options.allow_flex
-        notes = tflite.convert(source, path, options.quantize, calibration, allow_flex=flex)
-        return Improved(notes)
+        return _tflite(source, path, options, calibration, held_out)
     if options.quantize == "none" and isinstance(source, KerasSource):
         onnx_export.convert(source, path)
         return Improved(())
@@ -82,6 +77,25 @@ def convert(
         return _quantized(
             _float32(source, folder), path, folder, options, calibration, samples, held_out
         )
+
+
+def _tflite(
+    source: KerasSource,
+    path: Path,
+    options: Options,
+    calibration: Sequence[Array] | None,
+    held_out: HeldOut | None,
+) -> Improved:
+    """Write a Keras model as a .tflite file."""
+    quantize, flex = options.quantize, options.allow_flex
+    if calibration is None:
+        return Improved(tflite.convert(source, path, quantize, None, allow_flex=flex))
+    cheap = 4 * source.model.count_params() <= _CHEAP
+    method, other = _methods(options, cheap and not flex and quantize != "int16x8")
+    builder = TfliteBuilder(source, tuple(calibration), quantize, flex, method=method, other=other)
+    if held_out is None:
+        return Improved(builder.write(path), method=method)
+    return improve(builder, path, held_out, options.improvement)
 
 
 def flex_operations(path: Path) -> tuple[str, ...]:
@@ -161,7 +175,7 @@ def _quantized(
     original = load(source.path)
     notes: tuple[str, ...] = ()
     layers, worst_db = None, None
-    method: CalibrationMethod = "minmax" if options.method == "auto" else options.method
+    method, other = _methods(options, _total(source.path) <= _CHEAP)
     if options.quantize == "none":
         proto = load(source.path, weights=True)
     elif options.quantize == "float16":
@@ -186,8 +200,6 @@ def _quantized(
             if held_out is None or large:
                 quantize_static(ready, raw, calibration, method=method, external=source.external)
             else:
-                cheap = options.method == "auto" and size <= _CHEAP
-                other: CalibrationMethod | None = "percentile" if cheap else None
                 maker = OnnxBuilder.of(ready, calibration, folder, method, other)
                 improved = improve(maker, raw, held_out, options.improvement)
                 notes, layers = (*notes, *improved.notes), improved.layers
@@ -212,6 +224,13 @@ def _quantized(
         ) from error
     save(proto, None, path, overwrite=True, external=source.external, check=False)
     return Improved(notes, layers, method, worst_db)
+
+
+def _methods(options: Options, cheap: bool) -> tuple[CalibrationMethod, CalibrationMethod | None]:
+    """Return how activations get their ranges, and how else where both are to be tried."""
+    if options.method != "auto":
+        return options.method, None
+    return "minmax", "mse" if cheap else None
 
 
 def _carry_over(model: ModelProto, original: ModelProto) -> None:

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 @options.calibration_samples(500)
 @click.option(
     "--calibration-method",
-    type=click.Choice(["auto", "minmax", "entropy", "percentile"]),
+    type=click.Choice(["auto", "minmax", "entropy", "percentile", "mse"]),
     default="auto",
     show_default=True,
-    help="How int8 .onnx files get their ranges; auto: minmax or percentile, as is better.",
+    help="How int8 activations get their ranges; auto: minmax or mse, as is better. Entropy and "
+    "percentile are for .onnx files.",
 )
 @click.option(
     "--allow-random",

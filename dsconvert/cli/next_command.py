@@ -59,7 +59,7 @@ def after_finetune(result: TunedModel) -> Iterator[str]:
     """Yield how to export what was trained for int8, or how to compare it with its teacher."""
     record = result.record
     if record.settings.quantize == "int8":  # what was trained, and nothing that changes it
-        as_trained = ("--equalize", "off", "--no-bias-correction")
+        as_trained = ("--calibration-method", "minmax", "--equalize", "off", "--no-bias-correction")
         yield _next("export", record.output, *_int8(_given("data")), *as_trained)
         return
     words = ("--data", _given("data"), "--reference", record.teacher)

@@ -10,7 +10,7 @@ Format = Literal["tflite", "onnx"]
 Quantization = Literal["none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"]
 
 
-CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile", "mse"]
 
 
 VerifiedOn = Literal["verification data", "calibration data", "random inputs", "nothing"]

@@ -30,8 +30,9 @@ class ExportOptions:
             activations; "int8-float-io": the same with float32 in and out; "int16x8".
         format: "tflite" or "onnx"; by default what the output ends in.
         samples: How many calibration images are drawn of a file.
-        calibration_method: How int8 .onnx activations get their ranges; "auto": by minmax or
-            percentile, whichever gives the higher SQNR.
+        calibration_method: How int8 activations get their ranges: from the least to the greatest
+            value ("minmax"), by the least squared error ("mse"), or, in .onnx files, by "entropy"
+            or "percentile"; "auto": by minmax or mse, whichever gives the higher SQNR.
         allow_random: Whether int8 may be calibrated on random numbers; the file says that.
         allow_flex: Whether a .tflite file may keep TensorFlow's own operations.
         keep_io: Whether a float16 .onnx file takes and gives float32.
@@ -67,7 +68,7 @@ class ExportOptions:
     quantize: Literal["none", "float16", "dynamic", "int8", "int8-float-io", "int16x8"] = "none"
     format: Literal["tflite", "onnx"] | None = None
     samples: int = 500
-    calibration_method: Literal["auto", "minmax", "entropy", "percentile"] = "auto"
+    calibration_method: Literal["auto", "minmax", "entropy", "percentile", "mse"] = "auto"
     allow_random: bool = False
     allow_flex: bool = False
     keep_io: bool = True

@@ -326,7 +326,7 @@ class TestChain:
         )
         assert tuned.exit_code == 0, tuned.stderr
         (then,) = re.findall("next: dsconvert (export .*)", tuned.stdout)
-        assert "--equalize off --no-bias-correction" in then
+        assert "--calibration-method minmax --equalize off --no-bias-correction" in then
         exported = call(f"{then} -o rounded.tflite --json", folder)
         assert exported.exit_code == 0, exported.stderr
         assert (folder / "rounded.tflite").exists()

@@ -85,9 +85,9 @@ class Written:
         return Written(self.table, name, self.method), ("cross-layer equalization: 1 pair",)
 
     def otherwise(self):
-        if "plain percentile" not in self.table:
+        if f"{self.name} mse" not in self.table:
             return None
-        return Written(self.table, "plain percentile", "percentile")
+        return Written(self.table, f"{self.name} mse", "mse")
 
     def corrected(self, full, quantized, path):
         path.write_text(quantized.read_text() + "+biases")
@@ -135,31 +135,27 @@ def test_what_does_not_help_is_not_kept(table, kept, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("plain", "equalized", "kept", "method"),
+    ("plain", "equalized", "clipped", "kept"),
     [
-        (10, 11, "equalized", "minmax"),
-        (10, 13, "equalized percentile", "percentile"),
-        (13, 10, "plain percentile", "percentile"),
-        (12.01, 10, "equalized", "minmax"),
+        (10, 12, 11, "equalized"),
+        (10, 12, 13, "equalized mse"),
+        (13, 12, 14, "plain mse"),
+        (13, 12, 13.01, "plain"),
+        (13, 12, -np.inf, "plain"),
     ],
 )
-def test_ranges_of_either_kind_with_and_without_the_gauge(plain, equalized, kept, method, tmp_path):
-    table = {"plain": 10, "equalized": 12}
-    table |= {"plain percentile": plain, "equalized percentile": equalized}
+def test_ranges_of_either_kind(plain, equalized, clipped, kept, tmp_path):
+    better = "plain" if plain > equalized else "equalized"
     held_out = Figures((), ())
     held_out.table.clear()
-    held_out.table.update(table)
+    held_out.table.update({"plain": plain, "equalized": equalized, f"{better} mse": clipped})
     wish = Improvement(correct_biases=False)
-    done = improve(Written(table), tmp_path / "best.onnx", held_out, wish)
+    done = improve(Written(held_out.table), tmp_path / "best.onnx", held_out, wish)
     assert (tmp_path / "best.onnx").read_text() == kept
-    assert done.method == method
-    other = max(plain, equalized)
-    verdict = "kept" if method == "percentile" else "not kept"
-    told = f"ranges by percentile {verdict}: SQNR {other:.1f} dB, 12.0 dB by minmax"
-    assert told in done.notes
-    assert f"cross-layer equalization {'kept' if 'equalized' in kept else 'not kept'}" in " ".join(
-        done.notes
-    )
+    assert done.method == ("mse" if "mse" in kept else "minmax")
+    told = [note for note in done.notes if note.startswith("ranges by mse")]
+    assert len(told) == np.isfinite(clipped)
+    assert all(("not kept" in note) == (done.method == "minmax") for note in told)
 
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])

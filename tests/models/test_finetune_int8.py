@@ -21,7 +21,13 @@ from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.network import NetworkPredictor
 from dsconvert.models.training.settings import FinetuneSettings
 
-AS_TRAINED = ds.ExportOptions(quantize="int8", equalize="off", correct_biases=False, verify=False)
+AS_TRAINED = ds.ExportOptions(
+    quantize="int8",
+    calibration_method="minmax",
+    equalize="off",
+    correct_biases=False,
+    verify=False,
+)
 
 
 def blurred(count, seed):
