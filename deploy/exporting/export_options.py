@@ -15,11 +15,8 @@ from .improve import OFF, Improvement
 RangeChoice = CalibrationMethod | Literal["auto"]
 """How activations get their ranges; "auto": by minmax, or by mse where that gives outputs of higher
 SQNR."""
-_RANGES: dict[Format, tuple[RangeChoice, ...]] = {
-    "tflite": ("auto", "minmax", "mse"),
-    "onnx": ("auto", *get_args(CalibrationMethod)),
-}
-"""What each format knows."""
+_OF_TFLITE = ("auto", "minmax", "mse")
+"""Those of them that .tflite files know."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,21 @@ class Options:
         Raises:
             InputError: With the option and where it belongs.
         """
-        methods = _RANGES[format]
+        methods = ("auto", *get_args(CalibrationMethod))
         if self.method not in methods:
             raise InputError(
-                f"there is no calibration method {self.method!r} for .{format} files.",
+                f"there is no calibration method {self.method!r}.",
                 f"Allowed: {', '.join(methods)}.",
                 code="unknown-calibration-method",
             )
         static = SCHEMES[self.quantize].static and self.quantize != "int16x8"
         for wrong, option, where in (
             (self.method != "auto" and not static, "--calibration-method", "int8 files"),
+            (
+                format == "tflite" and self.method not in _OF_TFLITE,
+                f"--calibration-method {self.method}",
+                "int8 .onnx files",
+            ),
             (
                 self.method == "mse" and self.allow_flex,
                 "--calibration-method mse",

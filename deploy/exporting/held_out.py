@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 
 from ..runtimes.registry import open_runtime
+from .logits import logits_of
 
 HELD_OUT = 0.2
 """The share of the calibration data that choose, and give no ranges."""
@@ -40,14 +41,46 @@ class HeldOut:
     Attributes:
         inputs: One array per input, (n, ...).
         references: What the model gives for them.
+        logits: What each output's softmax is given for them; None where that is not asked for.
     """
 
     inputs: tuple[Array, ...]
     references: tuple[Array, ...]
+    logits: tuple[Array | None, ...] = ()
 
     def of(self, source: ExportSource) -> HeldOut:
         """Return the same samples for another model."""
         return HeldOut(self.inputs, source.predict(self.inputs))
+
+    @property
+    def classifies(self) -> bool:
+        """Tell whether an output is a vector of probabilities."""
+        return any(
+            one.ndim == 2 and one.shape[1] > 1 and np.allclose(one.sum(axis=1), 1, atol=1e-3)
+            for one in self.references
+        )
+
+    def with_logits(self, full: Path) -> HeldOut:
+        """Return the same samples with the logits that a float32 file of the model has."""
+        return replace(self, logits=logits_of(full, self.inputs))
+
+    @property
+    def measure(self) -> str:
+        """Say what `score` is."""
+        return "SQNR of the logits" if any(one is not None for one in self.logits) else "SQNR"
+
+    def score(self, path: Path) -> float:
+        """SQNR by which files are compared, in dB: of logits where there are some, else outputs."""
+        if self.measure == "SQNR":
+            return self.sqnr(path)
+        noise = [float(np.mean(groups)) for groups in self._noise(path)]
+        for i, (one, other) in enumerate(
+            zip(self.logits, logits_of(path, self.inputs), strict=True)
+        ):
+            if one is not None and other is not None and one.shape == other.shape:
+                noise[i] = float(np.sum(np.square(other - one)) / np.sum(np.square(one)))
+        total = sum(noise) / len(noise)
+        return _decibels(total if np.isfinite(total) else math.inf)
 
     def sqnr(self, path: Path) -> float:
         """SQNR of all outputs of a file together, in dB; each group at its own scale."""

@@ -12,6 +12,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -130,6 +131,7 @@ class _Search:
 
     def run(self, path: Path) -> Improved:
         self._choose_outputs()
+        self._look_at_logits()
         best, sqnr = self._started()
         full = self._new()
         wanted = self.wish.keep_float
@@ -145,6 +147,15 @@ class _Search:
         layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
         worst = self._worst_of(path) if self._mixed() else None
         return Improved(tuple(self.notes), layers, self.builder.method, worst)
+
+    def _look_at_logits(self) -> None:
+        """Compare the logits of a classifier, which tell more than its probabilities do."""
+        if not self.held_out.classifies:
+            return
+        path = self._new()
+        with suppress(InputError):  # its outputs are compared
+            self.builder.write_float(path)
+            self.held_out = self.held_out.with_logits(path)
 
     def _mixed(self) -> bool:
         """Tell whether an output mixes scales."""
@@ -222,7 +233,7 @@ class _Search:
 
     def _sqnr(self, path: Path) -> float:
         try:
-            return self.held_out.sqnr(path)
+            return self.held_out.score(path)
         except InputError as error:
             self._refused(error, path)
             return -math.inf
@@ -242,8 +253,8 @@ class _Search:
             if sqnr > -math.inf:
                 kept = sqnr > chosen.sqnr + _GAIN_DB
                 told = (
-                    f"ranges by {other.method} {'kept' if kept else 'not kept'}: SQNR {sqnr:.1f} "
-                    f"dB, {chosen.sqnr:.1f} dB by {chosen.builder.method}"
+                    f"ranges by {other.method} {_verdict(kept)}: {self.held_out.measure} "
+                    f"{sqnr:.1f} dB, {chosen.sqnr:.1f} dB by {chosen.builder.method}"
                 )
                 chosen = chosen._replace(notes=(*chosen.notes, told))
                 if kept:
@@ -263,10 +274,7 @@ class _Search:
         after = _Made(equalized, *self._try(equalized), said)
         before = _Made(builder, *self._write(builder))
         kept = after.sqnr > before.sqnr + _GAIN_DB
-        told = (
-            f"cross-layer equalization {'kept' if kept else 'not kept'}: SQNR "
-            f"{before.sqnr:.1f} dB without, {after.sqnr:.1f} dB with it"
-        )
+        told = self._compared("cross-layer equalization", before.sqnr, after.sqnr, kept)
         return (after if kept else before)._replace(notes=(*said, told))
 
     def _rounded(self, best: Path, sqnr: float, choose: Rounding) -> tuple[Path, float]:
@@ -277,10 +285,7 @@ class _Search:
             return best, sqnr
         path, after = self._try(builder)
         kept = after > sqnr + _GAIN_DB
-        self.notes.append(
-            f"{told} {'kept' if kept else 'not kept'}: SQNR {sqnr:.1f} dB without, {after:.1f} dB "
-            "with it"
-        )
+        self.notes.append(self._compared(told, sqnr, after, kept))
         if not kept:
             return best, sqnr
         self.builder = builder
@@ -298,10 +303,7 @@ class _Search:
             return best, sqnr
         after = self._sqnr(path)
         kept = after > sqnr + _GAIN_DB
-        self.notes.append(
-            f"bias correction of {count} layers {'kept' if kept else 'not kept'}: SQNR "
-            f"{sqnr:.1f} dB without, {after:.1f} dB with it"
-        )
+        self.notes.append(self._compared(f"bias correction of {count} layers", sqnr, after, kept))
         return (path, after) if kept else (best, sqnr)
 
     def _in_float(self, best: Path, sqnr: float, full: Path, wanted: int | Literal["auto"]) -> Path:
@@ -354,12 +356,24 @@ class _Search:
     def _enough(self, path: Path, sqnr: float) -> bool:
         if self.wish.enough is not None:
             return self.wish.enough(open_runtime(path))
-        if self.wish.min_sqnr_db is None or sqnr < self.wish.min_sqnr_db:
+        least = self.wish.min_sqnr_db
+        if least is None or sqnr == -math.inf or self.held_out.sqnr(path) < least:
             return False
-        return self.held_out.worst(path) >= self.wish.min_sqnr_db  # of many, each
+        return self.held_out.worst(path) >= least  # of many, each
 
     def _told(self, names: Sequence[str], before: float, after: float) -> None:
+        named = f"{len(names)} layers in float{': ' if names else ''}{', '.join(names)}"
         self.notes.append(
-            f"{len(names)} layers in float{': ' if names else ''}{', '.join(names)}; SQNR "
-            f"{before:.1f} dB without, {after:.1f} dB with them"
+            f"{named}; {self.held_out.measure} {before:.1f} dB without, {after:.1f} dB with them"
         )
+
+    def _compared(self, what: str, before: float, after: float, kept: bool) -> str:
+        """Say what was tried, and what it does."""
+        return (
+            f"{what} {_verdict(kept)}: {self.held_out.measure} {before:.1f} dB without, "
+            f"{after:.1f} dB with it"
+        )
+
+
+def _verdict(kept: bool) -> str:
+    return "kept" if kept else "not kept"

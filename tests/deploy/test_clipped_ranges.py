@@ -141,7 +141,7 @@ def test_the_ranges_of_a_file(spiky, suffix, tmp_path):
 def test_what_a_format_does_not_have(spiky, tmp_path):
     model, images = spiky
     for method, quantize, code in (
-        ("percentile", "int8", "unknown-calibration-method"),
+        ("percentile", "int8", "option-not-applicable"),
         ("mse", "int16x8", "option-not-applicable"),
         ("mse", "dynamic", "option-not-applicable"),
     ):
