@@ -17,6 +17,7 @@ from dsconvert.formats.layer_names import MOVERS
 from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.open import load
 
+from ..runtimes.samples import portions
 from .onnx_activations import watched_values
 from .tflite_activations import TfliteValues
 
@@ -51,9 +52,8 @@ def _of_tflite(path: Path, inputs: Sequence[Array]) -> list[Array | None]:
     wanted = [one for one in given if one is not None]
     if not wanted:
         return [None] * len(given)
-    rows = [
-        file.values([array[i : i + 1] for array in inputs], wanted) for i in range(len(inputs[0]))
-    ]
+    parts = portions(inputs, file.inputs[0].shape[0] or 1)
+    rows = [file.values(part, wanted) for part in parts]
     found = dict(zip(wanted, map(np.concatenate, zip(*rows, strict=True)), strict=True))
     return [None if one is None else found[one] for one in given]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
 
+from ..runtimes.samples import portions
 from .clipped_ranges import SAMPLES, Histogram, Range, edges
 from .tflite import in_order
 from .tflite_activations import TfliteValues
@@ -51,8 +52,9 @@ def clipped_model(
             for i, (low, high) in ends.items()
             if i in made
         }
-        for i in range(min(SAMPLES, len(samples[0]))):
-            values = file.values([array[i : i + 1] for array in samples], list(counts))
+        some = [array[:SAMPLES] for array in samples]
+        for part in portions(some, file.inputs[0].shape[0] or 1):
+            values = file.values(part, list(counts))
             for histogram, one in zip(counts.values(), values, strict=True):
                 histogram.add(one)
     for i, histogram in counts.items():
