@@ -303,3 +303,25 @@ def test_real_models(name):
         pytest.skip("the shared models are not here")
     (measurement,) = profile([path], runs=5, min_seconds=0)
     assert measurement.latency is not None
+
+
+def test_a_number_beside_a_signal_is_timed(tmp_path):
+    """As the sampling rate of a speech detector."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["rate"], ["r"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["signal", "r"], ["y"]),
+        ],
+        "g",
+        [value("signal", TensorProto.FLOAT, ["n", 8]), value("rate", TensorProto.INT64, [])],
+        [value("y", TensorProto.FLOAT, ["n", 8])],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    model = onnx.load(path)
+    model.ir_version = 9
+    onnx.save(model, path)
+    (measured,) = profile([path], runs=3, warmup=1, min_seconds=0)
+    assert measured.failure == ""
+    assert measured.latency is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from keras_layer_kinds import samples
@@ -16,7 +18,7 @@ FILES = Path(__file__).parents[1] / "data" / "keras_files"
 HOLDERS = ("Bidirectional LSTM", "MultiHeadAttention", "StackedRNNCells", "TimeDistributed")
 """Layers that hold others: versions differ in how they name those."""
 CHANGED = {
-    "2.13.1": [f"{kind}.keras" for kind in HOLDERS],
+    "2.13.1": [*(f"{kind}.keras" for kind in HOLDERS), "activation hard_sigmoid.h5"],
     "2.15.0": ["Bidirectional LSTM.keras", "ConvLSTM2D.h5", "Discretization.h5", "GRU.h5",
                "SeparableConv2D.keras"],
     "3.0.5": ["MultiHeadAttention.keras", "RandomRotation.keras", "StackedRNNCells.keras"],
@@ -66,3 +68,18 @@ def test_what_has_no_equal_is_refused(version, name, code, tmp_path):
     unpacked(version, tmp_path, name)
     with refuses(code):
         load(tmp_path / name)
+
+
+def test_what_a_refused_random_crop_advises_gives_the_old_answers(tmp_path):
+    """Resizing in its place, which a user would put there."""
+    unpacked("2.13.1", tmp_path, "RandomCrop.h5", "RandomCrop.npy")
+    expected = np.load(tmp_path / "RandomCrop.npy")
+    with h5py.File(tmp_path / "RandomCrop.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        (crop,) = (x for x in config["config"]["layers"] if x["class_name"] == "RandomCrop")
+        crop["class_name"] = "Resizing"
+        kept = {key: crop["config"][key] for key in ("name", "dtype", "height", "width")}
+        crop["config"] = {**kept, "crop_to_aspect_ratio": True}
+        file.attrs["model_config"] = json.dumps(config)
+    found = load(tmp_path / "RandomCrop.h5").model(samples("RandomCrop", len(expected)))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from refusals import refuses
 
 from dsconvert.base.errors import GateFailed
+from dsconvert.workflows.model_files import open_model
+from dsconvert.workflows.predictors import runnable
 from dsconvert.workflows.saved_models import save_keras
 
 resource = pytest.importorskip("resource")
@@ -56,3 +60,15 @@ def test_a_file_with_another_weight_is_not_kept(changed, tmp_path, monkeypatch):
     else:
         save_keras(model, tmp_path / "net.keras", overwrite=False)
     assert (tmp_path / "net.keras").exists() is not changed
+
+
+def test_the_usual_signature_is_read_wherever_it_stands(tmp_path):
+    both = tf.Module()
+    shape = tf.TensorSpec([None, 4], tf.float32, name="x")
+    both.twice = tf.function(lambda x: {"y": 2.0 * x}, input_signature=[shape])
+    both.thrice = tf.function(lambda x: {"y": 3.0 * x}, input_signature=[shape])
+    signatures = {"a_first": both.thrice, "serving_default": both.twice}
+    tf.saved_model.save(both, str(tmp_path / "saved"), signatures=signatures)
+    with runnable(open_model(tmp_path / "saved").model) as runtime:
+        (found,) = runtime.predict([np.ones((2, 4), np.float32)])
+    assert np.array_equal(found, np.full((2, 4), 2.0))
