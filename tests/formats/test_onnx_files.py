@@ -223,6 +223,16 @@ class TestRefused:
         with refuses("does-not-run"):
             open_onnx(tmp_path / "m.onnx")
 
+    @pytest.mark.parametrize("shape", [(), (1,), (2, 4), (3, 3)])
+    def test_a_bias_that_is_not_one_value_per_channel(self, tmp_path, shape):
+        model = chain().model()
+        model.graph.node[0].input.append("b")
+        bias = np.zeros(shape, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(bias, "b"))
+        onnx.save(model, tmp_path / "m.onnx")
+        with refuses("does-not-run"):
+            open_onnx(tmp_path / "m.onnx")
+
 
 @pytest.mark.parametrize("place", ["op_type", "input", "initializer", "attribute", "key"])
 def test_text_that_is_no_utf8(tmp_path, place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,15 @@ from dsconvert.base.errors import require
 from .messages import copy_without_graph
 from .nodes import nodes_of
 from .session import sentence, session
-from .tensors import FLOATS, embedded, external_place, is_external, size_in_bytes, tensors_of
+from .tensors import (
+    FLOATS,
+    embedded,
+    external_place,
+    is_external,
+    size_in_bytes,
+    stored_tensors,
+    tensors_of,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -77,6 +86,21 @@ def _check_group(node: NodeProto) -> None:
             raise Refused(f"node {name!r} has {attribute.i} groups; at least one is needed")
 
 
+def _check_bias(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a bias that is not one value per output channel, which nobody else looks at either."""
+    if node.op_type not in ("Conv", "ConvTranspose") or len(node.input) < 3:
+        return
+    kernel, bias = shapes.get(node.input[1]), shapes.get(node.input[2])
+    if kernel is None or bias is None or len(kernel) < 3:
+        return
+    groups = next((one.i for one in node.attribute if one.name == "group"), 1)
+    channels = kernel[0] if node.op_type == "Conv" else kernel[1] * groups
+    if tuple(bias) != (channels,):
+        name = node.name or node.op_type
+        told = "×".join(map(str, bias)) or "a single value"
+        raise Refused(f"node {name!r} gives {channels} channels, and its bias is {told}")
+
+
 def check_runs(model: ModelProto, folder: Path | None) -> None:
     """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
 
@@ -90,8 +114,10 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
             external_place(tensor, folder)
     for tensor in filter(is_weight, model.graph.initializer):  # which the checker will not see
         _check_length(tensor)
+    shapes = {name: tensor.dims for name, tensor in stored_tensors(model).items()}
     for node in nodes_of(model.graph):
         _check_group(node)
+        _check_bias(node, shapes)
     light = light_copy(model, folder)
     try:
         onnx.checker.check_model(light, full_check=True)
