@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.finite import check_finite
 from dsconvert.base.predictor import Array, Shape
 
 HELD_OUT = 0.2
@@ -90,9 +91,4 @@ def _check(inputs: Sequence[Array], expected: Sequence[Shape]) -> None:
             code="too-few-images",
         )
     for array in inputs:
-        if not np.isfinite(array).all():
-            raise InputError(
-                "the calibration data hold NaN or infinite values.",
-                "Clean them.",
-                code="not-finite",
-            )
+        check_finite(array, "the calibration data")

@@ -39,7 +39,7 @@ def main() -> None:
 def _open_streams() -> None:
     """Let what a closed stdout or stderr would get go nowhere, and never fail for its encoding."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
+        if getattr(sys, name) is None or not _fits(number):
             sink = os.open(os.devnull, os.O_RDWR)
             if sink != number:
                 os.dup2(sink, number)
@@ -48,6 +48,21 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _fits(number: int) -> bool:
+    """Tell whether a stream may be read from, or written to: a shell script without a stderr gives
+    its own file in that place.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        return True
+    try:
+        way = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError:  # closed
+        return False
+    return way != (os.O_WRONLY if number == 0 else os.O_RDONLY)
 
 
 def supervised(command: Callable[[], object], words: list[str]) -> int:

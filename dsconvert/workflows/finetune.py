@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .data_for import DataSource
     from .model_files import ModelSource
 
+_LOOKED_AT = 256
+"""Samples on a disk whose values are looked at before the training."""
+
 
 def finetune(
     student: ModelSource,
@@ -83,6 +86,7 @@ def finetune(
         >>> tuned.model is small.model
         True
     """
+    from dsconvert.base.finite import check_finite
     from dsconvert.models.training.event_log import event_log
     from dsconvert.models.training.finetune import finetune as run
     from dsconvert.models.training.replicas import place_of, replicas_of
@@ -110,6 +114,9 @@ def finetune(
         preprocessing=preprocessing,
         memory=data_memory(),
     )
+    looked_at = images.take(slice(_LOOKED_AT)).loaded() if images.on_disk else images
+    for array in looked_at.inputs:
+        check_finite(array, images.source)
     if settings.log_dir is not None:
         callbacks = (*callbacks, event_log(Path(settings.log_dir)))
     network = watched = None

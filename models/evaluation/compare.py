@@ -9,6 +9,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import OutputFidelity, compare_outputs
+from dsconvert.base.finite import check_finite
 from dsconvert.base.image_layout import Layout, arrange, choose
 from dsconvert.base.in_batches import filled
 from dsconvert.base.label_agreement import OutputKind
@@ -109,7 +110,7 @@ def predict_all(
     """Run on all samples, telling the progress; once where the inputs have no common batch.
 
     Raises:
-        InputError: If the model has no inputs, or does not run.
+        InputError: If the model has no inputs, does not run, or a sample holds NaN or infinity.
     """
     if not inputs:
         raise InputError(
@@ -126,7 +127,10 @@ def predict_all(
     chunks = []
     with progress(label, len(starts)) as advance:
         for start in starts:
-            chunks.append(predictor.predict([array[start : start + _CHUNK] for array in inputs]))
+            chunk = [array[start : start + _CHUNK] for array in inputs]
+            for array in chunk:
+                check_finite(array, "the data", first=start)
+            chunks.append(predictor.predict(chunk))
             advance()
     labels = [kind.labels for kind in getattr(predictor, "output_kinds", ())] or [False] * len(
         chunks[0]

@@ -30,7 +30,7 @@ from .newer_keys import newer_keys
 from .object_weights import Misfit
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
-from .sizes import bounded_weights, check_activations
+from .sizes import bounded_weights, check_activations, check_windows
 from .tfops import refuse_tf_operations
 from .tree import Config
 
@@ -87,6 +87,7 @@ def load(
             path, config, written_by=source.keras_version, old=source.is_old, steeper=apart
         )
         refuse_tf_operations(path, config)
+        check_windows(path, config)
         config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(

@@ -17,10 +17,16 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Shape
 from dsconvert.base.size_bounds import bytes_of, check_tensor, with_small_sizes
 
+from .tree import Config, name_of, objects
+
 _ALWAYS = 1 << 20
 """Values that a layer may have whatever is stored: states of a layer that no file holds."""
 _TIMES = 4
 """Times as many values as are stored that all layers may have: some are made and not used."""
+_COUNTS = {
+    *("filters", "kernel_size", "strides", "dilation_rate", "pool_size", "groups"),
+    *("units", "depth_multiplier"),
+}
 _SAVE_AGAIN = "Load the model where it was made and save it again: model.save('model.keras')."
 
 
@@ -69,6 +75,32 @@ def bounded_weights(path: Path, stored: int) -> Iterator[None]:
         raise
     finally:
         keras.layers.Layer.add_weight = real
+
+
+def check_windows(path: Path, config: Config) -> None:
+    """Refuse layers whose windows and channels are no whole numbers of at least 1.
+
+    Keras cuts a stride of 0.5 down to 0 itself, and then divides by it, or does not.
+
+    Args:
+        path: The file.
+        config: What it says of the model.
+
+    Raises:
+        InputError: With the layer, the setting and its value.
+    """
+    for item in objects(config):
+        for key in _COUNTS & item["config"].keys():
+            value = item["config"][key]
+            numbers = value if isinstance(value, list | tuple) else [value]
+            for number in numbers:
+                if isinstance(number, int | float) and not (number >= 1 and number == int(number)):
+                    raise InputError(
+                        f"{path}: {key} of {name_of(item)} is {value}: whole numbers of at least 1 "
+                        "are allowed.",
+                        _SAVE_AGAIN,
+                        code="bad-configuration",
+                    )
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:

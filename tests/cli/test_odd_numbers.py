@@ -205,4 +205,18 @@ class TestNotFinite:
         ):
             found = CliRunner().invoke(main, [*map(str, words), str(tmp_path / "images.npz")])
             assert found.exit_code == 2, (words[0], found.stdout)
-            assert "NaN" in found.stderr or "finite" in found.stderr, words[0]
+            assert "NaN or infinity in sample 7 " in found.stderr, words[0]
+
+    def test_data_to_train_on_are_refused(self, tmp_path, value):
+        keras = pytest.importorskip("keras")
+        image = keras.Input((8, 8, 3))
+        path = tmp_path / "net.keras"
+        keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(path)
+        data = images(shape=(8, 8, 3))
+        data[7, 1, 2, 0] = value
+        np.savez(tmp_path / "images.npz", x=data)
+        words = ["finetune", path, "--teacher", path, "-o", tmp_path / "tuned.keras", "--data"]
+        found = CliRunner().invoke(main, [*map(str, words), str(tmp_path / "images.npz")])
+        assert found.exit_code == 2, found.stdout
+        assert "NaN or infinity in sample 7 " in found.stderr
+        assert not (tmp_path / "tuned.keras").exists()

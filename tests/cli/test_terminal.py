@@ -117,6 +117,21 @@ def test_a_closed_stream_does_not_end_the_command(closed):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_stderr_that_takes_nothing_does_not_end_the_command(tmp_path):
+    """A shell script that was started without one gives its own file in that place."""
+    (tmp_path / "script").touch()
+    program = "from dsconvert.cli.supervisor import main; main()"
+    path = tmp_path / "net.onnx"
+    onnx.save(small_cnn(), path)
+    with (tmp_path / "script").open() as script:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "verify", path, path, "--samples", "2"],
+            stdout=subprocess.PIPE, stderr=script, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert "passed" in done.stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 def test_a_full_stdout_is_a_sentence():
     program = "from dsconvert.cli.supervisor import main; main()"

@@ -125,3 +125,16 @@ def test_who_means_it_may_have_it(tmp_path, monkeypatch):
     assert code_of(path) == "tensor-too-large"
     monkeypatch.setenv(VARIABLE, "1GiB")
     assert largest_of(load(path).model) == 2400 * 2400 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("strides", [1, 0.001]), ("strides", 0), ("kernel_size", [3, -3]), ("filters", 2.5)],
+)
+def test_windows_and_channels_are_whole_numbers(key, value, tmp_path):
+    path = tmp_path / "net.keras"
+    save(path, layers.Conv2D(4, 3, padding="same", name="odd"))
+    change(path, "Conv2D", {"config": {key: value}})
+    with pytest.raises(InputError, match=f"{key} of odd") as caught:
+        load(path)
+    assert caught.value.code == "bad-configuration"
