@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.finite import check_finite
 from dsconvert.base.in_batches import samples_first
 from dsconvert.base.predictor import Array
 
@@ -131,10 +132,7 @@ def _check_array(array: Array, info: TensorInfo, what: str) -> None:
             f"{what}: the array for input {info.name} holds {array.dtype}, no numbers.",
             code="not-numbers",
         )
-    if not np.isfinite(array).all():
-        raise InputError(
-            f"{what}: the array for input {info.name} holds NaN or infinity.", code="not-finite"
-        )
+    check_finite(array, f"{what}: input {info.name}")
 
 
 def random_count(inputs: Sequence[TensorInfo], free_size: int) -> int:

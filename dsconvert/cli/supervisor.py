@@ -51,8 +51,9 @@ def _open_streams() -> None:
 
 
 def _fits(number: int) -> bool:
-    """Tell whether a stream may be read from, or written to: a shell script without a stderr gives
-    its own file in that place.
+    """Tell whether a stream may be read from, or written to.
+
+    A shell script that was started without a stderr gives its own file in that place.
     """
     try:
         import fcntl
