@@ -19,6 +19,10 @@ COMMANDS = {
     "huge-input-exported.onnx": "export {0} -o out.onnx --quantize dynamic",
     "kernel-of-zeros.h5": "rewrite {0} -o out.keras",
     "never-read-to-its-end.h5": "inspect {0}",
+    "stride-of-a-thousandth.h5": "inspect {0}",
+    "norm-of-too-many-channels.keras": "inspect {0}",
+    "bias-of-a-kernel.onnx": "rewrite {0} -o out.onnx",
+    "huge-padding.onnx": "inspect {0}",
 }
 
 

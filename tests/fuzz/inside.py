@@ -18,7 +18,7 @@ from forms import Form
 
 OUTSIDE = "wrote outside: "
 READY = "damaged"
-_COMPUTING = 3
+_COMPUTING = 1
 """Seconds of processor time for a child of a command, where the command gives it more: a small
 file that takes as long is one that libhdf5 does not come to the end of."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

@@ -125,6 +125,27 @@ class TestCommand:
         assert result.exit_code == 2
         assert json.loads(result.stderr)["code"] == "no-report"
 
+    @pytest.mark.parametrize("key", ["ratio", "low", "high"])
+    def test_a_time_of_zero_is_refused(self, tmp_path, key):
+        written(tmp_path)
+        path = tmp_path / "report.json"
+        tree = json.loads(path.read_text())
+        timed = next(file for file in tree["files"] if file["timing"])
+        timed["timing"][key] = 0.0
+        path.write_text(json.dumps(tree))
+        result = CliRunner().invoke(main, ["report", str(tmp_path), "--json"])
+        assert result.exit_code == 2
+        assert json.loads(result.stderr)["code"] == "no-report"
+
+    def test_a_file_of_no_bytes_has_no_share(self, tmp_path):
+        written(tmp_path)
+        path = tmp_path / "report.json"
+        tree = json.loads(path.read_text())
+        for file in tree["files"]:
+            file["size_bytes"] = 0
+        path.write_text(json.dumps(tree))
+        assert CliRunner().invoke(main, ["report", str(tmp_path)]).exit_code == 0
+
     def test_it_makes_the_page_anew(self, tmp_path):
         written(tmp_path)
         for _ in range(2):

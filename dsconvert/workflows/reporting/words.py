@@ -157,6 +157,8 @@ class PageWords:
 
 
 def _smaller(before: int, after: int) -> str:
+    if min(before, after) <= 0:
+        return "of unknown size"
     if after > before:
         return f"{after / before:.2f}× larger"
     return f"{before / after:.2f}× smaller"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from dsconvert.models.evaluation.metrics import MetricValue
 from dsconvert.models.training.settings import Epoch
 
 from .. import formatting
+
+
+_Ratio = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +38,9 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     value: float
     p90: float | None = None
-    ratio: float = 1.0
-    low: float = 1.0
-    high: float = 1.0
+    ratio: _Ratio = 1.0
+    low: _Ratio = 1.0
+    high: _Ratio = 1.0
     verdict: str = ""
 
 
