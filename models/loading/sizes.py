@@ -90,6 +90,8 @@ def check_windows(path: Path, config: Config) -> None:
         InputError: With the layer, the setting and its value.
     """
     for item in objects(config):
+        if not any(kind in item["class_name"] for kind in ("Conv", "Dense", "Pool")):
+            continue
         for key in _COUNTS & item["config"].keys():
             value = item["config"][key]
             numbers = value if isinstance(value, list | tuple) else [value]

@@ -18,7 +18,6 @@ from dsconvert.models.training.settings import Epoch
 
 from .. import formatting
 
-
 _Ratio = Annotated[float, msgspec.Meta(gt=0)]
 
 
