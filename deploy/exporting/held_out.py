@@ -123,6 +123,8 @@ def _noise_of(reference: Array, output: Array, kind: OutputKind) -> list[float]:
         reference, output = filled([reference, output], -1 if kind.labels else 0)
     if kind.labels:
         return [1.0 - label_agreement(reference, output, kind).agreement]
+    if reference.shape != output.shape:  # a Resize may round another scale to another size
+        return [math.inf]
     if np.any(reference):
         return group_noise(reference, output)
     return [float(np.sum(np.square(output, dtype=np.float64)))]

@@ -87,7 +87,7 @@ class TfliteBuilder:
 
     @property
     def _ranges(self) -> Callable[[bytes], bytes] | None:
-        """What changes the ranges that the converter measures; None where they stay."""
+        """Return what changes the ranges that the converter measures; None where they stay."""
         if self.method == "minmax":
             return None
         return partial(

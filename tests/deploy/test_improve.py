@@ -14,7 +14,7 @@ from dsconvert.base.label_agreement import OutputKind
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting import tflite_candidates
 from dsconvert.deploy.exporting.export import export
-from dsconvert.deploy.exporting.held_out import HeldOut, split
+from dsconvert.deploy.exporting.held_out import HeldOut, _noise_of, split
 from dsconvert.deploy.exporting.improve import Improvement, improve
 from dsconvert.deploy.exporting.layer_types import LayerError, QuantizationReport
 from dsconvert.deploy.exporting.tflite_activations import TfliteValues
@@ -426,3 +426,9 @@ def test_the_mean_of_a_grouped_convolution(tmp_path):
     (name,) = file.linear
     expected = model.predict(given, verbose=0).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(tflite_candidates._mean(file, name, [given]), expected, atol=1e-5)
+
+
+def test_a_candidate_of_another_size_counts_as_all_noise():
+    """As one whose Resize rounds to another size."""
+    reference = np.ones((3, 6, 9, 3))
+    assert _noise_of(reference, reference[:, :5], OutputKind()) == [np.inf]
