@@ -96,7 +96,9 @@ def check_windows(path: Path, config: Config) -> None:
             value = item["config"][key]
             numbers = value if isinstance(value, list | tuple) else [value]
             for number in numbers:
-                if isinstance(number, int | float) and not (number >= 1 and number == int(number)):
+                if isinstance(number, int | float) and not (
+                    1 <= number < math.inf and number % 1 == 0
+                ):
                     raise InputError(
                         f"{path}: {key} of {name_of(item)} is {value}: whole numbers of at least 1 "
                         "are allowed.",

@@ -129,7 +129,14 @@ def test_who_means_it_may_have_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("strides", [1, 0.001]), ("strides", 0), ("kernel_size", [3, -3]), ("filters", 2.5)],
+    [
+        ("strides", [1, 0.001]),
+        ("strides", 0),
+        ("kernel_size", [3, -3]),
+        ("filters", 2.5),
+        ("filters", float("inf")),
+        ("strides", float("nan")),
+    ],
 )
 def test_windows_and_channels_are_whole_numbers(key, value, tmp_path):
     path = tmp_path / "net.keras"
