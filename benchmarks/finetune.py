@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +20,13 @@ STEPS = 4
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "epochs", "throughput", "int8")
+    chosen = arguments(__doc__, "epochs", "throughput", "int8", students=",".join(STUDENTS))
     print(f"Machine: {machine()}")
     if "epochs" in chosen.only:
         table(
             "Top-1 by epoch, 20,000 images without labels",
             ["model", "structure", "M MACs", "original %", "start %", "by epoch %", "CPU s"],
-            by_epoch(chosen.models, chosen.data),
+            by_epoch(chosen.models, chosen.data, chosen.students.split(",")),
         )
     if "throughput" in chosen.only:
         table(
@@ -41,15 +42,15 @@ def main() -> None:
         )
 
 
-STUDENTS = (
-    (RESNET8, "plan", "6.25M", 3),
-    (VGG6, "pairs", "19.84M", 8),
-    (VGG6, "auto", "19.84M", 10),
-)
-"""A model, a structure, a budget of MACs and epochs."""
+STUDENTS = {
+    "resnet8-plan": (RESNET8, "plan", "6.25M", 3),
+    "vgg6-pairs": (VGG6, "pairs", "", 8),
+    "vgg6-auto": (VGG6, "auto", "19.84M", 10),
+}
+"""A model, a structure (one pair for each layer, without a budget), a budget of MACs and epochs."""
 
 
-def by_epoch(models: Path, data: Path) -> Iterator[list[Any]]:
+def by_epoch(models: Path, data: Path, students: list[str]) -> Iterator[list[Any]]:
     """Yield a row per student: fitted on 1,000 images, not refined, then fine-tuned."""
     import dsconvert as ds
     from dsconvert.converter.core.planning.limits import parse_limit
@@ -57,15 +58,18 @@ def by_epoch(models: Path, data: Path) -> Iterator[list[Any]]:
     from dsconvert.converter.plan import search_space
     from dsconvert.converter.rewrite import rewrite
 
-    for name, structure, budget, epochs in STUDENTS:
+    for name, structure, budget, epochs in map(STUDENTS.__getitem__, students):
         teacher: Any = ds.load(models / name).model
         x = images(data)
         if structure == "plan":
             plan = search_space(teacher, calibration=x).plan(Goals(macs=budget))
             made = rewrite(teacher, calibration=x, plan=plan)
+        elif structure == "pairs":
+            made = rewrite(teacher, calibration=x, pairs=1)
         else:
-            share, block = parse_limit(budget, "macs"), "auto" if structure == "auto" else None
-            made = rewrite(teacher, calibration=x, macs=share, block=block)
+            made = rewrite(
+                teacher, calibration=x, macs=parse_limit(budget, "macs"), block=structure
+            )
         yield [
             Path(name).name,
             structure,
@@ -90,6 +94,7 @@ def _tuned(student: Any, teacher: Any, data: Path, epochs: int) -> list[str]:
             nonlocal judging
             started = time.process_time()
             found.append(f"{accuracy(self.model, data):.2f}")
+            print(f"epoch {epoch + 1}: {found[-1]}", file=sys.stderr, flush=True)
             judging += time.process_time() - started
 
     started = time.process_time()
