@@ -15,6 +15,7 @@ from . import onnx_round_trip
 from .class_folders import names_for
 from .data_for import as_data, check_sources, data_for
 from .export_options import ExportOptions, as_improvement, check, class_names
+from .finite_weights import check_weights
 from .firmware import firmware_places, write_firmware
 from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
@@ -110,6 +111,7 @@ def export(
         if native
         else onnx_round_trip.open_as_keras(model, options.seed, told)
     )
+    check_weights(source)
     preprocessing = settled(preprocessing, [model], calibration, verification)
     data, found = _calibration(source, calibration, options, preprocessing)
     inputs = None if data is None else data.inputs

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources, data_for, data_memory
+from .finite_weights import check_weights
 from .model_files import kind_of_source, path_of
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
@@ -103,6 +104,8 @@ def finetune(
     replicas = replicas_of(settings.strategy)  # before TensorFlow is used for anything else
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
+    for one in (learner, original):
+        check_weights(one)
     preprocessing = settled(preprocessing, [teacher, student], data)
     images = data_for(
         original,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dsconvert.base.messages import note
 
 from .data_for import check_sources, data_for
+from .finite_weights import check_weights
 from .model_files import Kind, ModelFile, kind_of_source, open_model
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def plan_session(
     chosen = wanted_target(target, goals, kind_of_source(model))
     precision = wanted_precision(target, chosen)
     opened = open_model(model)
+    check_weights(opened)
     data = data_for(
         opened,
         calibration,

@@ -11,6 +11,7 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from .data_for import calibration_for, check_sources
+from .finite_weights import check_weights
 from .model_files import kind_of_source, open_model
 from .outputs import place
 from .refine import check_refinement, refined
@@ -185,6 +186,7 @@ def rewrite(
     chosen = _plan(plan)
     check_sources(calibration)
     opened = open_model(model)
+    check_weights(opened)
     if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
         named = plan if isinstance(plan, str | Path) else "the plan"
         note(f"{named} was made for another file than {opened.told}; its names are used")

@@ -186,11 +186,42 @@ class TestNotFinite:
 
         model = network(tmp_path, changed=spoil)
         assert "second" in done("inspect", "-v", model, "--json")
-        words = ["rewrite", model, "-o", tmp_path / "out.onnx", "--include", "second"]
-        result = CliRunner().invoke(main, [str(word) for word in words])
-        said = result.stdout + result.stderr
-        assert "second" in said
-        assert "NaN" in said
+        np.savez(tmp_path / "images.npz", x=images())
+        for words in (
+            ["rewrite", model, "-o", tmp_path / "out.onnx", "--include", "second"],
+            ["plan", model, "-o", tmp_path / "p.json", "--calibration", tmp_path / "images.npz"],
+            ["export", model, "-o", tmp_path / "half.onnx", "--quantize", "float16"],
+        ):
+            result = CliRunner().invoke(main, list(map(str, words)))
+            assert result.exit_code == 2, (words[0], result.stdout)
+            assert "'second'" in result.stderr or " second " in result.stderr, words[0]
+            assert "NaN" in result.stderr, words[0]
+
+    def test_weights_of_keras_layers(self, tmp_path, value):
+        keras = pytest.importorskip("keras")
+        image = keras.Input((8, 8, 3))
+        inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(2, 3, name="deep")])
+        x = inner(keras.layers.Conv2D(4, 3, padding="same", name="first")(image))
+        model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+        sound, path = tmp_path / "sound.keras", tmp_path / "net.keras"
+        model.save(sound)
+        kernel, bias = model.get_layer(inner.name).get_layer("deep").get_weights()
+        kernel[0, 1, 2, 0] = value
+        model.get_layer(inner.name).get_layer("deep").set_weights([kernel, bias])
+        model.save(path)
+        np.savez(tmp_path / "images.npz", x=images(shape=(8, 8, 3)))
+        data = ["--data", tmp_path / "images.npz"]
+        for words in (
+            ["rewrite", path, "-o", tmp_path / "out.keras"],
+            ["export", path, "-o", tmp_path / "out.tflite", "--no-verify"],
+            ["finetune", path, "--teacher", sound, *data, "-o", tmp_path / "out.keras"],
+            ["optimize", path, *data, "-o", tmp_path / "out"],
+        ):
+            result = CliRunner().invoke(main, list(map(str, words)))
+            assert result.exit_code == 2, (words[0], result.stdout)
+            assert "deep" in result.stderr, words[0]
+            assert "NaN" in result.stderr, words[0]
+            assert not any(tmp_path.glob("out*")), words[0]
 
     def test_data_are_refused(self, tmp_path, value):
         data = images()

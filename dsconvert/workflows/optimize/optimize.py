@@ -14,6 +14,7 @@ from dsconvert.base.progress import as_progress
 
 from ..accuracy_goal import allowed_drop
 from ..data_for import check_sources
+from ..finite_weights import check_weights
 from ..model_files import ModelFile, open_model, path_of
 from .folder_files import write_results
 from .images import Images
@@ -84,6 +85,7 @@ def optimize(
         raise _no_file()
     check_sources(str(data), options.test_data)
     opened = open_model(model)
+    check_weights(opened)
     opened = opened if opened.path is not None else _named(opened, path)
     forms = options.formats_for(opened.kind)
     options.target_of(forms[0]).complete(opened.kind)  # refused before any work
