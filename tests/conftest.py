@@ -124,7 +124,7 @@ def digits_cnn(digits):
             keras.Input((8, 8, 1), name="image"),
             layers.Conv2D(16, 3, padding="same", activation="relu", name="stem"),
             layers.Conv2D(24, 3, padding="same", activation="relu", name="middle"),
-            layers.MaxPooling2D(),
+            layers.MaxPooling2D(name="halved"),
             layers.Conv2D(32, 3, padding="same", use_bias=False, name="last"),
             layers.BatchNormalization(name="norm"),
             layers.ReLU(name="relu"),

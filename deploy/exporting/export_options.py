@@ -52,12 +52,12 @@ class Options:
             )
         static = SCHEMES[self.quantize].static and self.quantize != "int16x8"
         for wrong, option, where in (
-            (self.method != "auto" and not static, "--calibration-method", "int8 files"),
             (
                 format == "tflite" and self.method not in _OF_TFLITE,
                 f"--calibration-method {self.method}",
                 "int8 .onnx files",
             ),
+            (self.method != "auto" and not static, "--calibration-method", "int8 files"),
             (
                 self.method == "mse" and self.allow_flex,
                 "--calibration-method mse",

@@ -288,8 +288,8 @@ class TestUnusableData:
             ([X, X], r"\(60, 8, 8, 6\), \(60, 8, 8, 6\)"),
             ([], r"shape \[\]"),
             (images(9, 8, 8, 6), "9 calibration images are too few: at least 10"),
-            (np.where(X > 3, np.nan, X), "NaN or infinite"),
-            (np.where(X > 3, np.inf, X), "NaN or infinite"),
+            (np.where(X > 3, np.nan, X), "NaN or infinity in samples 0, "),
+            (np.where(X > 3, np.inf, X), "NaN or infinity in samples 0, "),
         ],
         ids=["channels", "rank", "inputs", "none", "few", "nan", "infinite"],
     )

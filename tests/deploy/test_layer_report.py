@@ -18,7 +18,7 @@ from dsconvert.deploy.exporting.onnx_static import quantize_static
 from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.formats.layer_names import layer_name
 
-LAYERS = ["stem", "middle_dw", "middle_pw", "max_pooling2d", "last_dw", "last_pw", "pool", "scores"]
+LAYERS = ["stem", "middle_dw", "middle_pw", "halved", "last_dw", "last_pw", "pool", "scores"]
 
 
 @pytest.fixture(scope="module")

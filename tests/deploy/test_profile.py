@@ -167,7 +167,7 @@ class TestRefusals:
             ([broken], {"warmup": -1}, "warmup must be 0"),
             ([broken, tmp_path / "missing.onnx"], {}, "does not exist"),
             ([broken, tmp_path / "model.h5"], {}, "is a Keras model"),
-            ([broken], {}, "cannot be loaded"),
+            ([broken], {}, "is not an ONNX model"),
         ):
             with pytest.raises(InputError, match=message):
                 profile(paths, **options)

@@ -33,7 +33,6 @@ MODELS = {
 """How many transposes each needs: the shuffles of SINet, none else."""
 REFUSED = {
     "resnet8_int8_qdq": "DequantizeLinear",
-    "olive_notebook_model": "LSTM",
     "silero_vad_16k_op15": "If ",
     "superres_espcn_prepost_op18": "DecodeImage",
     "qonnx_espcn_subpixel_quant": "Quant",
