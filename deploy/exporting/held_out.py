@@ -73,13 +73,14 @@ class HeldOut:
         """SQNR by which files are compared, in dB: of logits where there are some, else outputs."""
         if self.measure == "SQNR":
             return self.sqnr(path)
-        noise = [float(np.mean(groups)) for groups in self._noise(path)]
-        for i, (one, other) in enumerate(
-            zip(self.logits, logits_of(path, self.inputs), strict=True)
-        ):
-            if one is not None and other is not None and one.shape == other.shape:
-                noise[i] = float(np.sum(np.square(other - one)) / np.sum(np.square(one)))
-        total = sum(noise) / len(noise)
+        pairs = zip(self.logits, logits_of(path, self.inputs), strict=True)
+        noise = [_noise_of_logits(reference, logits) for reference, logits in pairs]
+        if None in noise:  # an output without logits counts as it is
+            outputs = [float(np.mean(groups)) for groups in self._noise(path)]
+            noise = [
+                other if one is None else one for one, other in zip(noise, outputs, strict=True)
+            ]
+        total = sum(one for one in noise if one is not None) / len(noise)
         return _decibels(total if np.isfinite(total) else math.inf)
 
     def sqnr(self, path: Path) -> float:
@@ -110,6 +111,13 @@ def split(calibration: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array,
         return tuple(calibration), tuple(calibration)
     kept = count - max(1, round(HELD_OUT * count))
     return tuple(a[:kept] for a in calibration), tuple(a[kept:] for a in calibration)
+
+
+def _noise_of_logits(reference: Array | None, logits: Array | None) -> float | None:
+    """Return ‖y − ŷ‖² / ‖y‖² of logits; None where there are none, or others."""
+    if reference is None or logits is None or reference.shape != logits.shape:
+        return None
+    return float(np.sum(np.square(logits - reference)) / np.sum(np.square(reference)))
 
 
 def _noise_of(reference: Array, output: Array, kind: OutputKind) -> list[float]:

@@ -2,8 +2,8 @@
 
 Scales inside pairs (`converter.balancing`), ranges of least squared error (`clipped_ranges`),
 weights that are not rounded to the nearest (`rounding`), biases that make up for what rounding
-shifts, and layers left in float are tried one after the other. The SQNR of the network's outputs on
-images that no range came from decides whether one helps.
+shifts, and layers left in float are tried one after the other. The SQNR of the outputs, of a
+classifier that of its logits, on images that no range came from decides whether one helps.
 """
 
 from __future__ import annotations

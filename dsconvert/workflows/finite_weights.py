@@ -10,13 +10,12 @@ from dsconvert.base.units import first_few
 
 if TYPE_CHECKING:
     from .model_files import ModelFile
-    from .onnx_round_trip import ConvertedModel
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 """ONNX operators whose constants are weights: a mask may well hold infinity."""
 
 
-def check_weights(opened: ModelFile | ConvertedModel) -> None:
+def check_weights(opened: ModelFile) -> None:
     """Refuse a model whose weights hold NaN or infinity.
 
     Args:
@@ -25,7 +24,7 @@ def check_weights(opened: ModelFile | ConvertedModel) -> None:
     Raises:
         InputError: With the names of the first layers or nodes.
     """
-    drawn = not hasattr(opened.model, "opset_import")
+    drawn = not hasattr(opened.model, "opset_import")  # an imported ONNX model is one of Keras
     names = list(dict.fromkeys(_of_keras(opened) if drawn else _of_onnx(opened)))
     if names:
         many = "" if len(names) == 1 else "s"
@@ -51,7 +50,6 @@ def _of_onnx(opened: Any) -> Iterator[str]:
 
     graph = OnnxGraph(opened.model, opened.folder)
     for node in graph.nodes:
-        if is_op(node, *_WEIGHTED):
-            weights = [name for name in node.input if name in graph.initializers]
-            if not all(is_finite(graph, name) for name in weights):
-                yield node.name or node.output[0]
+        weighted = is_op(node, *_WEIGHTED)
+        if weighted and not all(is_finite(graph, name) for name in node.input if name):
+            yield node.name or node.output[0]

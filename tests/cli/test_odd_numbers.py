@@ -197,6 +197,21 @@ class TestNotFinite:
             assert "'second'" in result.stderr or " second " in result.stderr, words[0]
             assert "NaN" in result.stderr, words[0]
 
+    def test_weights_in_a_constant_node(self, tmp_path, value):
+        proto = onnx.load(network(tmp_path))
+        stored = next(one for one in proto.graph.initializer if one.name == "v")
+        spoilt = numpy_helper.to_array(stored).copy()
+        spoilt[2, 3] = value
+        proto.graph.initializer.remove(stored)
+        tensor = numpy_helper.from_array(spoilt, "v")
+        proto.graph.node.insert(0, helper.make_node("Constant", [], ["v"], "held", value=tensor))
+        onnx.save(proto, tmp_path / "held.onnx")
+        words = ["rewrite", tmp_path / "held.onnx", "-o", tmp_path / "out.onnx"]
+        result = CliRunner().invoke(main, list(map(str, words)))
+        assert result.exit_code == 2
+        assert "second" in result.stderr
+        assert not (tmp_path / "out.onnx").exists()
+
     def test_weights_of_keras_layers(self, tmp_path, value):
         keras = pytest.importorskip("keras")
         image = keras.Input((8, 8, 3))
