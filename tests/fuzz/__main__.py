@@ -52,8 +52,10 @@ def main() -> int:
     worst = 0
     print(f"{'format':<12}" + "".join(f"{head:>10}" for head in HEADS), flush=True)
     started = time.monotonic()
+    cache = options.folder.resolve() / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
     for number, form in enumerate(chosen):
-        _import_all(form, sound, options.folder.resolve() / "first")
+        _import_all(form, sound, options.folder.resolve() / "first", cache)
         left = options.seconds - (time.monotonic() - started)
         worst |= _campaign(form, sound, found, options, left / (len(chosen) - number))
     return worst
@@ -70,8 +72,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _import_all(form: Form, sound: Path, place: Path) -> None:
-    """Import here what the commands import, so that no input has to."""
+def _import_all(form: Form, sound: Path, place: Path, cache: Path) -> None:
+    """Import here what the commands import, and fill a cache, so that no input has to."""
     for module in form.needs:
         importlib.import_module(module)
     for words in form.words(str(sound / form.like), sound):
@@ -79,7 +81,7 @@ def _import_all(form: Form, sound: Path, place: Path) -> None:
         place.mkdir(parents=True)
         child = os.fork()
         if child == 0:
-            inside.modules(words, place)
+            inside.modules(words, place, cache)
         os.waitpid(child, 0)
         for name in (place / "modules").read_text().split():
             with suppress(Exception):  # some exist under other names only
@@ -93,6 +95,7 @@ def _campaign(
     form: Form, sound: Path, found: Path, options: argparse.Namespace, seconds: float
 ) -> int:
     """Run one format's inputs and print its line; 1 if anything was found."""
+    cache = options.folder.resolve() / "cache"
     counts: Counter[str] = Counter()
     most_s = most_mib = 0.0
     kept: Counter[str] = Counter()
@@ -105,7 +108,7 @@ def _campaign(
         shutil.rmtree(places, ignore_errors=True)
         seeds = range(seed, seed + min(TOGETHER, left))
         state = _state(sound)
-        for one in _inputs(form, seeds, sound, places):
+        for one in _inputs(form, seeds, sound, cache, places):
             seed = one.seed + 1
             if one.kind is not None:
                 lost = not set(state) <= set(_state(sound))  # what is new lies beside its model
@@ -159,14 +162,16 @@ class _Input:
     size: float
 
 
-def _inputs(form: Form, seeds: Sequence[int], sound: Path, places: Path) -> Iterator[_Input]:
+def _inputs(
+    form: Form, seeds: Sequence[int], sound: Path, cache: Path, places: Path
+) -> Iterator[_Input]:
     """Run inputs in one child, until one ends it."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         os.close(read)
-        inside.work(form, seeds, sound, places, write)
+        inside.work(form, seeds, sound, cache, places, write)
     os.close(write)
     watch, seed = Watch(child), seeds[0]
     for line in watch.lines(read):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,13 +31,16 @@ _EVENTS = {
 _NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo")
 
 
-def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int) -> None:
+def work(
+    form: Form, seeds: Sequence[int], sound: Path, cache: Path, places: Path, pipe: int
+) -> None:
     """Damage one file after the other and give each to a command; ends the process.
 
     Args:
         form: Their format.
         seeds: Of the damages and the choices of the commands.
         sound: The folder of sound files.
+        cache: What commands on these have left in theirs; each input begins with that.
         places: Where each input has a folder of its own, called by its seed.
         pipe: Told of each beginning, "seed", and of each end, "seed code bytes": the most bytes
             that a process had at once, above those at the beginning.
@@ -53,6 +57,7 @@ def work(form: Form, seeds: Sequence[int], sound: Path, places: Path, pipe: int)
         _speak_into(place)
         code = 99
         try:
+            _begin_cache(cache, place / "cache")
             code = _one(form, seed, sound, place, inside if seed == seeds[0] else None)
         except BaseException:
             traceback.print_exc()
@@ -101,9 +106,19 @@ def _one(form: Form, seed: int, sound: Path, place: Path, guarded: list[str] | N
     return _command(words)
 
 
-def modules(words: Sequence[str], place: Path) -> None:
+def _begin_cache(cache: Path, place: Path) -> None:
+    """Link to what is in a cache: the report's library, which takes longer than all else.
+
+    What a command puts there replaces a link, and leaves what it led to.
+    """
+    if cache.exists():
+        shutil.copytree(cache, place, copy_function=os.link)
+
+
+def modules(words: Sequence[str], place: Path, cache: Path) -> None:
     """Run a command on sound files, write which modules it has imported, and end the process."""
     _speak_into(place)
+    os.environ["DSCONVERT_CACHE"] = str(cache)
     os.chdir(place)
     try:
         _command(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,23 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         MissingExtra: If what draws the charts is not installed.
     """
     jinja2 = require("jinja2", "report", "to make report.html")
+    template = _templates(jinja2).get_template("page.html")
+    words = PageWords(runs)
+    text: str = template.render(
+        runs=runs,
+        words=words,
+        title=words.title,
+        charts=charts(runs),
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+        library=_library(),
+    )
+    return text
+
+
+@functools.cache
+def _templates(jinja2: Any) -> Any:
+    """Return what reads templates and keeps them, compiled: that takes as long as a page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,  # names in a model file are anybody's
@@ -41,17 +59,7 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         "ms": formatting.ms,
         "short": formatting.short,
     }
-    words = PageWords(runs)
-    text: str = environment.get_template("page.html").render(
-        runs=runs,
-        words=words,
-        title=words.title,
-        charts=charts(runs),
-        style=(_HERE / "page.css").read_text(encoding="utf-8"),
-        script=(_HERE / "page.js").read_text(encoding="utf-8"),
-        library=_library(),
-    )
-    return text
+    return environment
 
 
 def _library() -> str:
