@@ -17,9 +17,6 @@ from ..runtimes.registry import open_runtime
 from ..runtimes.session import Session
 from ..runtimes.tensor_info import TensorInfo
 
-_HALF = "half-precision weights"
-_AS_FLOAT = "dsconvert import MODEL.onnx -o MODEL.keras --dequantize, and export that."
-
 
 @dataclass(frozen=True)
 class OnnxSource:
@@ -68,8 +65,8 @@ def read_onnx(path: Path) -> OnnxSource:
     if found:
         raise InputError(
             f"{path} holds {found}: it was quantized already, and would lose accuracy twice.",
-            "Give the float32 file that it was made from"
-            + ("." if found == _HALF else f", or one of its values: {_AS_FLOAT}"),
+            "Give the float32 file that it was made from, or add --dequantize to export the float "
+            "model that its values stand for.",
             code="quantized-already",
         )
     return OnnxSource(path=path, runtime=runtime, external=has_external_data(model))
@@ -81,4 +78,4 @@ def _quantized_as(graph: Any) -> str:
         if is_quantized_operator(node):
             return f"the operator {node.op_type}"
     half = any(tensor.data_type in (10, 16) for tensor in graph.initializer)
-    return _HALF if half else ""
+    return "half-precision weights" if half else ""

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     help="Also compile the verified int8 .tflite file by Vela: ethos-u55-128, …",
 )
 @quantization_options.choices
+@options.dequantize
 @options.overwrite
 @options.input_size
 @options.preprocessing
@@ -108,6 +109,7 @@ def export(
     labels: Path | None,
     like: Path | None,
     min_sqnr: float | None,
+    dequantize: bool,
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
@@ -142,9 +144,10 @@ def export(
     chosen = ExportOptions(
         format=file_format, labels=labels or (), verify=not no_verify, min_sqnr_db=min_sqnr, **how
     )
+    given = options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size)
     return run(
-        options.opened_with(model, trust, custom_objects, input_size=input_size),
-        output or default_output(model, chosen, like=like is not None),
+        given,
+        output or default_output(given, chosen, like=like is not None),
         chosen,
         calibration=calibration,
         verification=verification,

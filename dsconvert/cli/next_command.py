@@ -31,12 +31,12 @@ def after_inspect(result: InspectedModel) -> Iterator[str]:
     model, data = _given("model"), _given("calibration") or "DATA"
     if not result.convolutions:
         return
-    if click.get_current_context().params.get("dequantize"):  # which the others do not take
+    if not result.potential.pays:
+        yield _next("export", model, *_reading(), *_int8(data))
+    elif click.get_current_context().params.get("dequantize"):  # which optimize does not take
         yield _next("rewrite", model, "--calibration", data, *_reading(), *_preprocessing())
-    elif result.potential.pays:
-        yield _next("optimize", model, "--data", data, *_sizes(), *_preprocessing())
     else:
-        yield _next("export", model, *_sizes(), *_int8(data))
+        yield _next("optimize", model, "--data", data, *_sizes(), *_preprocessing())
 
 
 def after_rewrite(result: RewriteResult) -> Iterator[str]:

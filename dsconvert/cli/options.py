@@ -186,7 +186,8 @@ input_size = click.option(
 dequantize = click.option(
     "--dequantize",
     is_flag=True,
-    help="Read a quantized .onnx file as the float model that it stands for; the loss is shown.",
+    help="Read a quantized or half-precision .onnx file as the float32 model that it stands for; "
+    "the loss is shown.",
 )
 
 preprocessing = stack(

@@ -20,7 +20,7 @@ from .firmware import firmware_places, write_firmware
 from .model_files import ModelFile, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
-from .predictors import runtime_of
+from .predictors import is_changed, runtime_of
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
-    from .model_files import Model, ModelSource
+    from .model_files import Model, ModelPath, ModelSource
     from .results.exported import ExportedFile
 
 _SELECTING = frozenset({"NonMaxSuppression", "TopK"})
@@ -111,6 +111,8 @@ def export(
         if native
         else onnx_round_trip.open_as_keras(model, options.seed, told)
     )
+    if native:
+        refuse_the_same(source, options.quantize)  # nothing in it may have been quantized
     check_weights(source)
     preprocessing = settled(preprocessing, [model], calibration, verification)
     data, found = _calibration(source, calibration, options, preprocessing)
@@ -121,6 +123,11 @@ def export(
     compared = _verification(source, calibration, verification, options.seed, preprocessing)
     imported = source.imported
     layout = () if imported is None else onnx_round_trip.layout_notes(imported)
+    if source.changed and source.loading is not None and source.loading.dequantize:
+        found = [
+            *found,
+            "made from the float32 form of a quantized or half-precision file",
+        ]
     choosing = _selections(source.model if native else getattr(imported, "source", None), options)
     with _native_file(source, native) as given:
         artifact = run(
@@ -165,22 +172,23 @@ def _selections(graph: onnx.ModelProto | None, options: ExportOptions) -> tuple[
     )
 
 
-def default_output(model: Path, options: ExportOptions, *, like: bool) -> Path:
+def default_output(given: ModelPath, options: ExportOptions, *, like: bool) -> Path:
     """Name the file beside a model that is written if none is named.
 
     Raises:
         InputError: If that is the model itself.
     """
-    ending = f".{options.format or ('onnx' if like else 'tflite')}"
+    model, ending = given.path, f".{options.format or ('onnx' if like else 'tflite')}"
+    made = "float32" if options.quantize == "none" else options.quantize
     if ending == ".onnx" and kind_of_source(model) == "onnx":
         from dsconvert.base.errors import InputError
 
-        refuse_the_same(model, options.quantize)
+        refuse_the_same(given, options.quantize)
         if model.is_dir():
             return model.with_name(model.name + ending)
         raise InputError(
             f"{model} is an ONNX file already: name the smaller one.",
-            f"Try: -o {model.stem}-{options.quantize}.onnx",
+            f"Try: -o {model.stem}-{made}.onnx",
             code="needs-output",
         )
     return model.with_name(model.stem + ending)
@@ -190,12 +198,13 @@ def refuse_the_same(model: ModelSource, quantize: str) -> None:
     """Refuse to make the same ONNX file of an ONNX file.
 
     Raises:
-        InputError: If nothing is quantized.
+        InputError: If nothing is quantized, dequantized or fixed in size.
     """
     from dsconvert.base.errors import InputError
 
     path = path_of(model) or Path("model.onnx")
-    if quantize == "none" and not path.is_dir():  # a SavedModel is read as ONNX, and is no file
+    # A SavedModel is read as ONNX, and is no file.
+    if quantize == "none" and not path.is_dir() and not is_changed(model):
         raise InputError(
             f"{path} is an ONNX file already.",
             "Use it as it is: evaluate and profile run it, rewrite changes it, --quantize makes it "

@@ -120,6 +120,7 @@ def convert(
         input_shapes=shapes,
         sha256=opened.sha256,
         repairs=opened.repairs,
+        loading=opened.loading,
         changed=opened.changed,
         imported=imported,
         notes=notes,

@@ -60,7 +60,7 @@ def runtime_of(
     from dsconvert.deploy.runtimes.unknown_files import check_runs_apart
 
     path = path_of(source)
-    if path is not None and not _is_changed(source):
+    if path is not None and not is_changed(source):
         refuse_absent(path)
         if path.is_dir():
             path = open_model(source).path or path  # a SavedModel, read as ONNX
@@ -72,7 +72,7 @@ def runtime_of(
         yield _runtime(path, threads, runtime)
 
 
-def _is_changed(source: ModelSource) -> bool:
+def is_changed(source: ModelSource) -> bool:
     """Tell whether what is meant is another model than its file's."""
     if isinstance(source, ModelFile):
         return source.changed

@@ -47,9 +47,9 @@ _INSTEAD = {
     "If": "export the model without control flow (torch.onnx.export of a traced model)",
     "Loop": "export the model without control flow (torch.onnx.export of a traced model)",
     "Scan": "export the model without control flow (torch.onnx.export of a traced model)",
-    "QuantizeLinear": "import it with --dequantize, or import the float model",
-    "DequantizeLinear": "import it with --dequantize, or import the float model",
-    "DynamicQuantizeLinear": "import it with --dequantize, or import the float model",
+    "QuantizeLinear": "add --dequantize, or give the float model",
+    "DequantizeLinear": "add --dequantize, or give the float model",
+    "DynamicQuantizeLinear": "add --dequantize, or give the float model",
     "DeformConv": "Keras has no deformable convolution: export .onnx of it (dsconvert export)",
 }
 

@@ -168,3 +168,40 @@ def test_a_loss_that_cannot_be_measured_is_unknown(tmp_path):
     (told,) = ds.load(tmp_path / "m.onnx", dequantize=True).repairs
     assert "unknown" in told
     assert "nan" not in told
+
+
+def test_export_on_request(tmp_path):
+    path, small, real = quantized(tmp_path, "QDQ-QUInt8"), tmp_path / "i8.onnx", tmp_path / "r.onnx"
+    for output in (small, tmp_path / "m.tflite"):
+        with pytest.raises(InputError) as caught:
+            ds.export(path, output, ds.ExportOptions(quantize="dynamic"))
+        assert "dequantize" in caught.value.hint
+    read = ModelPath(path, dequantize=True)
+    written = ds.export(read, small, ds.ExportOptions(quantize="int8"), calibration=X)
+    assert is_quantized(onnx.load(small))
+    assert written.fidelity[0].sqnr_db > 25
+    ds.export(read, real, ds.ExportOptions())
+    assert not is_quantized(onnx.load(real))
+    (expected,), (got,) = outputs(network(), X), outputs(onnx.load(real), X)
+    assert np.linalg.norm(got - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    path, read, real = tmp_path / "half.onnx", tmp_path / "float.onnx", tmp_path / "r.onnx"
+    onnx.save(network(), read)
+    ds.export(read, path, ds.ExportOptions(quantize="float16", keep_io=False))
+    ds.export(ModelPath(path, dequantize=True), real, ds.ExportOptions())
+    kept = onnx.load(real)
+    assert {one.data_type for one in kept.graph.initializer} <= {1, 7}
+    assert kept.graph.input[0].type.tensor_type.elem_type == 1
+    (expected,), (got,) = outputs(network(), X), outputs(kept, X)
+    assert np.linalg.norm(got - expected) < 0.002 * np.linalg.norm(expected)
+
+
+def test_a_float_file_has_nothing_to_export(tmp_path):
+    onnx.save(network(), tmp_path / "m.onnx")
+    with pytest.raises(InputError) as caught:
+        ds.export(
+            ModelPath(tmp_path / "m.onnx", dequantize=True), tmp_path / "n.onnx", ds.ExportOptions()
+        )
+    assert caught.value.code == "onnx-already"

@@ -86,7 +86,7 @@ class _Rewriting:
             scale, zero = node.input[3:5]
             made = self._node(_PLAIN[node.op_type], [self.read(node.input[0])], node)
             return self._in_range(made, node.output[0], scale, zero)
-        if node.op_type.startswith(("QLinear", "QGemm", "Quantize", "Dequantize", "QAttention")):
+        if is_quantized_operator(node) or node.op_type == "QAttention":
             raise InputError(
                 f"{node.name or node.output[0]} ({node.op_type}) has no float form here.",
                 "Give the float model that the file was made from.",

@@ -31,7 +31,8 @@ class OnnxFile:
         path: The file; external weights are beside it.
         sha256: Of the file.
         repairs: What had to be repaired, in sentences.
-        dequantized: Whether it was quantized, and its float form was asked for.
+        dequantized: Whether it was quantized or in half precision, and its float form was asked
+            for.
     """
 
     model: ModelProto
@@ -113,7 +114,8 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
 
     Args:
         path: The file.
-        dequantize: Whether a quantized graph becomes a float one, with its weights in memory.
+        dequantize: Whether a quantized or half-precision graph becomes one of float32, with its
+            weights in memory.
 
     Raises:
         InputError: If it is not; in one sentence, before any work is done.
@@ -122,26 +124,30 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     from .checking import Refused, check_runs
     from .dequantize import dequantized, is_quantized
     from .form import mend_form
+    from .half import in_float32, is_half
     from .sizes import check_sizes
 
     path = Path(path)
     model = load(path)
-    quantized = is_quantized(model)
-    if quantized and dequantize:
+    quantized, half = is_quantized(model), is_half(model)
+    if dequantize and (quantized or half):
         embed_weights(model, path.parent)
         mend_form(model, path.parent)
-        model = dequantized(model, path.parent)
+        if half:
+            model = in_float32(model)
+        if quantized:
+            model = dequantized(model, path.parent)
     repairs = mend_form(model, path.parent)
     try:
         check_runs(model, path.parent)
     except Refused as error:
         raise InputError(
             f"{path} does not run as it is; {error}",
-            "Read its float form: add --dequantize to inspect, plan, rewrite or import, as in "
-            f"dsconvert import {shlex.quote(str(path))} --dequantize"
+            "Read its float form: add --dequantize to inspect, plan, rewrite, export or import, as "
+            f"in dsconvert export {shlex.quote(str(path))} --dequantize"
             if quantized and not dequantize
             else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",
         ) from error
     check_sizes(model, path.parent, str(path))
-    return OnnxFile(model, path, sha256(path), repairs, quantized and dequantize)
+    return OnnxFile(model, path, sha256(path), repairs, dequantize and (quantized or half))
