@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 
 from .backends.backend import Backend
+from .core.stages import Stages
 
 IMAGES = 4
 TOLERANCE = 1e-3
@@ -36,9 +37,8 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
     if len(inputs[0]) < count:
         return
     given = {v: array[:count] for v, array in zip(stages.inputs, inputs, strict=True)}
-    outputs = given | stages.run(0, given)
-    nudged = {v: _nudged(array) for v, array in given.items()}
-    echoes = nudged | stages.run(0, nudged)
+    outputs = _computed(stages, given)
+    echoes = _computed(stages, {v: _nudged(array) for v, array in given.items()})
     for value, wanted in zip(stages.outputs, expected, strict=True):
         error = _error(wanted[:count], outputs[value])
         tolerance = NARROW_TOLERANCE if rebuilt.narrow else TOLERANCE
@@ -52,6 +52,17 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
                 "Please report this as a bug, with the model. Meanwhile --exclude its layers.",
                 code="outputs-differ",
             )
+
+
+def _computed(stages: Stages, given: Mapping[int, Array]) -> dict[int, Array]:
+    """Run the network one image after the other: what is computed of several may be large."""
+    count = len(next(iter(given.values())))
+    size = stages.batch_size or 1
+    parts = []
+    for start in range(0, count, size):
+        part = {value: array[start : start + size] for value, array in given.items()}
+        parts.append(part | stages.run(0, part))
+    return {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
 
 
 def _error(wanted: Array, got: Array) -> float:

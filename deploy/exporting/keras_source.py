@@ -13,6 +13,7 @@ from dsconvert.base.in_batches import InBatches
 from dsconvert.base.label_agreement import LABEL_TYPES
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
+from dsconvert.models.loading.sizes import largest_of
 
 from ..runtimes.samples import FREE_SIZE, check_inputs, random_inputs
 from ..runtimes.session import first_line
@@ -72,6 +73,7 @@ class KerasSource:
             most=1 if self.alone else _CHUNK,
             traced=True,
             fills=[-1 if str(output.dtype) in LABEL_TYPES else 0 for output in outputs],
+            largest=lambda shapes: largest_of(self.reference),
         )
         return running.run(inputs)
 

@@ -11,11 +11,13 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, at_once
+from dsconvert.base.size_bounds import samples_at_once
 from dsconvert.formats.layer_names import MOVERS, Layer, layer_name
 from dsconvert.formats.onnx.graph import OnnxGraph
 from dsconvert.formats.onnx.messages import copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import sentence, session
+from dsconvert.formats.onnx.sizes import largest_of
 
 from ..runtimes.onnxruntime import OnnxRuntimeSession
 from ..runtimes.registry import open_runtime
@@ -125,7 +127,8 @@ def watched_values(
     watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
     running = session(watched)
     runtime = open_runtime(path)
-    size = runtime.batch or at_once(samples, at_most)
+    largest = largest_of(model, None, [(1, *array.shape[1:]) for array in samples])
+    size = runtime.batch or samples_at_once(largest, at_once(samples, at_most))
     count = len(samples[0]) // size * size or size
     for start in range(0, count, size):
         rows = np.arange(start, start + size) % len(samples[0])

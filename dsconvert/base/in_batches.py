@@ -122,6 +122,11 @@ def _elsewhere(declared: Shape, shape: Sequence[int], axes: Sequence[int]) -> Ou
     return OutputForm(None, _free(declared, shape))
 
 
+def _leads(declared: Shape) -> bool:
+    """Tell whether a shape's first size, and no other, is free: that of the batch, most likely."""
+    return declared[:1] == (None,) and None not in declared[1:]
+
+
 def _free(declared: Shape, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the axes of free size; all where the model does not say how many axes there are."""
     if len(declared) != len(shape):
@@ -167,6 +172,8 @@ class InBatches:
         traced: Whether a free first size of an output is the batch for certain.
         fills: What each output is filled up with where a sample gives less than another; by
             default zeros.
+        largest: Tells bytes of the largest tensor that is computed of one sample, by the shapes
+            of the inputs; 0 where that is not known.
 
     Attributes:
         forms: Of the outputs of the last run.
@@ -237,8 +244,14 @@ class InBatches:
 
     def _at_once(self, arrays: Sequence[Array]) -> int:
         """Tell how many samples run at once, by their size and that of what is computed of them."""
-        largest = self._largest(tuple((1, *array.shape[1:]) for array in arrays))
-        return samples_at_once(largest, at_once(arrays, self._most))
+        return samples_at_once(self._largest_of(arrays), at_once(arrays, self._most))
+
+    def _one_is_large(self, arrays: Sequence[Array]) -> bool:
+        """Tell whether what is computed of two samples is too much to run only to see shapes."""
+        return samples_at_once(self._largest_of(arrays), min(_PROBES)) == 1
+
+    def _largest_of(self, arrays: Sequence[Array]) -> int:
+        return self._largest(tuple((1, *array.shape[1:]) for array in arrays))
 
     def _fixed_forms(self, runs: Sequence[Sequence[Array]], batch: int) -> tuple[OutputForm, ...]:
         return tuple(
@@ -249,6 +262,8 @@ class InBatches:
     def _free_forms(self, arrays: Sequence[Array]) -> tuple[OutputForm, ...]:
         """Return the forms of a model with a free batch, which two runs show."""
         if self._forms is None:
+            if self._one_is_large(arrays) and all(map(_leads, self._shapes)):
+                return tuple(OutputForm() for _ in self._shapes)  # else it is seen from the rows
             try:
                 runs = [
                     self._invoke([np.resize(a[:1], (size, *a.shape[1:])) for a in arrays])

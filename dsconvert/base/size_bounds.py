@@ -8,6 +8,7 @@ Whoever has a sound network beyond the bound can raise it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from math import prod
 
 from .errors import InputError
@@ -68,7 +69,9 @@ def largest_tensor(inputs: int) -> int:
     return size
 
 
-def check_tensor(model: str, tensor: str, shape: Shape, element: int, inputs: int) -> None:
+def check_tensor(
+    model: str, tensor: str, shape: Shape, element: int, inputs: int, batch: int = 1
+) -> None:
     """Refuse a tensor that takes more than the bound.
 
     Args:
@@ -77,6 +80,7 @@ def check_tensor(model: str, tensor: str, shape: Shape, element: int, inputs: in
         shape: Its sizes; None where one is free, which counts as 1.
         element: Bytes of one value.
         inputs: Bytes of all inputs of one sample.
+        batch: Samples that all these sizes are for: those of a fixed batch.
 
     Raises:
         InputError: If it does.
@@ -84,10 +88,12 @@ def check_tensor(model: str, tensor: str, shape: Shape, element: int, inputs: in
     size, most = bytes_of(shape, element), largest_tensor(inputs)
     if size > most:
         sizes = "×".join("?" if one is None else str(one) for one in shape)
+        samples = "one sample" if batch == 1 else f"its fixed batch of {batch:,} samples"
+        free = "" if batch == 1 else "Write it with a free batch, which runs sample by sample. "
         raise InputError(
-            f"{model}: {tensor} is {sizes} and would take {_told(size)} for one sample, whose "
+            f"{model}: {tensor} is {sizes} and would take {_told(size)} for {samples}, whose "
             f"inputs take {_told(inputs)}; at most {_told(most)} is taken.",
-            "Copy or download it again if it is damaged. "
+            f"Copy or download it again if it is damaged. {free}"
             f"Else set {VARIABLE}={-(-size // 2**30)}GiB.",
             code="tensor-too-large",
         )
@@ -101,6 +107,13 @@ def bytes_of(shape: Shape, element: int) -> int:
 def with_small_sizes(shape: Shape) -> Shape:
     """Fill what a shape leaves free: the batch with 1, others with the size of a small image."""
     return tuple(size or (_FREE if axis else 1) for axis, size in enumerate(shape))
+
+
+def fixed_batch(shapes: Iterable[Shape]) -> int:
+    """Tell how many samples inputs of these shapes take at once; 1 where that is free."""
+    first = {shape[:1] for shape in shapes}
+    (size,) = first.pop() if len(first) == 1 else (1,)
+    return size or 1
 
 
 def samples_at_once(largest: int, most: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Shape
-from dsconvert.base.size_bounds import bytes_of, check_tensor, with_small_sizes
+from dsconvert.base.size_bounds import bytes_of, check_tensor, fixed_batch, with_small_sizes
 
 from .tree import Config, name_of, objects
 
@@ -124,8 +124,9 @@ def check_activations(path: Path, model: Any) -> None:
         InputError: If a layer does; see `dsconvert.base.size_bounds`.
     """
     inputs = sum(_bytes(tensor, with_small_sizes(tensor.shape)) for tensor in model.inputs)
+    batch = fixed_batch(tuple(tensor.shape) for tensor in model.inputs)
     for what, tensor, shape in _tensors(model):
-        check_tensor(str(path), what, shape, _element(tensor), inputs)
+        check_tensor(str(path), what, shape, _element(tensor), inputs, batch)
 
 
 def largest_of(model: Any) -> int:

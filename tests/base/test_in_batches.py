@@ -111,3 +111,26 @@ class TestLabels:
         assert not compare_output("y", r, y, OutputKind(rows=1)).sqnr_db > 5
         with pytest.raises(ValueError, match="shape"):
             compare_output("y", r, y)
+
+
+def test_samples_of_which_much_is_computed_run_one_by_one():
+    """Two and three at once would show which axis is the batch, and take all memory."""
+    seen = []
+
+    def doubled(arrays):
+        seen.append(len(arrays[0]))
+        return [arrays[0] * 2]
+
+    running_large = running(doubled, (None, 4), largest=lambda shapes: 1 << 29)
+    np.testing.assert_array_equal(running_large.run([X])[0], X * 2)
+    assert set(seen) == {1}
+
+
+def test_rows_of_a_large_network_are_not_taken_for_samples():
+    def selected(arrays):
+        assert len(arrays[0]) == 1
+        return [np.argwhere(arrays[0] > 0.5)[:, 1:]]
+
+    large = running(selected, (None, 1), fills=[-1], largest=lambda shapes: 1 << 29)
+    (y,) = large.run([X])
+    assert y.shape == (16, max((X > 0.5).sum(axis=1)), 1)

@@ -95,6 +95,24 @@ class TestWalk:
                     if got.dtype.kind == "f":  # a label may turn on a rounding
                         assert relative(wanted, got) < 1e-4
 
+    def test_one_image_at_a_time_runs_where_sizes_are_not_known(self, monkeypatch):
+        """Before the fit has seen what comes out of a stage, and when the whole network runs."""
+        seen = {"fit": [], "check": []}
+        run = OnnxStages.run
+
+        def counted(self, stage, values):
+            of_fit = len(self.sites) > 1
+            seen["fit" if of_fit else "check"].append((stage, len(next(iter(values.values())))))
+            return run(self, stage, values)
+
+        monkeypatch.setattr(OnnxStages, "run", counted)
+        model, inputs, _ = residual()
+        rewrite(model, calibration=inputs, pairs=1, include=["b"])
+        first = dict(reversed(seen["fit"]))
+        assert set(first.values()) == {1}
+        assert max(count for _, count in seen["fit"]) > 1
+        assert [count for _, count in seen["check"]] == [1] * 8
+
     def test_only_what_is_needed_later_is_kept(self):
         model, inputs, _ = residual()
         stages = stages_of(model, inputs, "stem", "a", "b")

@@ -83,6 +83,17 @@ def test_the_input_asks_for_it(tmp_path):
         refused(graph(nodes, shape, "y", w=KERNEL), tmp_path)
 
 
+def test_what_a_fixed_batch_takes_is_not_told_of_one_sample(tmp_path):
+    for batch, told in ((16, "batch of 16"), ("n", "one sample")):
+        side = 400 if batch == 16 else 1600
+        model = graph(
+            [node("Conv", "x w", "y")], (batch, 3, side, side), "y", w=floats(64, 3, 3, 3)
+        )
+        with pytest.raises(InputError, match=told) as caught:
+            check_sizes(model, tmp_path, "net")
+        assert caught.value.code == "tensor-too-large"
+
+
 def test_a_number_that_wraps_around(tmp_path):
     """Sizes beyond 64 bits come out small: 8 + 2·(2⁶³ − 1) rows are six."""
     model = graph([node("Conv", "x w", "y")], SHAPE, "y", w=KERNEL)

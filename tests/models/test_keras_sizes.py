@@ -111,6 +111,14 @@ def test_the_input(shape, tmp_path):
     assert code_of(path) == "tensor-too-large"
 
 
+def test_what_a_fixed_batch_takes_is_not_told_of_one_sample(tmp_path):
+    path = tmp_path / "net.keras"
+    keras.Sequential([keras.Input((400, 400, 3), 16), layers.Conv2D(64, 3)]).save(path)
+    with pytest.raises(InputError, match="batch of 16") as caught:
+        load(path)
+    assert caught.value.code == "tensor-too-large"
+
+
 def test_a_model_in_a_model(tmp_path):
     image = keras.Input((8, 8, 3))
     inner = keras.Sequential([keras.Input((8, 8, 3)), layers.UpSampling2D(2000)])

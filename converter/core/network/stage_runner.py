@@ -86,8 +86,8 @@ class StageRunner:
         first = 0
         with self.stages.using(index, weights):
             while first < total:
-                # What comes out may be wider than what goes in, so the first batch is small.
-                size = fixed or _images_at_once(widest, limit=128 if first else 4)
+                # What comes out may be far wider than what goes in, so one image goes first.
+                size = fixed or _images_at_once(widest, limit=128 if first else 1)
                 rows = slice(first, min(first + size, total))
                 batch = {value: array[rows] for value, array in live.items()}
                 if fixed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Shape
-from dsconvert.base.size_bounds import bytes_of, check_tensor, with_small_sizes
+from dsconvert.base.size_bounds import bytes_of, check_tensor, fixed_batch, with_small_sizes
 
 from .nodes import inner_graphs, nodes_of
 from .shapes import inferred_model, shape_of
@@ -45,8 +45,9 @@ def check_sizes(model: ModelProto, folder: Path | None, name: str) -> None:
     found = list(_values(model, folder, None))
     fed = {value.name for value in model.graph.input}
     inputs = sum(bytes_of(shape, element) for value, shape, element in found if value in fed)
+    batch = fixed_batch(shape for value, shape, _ in found if value in fed)
     for value, shape, element in found:
-        check_tensor(name, f"the value {value!r}", shape, element, inputs)
+        check_tensor(name, f"the value {value!r}", shape, element, inputs, batch)
 
 
 def largest_of(model: ModelProto, folder: Path | None, shapes: Sequence[Shape]) -> int:
