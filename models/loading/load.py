@@ -31,6 +31,7 @@ from .object_weights import Misfit
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
 from .sizes import bounded_weights, check_activations, check_windows
+from .tf_shapes import known_shapes
 from .tfops import refuse_tf_operations
 from .tree import Config
 
@@ -78,9 +79,14 @@ def load(
     """
     path = Path(path)
     source = open_source(path)
+
+    def partly(part: Config) -> keras.Model:
+        return _part(source, part, dict(custom_objects or {}), trust)
+
     try:
         config, plain = plain_models(source.config, custom_objects or {})
         config, renamed, told = without_slashes(config)
+        config, sized = known_shapes(config, partly)
         config, repairs = repair(config)
         config, apart = steepened(config) if source.is_old else (config, frozenset())
         refuse_changed_meaning(
@@ -105,7 +111,7 @@ def load(
         model = _build(source, config, custom, trust)
         mirrored = _restored(model, source, renamed)
         steep = scale_weights(model, apart) if source.is_old else None
-    sentences = (source.misnamed, plain, told, *repairs, dropped, newer, mirrored, steep)
+    sentences = (source.misnamed, plain, told, sized, *repairs, dropped, newer, mirrored, steep)
     digest = folder_sha256(path) if path.is_dir() else sha256(path)
     loaded = Loaded(model, path, source.format, digest, tuple(filter(None, sentences)))
     for sentence in loaded.repairs:
@@ -127,6 +133,34 @@ def _restored(model: keras.Model, source: Source, renamed: Mapping[str, str]) ->
                 code="weights-do-not-fit",
             ) from error
     return None
+
+
+def _part(source: Source, config: Config, custom: dict[str, Any], trust: bool) -> keras.Model:
+    """Build a part of a model of Keras 2 without its weights, to see shapes.
+
+    Raises:
+        InputError: If it cannot be built.
+    """
+    require("keras", "keras", "to load Keras models")
+    import keras
+
+    path = source.path
+    config, _ = repair(config)
+    config, _ = steepened(config)
+    refuse_tf_operations(path, config)
+    check_windows(path, config)
+    config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
+    config, _ = check_names(path, config, custom)
+    config, _ = newer_keys(config)
+    try:
+        stored = source.stored or path.stat().st_size  # of an archive not counted yet
+        with warnings.catch_warnings(), bounded_weights(path, stored):
+            warnings.simplefilter("ignore")
+            return keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
+    except InputError:
+        raise
+    except Exception as error:  # whatever Keras raises; the whole model is built later
+        raise InputError(f"{path}: a part of it cannot be built: {error}") from error
 
 
 def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) -> keras.Model:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from .graph import is_tensor
 from .tree import Config
 
 CONSTANT = "_CONSTANT_VALUE"
 """In the place of a layer's name: what follows is no reference, but the value."""
+_SHAPES = ("shape", "size", "rank")
 _PREFIXES = ("compat.v1.", "math.", "nn.")
 
 
@@ -26,8 +29,30 @@ def recorded(item: Config) -> tuple[str, list[Any], Config] | None:
     if len(nodes) != 1 or not nodes[0]:
         return None
     operands = [nodes[0]] if isinstance(nodes[0][0], str) else nodes[0]
+    if not all(isinstance(ref[0], str) and len(ref) > 3 for ref in operands):
+        return None  # lists of lists
     keywords = {k: v for k, v in operands[0][3].items() if v is not None and k != "name"}
     values = [ref[2] if ref[0] == CONSTANT else ref for ref in operands]
     for prefix in _PREFIXES:
         function = function.removeprefix(prefix)
     return function, values, keywords
+
+
+def shape_function(layer: Any) -> str:
+    """Return which of a tensor's shape, size or rank a layer is; empty for none."""
+    if not isinstance(layer, dict) or layer.get("class_name") != "TFOpLambda":
+        return ""
+    path = str(layer["config"].get("function", ""))
+    name = path.removeprefix("compat.v1.")
+    return name if name in _SHAPES else ""
+
+
+def references(value: Any) -> Iterator[list[Any]]:
+    """Yield every reference to a tensor."""
+    if is_tensor(value) and value[0] != CONSTANT:
+        yield value
+    elif is_tensor(value):
+        value = value[3:]
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from references(one)

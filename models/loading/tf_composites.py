@@ -6,57 +6,16 @@ stand in their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
 
 from .graph import is_tensor
-from .tf_calls import CONSTANT, recorded
+from .tf_calls import recorded
+from .tf_image_composites import IMAGE_SPELLINGS
+from .tf_spelled import Ref, Spelled, Spelling, of_tensors
 from .tree import Config, edit, name_of, with_config
-
-Ref = list[Any]
-"""A tensor as old files write it: [layer, call, output]."""
-_SPATIAL, _ALL = [-3, -2], [-3, -2, -1]
-"""Axes of images, one of them or many."""
-
-
-class Spelled:
-    """The calls that stand for one; the last has its name, whatever reads it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._layers: list[Config] = []
-
-    def __call__(self, function: str, *operands: Any, **keywords: Any) -> Ref:
-        """Add a call, on tensors and, as keywords, on numbers and further tensors."""
-        refs = [one[:3] if is_tensor(one) else [CONSTANT, -1, one] for one in operands]
-        nodes = [[*ref, {} if place else keywords] for place, ref in enumerate(refs)]
-        return self._add("TFOpLambda", function, nodes)
-
-    def part(self, ref: Ref, start: int, stop: int | None) -> Ref:
-        """Add a slice of the channels of images."""
-        whole = {"start": None, "stop": None, "step": None}
-        spec = [whole] * 3 + [{"start": start, "stop": stop, "step": None}]
-        nodes = [[*ref[:3], {"slice_spec": spec}]]
-        return self._add("SlicingOpLambda", "__operators__.getitem", nodes)
-
-    def layers(self) -> list[Config]:
-        """Return the calls."""
-        *before, last = self._layers
-        return [*before, {**with_config(last, name=self._name), "name": self._name}]
-
-    def _add(self, kind: str, function: str, nodes: list[Any]) -> Ref:
-        name = f"{self._name}_{len(self._layers) + 1}"
-        config = {"name": name, "trainable": True, "dtype": "float32", "function": function}
-        self._layers.append(
-            {"class_name": kind, "name": name, "config": config, "inbound_nodes": [nodes]}
-        )
-        return [name, 0, 0]
-
-
-Spelling = Callable[[Spelled, Any, Config], bool]
-"""Spells out a call by its first operand and its keywords; False where it has no equal."""
 
 
 def spelled_out(model: Config) -> tuple[Config, str | None]:
@@ -93,33 +52,20 @@ def _layers_for(layer: Any) -> list[Any]:
     return chain.layers()
 
 
-def _of_tensors(*names: str) -> Callable[[Spelling], Spelling]:
-    """Let a spelling apply where the first operand and some keywords are tensors."""
-
-    def applied(spelling: Spelling) -> Spelling:
-        def checked(do: Spelled, x: Any, keywords: Config) -> bool:
-            tensors = [x, *(keywords.get(name) for name in names)]
-            return all(map(is_tensor, tensors)) and spelling(do, x, keywords)
-
-        return checked
-
-    return applied
-
-
-@_of_tensors()
+@of_tensors()
 def _squared_difference(do: Spelled, x: Ref, keywords: Config) -> bool:
     do("math.square", do("math.subtract", x, y=keywords["y"]))
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _crelu(do: Spelled, x: Ref, keywords: Config) -> bool:
     both = do("nn.relu", x), do("nn.relu", do("math.negative", x))
     do("concat", *both, axis=keywords.get("axis", -1))
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _response(do: Spelled, x: Ref, keywords: Config) -> bool:
     """Divide by the energy of the neighbouring channels (AlexNet)."""
     radius = keywords.get("depth_radius", 5)
@@ -151,7 +97,7 @@ def _matmul(do: Spelled, x: Any, keywords: Config) -> bool:
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _cumsum(do: Spelled, x: Ref, keywords: Config) -> bool:
     axis, backwards = keywords.get("axis", 0), bool(keywords.get("reverse"))
     if not backwards and not keywords.get("exclusive"):
@@ -165,25 +111,25 @@ def _cumsum(do: Spelled, x: Ref, keywords: Config) -> bool:
     return True
 
 
-@_of_tensors("y")
+@of_tensors("y")
 def _multiply_no_nan(do: Spelled, x: Ref, keywords: Config) -> bool:
     _no_nan(do, "math.multiply", x, keywords["y"], keywords["y"])
     return True
 
 
-@_of_tensors("y")
+@of_tensors("y")
 def _xlogy(do: Spelled, x: Ref, keywords: Config) -> bool:
     _no_nan(do, "math.multiply", do("math.log", keywords["y"]), x, x)
     return True
 
 
-@_of_tensors("y")
+@of_tensors("y")
 def _xlog1py(do: Spelled, x: Ref, keywords: Config) -> bool:
     _no_nan(do, "math.multiply", do("math.log1p", keywords["y"]), x, x)
     return True
 
 
-@_of_tensors("y")
+@of_tensors("y")
 def _xdivy(do: Spelled, x: Ref, keywords: Config) -> bool:
     _no_nan(do, "math.truediv", x, keywords["y"], x)
     return True
@@ -195,14 +141,14 @@ def _no_nan(do: Spelled, function: str, x: Ref, y: Ref, zero: Ref) -> None:
     do("where", none, x=0.0, y=do(function, x, y=y))
 
 
-@_of_tensors()
+@of_tensors()
 def _reciprocal_no_nan(do: Spelled, x: Ref, keywords: Config) -> bool:
     none = do("math.equal", x, y=0.0)
     do("where", none, x=0.0, y=do("math.reciprocal", x))
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _clip_by_norm(do: Spelled, x: Ref, keywords: Config) -> bool:
     axes, limit = keywords.get("axes"), keywords.get("clip_norm")
     if axes is None or not isinstance(limit, int | float):
@@ -213,41 +159,13 @@ def _clip_by_norm(do: Spelled, x: Ref, keywords: Config) -> bool:
     return True
 
 
-@_of_tensors()
-def _standardized(do: Spelled, x: Ref, keywords: Config) -> bool:
-    mean = do("math.reduce_mean", x, axis=_ALL, keepdims=True)
-    deviation = do("math.reduce_std", x, axis=_ALL, keepdims=True)
-    count = do("math.reduce_sum", do("ones_like", x), axis=_ALL, keepdims=True)
-    least = do("math.maximum", deviation, y=do("math.rsqrt", count))
-    do("math.truediv", do("math.subtract", x, y=mean), y=least)
-    return True
-
-
-@_of_tensors()
-def _contrast(do: Spelled, x: Ref, keywords: Config) -> bool:
-    factor = keywords.get("contrast_factor")
-    if not isinstance(factor, int | float):
-        return False
-    mean = do("math.reduce_mean", x, axis=_SPATIAL, keepdims=True)
-    apart = do("math.multiply", do("math.subtract", x, y=mean), y=float(factor))
-    do("math.add", apart, y=mean)
-    return True
-
-
-@_of_tensors()
-def _gamma(do: Spelled, x: Ref, keywords: Config) -> bool:
-    power = do("math.pow", x, y=float(keywords.get("gamma", 1)))
-    do("math.multiply", power, y=float(keywords.get("gain", 1)))
-    return True
-
-
-@_of_tensors()
+@of_tensors()
 def _erfc(do: Spelled, x: Ref, keywords: Config) -> bool:
     do("math.add", do("math.negative", do("math.erf", x)), y=1.0)
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _count_nonzero(do: Spelled, x: Ref, keywords: Config) -> bool:
     differ = do("cast", do("math.not_equal", x, y=0.0), dtype="int32")
     axes = {k: keywords[k] for k in ("axis", "keepdims") if k in keywords}
@@ -269,7 +187,7 @@ def _looked_up(do: Spelled, table: Any, keywords: Config) -> bool:
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _separable(do: Spelled, x: Ref, keywords: Config) -> bool:
     shared = {k: keywords[k] for k in ("padding", "data_format") if k in keywords}
     steps = {k: keywords[k] for k in ("strides", "rate", "dilations") if k in keywords}
@@ -278,7 +196,7 @@ def _separable(do: Spelled, x: Ref, keywords: Config) -> bool:
     return True
 
 
-@_of_tensors()
+@of_tensors()
 def _pooled(do: Spelled, x: Ref, keywords: Config) -> bool:
     window, kind = keywords.get("window_shape"), str(keywords.get("pooling_type")).lower()
     rank = len(window) if isinstance(window, list) else 0
@@ -295,45 +213,130 @@ def _dilation(keywords: Config) -> list[int]:
     return found if isinstance(found, list) else [found]
 
 
-@_of_tensors()
+@of_tensors()
 def _norm(do: Spelled, x: Ref, keywords: Config) -> bool:
-    if keywords.get("ord") != 1 or not isinstance(keywords.get("axis"), int):
-        return False
+    order, axis = keywords.get("ord", "euclidean"), keywords.get("axis")
     sizes = {k: keywords[k] for k in ("axis", "keepdims") if k in keywords}
-    do("math.reduce_sum", do("math.abs", x), **sizes)
-    return True
-
-
-@_of_tensors()
-def _saturation(do: Spelled, x: Ref, keywords: Config) -> bool:
-    factor = keywords.get("saturation_factor")
-    if not isinstance(factor, int | float):
+    if order in ("euclidean", 2) and axis is None:
+        do("math.sqrt", do("math.reduce_sum", do("math.square", x), **sizes))
+    elif order == 1 and isinstance(axis, int):
+        do("math.reduce_sum", do("math.abs", x), **sizes)
+    elif order == math.inf and isinstance(axis, int):
+        do("math.reduce_max", do("math.abs", x), **sizes)
+    else:
         return False
-    hue, full, value = _hsv(do, x)
-    more = do("math.multiply", full, y=float(factor))
-    more = do("clip_by_value", more, clip_value_min=0.0, clip_value_max=1.0)
-    do("image.hsv_to_rgb", do("concat", hue, more, value, axis=-1))
     return True
 
 
-@_of_tensors()
-def _hue(do: Spelled, x: Ref, keywords: Config) -> bool:
-    delta = keywords.get("delta")
-    if not isinstance(delta, int | float):
+@of_tensors()
+def _unit(do: Spelled, x: Ref, keywords: Config) -> bool:
+    axis, least = keywords.get("axis", keywords.get("dim")), keywords.get("epsilon", 1e-12)
+    if (axis is not None and least == 1e-12 and "axis" in keywords) or is_tensor(least):
+        return False  # a layer of its own
+    over = {} if axis is None else {"axis": axis}
+    energy = do("math.reduce_sum", do("math.square", x), keepdims=True, **over)
+    do("math.multiply", x, y=do("math.rsqrt", do("math.maximum", energy, y=float(least))))
+    return True
+
+
+@of_tensors()
+def _energy(do: Spelled, x: Ref, keywords: Config) -> bool:
+    do("math.multiply", do("math.reduce_sum", do("math.square", x)), y=0.5)
+    return True
+
+
+@of_tensors()
+def _swish(do: Spelled, x: Ref, keywords: Config) -> bool:
+    beta = keywords.get("beta", 1.0)
+    if beta == 1.0 or not isinstance(beta, int | float):
         return False
-    hue, full, value = _hsv(do, x)
-    turned = do("math.floormod", do("math.add", hue, y=float(delta)), y=1.0)
-    do("image.hsv_to_rgb", do("concat", turned, full, value, axis=-1))
+    do("math.multiply", x, y=do("math.sigmoid", do("math.multiply", x, y=float(beta))))
     return True
 
 
-def _hsv(do: Spelled, x: Ref) -> list[Ref]:
-    """Add the hue, saturation and value of images."""
-    hsv = do("image.rgb_to_hsv", x)
-    return [do.part(hsv, i, i + 1) for i in range(3)]
+@of_tensors()
+def _band(do: Spelled, x: Ref, keywords: Config) -> bool:
+    lower, upper = keywords.get("num_lower"), keywords.get("num_upper")
+    if not isinstance(lower, int) or not isinstance(upper, int):
+        return False
+    kept = x if upper < 0 else do("experimental.numpy.tril", x, k=upper)
+    if lower >= 0:
+        do("experimental.numpy.triu", kept, k=-lower)
+    return lower >= 0 or upper >= 0
+
+
+def _downwards(function: str) -> Spelling:
+    """Return how to sort from the largest on."""
+
+    @of_tensors()
+    def spelled(do: Spelled, x: Ref, keywords: Config) -> bool:
+        if keywords.get("direction") != "DESCENDING":
+            return False
+        kept = {k: keywords[k] for k in ("axis", "stable") if k in keywords}
+        found = do(function, do("math.negative", x), **kept)
+        if function == "sort":
+            do("math.negative", found)
+        return True
+
+    return spelled
+
+
+@of_tensors()
+def _one_hot(do: Spelled, x: Ref, keywords: Config) -> bool:
+    on, off = keywords.get("on_value", 1.0), keywords.get("off_value", 0.0)
+    if (on, off) == (1.0, 0.0) or not all(isinstance(one, int | float) for one in (on, off)):
+        return False
+    kept = {k: keywords[k] for k in ("depth", "axis") if k in keywords}
+    hot = do("one_hot", x, **kept)
+    do("math.add", do("math.multiply", hot, y=float(on - off)), y=float(off))
+    return True
+
+
+@of_tensors()
+def _convolution(do: Spelled, x: Ref, keywords: Config) -> bool:
+    kernel: Any = keywords.get("filters", keywords.get("filter"))
+    rank = 0 if is_tensor(kernel) else np.ndim(kernel) - 2
+    if rank not in (1, 2, 3):
+        return False
+    steps = keywords.get("strides") or 1
+    shared = {k: keywords[k] for k in ("data_format",) if k in keywords}
+    do(
+        f"nn.conv{rank}d", x, filters=kernel, padding=keywords.get("padding", "VALID"),
+        dilations=_dilation(keywords), **{"stride" if rank == 1 else "strides": steps}, **shared,
+    )  # fmt: skip
+    return True
+
+
+@of_tensors()
+def _padded_convolution(do: Spelled, x: Ref, keywords: Config) -> bool:
+    pads = keywords.get("padding")
+    if isinstance(pads, str) or keywords.get("data_format", "NHWC") != "NHWC":
+        return False
+    wide = do("pad", x, paddings=pads)
+    do("nn.conv2d", wide, **{**keywords, "padding": "VALID"})
+    return True
+
+
+@of_tensors()
+def _fake_quantized(do: Spelled, x: Ref, keywords: Config) -> bool:
+    """Round to the steps of a range that holds 0, as TensorFlow moves it."""
+    low, high = keywords.get("min", -6.0), keywords.get("max", 6.0)
+    if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
+        return False
+    least = 1 if keywords.get("narrow_range") else 0
+    most = 2 ** int(keywords.get("num_bits", 8)) - 1
+    step = float(np.float32(high - low) / np.float32(most - least))
+    zero = min(max(math.floor(least - low / step + 0.5), least), most)
+    start, end = (least - zero) * step, (most - zero) * step
+    inside = do("clip_by_value", x, clip_value_min=start, clip_value_max=end)
+    moved = do("math.multiply", do("math.subtract", inside, y=start), y=1.0 / step)
+    steps = do("math.floor", do("math.add", moved, y=0.5))
+    do("math.add", do("math.multiply", steps, y=step), y=start)
+    return True
 
 
 _SPELLINGS: dict[str, Spelling] = {
+    **IMAGE_SPELLINGS,
     "squared_difference": _squared_difference,
     "crelu": _crelu,
     "local_response_normalization": _response,
@@ -347,9 +350,6 @@ _SPELLINGS: dict[str, Spelling] = {
     "xdivy": _xdivy,
     "reciprocal_no_nan": _reciprocal_no_nan,
     "clip_by_norm": _clip_by_norm,
-    "image.per_image_standardization": _standardized,
-    "image.adjust_contrast": _contrast,
-    "image.adjust_gamma": _gamma,
     "erfc": _erfc,
     "count_nonzero": _count_nonzero,
     "scalar_mul": _scaled,
@@ -357,7 +357,16 @@ _SPELLINGS: dict[str, Spelling] = {
     "separable_conv2d": _separable,
     "pool": _pooled,
     "norm": _norm,
-    "image.adjust_saturation": _saturation,
-    "image.adjust_hue": _hue,
+    "l2_normalize": _unit,
+    "l2_loss": _energy,
+    "silu": _swish,
+    "linalg.band_part": _band,
+    "sort": _downwards("sort"),
+    "argsort": _downwards("argsort"),
+    "one_hot": _one_hot,
+    "convolution": _convolution,
+    "conv2d": _padded_convolution,
+    "quantization.fake_quant_with_min_max_args": _fake_quantized,
+    "quantization.fake_quant_with_min_max_vars": _fake_quantized,
 }
 """By TensorFlow's name without ``compat.v1.``, ``math.`` and ``nn.``."""

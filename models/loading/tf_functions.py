@@ -150,10 +150,14 @@ FUNCTIONS: dict[str, Function] = {
     "sort": Function("numpy", "Sort", {"axis": "axis"}),
     "argsort": Function("numpy", "Argsort", {"axis": "axis"}, ignored=("stable",)),
     "linalg.matrix_transpose": Function("numpy", "Swapaxes", defaults={"axis1": -1, "axis2": -2}),
-    "linalg.band_part": Function(
-        "numpy", "Tril", {"num_lower": "num_lower", "num_upper": "num_upper"},
-        settle=tf_settings.triangle,
-    ),
+    "experimental.numpy.tril": _numpy("Tril", k="k"),
+    "experimental.numpy.triu": _numpy("Triu", k="k"),
+    "linalg.diag_part": Function("numpy", "Diagonal", defaults={"axis1": -2, "axis2": -1}),
+    "linalg.trace": Function("numpy", "Trace", defaults={"axis1": -2, "axis2": -1}),
+    "linalg.cross": Function("numpy", "Cross", {"b": "y"}, tensors=2),
+    "linalg.det": Function("linalg", "Det"),
+    "linalg.inv": Function("linalg", "Inv"),
+    "linalg.cholesky": Function("linalg", "Cholesky"),
     "cumprod": Function("numpy", "Cumprod", {"axis": "axis"}, defaults={"axis": 0}),
     "top_k": Function("math", "TopK", {"k": "k", "sorted": "sorted"}, defaults={"k": 1}),
     "tensordot": Function("numpy", "Tensordot", {"b": "y", "axes": "axes"}, tensors=2),
@@ -172,6 +176,14 @@ FUNCTIONS: dict[str, Function] = {
             "dilations": "dilation_rate", "data_format": "data_format",
         },
         tensors=2, settle=tf_settings.conv1d, ignored=("use_cudnn_on_gpu",),
+    ),
+    "conv3d": Function(
+        "nn", "Conv",
+        {
+            "filter": "y", "filters": "y", "strides": "strides", "padding": "padding",
+            "dilations": "dilation_rate", "data_format": "data_format",
+        },
+        tensors=2, settle=tf_settings.conv3d,
     ),
     "depthwise_conv2d": Function(
         "nn", "DepthwiseConv",

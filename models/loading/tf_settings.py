@@ -94,6 +94,15 @@ def conv1d(settings: Config) -> Config:
     return {**settings, "padding": settings["padding"].lower(), "data_format": "channels_last"}
 
 
+def conv3d(settings: Config) -> Config:
+    """Take strides and dilations of the inner axes of volumes."""
+    if settings.pop("data_format", "NDHWC") != "NDHWC":
+        raise Untranslatable("channels first")
+    for key in ("strides", "dilation_rate"):
+        settings[key] = inner_sizes(settings.get(key, 1), 3)
+    return {**settings, "padding": settings["padding"].lower(), "data_format": "channels_last"}
+
+
 def patches(settings: Config) -> Config:
     """Take sizes, strides and rates of the inner axes."""
     rates = inner_sizes(settings.pop("dilation_rate", 1), 2)
@@ -106,14 +115,6 @@ def patches(settings: Config) -> Config:
         "padding": str(settings["padding"]).lower(),
         "data_format": "channels_last",
     }
-
-
-def triangle(settings: Config) -> Config:
-    """Take the lower triangle of a matrix."""
-    lower, upper = settings.pop("num_lower", None), settings.pop("num_upper", None)
-    if lower != -1 or upper != 0:
-        raise Untranslatable("a band")
-    return settings
 
 
 def depthwise(settings: Config) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 
 from .graph import is_tensor, tensor
-from .tf_calls import recorded
+from .tf_calls import recorded, references, shape_function
 from .tf_functions import FUNCTIONS, operation
 from .tf_settings import Untranslatable, inner_sizes
 from .tree import Config, edit, name_of, objects
@@ -18,6 +18,8 @@ Call = tuple[str, Config, list[Any]]
 """A layer's class, its configuration and the tensors that it is called on."""
 
 _RECORDED = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
+_LAST = ("NWC", "NHWC", "NDHWC")
+"""Layouts with the channels last."""
 _EPSILON = 1e-12
 """Of l2_normalize, and of Keras' layer."""
 
@@ -30,7 +32,7 @@ def tf_operations(model: Config) -> tuple[Config, str | None]:
     read: dict[str, str] = {}
 
     def change(item: Config) -> Config | None:
-        if item["class_name"] == "SlicingOpLambda":
+        if _is_slice(item):
             read[name_of(item)] = "a slice"
             return _slice(item)
         if item["class_name"] != "TFOpLambda":
@@ -69,12 +71,19 @@ def refuse_tf_operations(path: Path, model: Config) -> None:
     """
     left = [item for item in objects(model) if item["class_name"] in _RECORDED]
     if left:
-        names = ", ".join(_function_of(item) for item in left)
+        others = [one for one in left if not shape_function(one)]  # that take the shapes
+        names = ", ".join(_function_of(item) for item in others or left)
         raise InputError(
             f"{path} records calls of TensorFlow functions without an equal in Keras: {names}.",
             "Rebuild these steps with keras.layers or keras.ops and save the model again.",
             code="unknown-function",
         )
+
+
+def _is_slice(item: Config) -> bool:
+    """Tell whether a layer is ``x[…]``; a mask is recorded as one, too."""
+    function = item["config"].get("function", "__operators__.getitem")
+    return item["class_name"] == "SlicingOpLambda" and str(function).endswith("getitem")
 
 
 def _slice(item: Config) -> Config:
@@ -93,6 +102,8 @@ def _part(item: Config) -> Config | None:
         return None
     if function == "slice" and given.keys() == {"begin", "size"}:
         starts, sizes = given["begin"], given["size"]
+        if not all(isinstance(n, int) for n in (*starts, *sizes)):
+            return None
         ends = [None if n == -1 else s + n for s, n in zip(starts, sizes, strict=True)]
         steps: list[Any] = [None] * len(starts)
     elif function == "strided_slice" and given.keys() == {"begin", "end", "strides"}:
@@ -137,7 +148,10 @@ def _index(key: Any) -> Any:
 def _function_of(item: Config) -> str:
     """Return the function that a layer records, with the layer."""
     function = item["config"].get("function")
-    return f"tf.{function} (layer {name_of(item)})" if function else name_of(item)
+    name = name_of(item)
+    called = [ref for node in item.get("inbound_nodes") or [] for ref in references(node)]
+    lost = "" if called else ", of which tf.keras wrote no tensors that it is called on"
+    return f"tf.{function} (layer {name}{lost})" if function else name
 
 
 def _translate(item: Config) -> Call | None:
@@ -196,22 +210,21 @@ def _is_number(value: Any) -> bool:
 
 
 def _arithmetic(
-    layer: str | None,
     left: Callable[[Any], Config | None],
     right: Callable[[Any], Config | None],
 ) -> Callable[[list[Any], Config], Call | None]:
-    """Return a binary operator.
+    """Return a binary operator of a tensor and a constant.
+
+    Two tensors are left to Keras' operations: its layers align tensors of different ranks in
+    another way than TensorFlow.
 
     Args:
-        layer: The layer for two tensors, if there is one.
         left: From a constant c, the Rescaling that is ``c ∘ x``.
         right: From a constant c, the Rescaling that is ``x ∘ c``.
     """
 
     def translate(values: list[Any], keywords: Config) -> Call | None:
         a, b = values[0], keywords.get("y")
-        if is_tensor(a) and is_tensor(b):
-            return (layer, {}, [a, b]) if layer else None
         if is_tensor(a) and _is_number(b):
             config = right(b)
             return ("Rescaling", config, [a]) if config else None
@@ -256,28 +269,6 @@ def _concat(values: list[Any], keywords: Config) -> Call | None:
     return "Concatenate", {"axis": keywords["axis"]}, values
 
 
-def _pooled(layer: str) -> Callable[[list[Any], Config], Call | None]:
-    """Return a reduction over height and width."""
-
-    def translate(values: list[Any], keywords: Config) -> Call | None:
-        if keywords.get("axis") != [1, 2]:
-            return None
-        return layer, {"keepdims": bool(keywords.get("keepdims"))}, values
-
-    return translate
-
-
-def _reshape(values: list[Any], keywords: Config) -> Call | None:
-    shape = keywords.get("shape")
-    if (
-        not isinstance(shape, list)
-        or shape[:1] != [-1]
-        or not all(isinstance(size, int) and size > 0 for size in shape[1:])
-    ):
-        return None
-    return "Reshape", {"target_shape": shape[1:]}, values
-
-
 def _bias_add(values: list[Any], keywords: Config) -> Call | None:
     bias = keywords.get("bias")
     if not _is_number(bias) or keywords.get("data_format", "NHWC") != "NHWC":
@@ -308,7 +299,7 @@ def _windows(kind: str, rank: int) -> Callable[[list[Any], Config], Call | None]
 
     def translate(values: list[Any], keywords: Config) -> Call | None:
         allowed = {"ksize", "strides", "padding", "data_format"}
-        if keywords.keys() - allowed or keywords.get("data_format", "NHWC") not in ("NHWC", "NWC"):
+        if keywords.keys() - allowed or keywords.get("data_format", "NHWC") not in _LAST:
             return None
         ksize, strides, padding = (keywords.get(k) for k in ("ksize", "strides", "padding"))
         if padding not in ("SAME", "VALID") or ksize is None or strides is None:
@@ -323,22 +314,15 @@ def _windows(kind: str, rank: int) -> Callable[[list[Any], Config], Call | None]
     return translate
 
 
-def _cast(values: list[Any], keywords: Config) -> Call | None:
-    if keywords.get("dtype") != "float32":
-        return None
-    return "Activation", {"activation": "linear"}, values
-
-
 _TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
-    "add": _arithmetic("Add", lambda c: _rescaling(1.0, c), lambda c: _rescaling(1.0, c)),
+    "add": _arithmetic(lambda c: _rescaling(1.0, c), lambda c: _rescaling(1.0, c)),
     "subtract": _arithmetic(
-        "Subtract",
         lambda c: _rescaling(-1.0, c),
         lambda c: _rescaling(1.0, _mapped(lambda v: -v, c)),
     ),
-    "multiply": _arithmetic("Multiply", lambda c: _rescaling(c, 0.0), lambda c: _rescaling(c, 0.0)),
-    "truediv": _arithmetic(None, lambda c: None, _inverse),
-    "divide": _arithmetic(None, lambda c: None, _inverse),
+    "multiply": _arithmetic(lambda c: _rescaling(c, 0.0), lambda c: _rescaling(c, 0.0)),
+    "truediv": _arithmetic(lambda c: None, _inverse),
+    "divide": _arithmetic(lambda c: None, _inverse),
     "negative": _unary("Rescaling", scale=-1.0, offset=0.0),
     "relu": _unary("ReLU"),
     "relu6": _unary("ReLU", max_value=6.0),
@@ -349,11 +333,7 @@ _TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
     "softmax": _softmax,
     "leaky_relu": _leaky_relu,
     "concat": _concat,
-    "reduce_mean": _pooled("GlobalAveragePooling2D"),
-    "reduce_max": _pooled("GlobalMaxPooling2D"),
-    "reshape": _reshape,
     "bias_add": _bias_add,
-    "cast": _cast,
     "identity": _unary("Identity"),
     "ensure_shape": lambda values, keywords: ("Identity", {}, values),
     "debugging.check_numerics": lambda values, keywords: ("Identity", {}, values),
@@ -367,4 +347,7 @@ _TRANSLATIONS: dict[str, Callable[[list[Any], Config], Call | None]] = {
     "avg_pool": _windows("Average", 2),
     "avg_pool2d": _windows("Average", 2),
     "avg_pool1d": _windows("Average", 1),
+    "max_pool3d": _windows("Max", 3),
+    "avg_pool3d": _windows("Average", 3),
+    "keras.backend.batch_flatten": _unary("Flatten"),
 }

@@ -214,3 +214,44 @@ def test_what_has_no_equal_is_refused_by_the_name_of_the_function(name, keywords
         load(file_with(tmp_path / "net.h5", name, keywords))
 
     assert f"tf.{name}" in refused.value.message
+
+
+def test_what_has_no_equal_is_named_and_not_the_shape_it_takes(tmp_path):
+    """Random numbers as a variational autoencoder draws them, of the shape of a tensor."""
+    path = file_with(tmp_path / "net.h5", "compat.v1.shape", {"out_type": "int32"})
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        drawn = {"name": "drawn", "trainable": True, "dtype": "float32"}
+        config["config"]["layers"].append(
+            {
+                "class_name": "TFOpLambda", "name": "drawn",
+                "config": {**drawn, "function": "random.normal"},
+                "inbound_nodes": [["op", 0, 0, {}]],
+            }
+        )  # fmt: skip
+        config["config"]["output_layers"] = [["drawn", 0, 0]]
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert caught.value.code == "unknown-function"
+    assert "tf.random.normal" in caught.value.message
+    assert "shape" not in caught.value.message
+
+
+def test_a_call_without_its_operands_says_so(tmp_path):
+    """tf.keras 2 wrote the equation of tf.einsum alone, and could not read that itself."""
+    operands = (["_CONSTANT_VALUE", -1, "bij,jk->bik"],)
+    path = file_with(tmp_path / "net.h5", "einsum", {}, operands)
+    with pytest.raises(InputError, match=r"tf\.einsum .*wrote no tensors") as caught:
+        load(path)
+    assert caught.value.code == "unknown-function"
+
+
+def test_a_mask_is_named(tmp_path):
+    path = file_with(tmp_path / "net.h5", "compat.v1.boolean_mask", {"mask": [True] * 8, "axis": 3})
+    with h5py.File(path, "r+") as file:
+        config = file.attrs["model_config"].replace("TFOpLambda", "SlicingOpLambda")
+        file.attrs["model_config"] = config
+    with pytest.raises(InputError, match="boolean_mask") as caught:
+        load(path)
+    assert caught.value.code == "unknown-function"
