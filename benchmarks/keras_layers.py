@@ -55,7 +55,7 @@ def versions() -> tuple[str, int]:
     from keras_layer_kinds import LAYERS, samples
 
     columns: dict[str, dict[str, str]] = {}
-    for archive in sorted(FILES.glob("*.tar.xz")):
+    for archive in sorted(FILES.glob("keras-*.tar.xz")):
         version = archive.name.removeprefix("keras-").removesuffix(".tar.xz")
         with tempfile.TemporaryDirectory() as folder:
             with tarfile.open(archive) as packed:

@@ -36,9 +36,6 @@ _CHANNELS = frozenset(
         "Upsample",
         "DepthToSpace",
         "SpaceToDepth",
-        "ImageScaler",
-        "Affine",
-        "Crop",
     ]
 )
 """Operators whose second axis is that of the channels."""

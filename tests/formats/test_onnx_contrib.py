@@ -94,3 +94,37 @@ def test_before_quantization(tmp_path):
     onnx.save(model_of("Gelu", "a"), tmp_path / "m.onnx")
     path, _ = prepared(read_onnx(tmp_path / "m.onnx"), tmp_path, [X])
     assert all(not node.domain for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("ImageScaler", {"scale": 0.5, "bias": [0.1, -0.2, 0.3]}),
+        ("Affine", {"alpha": 2.0, "beta": -0.5}),
+        ("Scale", {"scale": 1.5}),
+        ("Crop", {"border": [1, 0, 0, 1]}),
+        ("Crop", {"border": [1, 1, 0, 0], "scale": [3, 2]}),
+        ("ScaledTanh", {"alpha": 1.7, "beta": 0.6}),
+        ("ParametricSoftplus", {"alpha": 0.5, "beta": 2.0}),
+    ],
+)
+def test_experimental_operators_of_old_files_are_spelled_out(kind, given, tmp_path):
+    """ONNX dropped them, so that it converts no file that holds one to the opset of int8."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node(kind, ["x"], ["a"], **given),
+        helper.make_node("Conv", ["a", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    weights = [numpy_helper.from_array(WEIGHTS["w"], "w")]
+    ends = [value(name, TensorProto.FLOAT, ["n", 3, *sizes]) for name, sizes in
+            (("x", [5, 5]), ("y", ["h", "w_"]))]  # fmt: skip
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    imports = [helper.make_opsetid("", 7)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=4)
+    spelled = spelled_out(model)
+    assert kind not in {node.op_type for node in spelled.graph.node}
+    np.testing.assert_allclose(run(spelled), run(model), atol=1e-5)
+    onnx.save(model, tmp_path / "m.onnx")
+    ready, _ = prepared(read_onnx(tmp_path / "m.onnx"), tmp_path, [X])
+    assert onnx.load(ready).opset_import[0].version >= 13
+    np.testing.assert_allclose(run(onnx.load(ready)), run(model), atol=1e-5)

@@ -1,6 +1,8 @@
-"""Operators of ONNX Runtime's own domain that its optimiser writes, spelled out in ONNX's own.
+"""Operators that ONNX Runtime knows and ONNX does not, spelled out in ONNX's own.
 
-The quantizer does not know the types of their results, and the import does not know them.
+They are those of its own domain that its optimiser writes, and ONNX's experimental ones of before
+opset 7, which ONNX dropped. The quantizer does not know the types of their results, onnx cannot
+convert them to another opset, and the import does not know them.
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsconvert.base.predictor import Array
+
 from .graph import OnnxGraph, all_names, attributes, fresh_name
 from .messages import assign, copied
+from .tensors import DOMAINS
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 _DOMAIN = "com.microsoft"
 _CAST_LIKE = 15
 """The opset from which a number can be given the type of another value."""
+_END = np.iinfo(np.int64).max
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Relu": (),
     "Tanh": (),
@@ -45,12 +51,12 @@ class _Speller:
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
 
-    def number(self, value: float) -> str:
-        """Return the name of a constant."""
+    def number(self, value: float | Array) -> str:
+        """Return the name of a constant of the values' type."""
         from onnx import numpy_helper
 
         name = fresh_name(f"{self.node.output[0]}_number", self._taken)
-        self.weights.append(numpy_helper.from_array(np.float32(value), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return self.make("CastLike", name, self.node.input[0]) if self._typed else name
 
     def make(self, kind: str, *inputs: str, **given: Any) -> str:
@@ -96,6 +102,50 @@ def _fused_conv(to: _Speller) -> str | None:
     return to.make(kind, conv, **dict(zip(_ACTIVATIONS[kind], values, strict=True)))
 
 
+def _image_scaler(to: _Speller) -> str:
+    """Write scale·x + bias, a bias for each channel of (n, C, H, W)."""
+    bias = np.reshape(np.asarray(to.given["bias"], np.float32), (-1, 1, 1))
+    scaled = to.make("Mul", to.node.input[0], to.number(to.given.get("scale", 1.0)))
+    return to.make("Add", scaled, to.number(bias))
+
+
+def _affine(to: _Speller) -> str:
+    scaled = to.make("Mul", to.node.input[0], to.number(to.given.get("alpha", 1.0)))
+    return to.make("Add", scaled, to.number(to.given.get("beta", 0.0)))
+
+
+def _scale(to: _Speller) -> str:
+    return to.make("Mul", to.node.input[0], to.number(to.given.get("scale", 1.0)))
+
+
+def _crop(to: _Speller) -> str:
+    """Cut off a border (left, top, right, bottom), or take a part of a given size."""
+    left, top, right, bottom = to.given["border"]
+    starts, ends = [top, left], [-bottom or _END, -right or _END]
+    if to.given.get("scale"):
+        ends = [start + size for start, size in zip(starts, to.given["scale"], strict=True)]
+    return to.make("Slice", to.node.input[0], starts=starts, ends=ends, axes=[2, 3])
+
+
+def _scaled_tanh(to: _Speller) -> str:
+    inner = to.make("Mul", to.node.input[0], to.number(to.given.get("beta", 1.0)))
+    return to.make("Mul", to.make("Tanh", inner), to.number(to.given.get("alpha", 1.0)))
+
+
+def _parametric_softplus(to: _Speller) -> str:
+    inner = to.make("Mul", to.node.input[0], to.number(to.given.get("beta", 1.0)))
+    return to.make("Mul", to.make("Softplus", inner), to.number(to.given.get("alpha", 1.0)))
+
+
+_EXPERIMENTAL: dict[str, Callable[[_Speller], str | None]] = {
+    "ImageScaler": _image_scaler,
+    "Affine": _affine,
+    "Scale": _scale,
+    "Crop": _crop,
+    "ScaledTanh": _scaled_tanh,
+    "ParametricSoftplus": _parametric_softplus,
+}
+"""Of ONNX's domain up to opset 9, where ONNX Runtime knows them."""
 _SPELLED: dict[str, Callable[[_Speller], str | None]] = {
     "Gelu": lambda to: _gelu(to, to.node.input[0]),
     "BiasGelu": lambda to: _gelu(to, _biased(to)),
@@ -105,8 +155,21 @@ _SPELLED: dict[str, Callable[[_Speller], str | None]] = {
 }
 
 
+def _speller_of(node: NodeProto) -> Callable[[_Speller], str | None] | None:
+    if node.domain == _DOMAIN:
+        return _SPELLED.get(node.op_type)
+    return _EXPERIMENTAL.get(node.op_type) if node.domain in DOMAINS else None
+
+
+def _is_half(model: ModelProto) -> bool:
+    """Tell whether a model computes in float16."""
+    from onnx import TensorProto
+
+    return any(one.data_type == TensorProto.FLOAT16 for one in model.graph.initializer)
+
+
 def spelled_out(model: ModelProto) -> ModelProto:
-    """Replace operators of com.microsoft in the main graph by those of ONNX that they stand for.
+    """Replace operators that are not ONNX's own in the main graph by those that they stand for.
 
     Args:
         model: The model; it is not changed.
@@ -115,18 +178,16 @@ def spelled_out(model: ModelProto) -> ModelProto:
         A new model; the given one where nothing is to be replaced, or where it computes in float16
         by an opset that cannot say so of a number.
     """
-    from onnx import TensorProto
-
-    if not any(node.domain == _DOMAIN and node.op_type in _SPELLED for node in model.graph.node):
+    if not any(map(_speller_of, model.graph.node)):
         return model
-    typed = any(one.data_type == TensorProto.FLOAT16 for one in model.graph.initializer)
+    typed = _is_half(model)
     if typed and OnnxGraph(model).opset < _CAST_LIKE:
         return model
     model = copied(model)
     taken = set(all_names(model.graph))
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        spell = _SPELLED.get(node.op_type) if node.domain == _DOMAIN else None
+        spell = _speller_of(node)
         to = _Speller(node, taken, typed=typed)
         if spell is None or spell(to) is None:
             nodes.append(node)

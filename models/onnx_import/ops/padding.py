@@ -89,38 +89,3 @@ def cropped(node: Node, build: KerasBuilder, tensor: Any, widths: Sequence[Width
     if all(part == slice(None) for part in key):
         return tensor
     return build.apply(node, "get_item", tensor, key)
-
-
-@op("Crop")
-def crop(node: Node, build: KerasBuilder) -> Tensor:
-    """Of opset 1: a border (left, top, right, bottom) cut off, or a part of a given size."""
-    x = build.channels_last(build.tensor(node))
-    left, top, right, bottom = node.attributes["border"]
-    size = node.get("scale")
-    if size:
-        height, width = size
-        key = (slice(None), slice(top, top + height), slice(left, left + width))
-        return build.result(node, build.apply(node, "get_item", x.keras, key), x.order)
-    layer = build.layer(
-        node, "Cropping2D", cropping=((top, bottom), (left, right)), data_format="channels_last"
-    )
-    return build.result(node, layer(x.keras), x.order)
-
-
-@op("ImageScaler")
-def image_scaler(node: Node, build: KerasBuilder) -> Tensor:
-    """Of opset 1: scale·x + bias, a bias for each channel."""
-    x = build.channels_last(build.tensor(node))
-    bias = [float(value) for value in node.attributes["bias"]]
-    layer = build.layer(node, "Rescaling", scale=float(node.get("scale", 1.0)), offset=bias)
-    return build.result(node, layer(x.keras), x.order)
-
-
-@op("Affine")
-def affine(node: Node, build: KerasBuilder) -> Tensor:
-    """Of opset 1: alpha·x + beta."""
-    x = build.tensor(node, rows=True)
-    layer = build.layer(
-        node, "Rescaling", scale=float(node.get("alpha", 1.0)), offset=float(node.get("beta", 0.0))
-    )
-    return build.result(node, layer(x.keras), x.order, rows=x.rows)
