@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.formats.onnx.branches import name_apart, read_as
+from dsconvert.formats.onnx.branches import name_apart
 from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import (
     OnnxGraph,
@@ -18,6 +18,7 @@ from dsconvert.formats.onnx.graph import (
     name_nodes,
     reads_of,
 )
+from dsconvert.formats.onnx.inlining import read_as
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.nodes import nodes_of
 from dsconvert.formats.onnx.sorting import sort_nodes

@@ -40,10 +40,11 @@ _CHANNELS = frozenset(
 )
 """Operators whose second axis is that of the channels."""
 _NO_CHANNELS = frozenset(["Transpose", "Reshape", "Flatten", "MatMul", "Gemm", "Squeeze", "Shape"])
+_TRACED = "export the model without control flow (torch.onnx.export of a traced model)"
 _INSTEAD = {
-    "If": "export the model without control flow (torch.onnx.export of a traced model)",
-    "Loop": "export the model without control flow (torch.onnx.export of a traced model)",
-    "Scan": "export the model without control flow (torch.onnx.export of a traced model)",
+    "If": f"the data choose between values of other, or of free, shapes: {_TRACED}",
+    "Loop": f"the data decide how often it turns: {_TRACED}",
+    "Scan": f"the size that it goes over is free, or large: {_TRACED}",
     "QuantizeLinear": "add --dequantize, or give the float model",
     "DequantizeLinear": "add --dequantize, or give the float model",
     "DynamicQuantizeLinear": "add --dequantize, or give the float model",

@@ -10,9 +10,9 @@ from typing import Any
 from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
-from dsconvert.formats.onnx.branches import without_constant_branches
 from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.functions import inlined
+from dsconvert.formats.onnx.loops import without_control_flow
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
 from dsconvert.formats.onnx.sequences import without_sequences
@@ -111,7 +111,7 @@ def import_onnx(
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
-        source = without_sequences(without_constant_branches(source))
+        source = without_sequences(without_control_flow(source))
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

@@ -43,13 +43,20 @@ def test_what_to_do_instead(kind, advice):
 
 
 def test_control_flow_is_refused():
-    branch = helper.make_graph(
-        [node("Relu", "x", "t")], "b", [], [helper.make_tensor_value_info("t", 1, None)]
+    """A loop whose number of turns the data decide."""
+    value = helper.make_tensor_value_info
+    ends = [value("on", 9, []), value("u", 1, None)]
+    body = helper.make_graph(
+        [node("Relu", "v", "u"), node("Identity", "go", "on")],
+        "b",
+        [value("i", 7, []), value("go", 9, []), value("v", 1, None)],
+        ends,
     )
     nodes = [
         node("ReduceSum", "x", "s", keepdims=0),
         node("Greater", "s z", "c"),
-        node("If", "c", "y", then_branch=branch, else_branch=branch),
+        node("Cast", "s", "turns", to=7),
+        node("Loop", "turns c x", "y", body=body),
     ]
     with refuses("operators-not-imported") as caught:
         import_onnx(graph(nodes, ["n", 3], "y", z=np.float32(0)))

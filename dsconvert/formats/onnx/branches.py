@@ -5,7 +5,7 @@ A condition on the shape of a value is one where that shape is fixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from dsconvert.base.predictor import Array
 from .checking import light_copy
 from .constants import constant_of
 from .graph import OnnxGraph, all_names, attributes, fresh_name, is_op
+from .inlining import inlined_graph, read_as
 from .messages import assign, copied
 from .nodes import inner_graphs
 
@@ -46,7 +47,7 @@ def without_constant_branches(
         graph = OnnxGraph(model, folder)
         conditions = {i: constant_of(graph, model.graph.node[i].input[0]) for i in found}
         if None in conditions.values():
-            sized = OnnxGraph(_with_known_shapes(graph))
+            sized = OnnxGraph(with_known_shapes(graph))
             conditions = {i: constant_of(sized, model.graph.node[i].input[0]) for i in found}
         chosen = {
             index: _branch(model.graph.node[index], bool(value))
@@ -59,7 +60,7 @@ def without_constant_branches(
         taken = set(all_names(model.graph))
         nodes: list[NodeProto] = []
         for index, node in enumerate(model.graph.node):
-            nodes += _inlined(model, node, chosen[index], taken) if index in chosen else [node]
+            nodes += _taken(model, node, chosen[index], taken) if index in chosen else [node]
         assign(model.graph.node, nodes)
     return model
 
@@ -94,7 +95,7 @@ def _name_apart(graph: GraphProto, seen: set[str], taken: set[str]) -> None:
             _name_apart(inner, seen, taken)
 
 
-def _with_known_shapes(graph: OnnxGraph) -> ModelProto:
+def with_known_shapes(graph: OnnxGraph) -> ModelProto:
     """Return a light copy in which shapes, and single sizes, that are fixed are constants.
 
     Exporters compare a batch of 1 with 1 in the graph, as the program did; or a number of channels,
@@ -142,42 +143,13 @@ def _branch(node: NodeProto, condition: bool) -> GraphProto:
     return branch
 
 
-def _inlined(
+def _taken(
     model: ModelProto, node: NodeProto, branch: GraphProto, taken: set[str]
 ) -> list[NodeProto]:
-    """Return the nodes of a branch under names of their own; its constants go to the graph."""
+    """Return the nodes of a branch, and its results under the names of the If's."""
     from onnx import helper
 
-    prefix = node.name or node.output[0]
-    tensors = [*branch.initializer, *branch.sparse_initializer]
-    own = [one.name for one in branch.initializer]
-    own += [one.values.name for one in branch.sparse_initializer]
-    own += [name for one in branch.node for name in one.output if name]
-    names = {name: fresh_name(f"{prefix}/{name}", taken) for name in own}
-    for tensor in map(copied, tensors):
-        sparse = hasattr(tensor, "values")
-        stored = tensor.values if sparse else tensor
-        stored.name = names[stored.name]
-        (model.graph.sparse_initializer if sparse else model.graph.initializer).append(tensor)
-    nodes = [copied(one) for one in branch.node]
-    for one in nodes:
-        one.name = f"{prefix}/{one.name}" if one.name else ""
-        one.output[:] = [names.get(name, name) for name in one.output]
-        read_as(one, names)
-    for outer, inner in zip(node.output, branch.output, strict=True):
-        made = names.get(inner.name, inner.name)
-        nodes.append(helper.make_node("Identity", [made], [outer], f"{outer}_taken"))
+    nodes, made = inlined_graph(model, branch, node.name or node.output[0], taken)
+    for outer, inner in zip(node.output, made, strict=True):
+        nodes.append(helper.make_node("Identity", [inner], [outer], f"{outer}_taken"))
     return nodes
-
-
-def read_as(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node, and the graphs inside, read values under their new names."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    for graph in inner_graphs(node):
-        own = {x.name for x in (*graph.input, *graph.initializer)}
-        own |= {name for one in graph.node for name in one.output}
-        outside = {old: new for old, new in names.items() if old not in own}
-        for one in graph.node:
-            read_as(one, outside)
-        for output in graph.output:
-            output.name = outside.get(output.name, output.name)
