@@ -38,12 +38,22 @@ def without_slashes(model: Config) -> tuple[Config, dict[str, str], str | None]:
         return with_config(item, layers=renamed, **ends)
 
     model, _ = edit(model, change)  # the outermost model is changed last
-    name = model["config"].get("name") if isinstance(model.get("config"), dict) else None
-    if isinstance(name, str) and "/" in name:
-        model = with_config(model, name=name.replace("/", "_"))
-        shown.append(f"{name} to {name.replace('/', '_')}")
+    # The model, and layers inside others (TimeDistributed), are left: nothing refers to them.
+    model, named = edit(model, _plain)
+    shown.extend(f"{name_of(item)} to {_without(name_of(item))}" for item in named)
     told = f"renamed {first_few(shown)}: Keras 3 has no slashes in names"
     return model, last, told if shown else None
+
+
+def _plain(item: Config) -> Config | None:
+    name = item["config"].get("name")
+    if not isinstance(name, str) or "/" not in name:
+        return None
+    return with_config(item, name=_without(name))
+
+
+def _without(name: str) -> str:
+    return name.replace("/", "_")
 
 
 def _free_names(names: list[str]) -> dict[str, str]:
@@ -51,7 +61,7 @@ def _free_names(names: list[str]) -> dict[str, str]:
     for name in names:
         if "/" not in name:
             continue
-        plain = new = name.replace("/", "_")
+        plain = new = _without(name)
         number = 1
         while new in taken:
             number += 1

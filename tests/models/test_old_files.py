@@ -171,6 +171,17 @@ def test_slashes_in_names_become_underscores_everywhere(tmp_path):
     assert any("a/b to a_b_2" in repair for repair in loaded.repairs)
 
 
+def test_slashes_in_layers_inside_others(tmp_path):
+    """A wrapper holds a layer of its own, to which nothing refers."""
+    kernels = {"t/d": np.random.default_rng(0).normal(size=(3, 8)).astype("f4")}
+    inner = {"class_name": "Dense", "config": {"name": "d/e", "units": 8, "use_bias": False}}
+    items = [layer("TimeDistributed", "t/d", "image", layer=inner)]
+    loaded = load(legacy(tmp_path / "slash.h5", items, kernels, "t/d"))
+
+    assert np.array_equal(loaded.model.get_layer("t_d").get_weights()[0], kernels["t/d"])
+    assert any("d/e to d_e" in repair for repair in loaded.repairs)
+
+
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
