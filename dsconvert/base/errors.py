@@ -11,12 +11,12 @@ thing to try; ``code`` is the same from release to release, for programs and tes
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import ClassVar, NamedTuple
 
 from .keras_faults import mend
 from .option_words import as_arguments
+from .quiet import without_greeting
 
 
 class Words(NamedTuple):
@@ -134,7 +134,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         MissingExtra: If the module, or one that it imports, is not installed.
     """
     try:
-        found = importlib.import_module(module)
+        found = without_greeting(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).split(".")[0]  # the module, or what it needs in turn
         raise MissingExtra(

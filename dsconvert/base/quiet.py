@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +47,26 @@ def captured() -> Iterator[None]:
                 logger.debug("%s: %s", warning.category.__name__, warning.message)
 
 
-def import_quietly(module: str) -> None:
+def without_greeting(module: str) -> ModuleType:
     """Import a framework that greets on the file descriptor of stderr, without the greeting.
 
-    Where it is missing, whoever needs it says so.
+    Raises:
+        ModuleNotFoundError: If it, or what it imports, is not installed.
     """
-    if logging.getLogger().level <= logging.DEBUG:
-        return
+    if module in sys.modules or logging.getLogger().level <= logging.DEBUG:
+        return importlib.import_module(module)
     sys.stderr.flush()
     saved = os.dup(2)
-    with Path(os.devnull).open("w") as sink, suppress(ModuleNotFoundError):
+    with Path(os.devnull).open("w") as sink:
         os.dup2(sink.fileno(), 2)
         try:
-            importlib.import_module(module)
+            return importlib.import_module(module)
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def import_quietly(module: str) -> None:
+    """Import a framework early; where it is missing, whoever needs it says so."""
+    with suppress(ModuleNotFoundError):
+        without_greeting(module)

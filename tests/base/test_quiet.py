@@ -26,3 +26,18 @@ except ValueError as error:
 def test_the_streams_are_the_users_again_though_the_disk_is_full():
     done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=False)
     assert "said: why" in done.stderr
+
+
+GREETING = """
+import os, sys
+from dsconvert.base.errors import require
+sys.path.insert(0, sys.argv[1])
+print(require("greets", "none", "to greet").ANSWER)
+"""
+
+
+def test_a_framework_that_is_required_does_not_greet(tmp_path):
+    (tmp_path / "greets.py").write_text("import os\nos.write(2, b'hello')\nANSWER = 42\n")
+    command = [sys.executable, "-c", GREETING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("42\n", "")
