@@ -12,11 +12,12 @@ import os
 import platform
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -108,6 +109,38 @@ def write_json(path: Path, record: Any) -> None:
     temporary = path.with_suffix(".writing")
     temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     temporary.replace(path)
+
+
+class Used(NamedTuple):
+    """What a command took.
+
+    Attributes:
+        code: Its exit code; negative: the signal that ended it.
+        peak: The most memory that it or a child of its had, in bytes.
+        cpu: Processor seconds, its children's too.
+        wall: Seconds from its start to its end.
+    """
+
+    code: int
+    peak: int
+    cpu: float
+    wall: float
+
+
+def used_by(command: Sequence[str]) -> Used:
+    """Run a command in a process of its own, without its output, and return what it took."""
+    started = time.perf_counter()
+    nowhere = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    child = os.posix_spawn(command[0], command, os.environ, file_actions=nowhere)
+    _, status, spent = os.wait4(child, 0)
+    wall = time.perf_counter() - started
+    code = os.waitstatus_to_exitcode(status)
+    return Used(code, spent.ru_maxrss * 1024, spent.ru_utime + spent.ru_stime, wall)
+
+
+def dsconvert(*words: object) -> list[str]:
+    """Return the command that runs dsconvert with these words."""
+    return [sys.executable, "-c", "from dsconvert.cli import main; main()", *map(str, words)]
 
 
 def images(data: Path, count: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -40,7 +40,7 @@ WITH_DATA = (
 """Scripts that read --models and --data."""
 NAMED = ("peers",)
 """Runs only when it is named: it installs other people's tools, 8 GB of them."""
-ALONE = ("blas_threads", "blocks", "scale", "onnx_scale")
+ALONE = ("blas_threads", "blocks", "speed", "scale", "onnx_scale")
 
 
 def main() -> None:

@@ -5,14 +5,12 @@ Random weights and images; about 2 GB of temporary files. python benchmarks/scal
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from common import machine, table
+from common import dsconvert, machine, table, used_by
 from onnx_scale import BUILD, LAYERS, run
 
 GIB = 1 << 30
@@ -46,21 +44,18 @@ def main(images: int) -> None:
         for kind in ("onnx", "keras"):
             source, target = folder / f"vgg16.{kind}", folder / f"small.{kind}"
             weights = source.stat().st_size
-            base, _ = peak([sys.executable, "-c", LIBRARIES[kind]])
+            base = used_by([sys.executable, "-c", LIBRARIES[kind]]).peak
             for allowed in ALLOWED:
                 data = folder / f"{kind}.npz"
                 words = ["rewrite", source, "-o", target, "--calibration", data, *COMMAND]
                 words += ["--memory", f"{allowed}GiB", "--overwrite"]
                 words += ["--refine", "0"] if kind == "keras" else []
-                program = "from dsconvert.cli import main; main()"
-                started = time.perf_counter()
-                most, code = peak([sys.executable, "-c", program, *map(str, words)])
-                seconds = f"{time.perf_counter() - started:.0f}"
+                used = used_by(dsconvert(*words))
                 covered = base + HELD[kind] * weights + allowed * GIB
-                told = f"{most / GIB:.2f}" if code == 0 else f"failed: exit code {code}"
-                ratio = f"{most / covered:.2f}"
+                told = f"failed: exit code {used.code}" if used.code else gib(used.peak)[0]
+                ratio = f"{used.peak / covered:.2f}"
                 sizes = gib(base, weights, covered)
-                rows.append([kind, f"{allowed} GiB", *sizes, told, ratio, seconds])
+                rows.append([kind, f"{allowed} GiB", *sizes, told, ratio, f"{used.wall:.0f}"])
     heads = ["front end", "--memory", "libraries", "weights", "covered", "peak"]
     heads += ["peak / covered", "s"]
     table(f"VGG16, {images} images, T = 1, data method; GiB", heads, rows)
@@ -68,13 +63,6 @@ def main(images: int) -> None:
 
 def gib(*sizes: int) -> list[str]:
     return [f"{size / GIB:.2f}" for size in sizes]
-
-
-def peak(command: list[str]) -> tuple[int, int]:
-    """Run a command; the most memory that it had, in bytes, and its exit code."""
-    child = os.posix_spawn(command[0], command, os.environ)
-    _, status, used = os.wait4(child, 0)
-    return used.ru_maxrss * 1024, os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 A rewritten network was fitted layer by layer. Here all layers are moved together, by the original's
 answers (Hinton et al., arXiv:1503.02531) and by what it computes inside, on mixtures (Zhang et al.,
-arXiv:1710.09412), flips, crops and changes of brightness of the same images. Two things decide:
+arXiv:1710.09412), flips, crops and changes of brightness of the same images. Three things decide:
 
 - Steps are shares of each tensor's size (`soap.py`).
-- Images that nothing was fitted to decide whether the result is kept.
+- Images that nothing was fitted to decide whether the result is kept. Where it went too far,
+  weights on the way to it are tried (Wortsman et al., arXiv:2109.01903), then a gentler run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, Protocol
 
@@ -36,6 +37,13 @@ from .teacher import Share, TeacherAnswers, Watched
 
 log = logging.getLogger(__name__)
 
+WAYS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of the way from the fitted weights to the trained ones: the first that is better is taken.
+
+Not the best of them: of 20 held-out images chance would choose.
+"""
+GENTLER = 0.25
+"""Of the rate: for a second run of half as many steps, where nothing on the way was better."""
 TIMED = 20
 """Steps that are timed to find how many fit into the seconds."""
 
@@ -80,8 +88,12 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         seconds: How long all of it took.
         error_before: Output error on the held-out images: KL of class distributions in nats,
             squared relative error of other outputs, summed.
-        error_after: The same after the last step; None if it was not finite or not reached.
+        error_after: The same of the weights that were taken, or, where none were, of those after
+            the last step; None if it was not finite or not reached.
         kept: Whether the new weights were kept.
+        way: The share of the way from the fitted weights to those after the last step at which the
+            taken ones lie.
+        gentler: Whether they are those of a second run, at a quarter of the rate.
         held_out_images: How many images decided that.
         interrupted: Whether it was stopped before its end.
     """
@@ -93,6 +105,8 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     kept: bool
     held_out_images: int
     interrupted: bool = False
+    way: float = 1.0
+    gentler: bool = False
 
 
 class Trainable(Network, Protocol):
@@ -144,19 +158,27 @@ def refine(
     before, begun = judge(), student.model.get_weights()
     goals = objectives(teacher.model, expected, settings.temperature, 0.0)
     training = _Training(student, teacher, goals, [array[:fitted] for array in inputs], settings)
-    after, kept, interrupted, steps = math.inf, False, False, 0
+    after, way, gentler, kept, interrupted, steps = math.inf, 1.0, False, False, False, 0
     try:
         steps = settings.steps or training.steps_within(settings.seconds)
         with progress("Refining", steps) as advance:
             training.take(steps, advance)
-        after = judge()
+        after, way = first_better(student.model, begun, before, judge)
+        if not after < before:
+            again, gentler = max(steps // 2, 1), True
+            with progress("Refining in smaller steps", again) as advance:
+                training.take(again, advance, GENTLER)
+            after, way = first_better(student.model, begun, before, judge)
         kept = after < before
     except KeyboardInterrupt:
         interrupted = True
     finally:
         if not kept:
             student.model.set_weights(begun)
-    log.info("refined for %d steps: output error %.4g, then %.4g", steps, before, after)
+    log.info(
+        "refined for %d steps%s: output error %.4g, then %.4g at %g of the way",
+        steps, " and again in smaller ones" if gentler else "", before, after, way,
+    )  # fmt: skip
     return Refinement(
         steps=steps,
         seconds=time.perf_counter() - started,
@@ -165,7 +187,42 @@ def refine(
         kept=kept,
         held_out_images=held_out,
         interrupted=interrupted,
+        way=way,
+        gentler=gentler,
     )
+
+
+def first_better(
+    model: Any, begun: Sequence[Array], before: float, judge: Callable[[], float]
+) -> tuple[float, float]:
+    """Go back from the weights that a model has to those at the start until they are better.
+
+    Args:
+        model: A Keras model; gets the weights that are returned about.
+        begun: Its weights at the start.
+        before: Their error.
+        judge: Returns the error of the weights that the model has.
+
+    Returns:
+        The error of the first weights that are better than those at the start, and their share of
+        the way; if there are none, of those at the end.
+    """
+    ended, errors = model.get_weights(), []
+    for way in WAYS:
+        model.set_weights([_between(a, b, way) for a, b in zip(begun, ended, strict=True)])
+        errors.append(judge())
+        if errors[-1] < before:
+            return errors[-1], way
+    model.set_weights(ended)
+    return errors[0], WAYS[0]
+
+
+def _between(begun: Array, ended: Array, way: float) -> Array:
+    """Return what lies at a share of the way; what is no fraction, as a count, is the end's."""
+    if way == 1 or not np.issubdtype(ended.dtype, np.floating):
+        return ended
+    between: Array = begun + np.asarray(way, ended.dtype) * (ended - begun)
+    return between
 
 
 class _Training:
@@ -202,18 +259,18 @@ class _Training:
         each = (now - traced) / TIMED
         return max(int((seconds - (now - begun)) / each), TIMED)
 
-    def take(self, steps: int, advance: Advance) -> None:
-        """Begin anew, and take all steps."""
-        self._run(steps, advance)
+    def take(self, steps: int, advance: Advance, share: float = 1.0) -> None:
+        """Begin anew, and take all steps at a share of the rate."""
+        self._run(steps, advance, share)
 
     def _state(self) -> list[Any]:
         return [*self._variables, *self._optimizer.variables]
 
-    def _run(self, steps: int, advance: Advance) -> None:
+    def _run(self, steps: int, advance: Advance, share: float = 1.0) -> None:
         for variable, value in zip(self._state(), self._begun, strict=True):
             variable.assign(value)
         for number, (index, inputs) in enumerate(islice(self._batches(), steps)):
-            rate = self._settings.learning_rate * share_of_rate(number, steps)
+            rate = share * self._settings.learning_rate * share_of_rate(number, steps)
             self._steps.take(self._teacher.lessons([Share(index, inputs)]), rate)
             advance()
 

@@ -76,11 +76,44 @@ class TestRefine:
         assert not all(map(np.array_equal, one.get_weights(), other.get_weights()))
 
     def test_what_makes_it_worse_is_not_kept(self, made):
-        after, done = refined(made, learning_rate=3.0)
+        after, done = refined(made, learning_rate=30.0)
         assert not done.kept
         assert math.isfinite(done.error_before)
         assert done.error_after is None or done.error_after >= done.error_before
         assert all(map(np.array_equal, after.get_weights(), made[1].get_weights()))
+
+    @pytest.mark.parametrize(
+        ("least", "expected"), [(2.0, 1.0), (1.1, 1.0), (0.9, 0.75), (0.6, 0.5), (0.3, 0.25)]
+    )
+    def test_weights_that_went_too_far_are_taken_back(self, least, expected):
+        """The error is a parabola; from 0 the training has gone to 2."""
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+        model.set_weights([np.full((1, 1), 2.0)])
+
+        def judge():
+            return float((model.get_weights()[0][0, 0] - least) ** 2)
+
+        error, way = module.first_better(model, [np.zeros((1, 1))], least**2, judge)
+        assert way == expected
+        assert model.get_weights()[0] == 2 * expected
+        assert error == pytest.approx(judge())
+
+    @pytest.mark.parametrize("end", [2.0, math.nan])
+    def test_where_nothing_on_the_way_is_better_the_end_is_told(self, end):
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+        model.set_weights([np.full((1, 1), end)])
+        error, way = module.first_better(
+            model, [np.zeros((1, 1))], 0.0, lambda: float(model.get_weights()[0][0, 0] ** 2)
+        )
+        assert way == 1
+        assert math.isnan(error) if math.isnan(end) else error == 4
+
+    def test_a_run_that_is_not_kept_is_repeated_in_smaller_steps(self, made):
+        """At this rate nothing on the way is better; at a quarter of it something is."""
+        after, done = refined(made, learning_rate=2.0)
+        assert (done.kept, done.gentler) == (True, True)
+        assert done.error_after < done.error_before
+        assert not all(map(np.array_equal, after.get_weights(), made[1].get_weights()))
 
     def test_the_stem_and_moving_statistics_stay(self, made):
         after, _ = refined(made)

@@ -101,7 +101,7 @@ def _refinement(refined: Refinement) -> str:
         return "refinement interrupted: the weights are those of the fit"
     after = "not finite" if refined.error_after is None else f"{refined.error_after:.4g}"
     verdict = (
-        "kept; the layers' errors above are those of the fit"
+        f"kept{_way(refined)}; the layers' errors above are those of the fit"
         if refined.kept
         else "not kept: the weights are those of the fit"
     )
@@ -110,6 +110,12 @@ def _refinement(refined: Refinement) -> str:
         f"{refined.error_before:.4g} → {after} on {refined.held_out_images} held-out images "
         f"({verdict}); --refine {refined.steps}steps repeats it"
     )
+
+
+def _way(refined: Refinement) -> str:
+    """Tell where between the fit and the end of the training the weights lie."""
+    run = " of a second run in smaller steps" if refined.gentler else ""
+    return f"{run}, at {refined.way:.0%} of the way" if refined.way < 1 else run
 
 
 def _totals(report: RewriteReport) -> str:
