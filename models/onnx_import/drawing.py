@@ -48,7 +48,7 @@ _INSTEAD = {
     "QuantizeLinear": "add --dequantize, or give the float model",
     "DequantizeLinear": "add --dequantize, or give the float model",
     "DynamicQuantizeLinear": "add --dequantize, or give the float model",
-    "DeformConv": "Keras has no deformable convolution: export .onnx of it (dsconvert export)",
+    "DeformConv": "it is drawn where its sizes are known: fix them (--input-size), or export .onnx",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dsconvert.base.errors import DsconvertError, InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
+from dsconvert.formats.onnx.composites import composed
 from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.loops import without_control_flow
@@ -111,7 +112,7 @@ def import_onnx(
     with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
-        source = without_sequences(without_control_flow(source))
+        source = composed(without_sequences(without_control_flow(source)))
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

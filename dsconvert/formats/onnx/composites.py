@@ -1,0 +1,271 @@
+"""Operators of ONNX that are sums and products of others: spelled out in those.
+
+Signals (STFT, DFT) are products with constant sines, a deformable convolution is a 1×1 convolution
+for each of its taps, and Col2Im a transposed convolution that moves values to their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsconvert.base.predictor import Array, Shape
+
+from .constants import constant_of
+from .graph import OnnxGraph, all_names, attributes, fresh_name
+from .messages import assign, copied
+from .tensors import DOMAINS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+_GRID_SAMPLE = 16
+"""The opset from which on there is GridSample."""
+_MOST = 20_000_000
+"""Values that a constant may have that stands for an operator."""
+_TAPS = 256
+"""That a deformable convolution may have."""
+
+
+def composed(model: ModelProto) -> ModelProto:
+    """Spell out operators of the main graph whose sizes are known.
+
+    Args:
+        model: The model, its weights in memory; it is not changed.
+
+    Returns:
+        A new model; the given one where nothing is to be done.
+    """
+    if not any(node.op_type in _SPELLED and node.domain in DOMAINS for node in model.graph.node):
+        return model
+    graph, new = OnnxGraph(model), copied(model)
+    taken = set(all_names(model.graph))
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        spell = _SPELLED.get(node.op_type) if node.domain in DOMAINS else None
+        to = _Composer(node, graph, taken)
+        result = spell(to) if spell is not None else None
+        if result is None:
+            nodes.append(node)
+            continue
+        to.make("Identity", result, output=node.output[0])
+        nodes += to.nodes
+        new.graph.initializer.extend(to.weights)
+    assign(new.graph.node, nodes)
+    return new
+
+
+class _Composer:
+    """Writes nodes in place of one.
+
+    Args:
+        node: The one.
+        graph: The graph that it is in.
+        taken: The names in the graph.
+    """
+
+    def __init__(self, node: NodeProto, graph: OnnxGraph, taken: set[str]) -> None:
+        self.node, self.graph, self._taken = node, graph, taken
+        self.given = attributes(node)
+        self.nodes: list[NodeProto] = []
+        self.weights: list[Any] = []
+
+    def input(self, place: int) -> str:
+        """Return the name of an input; empty for one that is left out."""
+        return self.node.input[place] if len(self.node.input) > place else ""
+
+    def value(self, place: int) -> Array | None:
+        """Return a constant input."""
+        name = self.input(place)
+        return constant_of(self.graph, name) if name else None
+
+    def shape(self, place: int) -> Shape | None:
+        """Return an input's shape as far as it is known."""
+        return self.graph.shapes.get(self.input(place))
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """Return the name of a constant."""
+        from onnx import numpy_helper
+
+        name = fresh_name(f"{self.node.output[0]}_constant", self._taken)
+        self.weights.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def sizes(self, *values: int) -> str:
+        """Return the name of a constant of whole numbers."""
+        return self.constant(values, np.int64)
+
+    def make(self, kind: str, *inputs: str, output: str = "", **given: Any) -> str:
+        """Add a node; the name of what it makes."""
+        from onnx import helper
+
+        name = fresh_name(f"{self.node.output[0]}_{kind}", self._taken)
+        self.nodes.append(helper.make_node(kind, inputs, [output or name], name, **given))
+        return output or name
+
+    def part(self, x: str, axis: int, start: int, stop: int) -> str:
+        """Add a slice along one axis."""
+        return self.make("Slice", x, *(self.sizes(n) for n in (start, stop, axis)))
+
+
+def _waves(count: int, length: int, size: int) -> tuple[Array, Array]:
+    """Return cosines and sines, (count, length), of a transform over so many values."""
+    turns = np.outer(np.arange(count), np.arange(length)) % size * (2 * np.pi / size)
+    return np.cos(turns), np.sin(turns)
+
+
+def _stft(to: _Composer) -> str | None:
+    """A convolution by windowed cosines and sines with the frame's step as its stride."""
+    shape, step, window, length = to.shape(0), to.value(1), to.value(2), to.value(3)
+    if shape is None or len(shape) not in (2, 3) or step is None:
+        return None
+    if len(shape) == 3 and shape[2] != 1:
+        return None  # complex
+    if (to.input(2) and window is None) or (window is None and length is None):
+        return None
+    size = int(length) if length is not None else len(window)  # type: ignore[arg-type]
+    count = size // 2 + 1 if to.given.get("onesided", 1) else size
+    if count * size > _MOST:
+        return None
+    cos, sin = _waves(count, size, size)
+    kernel = np.concatenate([cos, -sin]) * (1.0 if window is None else np.ravel(window))
+    signal = to.make("Reshape", to.input(0), to.sizes(0, 1, -1))
+    weight = to.constant(kernel[:, None])
+    both = to.make("Conv", signal, weight, strides=[int(step)])  # (n, 2·count, frames)
+    apart = to.make("Reshape", both, to.sizes(0, 2, count, -1))
+    return to.make("Transpose", apart, perm=[0, 3, 2, 1])
+
+
+def _dft(to: _Composer) -> str | None:
+    """Products with cosines and sines, over one axis of (…, n, 1 or 2)."""
+    shape, length = to.shape(0), to.value(1)
+    axis = to.value(2) if to.input(2) else to.given.get("axis", 1 if to.graph.opset < 20 else -2)
+    if shape is None or axis is None or (to.input(1) and length is None):
+        return None
+    rank, inverse = len(shape), bool(to.given.get("inverse"))
+    onesided, place = bool(to.given.get("onesided")), int(axis) % len(shape)
+    held, parts = shape[place], shape[-1]
+    if held is None or parts not in (1, 2) or place == rank - 1 or (onesided and inverse):
+        return None
+    size = held if length is None else int(length)
+    count, used = size // 2 + 1 if onesided else size, min(size, held)
+    if count * used > _MOST:
+        return None
+    cos, sin = _waves(count, used, size)
+    if inverse:
+        cos, sin = cos / size, -sin / size
+    perm = [k for k in range(rank - 1) if k != place] + [place]  # the axis last
+    back = [perm.index(k) for k in range(rank - 1)]
+    x = to.part(to.input(0), place, 0, used) if used < held else to.input(0)
+    each = [
+        to.make("Transpose", to.make("Squeeze", to.part(x, rank - 1, k, k + 1), to.sizes(rank - 1)),
+                perm=perm)
+        for k in range(parts)
+    ]  # fmt: skip
+    by_cos, by_sin = to.constant(cos.T), to.constant(sin.T)
+    real = to.make("MatMul", each[0], by_cos)
+    imaginary = to.make("Neg", to.make("MatMul", each[0], by_sin))
+    if parts == 2:
+        real = to.make("Add", real, to.make("MatMul", each[1], by_sin))
+        imaginary = to.make("Add", imaginary, to.make("MatMul", each[1], by_cos))
+    turned = [
+        to.make("Unsqueeze", to.make("Transpose", one, perm=back), to.sizes(rank - 1))
+        for one in (real, imaginary)
+    ]
+    return to.make("Concat", *turned, axis=rank - 1)
+
+
+def _col2im(to: _Composer) -> str | None:
+    """A transposed convolution of each channel by kernels of a single 1."""
+    shape, image, block = to.shape(0), to.value(1), to.value(2)
+    if shape is None or image is None or block is None or shape[1] is None or len(block) != 2:
+        return None
+    taps = int(np.prod(block))
+    if len(shape) != 3 or len(image) != 2 or shape[1] * taps > _MOST:
+        return None
+    dilations = [int(n) for n in to.given.get("dilations") or [1, 1]]
+    strides = [int(n) for n in to.given.get("strides") or [1, 1]]
+    pads = [int(n) for n in to.given.get("pads") or [0] * 4]
+    windows = [(int(b) - 1) * d + 1 for b, d in zip(block, dilations, strict=True)]
+    padded = [int(image[k]) + pads[k] + pads[k + 2] for k in range(2)]
+    places = [(padded[k] - windows[k]) // strides[k] + 1 for k in range(2)]
+    left = [(padded[k] - windows[k]) % strides[k] for k in range(2)]
+    channels = shape[1] // taps
+    kernel = np.tile(np.eye(taps).reshape(taps, 1, *block), (channels, 1, 1, 1))
+    columns = to.make("Reshape", to.input(0), to.sizes(0, shape[1], *places))
+    return to.make(
+        "ConvTranspose", columns, to.constant(kernel), group=channels, strides=strides,
+        dilations=dilations, pads=pads, output_padding=left,
+    )  # fmt: skip
+
+
+def _deform(to: _Composer) -> str | None:
+    """For each tap the image at moved places, by GridSample, and a 1×1 convolution of it."""
+    image, offsets, kernel = to.shape(0), to.shape(2), to.value(1)
+    if to.graph.opset < _GRID_SAMPLE or image is None or offsets is None or kernel is None:
+        return None
+    known = (*image[1:], *offsets[1:])
+    if len(image) != 4 or len(offsets) != 4:
+        return None
+    if kernel.ndim != 4 or None in known or min(image[2] or 0, image[3] or 0) < 2:
+        return None
+    channels, height, width, both, rows, columns = (int(n or 0) for n in known)
+    taps = list(product(range(kernel.shape[2]), range(kernel.shape[3])))
+    groups, count = int(to.given.get("offset_group", 1)), len(taps)
+    if count * groups > _TAPS or both != 2 * count * groups:
+        return None
+    strides = to.given.get("strides") or [1, 1]
+    dilations = to.given.get("dilations") or [1, 1]
+    pads = to.given.get("pads") or [0] * 4
+    size = [np.arange(n) * s - p for n, s, p in zip((rows, columns), strides, pads, strict=False)]
+    each = channels // groups
+    total = ""
+    for tap, (i, j) in enumerate(taps):
+        parts = []
+        for group in range(groups):
+            place = group * count + tap
+            start = np.stack(np.meshgrid(size[0] + i * dilations[0], size[1] + j * dilations[1],
+                                         indexing="ij"))  # fmt: skip
+            moved = to.part(to.input(2), 1, 2 * place, 2 * place + 2)
+            moved = to.make("Add", moved, to.constant(start[None]))
+            scale = np.array([2 / (height - 1), 2 / (width - 1)]).reshape(1, 2, 1, 1)
+            grid = to.make("Mul", moved, to.constant(scale))
+            grid = to.make("Sub", grid, to.constant(np.float32(1)))
+            y, x = (to.part(grid, 1, k, k + 1) for k in range(2))
+            grid = to.make("Transpose", to.make("Concat", x, y, axis=1), perm=[0, 2, 3, 1])
+            source = to.input(0)
+            if groups > 1:
+                source = to.part(source, 1, group * each, (group + 1) * each)
+            found = to.make("GridSample", source, grid, align_corners=1)
+            if to.input(4):
+                found = to.make("Mul", found, to.part(to.input(4), 1, place, place + 1))
+            parts.append(found)
+        joined = to.make("Concat", *parts, axis=1) if groups > 1 else parts[0]
+        weight = to.constant(kernel[:, :, i : i + 1, j : j + 1])
+        made = to.make("Conv", joined, weight, group=int(to.given.get("group", 1)))
+        total = to.make("Add", total, made) if total else made
+    if not to.input(3):
+        return total
+    bias = to.value(3)
+    return None if bias is None else to.make("Add", total, to.constant(bias.reshape(-1, 1, 1)))
+
+
+def _compress(to: _Composer) -> str | None:
+    """A Gather at the places of a constant condition."""
+    condition, axis = to.value(1), to.given.get("axis")
+    if condition is None:
+        return None
+    x = to.input(0) if axis is not None else to.make("Reshape", to.input(0), to.sizes(-1))
+    return to.make("Gather", x, to.sizes(*np.flatnonzero(condition)), axis=axis or 0)
+
+
+_SPELLED: dict[str, Callable[[_Composer], str | None]] = {
+    "STFT": _stft,
+    "DFT": _dft,
+    "Col2Im": _col2im,
+    "DeformConv": _deform,
+    "Compress": _compress,
+}
