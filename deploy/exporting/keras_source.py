@@ -21,6 +21,7 @@ from ..runtimes.tensor_info import TensorInfo
 from .equal_forms import mixes_samples
 from .folding import fold_norms
 from .inference_only import without_augmentation
+from .plain_names import unique, with_plain_names, without_keyword
 
 _CHUNK = 32
 _SAME = 1e-3
@@ -139,6 +140,9 @@ def read_source(
         names = unique(output_names or own)
         notes = []
         _refuse_states(functional)
+        functional, renamed = with_plain_names(functional)
+        if renamed:
+            notes.append(renamed)
         functional, removed = without_augmentation(functional)
         if removed:
             notes.append(f"without {', '.join(removed)}, which do nothing in inference")
@@ -213,15 +217,6 @@ def _infos(tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorInf
     )
 
 
-def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names with ``_1``, ``_2``… appended to repeated ones."""
-    taken: list[str] = []
-    for name in names:
-        candidates = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
-        taken.append(next(candidate for candidate in candidates if candidate not in taken))
-    return tuple(taken)
-
-
 def _functional(keras: Any, model: Any, samples: Sequence[Array] | None) -> Any:
     """Return the model with known symbolic inputs and outputs, in flat lists."""
     if not model.built or not getattr(model, "outputs", None):
@@ -247,7 +242,7 @@ def _named_inputs(keras: Any, functional: Any, samples: Sequence[Array] | None) 
     process; its layer's name is saved with the model. Samples fix the sizes other than the batch.
     """
     layers = [x for x in functional.layers if isinstance(x, keras.layers.InputLayer)]
-    names = {id(layer.output): layer.name for layer in layers}
+    names = {id(layer.output): without_keyword(layer.name) for layer in layers}
     shapes = [tensor.shape for tensor in functional.inputs]
     if samples is not None:
         shapes = [

@@ -14,8 +14,9 @@ from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
 
 from . import keras_tail, onnx_tail
-from .keras_source import KerasSource, unique
+from .keras_source import KerasSource
 from .onnx_source import OnnxSource, read_onnx
+from .plain_names import unique
 from .source import Source
 
 

@@ -20,7 +20,8 @@ from ..runtimes.samples import portions
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
-from .keras_source import KerasSource, unique
+from .keras_source import KerasSource
+from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
 

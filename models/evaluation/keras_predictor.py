@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,13 +17,16 @@ from dsconvert.base.predictor import Array, Shape
 
 from ..loading.sizes import largest_of
 
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+"""The names that TensorFlow takes for an outermost scope; inside one it takes a few more."""
+
 
 class KerasPredictor:
     """A `dsconvert.base.predictor.Predictor` over a functional or sequential model.
 
-    The model runs in inference mode, batch by batch, and is traced once: it shows later changes
-    of its weights but not of its layers. Several outputs come in the order of ``model.outputs``
-    however they are packed.
+    The model runs in inference mode, batch by batch, and is traced once, if a graph takes the
+    names of its layers: it shows later changes of its weights but not of its layers. Several
+    outputs come in the order of ``model.outputs`` however they are packed.
 
     Args:
         model: The Keras model.
@@ -68,9 +72,8 @@ class KerasPredictor:
             outputs = keras.tree.flatten(model(packed, training=False))
             return [tf.cast(output, tf.float32) for output in outputs]
 
-        self._run = tf.function(
-            run, input_signature=[tf.TensorSpec(x.shape, x.dtype) for x in model.inputs]
-        )
+        signature = [tf.TensorSpec(x.shape, x.dtype) for x in model.inputs]
+        self._run = tf.function(run, input_signature=signature) if _traceable(model) else run
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -143,6 +146,11 @@ class KerasPredictor:
             np.ascontiguousarray(output.numpy().transpose(axes))
             for output, axes in zip(outputs, self._axes, strict=True)
         ]
+
+
+def _traceable(model: Any) -> bool:
+    """Tell whether the names of all layers can be scopes of a TensorFlow graph: not "[b]"."""
+    return all(_SCOPE.fullmatch(layer.name) for layer in model._flatten_layers())
 
 
 def leaf_layers(model: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -33,7 +34,7 @@ from .saved_model import folder_sha256, restore_saved_model
 from .sizes import bounded_weights, check_activations, check_windows
 from .tf_shapes import known_shapes
 from .tfops import refuse_tf_operations
-from .tree import Config
+from .tree import Config, objects
 
 if TYPE_CHECKING:
     import keras
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MOST_REASON = 600
 """Characters of what Keras says; it can go on for pages."""
+_FRAMES, _MOST_FRAMES = 4, 40_000
+"""Calls within calls that a layer of a chain may take, and all of them."""
 _SAVE_AGAIN = "Load it where it was made and save it again: model.save('model.keras')."
 
 
@@ -166,6 +169,7 @@ def _part(source: Source, config: Config, custom: dict[str, Any], trust: bool) -
 def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) -> keras.Model:
     import keras
 
+    _let_stack_hold(config)
     try:
         if source.format != "keras":
             with bounded_weights(source.path, source.stored):
@@ -197,6 +201,17 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
         )
     check_activations(source.path, model)
     return model
+
+
+def _let_stack_hold(config: Config) -> None:
+    """Let Python's stack hold a chain of all layers: Keras walks one by calling itself.
+
+    It does so again where layers are replaced or the model is exported, so the limit stays. A
+    description that is nested deeply was refused as JSON, within the limit that there was.
+    """
+    needed = min(_MOST_FRAMES, _FRAMES * sum(1 for _ in objects(config)))
+    if needed > sys.getrecursionlimit():
+        sys.setrecursionlimit(needed)
 
 
 def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: bool) -> Any:

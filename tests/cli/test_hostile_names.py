@@ -17,6 +17,7 @@ NAMES = (
     "[red]x[/red]", "[/b]", "\x1b[2J\x07", "a\nb", "a/b/../../c", 'quo"te\'', "ü\u202ecode",
     "x" * 255, "%s{0}", "--output", "", "",
 )  # fmt: skip
+FEW = ("--runs", "1", "--min-seconds", "0")
 FILES = ("[red] ü.onnx", "quo\"te 'n'.onnx", "new\nline.onnx", "\x1b[2J.onnx", "-x.onnx")
 
 
@@ -54,8 +55,44 @@ def test_names_of_layers(named, tmp_path):
     assert "[red]x[/red]" in [layer["name"] for layer in report["report"]["layers"]]
     call("export", named, "-o", tmp_path / "int8.onnx", "--quantize", "int8", *data)
     call("verify", tmp_path / "int8.onnx", named, "--data", tmp_path / "d.npz", "--min-sqnr", "-50")
+    call("profile", named, tmp_path / "int8.onnx", "--per-op", *FEW)
     made = {"net.onnx", "d.npz", "out.onnx", "int8.onnx"}
     assert {path.name for path in tmp_path.iterdir()} == made
+
+
+def test_a_plan_holds_them(tmp_path):
+    names = ("[b]\x1b[2J", "a\nb", "", "")
+    path = conv_stack(tmp_path / "net.onnx", [3] * len(names), channels=16)
+    rename(path, names)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(12, 16, 16, 16)))
+    plan = tmp_path / "plan.json"
+    call("plan", path, "-o", plan, "--calibration", tmp_path / "d.npz", "--target-macs", "0.9x")
+    assert {*names} - {""} < {layer["name"] for layer in json.loads(plan.read_text())["layers"]}
+    call("rewrite", path, "-o", tmp_path / "out.onnx", "--plan", plan)
+
+
+def test_names_of_keras_layers(tmp_path):
+    """A graph of TensorFlow takes few of them, a file of another format other few."""
+    keras = pytest.importorskip("keras")
+    names = ("[b]", "a\nb", 'ü\u202e "\x1b[2J', "x" * 255)
+    x = image = keras.Input((8, 8, 8), name="in")
+    for name in names:
+        x = keras.layers.Conv2D(8, 3, padding="same", name=name)(x)
+    outputs = keras.layers.GlobalAveragePooling2D(name="out [y]")(x)
+    path, plan = tmp_path / "net.keras", tmp_path / "plan.json"
+    keras.Model(image, outputs).save(path)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(12, 8, 8, 8)))
+    data = ["--calibration", tmp_path / "d.npz"]
+    assert "[b]" in call("inspect", "-v", path)
+    call("plan", path, "-o", plan, *data, "--target-macs", "0.9x")
+    assert {*names} == {layer["name"] for layer in json.loads(plan.read_text())["layers"]}
+    call("rewrite", path, "-o", tmp_path / "out.keras", "--plan", plan)
+    call("verify", tmp_path / "out.keras", path, "--min-sqnr", "-50")
+    made = [tmp_path / "out.tflite", tmp_path / "out.onnx"]
+    for other in made:
+        call("export", path, "-o", other)
+        call("verify", other, path, "--data", tmp_path / "d.npz")
+    call("profile", *made, *FEW)
 
 
 def test_two_layers_of_one_name(tmp_path):
