@@ -18,7 +18,8 @@ The commands of one model run one after another in a child process, since most o
 import of frameworks; a new one is started after a crash. What was tried is kept in
 build/coverage/outcomes.json by model, with what was said, and a later run goes on with the next
 model; remove the file, or a model's entry, to begin anew. Some --commands are run again, and what
-became of the others stays.
+became of the others stays. --dequantize adds that option to the commands that take it, and counts
+each file as another model.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ COMMANDS = {
 }
 NEEDS = {"finetune": "fitted{suffix}"}
 """What a command works on, of another's: it does not apply where that is not there."""
+READ_AS_FLOAT = ("inspect", "plan", "sweep", "rewrite", "import", "export")
+"""What takes --dequantize, and works on a quantized model then."""
 Told: TypeAlias = dict[str, dict[str, str]]
 """Of one model: by command, what became of it, and what was said."""
 
@@ -157,22 +160,22 @@ def serve(log: Path) -> None:
 
 def _run(words: list[str]) -> None:
     if words[0] == "data":
-        _write_data(Path(words[1]), Path(words[2]))
+        _write_data(Path(words[1]), Path(words[2]), "--dequantize" in words)
         return
     from dsconvert.cli import main
 
     main(words)
 
 
-def _write_data(model: Path, path: Path) -> None:
+def _write_data(model: Path, path: Path, dequantize: bool) -> None:
     """Write random inputs that fit a model; the sizes that it leaves free are the same."""
     import numpy as np
 
     from dsconvert.base.errors import DsconvertError
-    from dsconvert.workflows.model_files import open_model
+    from dsconvert.workflows.model_files import ModelPath, open_model
 
     try:
-        opened = open_model(model)
+        opened = open_model(ModelPath(model, dequantize=dequantize))
         shapes = dict(zip(opened.input_names, opened.input_shapes, strict=True))
     except DsconvertError:
         shapes = {"x_train": (None, *STAND_IN)}
@@ -189,13 +192,14 @@ def _write_data(model: Path, path: Path) -> None:
     np.savez(path, **arrays)
 
 
-def run_model(model: Path, seconds: float, wanted: list[str]) -> Told:
+def run_model(model: Path, seconds: float, wanted: list[str], dequantize: bool) -> Told:
     """Run those of the commands that apply to one model, and say what became of each."""
     out = OUT / model.name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     log = out / "log.txt"
-    native = model.suffix == ".onnx"
+    native = model.suffix == ".onnx" and not dequantize
+    option = ["--dequantize"] if dequantize else []
     files = {"tflite": out / "none.tflite", "onnx": model if native else out / "none.onnx"}
     names = {
         "model": model,
@@ -205,21 +209,25 @@ def run_model(model: Path, seconds: float, wanted: list[str]) -> Told:
         **files,
     }
     worker = Worker(log)
-    made = worker.run(["data", str(model), str(names["data"])], seconds)
+    made = worker.run(["data", str(model), str(names["data"]), *option], seconds)
     if made["became"] != "ok":
         sys.exit(f"no data for {model.name}: {made} {log.read_text(errors='replace')}")
     told: Told = {}
     for title, text in COMMANDS.items():
         if wanted and title not in wanted:
             continue
-        if title in (("onnx", "verify onnx") if native else ("import",)):
+        if title in (("onnx", "verify onnx") if native else ("import",)) and not dequantize:
             continue
         what, _, format = title.partition(" ")
+        taken = text.split()[0] in READ_AS_FLOAT
+        if dequantize and not (taken or what in ("profile", "verify")):
+            continue
         if what in ("verify", "profile", "evaluate") and not files[format].exists():
             continue
         if title in NEEDS and not (out / NEEDS[title].format(**names)).exists():
             continue
         words = [*(word.format(**names) for word in text.split()), "--json", "-q"]
+        words += option if taken else []
         for more in ([], ["--input-size", f"{FREE_SIZE}x{FREE_SIZE}"]):
             if not worker.is_alive:
                 worker = Worker(log)
@@ -283,6 +291,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150, help="limit of each command")
     parser.add_argument("--only", default="*", help="of the models, by their names: onnx/*")
     parser.add_argument("--commands", nargs="+", default=[], help="some columns of the table")
+    parser.add_argument("--dequantize", action="store_true", help="read quantized files as float")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
@@ -293,8 +302,9 @@ def main() -> None:
     for model in sorted(chosen.folder.resolve().rglob("*")):
         name = str(model.relative_to(chosen.folder.resolve()))
         wanted = model.suffix in ENDINGS and fnmatch.fnmatch(name, chosen.only)
+        name += " --dequantize" if chosen.dequantize else ""
         if wanted and (chosen.commands or name not in tried):
-            made = run_model(model, chosen.seconds, chosen.commands)
+            made = run_model(model, chosen.seconds, chosen.commands, chosen.dequantize)
             tried[name] = {**tried.get(name, {}), **made}
             TRIED.write_text(json.dumps(tried, indent=1, ensure_ascii=False))
     print(table(tried))

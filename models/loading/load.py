@@ -28,7 +28,7 @@ from .layer_names import without_slashes
 from .meaning import refuse_changed_meaning
 from .modules import modern
 from .newer_keys import newer_keys
-from .object_weights import Misfit
+from .object_weights import Misfit, in_file_order
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
 from .sizes import bounded_weights, check_activations, check_windows
@@ -89,6 +89,7 @@ def load(
     try:
         config, plain = plain_models(source.config, custom_objects or {})
         config, renamed, told = without_slashes(config)
+        stored = config
         config, sized = known_shapes(config, partly)
         config, repairs = repair(config)
         config, apart = steepened(config) if source.is_old else (config, frozenset())
@@ -111,8 +112,9 @@ def load(
         warnings.simplefilter("ignore")  # Keras warns of what the repairs are there for
         config, dropped = check_names(path, config, custom)
         config, newer = newer_keys(config)
-        model = _build(source, config, custom, trust)
-        mirrored = _restored(model, source, renamed)
+        model = _build(source, config, custom, trust, stored)
+        with in_file_order(model, stored):
+            mirrored = _restored(model, source, renamed)
         steep = scale_weights(model, apart) if source.is_old else None
     sentences = (source.misnamed, plain, told, sized, *repairs, dropped, newer, mirrored, steep)
     digest = folder_sha256(path) if path.is_dir() else sha256(path)
@@ -166,7 +168,9 @@ def _part(source: Source, config: Config, custom: dict[str, Any], trust: bool) -
         raise InputError(f"{path}: a part of it cannot be built: {error}") from error
 
 
-def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) -> keras.Model:
+def _build(
+    source: Source, config: Config, custom: dict[str, Any], trust: bool, stored: Config
+) -> keras.Model:
     import keras
 
     _let_stack_hold(config)
@@ -175,7 +179,7 @@ def _build(source: Source, config: Config, custom: dict[str, Any], trust: bool) 
             with bounded_weights(source.path, source.stored):
                 model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
         else:
-            model = _load_archive(source.path, config, custom, trust)
+            model = _load_archive(source, config, custom, trust, stored)
     except InputError:
         raise
     except Exception as error:  # whatever Keras raises over a file that it does not understand
@@ -214,10 +218,13 @@ def _let_stack_hold(config: Config) -> None:
         sys.setrecursionlimit(needed)
 
 
-def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: bool) -> Any:
+def _load_archive(
+    source: Source, config: Config, custom: dict[str, Any], trust: bool, order: Config
+) -> Any:
     """Let Keras load a copy of a .keras archive that holds the repaired configuration."""
     import keras
 
+    path = source.path
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
         copy = Path(folder) / "model.keras"
         try:
@@ -238,10 +245,15 @@ def _load_archive(path: Path, config: Config, custom: dict[str, Any], trust: boo
                 ) from error
             raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
         with bounded_weights(path, stored):
-            if weights_file is not None:
+            if source.is_old:  # Keras knows layers by their order, which repairs may change
                 model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
-                restore_archive(model, weights_file)
-                return model
+                with in_file_order(model, order) as changed:
+                    if weights_file is not None:
+                        restore_archive(model, weights_file)
+                        return model
+                    if changed:
+                        model.load_weights(Path(folder) / "model.weights.h5")
+                        return model
             return keras.saving.load_model(
                 copy, custom_objects=custom, compile=False, safe_mode=not trust
             )

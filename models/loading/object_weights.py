@@ -7,9 +7,54 @@ layers of its model, its variables by the attributes that lead to them, as ``cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dsconvert.base.units import first_few
+
+from .tree import MODEL_CLASSES, Config, is_object, name_of
+
+
+@contextmanager
+def in_file_order(model: Any, config: Config) -> Iterator[bool]:
+    """Let a model list its layers in the order of its file; afterwards in its own again.
+
+    Keras sorts them by their depth. That is another one where a repair has taken layers away or
+    added some, and two layers of one kind would get each other's weights.
+
+    Args:
+        model: The model.
+        config: Its configuration as the file has it, with the names that its layers have now.
+
+    Yields:
+        Whether that is another order.
+    """
+    kept: list[tuple[Any, list[Any]]] = []
+
+    def sort(model: Any, config: Config) -> bool:
+        held = config["config"] if isinstance(config["config"], dict) else {}  # a list in Keras 1
+        layers = [one for one in held.get("layers") or [] if is_object(one)]
+        places = {name_of(layer): place for place, layer in enumerate(layers)}
+        inner = {layer.name: layer for layer in getattr(model, "layers", [])}
+        others = [
+            sort(inner[name_of(layer)], layer)
+            for layer in layers
+            if layer["class_name"] in MODEL_CLASSES and name_of(layer) in inner
+        ]
+        if not isinstance(getattr(model, "_operations", None), list):
+            return any(others)
+        before = [layer.name for layer in layers_with_weights(model)]
+        kept.append((model, model._operations))
+        model._operations = sorted(
+            model._operations, key=lambda one: places.get(one.name, len(places))
+        )
+        return any(others) or before != [layer.name for layer in layers_with_weights(model)]
+
+    try:
+        yield sort(model, config)
+    finally:
+        for one, operations in kept:
+            one._operations = operations
 
 
 def layers_with_weights(model: Any) -> list[Any]:
