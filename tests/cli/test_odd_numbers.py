@@ -141,6 +141,16 @@ def done(*words):
     return result.stdout
 
 
+@pytest.mark.parametrize(
+    "name", ["equal images", "1×1 maps", "dilation 8", "dead channels", "batch of 7", "uint8 input"]
+)
+def test_plans(name, tmp_path):
+    options, data = CASES[name]
+    np.savez(tmp_path / "images.npz", x=data)
+    fit = ["--calibration", tmp_path / "images.npz", "--target-macs", "0.9x"]
+    done("plan", network(tmp_path, **options), "-o", tmp_path / "plan.json", *fit)
+
+
 def test_300_convolutions_in_1000_nodes(tmp_path):
     path = conv_stack(tmp_path / "deep.onnx", [3] * 300, channels=8)
     model = onnx.load(path)
