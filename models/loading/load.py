@@ -165,7 +165,9 @@ def _part(source: Source, config: Config, custom: dict[str, Any], trust: bool) -
     except InputError:
         raise
     except Exception as error:  # whatever Keras raises; the whole model is built later
-        raise InputError(f"{path}: a part of it cannot be built: {error}") from error
+        raise InputError(
+            f"{path}: a part of it cannot be built: {error}", _SAVE_AGAIN, code="not-rebuilt"
+        ) from error
 
 
 def _build(
