@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,10 @@ from .stored import Index, Stored, in_threads
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Pillow's decoders for these suffixes; others (EPS) would start programs on the data."""
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+    *(TypeError, LookupError, ArithmeticError, struct.error),  # of fields of another kind
+)
 Open = Callable[[int], IO[bytes] | Path]
 """Gives the encoded image of this number."""
 

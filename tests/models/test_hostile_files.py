@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from PIL import Image
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
@@ -215,6 +216,17 @@ def test_numpy_headers_that_lie(tmp_path, kind, header):
         load_data(str(path), split="test")
 
     assert refused.value.exit_code == 2
+
+
+def test_a_tiff_whose_pixels_begin_at_a_fraction(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    long, rational = (b"\x11\x01" + kind + b"\0\x01\0\0\0" for kind in (b"\x04", b"\x05"))
+    assert long in content  # the field of the pixels' place
+    (tmp_path / "a.tif").write_bytes(content.replace(long, rational))
+
+    with refuses("images-unreadable"):
+        load_data(str(tmp_path), split="test", input_shapes=[(None, 8, 8, 3)])
 
 
 def test_a_postscript_file_called_png_is_no_image(tmp_path):
