@@ -160,7 +160,7 @@ def _spent() -> float:
 
 
 def _by_us(path: Path, place: Path) -> Path:
-    dsconvert("export", path, "-o", place / "out.tflite")
+    dsconvert("export", path, "-o", place / "out.tflite", "--dequantize")
     return place / "out.tflite"
 
 
