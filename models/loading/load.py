@@ -32,6 +32,7 @@ from .object_weights import Misfit, in_file_order
 from .repairs import repair
 from .saved_model import folder_sha256, restore_saved_model
 from .sizes import bounded_weights, check_activations, check_windows
+from .stacked_once import stacked_once
 from .tf_shapes import known_shapes
 from .tfops import refuse_tf_operations
 from .tree import Config, objects
@@ -177,11 +178,14 @@ def _build(
 
     _let_stack_hold(config)
     try:
-        if source.format != "keras":
-            with bounded_weights(source.path, source.stored):
-                model = keras.saving.deserialize_keras_object(config, custom, safe_mode=not trust)
-        else:
-            model = _load_archive(source, config, custom, trust, stored)
+        with stacked_once():
+            if source.format == "keras":
+                model = _load_archive(source, config, custom, trust, stored)
+            else:
+                with bounded_weights(source.path, source.stored):
+                    model = keras.saving.deserialize_keras_object(
+                        config, custom, safe_mode=not trust
+                    )
     except InputError:
         raise
     except Exception as error:  # whatever Keras raises over a file that it does not understand
