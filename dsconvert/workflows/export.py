@@ -111,7 +111,7 @@ def export(
         if native
         else onnx_round_trip.open_as_keras(model, options.seed, told)
     )
-    if native:
+    if native and not _is_folder(model):
         refuse_the_same(source, options.quantize)  # nothing in it may have been quantized
     check_weights(source)
     preprocessing = settled(preprocessing, [model], calibration, verification)
@@ -203,14 +203,19 @@ def refuse_the_same(model: ModelSource, quantize: str) -> None:
     from dsconvert.base.errors import InputError
 
     path = path_of(model) or Path("model.onnx")
-    # A SavedModel is read as ONNX, and is no file.
-    if quantize == "none" and not path.is_dir() and not is_changed(model):
+    if quantize == "none" and not _is_folder(model) and not is_changed(model):
         raise InputError(
             f"{path} is an ONNX file already.",
             "Use it as it is: evaluate and profile run it, rewrite changes it, --quantize makes it "
             f"smaller. For TFLite: -o {path.with_suffix('.tflite').name}",
             code="onnx-already",
         )
+
+
+def _is_folder(model: ModelSource) -> bool:
+    """Tell whether a model is a SavedModel, which may be read as ONNX, and is no file."""
+    path = path_of(model)
+    return path is not None and path.is_dir()
 
 
 @contextmanager
