@@ -12,9 +12,9 @@ import msgspec
 from dsconvert.base.files import check_writable, sha256
 from dsconvert.base.output_fidelity import warnings
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.half import is_half
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import save
-from dsconvert.formats.onnx.tensors import all_tensors
 from dsconvert.formats.quantization import Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
@@ -59,7 +59,7 @@ def place_onnx(
     """
     path = Path(path)
     check_writable(path, overwrite=overwrite)
-    quantize: Quantization = "float16" if _holds_float16(model) else "none"
+    quantize: Quantization = "float16" if is_half(model) else "none"
     metadata = Metadata(
         tools=tools("keras", "onnx", "onnxruntime", "dsconvert"),
         source_sha256=source_sha256,
@@ -102,8 +102,3 @@ def place_onnx(
             raise error
         size = save(model, folder, path, overwrite=overwrite)
     return msgspec.structs.replace(artifact, sha256=sha256(path), size_bytes=size)
-
-
-def _holds_float16(model: Any) -> bool:
-    """Tell whether the file rounds weights to half precision: float16 or bfloat16."""
-    return any(tensor.data_type in (10, 16) for tensor in all_tensors(model.graph))

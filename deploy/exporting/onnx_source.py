@@ -10,6 +10,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.dequantize import is_quantized_operator
+from dsconvert.formats.onnx.half import HALF
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.tensors import has_external_data
 
@@ -77,5 +78,5 @@ def _quantized_as(graph: Any) -> str:
     for node in graph.node:
         if is_quantized_operator(node):
             return f"the operator {node.op_type}"
-    half = any(tensor.data_type in (10, 16) for tensor in graph.initializer)
+    half = any(tensor.data_type in HALF for tensor in graph.initializer)
     return "half-precision weights" if half else ""

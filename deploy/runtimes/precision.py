@@ -7,6 +7,7 @@ from typing import Any
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.quiet import captured
+from dsconvert.formats.onnx.half import HALF
 from dsconvert.formats.onnx.open import load
 
 from .registry import runtime_for
@@ -16,8 +17,6 @@ from .session import first_line
 __all__ = ["Precision", "precision_of"]
 
 _QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-_HALF = (10, 16)
-"""ONNX's element types float16 and bfloat16."""
 
 
 def precision_of(path: str | Path) -> Precision:
@@ -57,5 +56,5 @@ def _of_onnx(path: Path) -> Precision:
         return "int8"
     if any(kind.startswith("QLinear") for kind in kinds):
         return "int8"
-    half = any(tensor.data_type in _HALF for tensor in model.graph.initializer)
+    half = any(tensor.data_type in HALF for tensor in model.graph.initializer)
     return "float16" if half else "float32"

@@ -22,10 +22,11 @@ from .stored import Index, Stored, in_threads
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Pillow's decoders for these suffixes; others (EPS) would start programs on the data."""
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_OF_OTHER_KINDS = (TypeError, LookupError, ArithmeticError, struct.error)
+"""What decoders raise over fields of another kind than they expect."""
 _UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-    *(TypeError, LookupError, ArithmeticError, struct.error),  # of fields of another kind
-)
+    OSError, SyntaxError, ValueError, Image.DecompressionBombError, *_OF_OTHER_KINDS,
+)  # fmt: skip
 Open = Callable[[int], IO[bytes] | Path]
 """Gives the encoded image of this number."""
 

@@ -92,14 +92,7 @@ def load(
         config, renamed, told = without_slashes(config)
         stored = config
         config, sized = known_shapes(config, partly)
-        config, repairs = repair(config)
-        config, apart = steepened(config) if source.is_old else (config, frozenset())
-        refuse_changed_meaning(
-            path, config, written_by=source.keras_version, old=source.is_old, steeper=apart
-        )
-        refuse_tf_operations(path, config)
-        check_windows(path, config)
-        config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
+        config, repairs, apart = _of_today(source, config, trust)
     except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: its model configuration is not one that any Keras writes "
@@ -123,6 +116,28 @@ def load(
     for sentence in loaded.repairs:
         _LOG.info("%s: %s", path.name, sentence)
     return loaded
+
+
+def _of_today(
+    source: Source, config: Config, trust: bool
+) -> tuple[Config, tuple[str, ...], frozenset[str]]:
+    """Return a model, or a part of one, as Keras reads it today.
+
+    Returns:
+        The configuration, what was repaired, and the layers whose slope is put into their weights.
+
+    Raises:
+        InputError: If Keras computes something in it differently, or cannot read it.
+    """
+    path = source.path
+    config, repairs = repair(config)
+    config, apart = steepened(config) if source.is_old else (config, frozenset())
+    refuse_changed_meaning(
+        path, config, written_by=source.keras_version, old=source.is_old, steeper=apart
+    )
+    refuse_tf_operations(path, config)
+    check_windows(path, config)
+    return allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust), repairs, apart
 
 
 def _restored(model: keras.Model, source: Source, renamed: Mapping[str, str]) -> str | None:
@@ -151,11 +166,7 @@ def _part(source: Source, config: Config, custom: dict[str, Any], trust: bool) -
     import keras
 
     path = source.path
-    config, _ = repair(config)
-    config, _ = steepened(config)
-    refuse_tf_operations(path, config)
-    check_windows(path, config)
-    config = allow_lambdas(path, modern(config, keras2=source.is_old), trust=trust)
+    config, _, _ = _of_today(source, config, trust)
     config, _ = check_names(path, config, custom)
     config, _ = newer_keys(config)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .graph import is_tensor
@@ -11,6 +11,8 @@ from .tree import Config
 CONSTANT = "_CONSTANT_VALUE"
 """In the place of a layer's name: what follows is no reference, but the value."""
 _SHAPES = ("shape", "size", "rank")
+OPERATORS = ("TFOpLambda", "SlicingOpLambda")
+"""The layers that record a call."""
 _PREFIXES = ("compat.v1.", "math.", "nn.")
 
 
@@ -56,3 +58,57 @@ def references(value: Any) -> Iterator[list[Any]]:
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from references(one)
+
+
+def function_of(layer: Config) -> str:
+    """Return the function that a layer records, without its module."""
+    return str(layer["config"].get("function", "")).rpartition(".")[2]
+
+
+def call_of(layer: Config) -> tuple[Any, Config]:
+    """Return what a function is called on, references in their places, and its keywords."""
+    node = layer["inbound_nodes"][0]
+    leaf = node
+    while isinstance(leaf, list) and leaf and not isinstance(leaf[0], str):
+        leaf = leaf[0]
+    keywords = leaf[3] if len(leaf) > 3 and isinstance(leaf[3], dict) else {}
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            return value[2] if value[0] == CONSTANT else value[:3]
+        return [bare(one) for one in value] if isinstance(value, list) else value
+
+    return bare(node), keywords
+
+
+def with_call(layer: Config, first: Any, keywords: Config) -> Config:
+    """Return a layer with another call."""
+
+    def full(value: Any) -> Any:
+        if is_tensor(value):
+            return [*value[:3], keywords]
+        if isinstance(value, list) and any(True for _ in references(value)):
+            return [full(one) for one in value]
+        return [CONSTANT, -1, value, keywords]
+
+    return {**layer, "inbound_nodes": [full(first)]}
+
+
+def first_tensor(layer: Config) -> list[Any] | None:
+    """Return the one tensor that a function is called on."""
+    nodes = layer.get("inbound_nodes")
+    if layer.get("class_name") not in OPERATORS or not nodes:
+        return None
+    first, _ = call_of(layer)
+    return first if is_tensor(first) else None
+
+
+def with_references(value: Any, change: Callable[[list[Any]], Any]) -> Any:
+    """Return a copy with something else for each reference."""
+    if is_tensor(value):
+        return change(value)
+    if isinstance(value, list):
+        return [with_references(one, change) for one in value]
+    if isinstance(value, dict):
+        return {key: with_references(one, change) for key, one in value.items()}
+    return value

@@ -18,7 +18,16 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 
 from .graph import is_tensor
-from .tf_calls import CONSTANT, references, shape_function
+from .tf_calls import (
+    OPERATORS,
+    call_of,
+    first_tensor,
+    function_of,
+    references,
+    shape_function,
+    with_call,
+    with_references,
+)
 from .tf_numbers import MOST, by_tensorflow, index_of
 from .tf_spelled import Spelled
 from .tree import Config, edit, name_of, with_config
@@ -34,7 +43,6 @@ Values = tuple[Array, ...]
 """What a tensor is at each of `_BATCHES`."""
 
 _BATCHES = (5, 7)
-_OPERATORS = ("TFOpLambda", "SlicingOpLambda")
 _FREE = -1
 """In the place of a size that grows with the number of samples."""
 
@@ -97,7 +105,7 @@ class _Folding:
             ref
             for name, layer in self.layers.items()
             if shape_function(layer) and (name, 0) not in self.known
-            for ref in [_first(layer)]
+            for ref in [first_tensor(layer)]
             if ref is not None and self._plain(ref)
         ]
         if not wanted:
@@ -105,8 +113,8 @@ class _Folding:
         beside = [
             ref
             for layer in self.layers.values()
-            if _function(layer) == "reshape"
-            for ref in [_first(layer)]
+            if function_of(layer) == "reshape"
+            for ref in [first_tensor(layer)]
             if ref is not None and (ref[0], ref[2]) not in self.shapes and self._plain(ref)
         ]
         refs = [ref for ref in (*wanted, *beside) if (ref[0], ref[2]) not in self.shapes]
@@ -115,7 +123,7 @@ class _Folding:
             for place, *shapes in zip([(r[0], r[2]) for r in refs], *each, strict=True):
                 self.shapes[place] = tuple(shapes)
         for name, layer in self.layers.items():
-            function, ref = shape_function(layer), _first(layer)
+            function, ref = shape_function(layer), first_tensor(layer)
             if function and ref is not None and (ref[0], ref[2]) in self.shapes:
                 at = self.shapes[ref[0], ref[2]]
                 self.known[name, 0] = tuple(np.asarray(_of_shape(function, one)) for one in at)
@@ -160,7 +168,7 @@ class _Folding:
         """Compute what depends on known values alone; tell whether there was anything."""
         found = False
         for name, layer in self.layers.items():
-            if (name, 0) in self.known or layer["class_name"] not in _OPERATORS:
+            if (name, 0) in self.known or layer["class_name"] not in OPERATORS:
                 continue
             refs = list(references(layer.get("inbound_nodes")))
             if not refs or not all((ref[0], ref[2]) in self.known for ref in refs):
@@ -169,7 +177,7 @@ class _Folding:
             results = [one for one in each if one]
             if len(results) < len(_BATCHES):
                 continue
-            if _function(layer) in _FILLED and results[0][0].shape != results[1][0].shape:
+            if function_of(layer) in _FILLED and results[0][0].shape != results[1][0].shape:
                 continue  # for each sample one: stands for no number
             for index, values in enumerate(zip(*results, strict=True)):
                 self.known[name, index] = values
@@ -178,14 +186,14 @@ class _Folding:
 
     def _value(self, layer: Config, place: int) -> list[Array] | None:
         """Return the outputs of a layer, at one number of samples."""
-        first, keywords = _call(layer)
+        first, keywords = call_of(layer)
         first, keywords = (
-            _with(value, lambda ref: self.known[ref[0], ref[2]][place])
+            with_references(value, lambda ref: self.known[ref[0], ref[2]][place])
             for value in (first, keywords)
         )
         if layer["class_name"] == "SlicingOpLambda":
             return [np.asarray(first)[index_of(keywords["slice_spec"])]]
-        return by_tensorflow(_function(layer), str(layer["config"]["function"]), first, keywords)
+        return by_tensorflow(function_of(layer), str(layer["config"]["function"]), first, keywords)
 
     def _number(self, ref: list[Any]) -> Any:
         """Return a known tensor as numbers, with -1 where they grow with the samples.
@@ -208,14 +216,14 @@ class _Folding:
     def _settle(self, name: str) -> None:
         """Put numbers into the call of a layer that takes known values besides others."""
         layer = self.layers[name]
-        if layer["class_name"] not in _OPERATORS or (name, 0) in self.known:
+        if layer["class_name"] not in OPERATORS or (name, 0) in self.known:
             return
         if not any(
             (ref[0], ref[2]) in self.known for ref in references(layer.get("inbound_nodes"))
         ):
             return
-        first, keywords = _call(layer)
-        function = _function(layer)
+        first, keywords = call_of(layer)
+        function = function_of(layer)
         try:
             keywords = {k: self._put(v) for k, v in keywords.items()}
             first = self._put(first)
@@ -233,7 +241,7 @@ class _Folding:
             return
         elif self._free_in(layer):
             return
-        self.layers[name] = _with_call(layer, first, keywords)
+        self.layers[name] = with_call(layer, first, keywords)
 
     def _free_in(self, layer: Config) -> bool:
         refs = [r for r in references(layer["inbound_nodes"]) if (r[0], r[2]) in self.known]
@@ -243,7 +251,7 @@ class _Folding:
 
     def _put(self, value: Any) -> Any:
         """Replace known tensors by numbers."""
-        return _with(
+        return with_references(
             value,
             lambda ref: self._number(ref) if (ref[0], ref[2]) in self.known else ref[:3],
         )
@@ -345,67 +353,10 @@ def _per_sample(shape: Any) -> TypeGuard[list[int]]:
     )
 
 
-# A layer's record.
-
-
-def _function(layer: Config) -> str:
-    """Return the function that a layer records, without its module."""
-    return str(layer["config"].get("function", "")).rpartition(".")[2]
-
-
 def _of_shape(function: str, shape: Shape) -> Any:
     if function == "shape":
         return np.asarray(shape, np.int32)
     return np.int32(len(shape) if function == "rank" else prod(size or 0 for size in shape))
-
-
-def _call(layer: Config) -> tuple[Any, Config]:
-    """Return what a function is called on, references in their places, and its keywords."""
-    node = layer["inbound_nodes"][0]
-    leaf = node
-    while isinstance(leaf, list) and leaf and not isinstance(leaf[0], str):
-        leaf = leaf[0]
-    keywords = leaf[3] if len(leaf) > 3 and isinstance(leaf[3], dict) else {}
-
-    def bare(value: Any) -> Any:
-        if isinstance(value, list) and value and isinstance(value[0], str):
-            return value[2] if value[0] == CONSTANT else value[:3]
-        return [bare(one) for one in value] if isinstance(value, list) else value
-
-    return bare(node), keywords
-
-
-def _with_call(layer: Config, first: Any, keywords: Config) -> Config:
-    """Return a layer with another call."""
-
-    def full(value: Any) -> Any:
-        if is_tensor(value):
-            return [*value[:3], keywords]
-        if isinstance(value, list) and any(True for _ in references(value)):
-            return [full(one) for one in value]
-        return [CONSTANT, -1, value, keywords]
-
-    return {**layer, "inbound_nodes": [full(first)]}
-
-
-def _first(layer: Config) -> list[Any] | None:
-    """Return the one tensor that a function is called on."""
-    nodes = layer.get("inbound_nodes")
-    if layer.get("class_name") not in _OPERATORS or not nodes:
-        return None
-    first, _ = _call(layer)
-    return first if is_tensor(first) else None
-
-
-def _with(value: Any, change: Callable[[list[Any]], Any]) -> Any:
-    """Return a copy with something else for each reference."""
-    if is_tensor(value):
-        return change(value)
-    if isinstance(value, list):
-        return [_with(one, change) for one in value]
-    if isinstance(value, dict):
-        return {key: _with(one, change) for key, one in value.items()}
-    return value
 
 
 def _input_shape(layer: Config) -> list[Any] | None:

@@ -12,6 +12,7 @@ from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.output_fidelity.channel_axis import channel_axis
 from dsconvert.base.output_fidelity.channel_groups import channels_last, groups
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.half import HALF
 from dsconvert.formats.onnx.session import sentence
 
 from .drawing import ConvertedGraph
@@ -28,8 +29,6 @@ _MOST = 0.05
 """What no rounding noise allows, on the range that the model has to agree on."""
 _FEW_STEPS = 4
 """Of sequences of the first range: rounding noise may grow from step to step."""
-_HALF = (10, 16)
-"""ONNX's element types float16 and bfloat16."""
 _LEAST = 1e-6
 """What is taken for the largest value where all are smaller."""
 _SMALL = 1e-4
@@ -63,7 +62,7 @@ def compare(
     """
     run = opened(graph.proto)
     random = np.random.default_rng(seed)
-    half = any(t.data_type in _HALF and prod(t.dims) > 1 for t in graph.tensors.values())
+    half = any(t.data_type in HALF and prod(t.dims) > 1 for t in graph.tensors.values())
     allowed, close = (TOLERANCE_FLOAT16, CLOSE_FLOAT16) if half else (TOLERANCE, CLOSE)
     sets = [
         _random_feeds(graph, facts, random, scale, shift, every_size=number == 0)

@@ -2,7 +2,7 @@
 
 A rewritten network was fitted layer by layer. Here all layers are moved together, by the original's
 answers (Hinton et al., arXiv:1503.02531) and by what it computes inside, on mixtures (Zhang et al.,
-arXiv:1710.09412), flips, crops and changes of brightness of the same images. Three things decide:
+arXiv:1710.09412), flips, crops and changes of brightness of the same images. Two things decide:
 
 - Steps are shares of each tensor's size (`soap.py`).
 - Images that nothing was fitted to decide whether the result is kept. Where it went too far,

@@ -70,8 +70,8 @@ def test_gives_the_same(kind, inputs, given):
     assert np.allclose(run(spelled), run(model), atol=1e-5)
 
 
-@pytest.mark.parametrize(("opset", "replaced"), [(17, True), (14, False)])
-def test_numbers_have_the_type_of_what_they_are_combined_with(opset, replaced):
+@pytest.mark.parametrize("opset", [17, 14])  # there is CastLike from 15 on
+def test_numbers_have_the_type_of_what_they_are_combined_with(opset):
     model = model_of("Gelu", "a")
     for tensor in model.graph.initializer:
         tensor.CopyFrom(
@@ -81,7 +81,7 @@ def test_numbers_have_the_type_of_what_they_are_combined_with(opset, replaced):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     model.opset_import[0].version = opset
     spelled = spelled_out(model)
-    assert ("com.microsoft" not in {node.domain for node in spelled.graph.node}) == replaced
+    assert "com.microsoft" not in {node.domain for node in spelled.graph.node}
     assert np.allclose(run(spelled, np.float16(X)), run(model, np.float16(X)), atol=2e-2)
 
 

@@ -12,6 +12,7 @@ from dsconvert.base.predictor import Array, Shape
 from dsconvert.formats.onnx.branches import without_constant_branches
 from dsconvert.formats.onnx.functions import inlined
 from dsconvert.formats.onnx.graph import OnnxGraph
+from dsconvert.formats.onnx.half import HALF
 from dsconvert.formats.onnx.shapes import shape_of
 from dsconvert.formats.onnx.tensors import stored_tensors
 
@@ -65,8 +66,7 @@ class OnnxBackend:
     @property
     def narrow(self) -> bool:
         """Tell whether some of it computes in 16 bits."""
-        narrow = (10, 16)  # FLOAT16, BFLOAT16
-        return any(t.data_type in narrow for t in stored_tensors(self.model).values())
+        return any(t.data_type in HALF for t in stored_tensors(self.model).values())
 
     def macs(self) -> int | None:
         """MACs of one image; None where its size is free."""

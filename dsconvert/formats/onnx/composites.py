@@ -15,8 +15,8 @@ import numpy as np
 from dsconvert.base.predictor import Array, Shape
 
 from .constants import constant_of
-from .graph import OnnxGraph, all_names, attributes, fresh_name
-from .messages import assign, copied
+from .graph import OnnxGraph
+from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
 
 if TYPE_CHECKING:
@@ -39,39 +39,20 @@ def composed(model: ModelProto) -> ModelProto:
     Returns:
         A new model; the given one where nothing is to be done.
     """
-    if not any(node.op_type in _SPELLED and node.domain in DOMAINS for node in model.graph.node):
-        return model
-    graph, new = OnnxGraph(model), copied(model)
-    taken = set(all_names(model.graph))
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        spell = _SPELLED.get(node.op_type) if node.domain in DOMAINS else None
-        to = _Composer(node, graph, taken)
-        result = spell(to) if spell is not None else None
-        if result is None:
-            nodes.append(node)
-            continue
-        to.make("Identity", result, output=node.output[0])
-        nodes += to.nodes
-        new.graph.initializer.extend(to.weights)
-    assign(new.graph.node, nodes)
-    return new
+    graph = OnnxGraph(model)
+    return rewritten(model, _speller_of, lambda node, taken: _Composer(node, taken, graph))
 
 
-class _Composer:
-    """Writes nodes in place of one.
+def _speller_of(node: NodeProto) -> Callable[[_Composer], str | None] | None:
+    return _SPELLED.get(node.op_type) if node.domain in DOMAINS else None
 
-    Args:
-        node: The one.
-        graph: The graph that it is in.
-        taken: The names in the graph.
-    """
 
-    def __init__(self, node: NodeProto, graph: OnnxGraph, taken: set[str]) -> None:
-        self.node, self.graph, self._taken = node, graph, taken
-        self.given = attributes(node)
-        self.nodes: list[NodeProto] = []
-        self.weights: list[Any] = []
+class _Composer(NodeWriter):
+    """Writes nodes in place of one, by the shapes and constants of the graph that it is in."""
+
+    def __init__(self, node: NodeProto, taken: set[str], graph: OnnxGraph) -> None:
+        super().__init__(node, taken)
+        self.graph = graph
 
     def input(self, place: int) -> str:
         """Return the name of an input; empty for one that is left out."""
@@ -86,25 +67,13 @@ class _Composer:
         """Return an input's shape as far as it is known."""
         return self.graph.shapes.get(self.input(place))
 
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """Return the name of a constant."""
-        from onnx import numpy_helper
-
-        name = fresh_name(f"{self.node.output[0]}_constant", self._taken)
-        self.weights.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
+    def floats(self, value: Any) -> str:
+        """Return the name of a float32 constant."""
+        return self.constant(value, np.float32)
 
     def sizes(self, *values: int) -> str:
         """Return the name of a constant of whole numbers."""
         return self.constant(values, np.int64)
-
-    def make(self, kind: str, *inputs: str, output: str = "", **given: Any) -> str:
-        """Add a node; the name of what it makes."""
-        from onnx import helper
-
-        name = fresh_name(f"{self.node.output[0]}_{kind}", self._taken)
-        self.nodes.append(helper.make_node(kind, inputs, [output or name], name, **given))
-        return output or name
 
     def part(self, x: str, axis: int, start: int, stop: int) -> str:
         """Add a slice along one axis."""
@@ -133,7 +102,7 @@ def _stft(to: _Composer) -> str | None:
     cos, sin = _waves(count, size, size)
     kernel = np.concatenate([cos, -sin]) * (1.0 if window is None else np.ravel(window))
     signal = to.make("Reshape", to.input(0), to.sizes(0, 1, -1))
-    weight = to.constant(kernel[:, None])
+    weight = to.floats(kernel[:, None])
     both = to.make("Conv", signal, weight, strides=[int(step)])  # (n, 2·count, frames)
     apart = to.make("Reshape", both, to.sizes(0, 2, count, -1))
     return to.make("Transpose", apart, perm=[0, 3, 2, 1])
@@ -165,7 +134,7 @@ def _dft(to: _Composer) -> str | None:
                 perm=perm)
         for k in range(parts)
     ]  # fmt: skip
-    by_cos, by_sin = to.constant(cos.T), to.constant(sin.T)
+    by_cos, by_sin = to.floats(cos.T), to.floats(sin.T)
     real = to.make("MatMul", each[0], by_cos)
     imaginary = to.make("Neg", to.make("MatMul", each[0], by_sin))
     if parts == 2:
@@ -197,7 +166,7 @@ def _col2im(to: _Composer) -> str | None:
     kernel = np.tile(np.eye(taps).reshape(taps, 1, *block), (channels, 1, 1, 1))
     columns = to.make("Reshape", to.input(0), to.sizes(0, shape[1], *places))
     return to.make(
-        "ConvTranspose", columns, to.constant(kernel), group=channels, strides=strides,
+        "ConvTranspose", columns, to.floats(kernel), group=channels, strides=strides,
         dilations=dilations, pads=pads, output_padding=left,
     )  # fmt: skip
 
@@ -230,10 +199,10 @@ def _deform(to: _Composer) -> str | None:
             start = np.stack(np.meshgrid(size[0] + i * dilations[0], size[1] + j * dilations[1],
                                          indexing="ij"))  # fmt: skip
             moved = to.part(to.input(2), 1, 2 * place, 2 * place + 2)
-            moved = to.make("Add", moved, to.constant(start[None]))
+            moved = to.make("Add", moved, to.floats(start[None]))
             scale = np.array([2 / (height - 1), 2 / (width - 1)]).reshape(1, 2, 1, 1)
-            grid = to.make("Mul", moved, to.constant(scale))
-            grid = to.make("Sub", grid, to.constant(np.float32(1)))
+            grid = to.make("Mul", moved, to.floats(scale))
+            grid = to.make("Sub", grid, to.floats(np.float32(1)))
             y, x = (to.part(grid, 1, k, k + 1) for k in range(2))
             grid = to.make("Transpose", to.make("Concat", x, y, axis=1), perm=[0, 2, 3, 1])
             source = to.input(0)
@@ -244,13 +213,13 @@ def _deform(to: _Composer) -> str | None:
                 found = to.make("Mul", found, to.part(to.input(4), 1, place, place + 1))
             parts.append(found)
         joined = to.make("Concat", *parts, axis=1) if groups > 1 else parts[0]
-        weight = to.constant(kernel[:, :, i : i + 1, j : j + 1])
+        weight = to.floats(kernel[:, :, i : i + 1, j : j + 1])
         made = to.make("Conv", joined, weight, group=int(to.given.get("group", 1)))
         total = to.make("Add", total, made) if total else made
     if not to.input(3):
         return total
     bias = to.value(3)
-    return None if bias is None else to.make("Add", total, to.constant(bias.reshape(-1, 1, 1)))
+    return None if bias is None else to.make("Add", total, to.floats(bias.reshape(-1, 1, 1)))
 
 
 def _compress(to: _Composer) -> str | None:

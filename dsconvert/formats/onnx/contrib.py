@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from .graph import OnnxGraph, all_names, attributes, fresh_name
-from .messages import assign, copied
+from .graph import OnnxGraph
+from .half import HALF
+from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto
 
 _DOMAIN = "com.microsoft"
 _CAST_LIKE = 15
@@ -36,36 +37,28 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 """Of FusedConv, with the names of its ``activation_params``."""
 
 
-class _Speller:
+class _Speller(NodeWriter):
     """Writes nodes in place of one, the last of which gives its result.
 
     Args:
         node: The one.
         taken: The names in the graph.
-        typed: Whether numbers get the type of what they are combined with, which float32 has not.
+        opset: Of the graph.
+        half: Whether the graph computes in float16; numbers get the type of what they are combined
+            with then.
     """
 
-    def __init__(self, node: NodeProto, taken: set[str], *, typed: bool) -> None:
-        self.node, self.given = node, attributes(node)
-        self._taken, self._typed = taken, typed
-        self.nodes: list[NodeProto] = []
-        self.weights: list[TensorProto] = []
+    def __init__(self, node: NodeProto, taken: set[str], *, opset: int, half: bool) -> None:
+        super().__init__(node, taken)
+        self._opset, self._half = opset, half
 
     def number(self, value: float | Array) -> str:
         """Return the name of a constant of the values' type."""
-        from onnx import numpy_helper
-
-        name = fresh_name(f"{self.node.output[0]}_number", self._taken)
-        self.weights.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return self.make("CastLike", name, self.node.input[0]) if self._typed else name
-
-    def make(self, kind: str, *inputs: str, **given: Any) -> str:
-        """Add a node, and return the name of what it makes."""
-        from onnx import helper
-
-        made = fresh_name(f"{self.node.output[0]}_{kind}", self._taken)
-        self.nodes.append(helper.make_node(kind, inputs, [made], made, **given))
-        return made
+        if not self._half:
+            return self.constant(value, np.float32)
+        if self._opset < _CAST_LIKE:
+            return self.constant(value, np.float16)
+        return self.make("CastLike", self.constant(value, np.float32), self.node.input[0])
 
 
 def _gelu(to: _Speller, x: str) -> str:
@@ -161,13 +154,6 @@ def _speller_of(node: NodeProto) -> Callable[[_Speller], str | None] | None:
     return _EXPERIMENTAL.get(node.op_type) if node.domain in DOMAINS else None
 
 
-def _is_half(model: ModelProto) -> bool:
-    """Tell whether a model computes in float16."""
-    from onnx import TensorProto
-
-    return any(one.data_type == TensorProto.FLOAT16 for one in model.graph.initializer)
-
-
 def spelled_out(model: ModelProto) -> ModelProto:
     """Replace operators that are not ONNX's own in the main graph by those that they stand for.
 
@@ -175,25 +161,10 @@ def spelled_out(model: ModelProto) -> ModelProto:
         model: The model; it is not changed.
 
     Returns:
-        A new model; the given one where nothing is to be replaced, or where it computes in float16
-        by an opset that cannot say so of a number.
+        A new model; the given one where nothing is to be replaced.
     """
-    if not any(map(_speller_of, model.graph.node)):
-        return model
-    typed = _is_half(model)
-    if typed and OnnxGraph(model).opset < _CAST_LIKE:
-        return model
-    model = copied(model)
-    taken = set(all_names(model.graph))
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        spell = _speller_of(node)
-        to = _Speller(node, taken, typed=typed)
-        if spell is None or spell(to) is None:
-            nodes.append(node)
-            continue
-        to.nodes[-1].output[0] = node.output[0]
-        nodes += to.nodes
-        model.graph.initializer.extend(to.weights)
-    assign(model.graph.node, nodes)
-    return model
+    half = any(one.data_type in HALF for one in model.graph.initializer)
+    opset = OnnxGraph(model).opset
+    return rewritten(
+        model, _speller_of, lambda node, taken: _Speller(node, taken, opset=opset, half=half)
+    )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .messages import copied
+from .nodes import inner_graphs, nodes_of
 from .tensors import all_tensors
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto
 
 _FLOAT = 1
-_HALF = (10, 16)
+HALF = (10, 16)
 """FLOAT16 and BFLOAT16."""
 _KIND = ("to", "dtype", "output_dtype", "stash_type")
 """Attributes that hold an element type."""
@@ -22,7 +22,7 @@ _KIND = ("to", "dtype", "output_dtype", "stash_type")
 
 def is_half(model: ModelProto) -> bool:
     """Tell whether a graph stores numbers of 16 bits."""
-    return any(tensor.data_type in _HALF for tensor in all_tensors(model.graph))
+    return any(tensor.data_type in HALF for tensor in all_tensors(model.graph))
 
 
 def in_float32(model: ModelProto) -> ModelProto:
@@ -42,32 +42,18 @@ def in_float32(model: ModelProto) -> ModelProto:
 
     model = copied(model)
     for tensor in all_tensors(model.graph):
-        if tensor.data_type in _HALF:
+        if tensor.data_type in HALF:
             values = np.asarray(numpy_helper.to_array(tensor), np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for graph in _graphs(model.graph):
+    nodes = list(nodes_of(model.graph))
+    for graph in (model.graph, *(inner for node in nodes for inner in inner_graphs(node))):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
             kind = value.type.tensor_type
-            if kind.elem_type in _HALF:
+            if kind.elem_type in HALF:
                 kind.elem_type = _FLOAT
-        for node in graph.node:
-            _widen(node)
-    return model
-
-
-def _widen(node: NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.name in _KIND and attribute.i in _HALF:
-            attribute.i = _FLOAT
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """Yield a graph and those inside its nodes."""
-    yield graph
-    for node in graph.node:
+    for node in nodes:
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
+            if attribute.name in _KIND and attribute.i in HALF:
+                attribute.i = _FLOAT
+    return model

@@ -12,9 +12,10 @@ import numpy as np
 
 from .branches import with_known_shapes, without_constant_branches
 from .constants import constant_of
-from .graph import OnnxGraph, all_names, attributes, fresh_name, is_op
+from .graph import OnnxGraph, all_names, attributes, is_op
 from .inlining import inlined_graph
 from .messages import assign, copied
+from .node_writer import NodeWriter
 from .shapes import inferred_model, symbolic_shape
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ def _next(model: ModelProto, folder: Path | None) -> ModelProto | None:
         new = copied(model)
         taken = set(all_names(new.graph))
         write = {"Loop": _loop, "Scan": _scan, "If": _choice}[node.op_type]
-        nodes = write(new, node, known, taken)
-        if nodes is None:
+        to = write(new, node, known, taken)
+        if to is None:
             continue
         before, after = list(new.graph.node[:index]), list(new.graph.node[index + 1 :])
-        assign(new.graph.node, [*before, *nodes, *after])
+        assign(new.graph.node, [*before, *to.nodes, *after])
+        new.graph.initializer.extend(to.weights)
         if len(new.graph.node) > _NODES:
             continue
         if node.op_type != "If" or _same_shapes(new, node):
@@ -72,28 +74,14 @@ def _next(model: ModelProto, folder: Path | None) -> ModelProto | None:
     return None
 
 
-class _Writer:
-    """The nodes of the turns, with constants of the main graph."""
+class _Writer(NodeWriter):
+    """Writes the nodes of the turns."""
 
     def __init__(self, model: ModelProto, node: NodeProto, taken: set[str]) -> None:
-        self.model, self.taken = model, taken
-        self.prefix = node.name or next(filter(None, node.output))
-        self.nodes: list[NodeProto] = []
+        super().__init__(node, taken)
+        self.model = model
+        self.prefix = node.name or self.prefix
         self.stored: dict[str, str] = {}
-
-    def number(self, value: object) -> str:
-        from onnx import numpy_helper
-
-        name = fresh_name(f"{self.prefix}/number", self.taken)
-        self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def make(self, kind: str, *inputs: str, **given: object) -> str:
-        from onnx import helper
-
-        name = fresh_name(f"{self.prefix}/{kind}", self.taken)
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **given))
-        return name
 
     def turn(self, body: GraphProto, place: int, given: list[str]) -> list[str]:
         """Add the nodes of one turn; its results."""
@@ -110,14 +98,12 @@ class _Writer:
 
     def joined(self, parts: list[str], axis: int) -> str:
         """Return values stacked along a new axis."""
-        places = self.number(np.array([axis]))
+        places = self.constant(np.array([axis]))
         rows = [self.make("Unsqueeze", part, places) for part in parts]
         return self.make("Concat", *rows, axis=axis)
 
 
-def _loop(
-    model: ModelProto, node: NodeProto, graph: OnnxGraph, taken: set[str]
-) -> list[NodeProto] | None:
+def _loop(model: ModelProto, node: NodeProto, graph: OnnxGraph, taken: set[str]) -> _Writer | None:
     """Write out a Loop that ends after a known number of turns."""
     body: GraphProto = attributes(node)["body"]
     most = constant_of(graph, node.input[0]) if node.input[0] else None
@@ -127,16 +113,16 @@ def _loop(
     if not np.all(goes) or not _goes_on(body) or _too_many(body, int(np.ravel(most)[0])):
         return None
     to = _Writer(model, node, taken)
-    carried, yes = list(node.input[2:]), to.number(np.array(True))
+    carried, yes = list(node.input[2:]), to.constant(np.array(True))
     rows: list[list[str]] = []
     for place in range(int(np.ravel(most)[0])):
-        made = to.turn(body, place, [to.number(np.int64(place)), yes, *carried])
+        made = to.turn(body, place, [to.constant(np.int64(place)), yes, *carried])
         carried, scanned = made[1 : 1 + len(carried)], made[1 + len(carried) :]
         rows.append(scanned)
     joined = [to.joined(list(parts), 0) for parts in zip(*rows, strict=True)]
     for name, value in zip(node.output, [*carried, *joined], strict=False):
         to.give(name, value)
-    return to.nodes
+    return to
 
 
 def _goes_on(body: GraphProto) -> bool:
@@ -154,9 +140,7 @@ def _goes_on(body: GraphProto) -> bool:
     return held.get(name) is not None and bool(np.all(numpy_helper.to_array(held[name])))
 
 
-def _scan(
-    model: ModelProto, node: NodeProto, graph: OnnxGraph, taken: set[str]
-) -> list[NodeProto] | None:
+def _scan(model: ModelProto, node: NodeProto, graph: OnnxGraph, taken: set[str]) -> _Writer | None:
     """Write out a Scan over axes of a known size."""
     given = attributes(node)
     body: GraphProto = given["body"]
@@ -176,7 +160,7 @@ def _scan(
     rows: list[list[str]] = []
     for place in range(turns):
         parts = [
-            to.make("Gather", name, to.number(np.int64(turns - 1 - place if back else place)),
+            to.make("Gather", name, to.constant(np.int64(turns - 1 - place if back else place)),
                     axis=axis)
             for name, axis, back in zip(scanned, axes, turned, strict=True)
         ]  # fmt: skip
@@ -189,7 +173,7 @@ def _scan(
     ]
     for name, value in zip(node.output, [*states, *joined], strict=True):
         to.give(name, value)
-    return to.nodes
+    return to
 
 
 def _too_many(body: GraphProto, turns: int) -> bool:
@@ -198,23 +182,23 @@ def _too_many(body: GraphProto, turns: int) -> bool:
 
 def _choice(
     model: ModelProto, node: NodeProto, graph: OnnxGraph, taken: set[str]
-) -> list[NodeProto] | None:
+) -> _Writer | None:
     """Compute both branches of an If, and take the values of one."""
     if not all(node.output):
         return None
-    to, given = _Writer(model, node, taken), attributes(node)
+    to = _Writer(model, node, taken)
     made = []
     for branch in ("then_branch", "else_branch"):
-        nodes, results = inlined_graph(model, given[branch], f"{to.prefix}/{branch}", taken)
+        nodes, results = inlined_graph(model, to.given[branch], f"{to.prefix}/{branch}", taken)
         to.nodes += nodes
         made.append(results)
     rank = graph.shapes.get(node.input[0])
     condition = node.input[0]
     if rank != ():
-        condition = to.make("Reshape", condition, to.number(np.zeros(0, np.int64)))
+        condition = to.make("Reshape", condition, to.constant(np.zeros(0, np.int64)))
     for name, one, other in zip(node.output, *made, strict=True):
         to.give(name, to.make("Where", condition, one, other))
-    return to.nodes
+    return to
 
 
 def _same_shapes(model: ModelProto, node: NodeProto) -> bool:
