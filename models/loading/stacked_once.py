@@ -26,13 +26,19 @@ def stacked_once() -> Iterator[None]:
             rebuild(model)
 
     def from_config(cls: Any, config: Any, custom_objects: Any = None) -> Any:
+        # Where there is an input layer, its shape holds: Keras does not look at this one then.
+        shape = config.get("build_input_shape")
         outer, reading[0] = reading[0], True
         try:
-            model = read.__func__(cls, config, custom_objects=custom_objects)
+            model = read.__func__(
+                cls, {**config, "build_input_shape": None}, custom_objects=custom_objects
+            )
         finally:
             reading[0] = outer
-        if model._functional is None and model.layers:
+        if model._layers:
             rebuild(model)
+        if not model._functional and shape and isinstance(shape, tuple | list):
+            model.build(shape)
         return model
 
     sequential._maybe_rebuild, sequential.from_config = rebuilt, classmethod(from_config)
