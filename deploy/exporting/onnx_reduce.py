@@ -21,10 +21,12 @@ from dsconvert.formats.onnx.graph import (
 from dsconvert.formats.onnx.inlining import read_as
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.nodes import nodes_of
+from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import constant_value, free_weights
 
 from ..runtimes.session import first_line
+from .onnx_misread import operators_to_quantize
 from .onnx_static import quantizing, quietly
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
         quantization.quantize_dynamic(
             str(source),
             str(path),
+            op_types_to_quantize=operators_to_quantize(load(source)),
             per_channel=True,
             weight_type=quantization.QuantType.QUInt8,
             use_external_data_format=external,

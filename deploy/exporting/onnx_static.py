@@ -24,6 +24,7 @@ from ..runtimes.session import Session, encode, first_line
 from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
 from .clipped_ranges import Histogram, Range, edges
 from .onnx_activations import watched_values
+from .onnx_misread import one_scale
 
 _METHODS: dict[CalibrationMethod, str] = {
     "minmax": "MinMax",
@@ -71,7 +72,8 @@ def quantize_static(
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
     order = np.arange(len(calibration[0]))
-    extra: dict[str, bool | int] = {"ActivationSymmetric": False, "WeightSymmetric": True}
+    extra: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
+    extra["TensorQuantOverrides"] = one_scale(load(source))
     if method in ("entropy", "percentile"):
         # The histogram's bins are as wide as the first values need: largest first, since one that
         # grows a hundredfold later takes minutes to search.
