@@ -67,7 +67,8 @@ def verify(
     are judged together: boxes apart from scores. The exit code is 1 if a group of channels misses
     a threshold, or if an output is not finite, dead, constant, inverted, exchanged, moved or names
     a class no more. Without thresholds, what B stores chooses one: an SQNR of 60 dB for float32,
-    26 for float16, 10 for int8 (or the same class for 90 % of the samples).
+    26 for float16, or where A computes in half precision, 10 for int8 (or the same class for 90 %
+    of the samples).
     """  # noqa: D301 - click reads \b as the control character
     from dsconvert.deploy.verification.tolerances import Thresholds
     from dsconvert.workflows.verify import verify as run

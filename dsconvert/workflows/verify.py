@@ -122,7 +122,8 @@ def verify(
                     note(text)
         path = path_of(model)
         name, told = path.name if path else b.told, as_progress(progress)
-        tolerance = tolerance_of(b.precision)
+        precision = _compared_as(a.precision, b.precision)
+        tolerance = tolerance_of(precision)
 
         def judged(images: Data) -> tuple[tuple[OutputFidelity, ...], tuple[Finding, ...]]:
             fidelity = compare(b.predictor, a.predictor, images, name=name, progress=told)
@@ -132,7 +133,7 @@ def verify(
             return fidelity, (*unlike, *judge_outputs(fidelity, tolerance, thresholds))
 
         fidelity, findings = judged(images)
-        if around_0 and thresholds is None and may_be_rounding(findings, _FLOATS.get(b.precision)):
+        if around_0 and thresholds is None and may_be_rounding(findings, _FLOATS.get(precision)):
             for other in _other_ranges(images):
                 outputs, rest = judged(other)
                 if not rest:  # saturated outputs say nothing
@@ -155,6 +156,11 @@ def verify(
         failures=found,
         passed=not found,
     )
+
+
+def _compared_as(reference: Precision, model: Precision) -> Precision:
+    """Tell which precision decides: float32 is no nearer to a reference in half precision."""
+    return "float16" if (reference, model) == ("float16", "float32") else model
 
 
 def _read_otherwise(

@@ -14,6 +14,7 @@ from dsconvert.base.image_layout import fits
 from dsconvert.base.predictor import Array, Shape
 
 from ..user_code import current_folder_importable, import_named
+from .array_names import find_arrays
 from .sources import Raw, Request, numeric
 
 
@@ -82,13 +83,14 @@ def _parts(element: Any, request: Request) -> _Part:
         x, y = element[0], element[1] if len(element) == 2 else None
     if isinstance(x, Mapping):
         names = request.names or tuple(x)
-        missing = [name for name in names if name not in x]
+        found = dict(zip(names, find_arrays(x, [[name] for name in names]), strict=True))
+        missing = [name for name, key in found.items() if key is None]
         if missing:
             raise InputError(
                 f"got inputs named {', '.join(map(str, x))}; {', '.join(missing)} are missing.",
                 code="inputs-missing",
             )
-        inputs = tuple(numeric(x[name], f"the input {name}") for name in names)
+        inputs = tuple(numeric(x[key], f"the input {name}") for name, key in found.items())
     else:
         inputs = (numeric(x, "x"),)
     return _Part(inputs, None if y is None else np.asarray(y))

@@ -20,6 +20,7 @@ import psutil
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 
+from .array_names import find_arrays
 from .stored import Stored, of_array
 
 _UNREADABLE = (
@@ -109,8 +110,8 @@ def read_archive(path: Path, request: Request) -> Raw:
         _check_archive(path, may_stay=request.memory is not None)
     with _readable(path), np.load(path, allow_pickle=False) as file:
         found = []
-        for candidates in _input_keys(request):
-            key = _find(file.files, candidates)
+        wanted = _input_keys(request)
+        for key, candidates in zip(find_arrays(file.files, wanted), wanted, strict=True):
             if key is None:
                 raise InputError(
                     f"{path} has no array {' or '.join(candidates)} to {request.split} with; "
@@ -121,7 +122,7 @@ def read_archive(path: Path, request: Request) -> Raw:
         # A "y" beside "x_train" belongs to no split.
         split_only = found[0].endswith(f"_{request.split}")
         label_keys = (f"y_{request.split}",) if split_only else (f"y_{request.split}", "y")
-        label_key = _find(file.files, label_keys)
+        label_key = next((key for key in label_keys if key in file.files), None)
 
         inputs = []
         for key in found:
@@ -260,7 +261,3 @@ def _input_keys(request: Request) -> list[tuple[str, ...]]:
     if len(named) > 1:
         return named
     return [(f"x_{split}", "x", *(named[0] if named else ()))]
-
-
-def _find(keys: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for name in wanted if name in keys), None)

@@ -13,6 +13,8 @@ from .batches import augmentation
 from .distill import ends_in_softmax, takes_logits
 from .settings import FinetuneSettings
 
+_HALF = ("float16", "bfloat16")
+
 
 def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) -> None:
     """Check that models, data and settings belong together.
@@ -30,6 +32,14 @@ def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) ->
                 "Give as teacher the model that the student was made from.",
                 code="models-differ",
             )
+    narrow = {str(v.dtype) for v in student.trainable_variables} & set(_HALF)
+    if narrow:
+        raise InputError(
+            f"the student's weights are stored in {' and '.join(sorted(narrow))}, in which small "
+            "steps are lost.",
+            "Build it with the policy mixed_float16 or float32, set the weights, and save it.",
+            code="half-weights",
+        )
     check_against([tuple(tensor.shape) for tensor in teacher.inputs], data)
     augmentation(data.inputs, settings.augment, labelled=settings.label_weight > 0)
     if settings.logits and not takes_logits(teacher):

@@ -126,6 +126,19 @@ class TestArchive:
         assert [x.shape for x in data.inputs] == [(3, 4), (3, 2)]
         assert data.names == ("a", "b")
 
+    @pytest.mark.parametrize("names", [["left_image", "right"], ["left image", "right:0"]])
+    def test_names_that_a_file_format_changed(self, tmp_path, names):
+        stored = {"left image": np.ones((3, 2)), "right": np.zeros((3, 4))}
+        np.savez(tmp_path / "d.npz", **stored)
+        data = load_data(tmp_path / "d.npz", split="test", input_names=names)
+        assert [x.shape for x in data.inputs] == [(3, 2), (3, 4)]
+
+    def test_a_name_that_may_be_either_is_none(self, tmp_path):
+        np.savez(tmp_path / "d.npz", **{"a b": np.ones((3, 2)), "a-b": np.ones((3, 2)), "c": [1]})
+        with pytest.raises(InputError) as refused:
+            load_data(tmp_path / "d.npz", split="test", input_names=["a_b", "c"])
+        assert refused.value.code == "array-not-found"
+
     def test_channel_axis_is_added(self, tmp_path):
         np.save(tmp_path / "d.npy", np.zeros((3, 8, 7), np.uint8))
         shape = (None, 8, 7, 1)

@@ -236,6 +236,13 @@ class TestFinetune:
         with pytest.raises(InputError, match="does not fit the model"):
             finetune(student, teacher, Data((np.zeros((9, 8, 8, 3)),)))
 
+    def test_refuses_weights_in_half_precision(self):
+        half = keras.Sequential([layers.Input((4,)), layers.Dense(2, dtype="float16")])
+        data = Data((np.zeros((9, 4), np.float32),))
+        with pytest.raises(InputError) as refused:
+            finetune(twin(half), half, data)
+        assert refused.value.code == "half-weights"
+
     def test_refuses_to_augment_vectors(self):
         model = keras.Sequential([layers.Input((4,)), layers.Dense(2)])
         data = Data((np.zeros((9, 4), np.float32),))

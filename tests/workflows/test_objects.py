@@ -63,6 +63,16 @@ class TestObjects:
         assert found[0].fidelity[0].sqnr_db > 80
         assert ds.verify(proto, digits_cnn, data=folder / "test.npz").passed
 
+    def test_float32_is_no_nearer_to_half_precision_than_that_allows(self, digits_cnn, images):
+        def policy(layer):
+            return type(layer).from_config(layer.get_config() | {"dtype": "mixed_bfloat16"})
+
+        half = keras.models.clone_model(digits_cnn, clone_function=policy)
+        half.set_weights(digits_cnn.get_weights())
+        verified = ds.verify(half, digits_cnn, data=images)
+        assert verified.fidelity[0].sqnr_db < 60
+        assert verified.passed
+
     def test_export_of_an_object(self, proto, images, folder, tmp_path):
         int8 = ds.ExportOptions(quantize="int8", equalize="off", correct_biases=False)
         test = ds.load_data(folder / "test.npz", split="test", model=folder / "model.onnx")

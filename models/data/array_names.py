@@ -1,0 +1,48 @@
+"""Which stored array belongs to an input: a file's names are not always the model's.
+
+A Keras input "left image" is "left_image" in a .tflite file, and "image:0" of TensorFlow is
+"image" elsewhere; one set of data is for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_OTHERS = re.compile(r"[^A-Za-z0-9]+")
+
+
+def find_arrays(keys: Iterable[str], wanted: Sequence[Sequence[str]]) -> list[str | None]:
+    """Return the names under which the arrays of several inputs are stored.
+
+    Args:
+        keys: The names that there are.
+        wanted: For each input the names that its array may have, the likeliest first.
+
+    Returns:
+        For each input one of ``keys``: the first of its names that is there; else the only one
+        that differs from a name of it in signs alone, and is no other input's. None if there is
+        none, or are several.
+
+    Example:
+        >>> find_arrays(["left image", "right image"], [["left_image"], ["right image"]])
+        ['left image', 'right image']
+    """
+    keys = list(keys)
+    found = [next((name for name in names if name in keys), None) for names in wanted]
+    for place, names in enumerate(wanted):
+        if found[place] is None:
+            found[place] = _alike([key for key in keys if key not in found], names)
+    return found
+
+
+def _alike(keys: Sequence[str], names: Sequence[str]) -> str | None:
+    for name in names:
+        alike = [key for key in keys if _plain(key) == _plain(name)]
+        if len(alike) == 1 and _plain(name):
+            return alike[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    return _OTHERS.sub("_", name.removesuffix(":0")).strip("_")
