@@ -77,7 +77,9 @@ COMMANDS = {
 }
 NEEDS = {"finetune": "fitted{suffix}"}
 """What a command works on, of another's: it does not apply where that is not there."""
-READ_AS_FLOAT = ("inspect", "plan", "sweep", "rewrite", "import", "export")
+READ_AS_FLOAT = (
+    *("inspect", "plan", "sweep", "rewrite", "finetune", "import", "export", "optimize"),
+)
 """What takes --dequantize, and works on a quantized model then."""
 Told: TypeAlias = dict[str, dict[str, str]]
 """Of one model: by command, what became of it, and what was said."""

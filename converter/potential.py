@@ -26,6 +26,7 @@ class Potential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         of: What the share is of: "MACs" or "parameters".
         at_most: How many times fewer MACs, or parameters, the network has at T = 1.
         pays: Whether that is worth a rewrite.
+        quantized: How many convolutions stay because they are quantized already.
     """
 
     convolutions: int
@@ -34,6 +35,7 @@ class Potential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     of: str
     at_most: float
     pays: bool
+    quantized: int = 0
 
     @property
     def text(self) -> str:
@@ -41,6 +43,8 @@ class Potential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not self.convolutions:
             return "This network has no convolution: a rewrite cannot save anything."
         counted = f"{self.replaceable} of {self.convolutions} convolutions"
+        if not self.replaceable and self.quantized:
+            return f"{counted} can be replaced: {self.quantized} are quantized already."
         if not self.replaceable:
             return f"{counted} can be replaced: a rewrite saves nothing here. int8 files may."
         told = (
@@ -75,6 +79,7 @@ def potential(
         of=of,
         at_most=at_most,
         pays=bool(open_) and at_most >= worthwhile,
+        quantized=sum(bool(row.reason and row.reason.code == "quantized") for row in convolutions),
     )
 
 

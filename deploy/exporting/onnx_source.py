@@ -62,15 +62,28 @@ def read_onnx(path: Path) -> OnnxSource:
     """
     runtime = open_runtime(path)
     model = load(path)
-    found = _quantized_as(model.graph)
+    refuse_quantized(model.graph, path)
+    return OnnxSource(path=path, runtime=runtime, external=has_external_data(model))
+
+
+def refuse_quantized(graph: Any, told: object) -> None:
+    """Refuse the graph of an .onnx file that is not of float32.
+
+    Args:
+        graph: The graph.
+        told: What messages call it.
+
+    Raises:
+        InputError: If it stores other numbers.
+    """
+    found = _quantized_as(graph)
     if found:
         raise InputError(
-            f"{path} holds {found}: it was quantized already, and would lose accuracy twice.",
-            "Give the float32 file that it was made from, or add --dequantize to export the float "
+            f"{told} holds {found}: it was quantized already, and would lose accuracy twice.",
+            "Give the float32 file that it was made from, or add --dequantize to take the float "
             "model that its values stand for.",
             code="quantized-already",
         )
-    return OnnxSource(path=path, runtime=runtime, external=has_external_data(model))
 
 
 def _quantized_as(graph: Any) -> str:

@@ -91,7 +91,8 @@ def read_run(path: str | Path) -> list[Measurement]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is no saved run: {error}.",
-            "Save one with: dsconvert profile FILES --json > run.json",
+            "For the outputs of two models there is dsconvert verify A B. "
+            "Save a run with: dsconvert profile FILES --json > run.json",
             code="not-a-run",
         ) from error
     if not found:

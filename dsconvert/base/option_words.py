@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 _FLAGS = {
-    *("allow-flex", "allow-random", "channels-first", "labels", "logits", "overwrite", "per-op"),
-    *("report", "resume", "trust"),
+    *("allow-flex", "allow-random", "channels-first", "dequantize", "labels", "logits"),
+    *("overwrite", "per-op", "report", "resume", "trust"),
 }
+_READ_AS_FLOAT = "dequantize=True"
 _OFF = {"no-verify": "verify", "no-keep-io": "keep_io", "no-bias-correction": "correct_biases"}
 _RENAMED = {
     "target-latency": "latency",
@@ -67,6 +68,9 @@ def _call(command: re.Match[str]) -> str:
         repr(word["file"]) if word["file"] else _argument(word)
         for word in _WORD.finditer(command["words"])
     ]
+    if _READ_AS_FLOAT in words[1:]:  # functions take what load returns
+        words.remove(_READ_AS_FLOAT)
+        words[0] = f"ds.load({words[0]}, {_READ_AS_FLOAT})"
     return f"ds.{command['command']}" + (f"({', '.join(words)})" if words else "")
 
 

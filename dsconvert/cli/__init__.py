@@ -21,7 +21,32 @@ from .verify import verify
 from .zoo import zoo
 
 
+class Commands(click.Group):
+    """The commands; an option that one of them lacks is looked for among the others."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that is asked for.
+
+        Raises:
+            NoSuchOption: With the commands that have the option, if the one asked for has none.
+        """
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            having = [
+                name
+                for name, command in self.commands.items()
+                if any(error.option_name in param.opts for param in command.params)
+            ]
+            if not having:
+                raise
+            told = f"{error.message} It is one of {', '.join(having)}."
+            name, meant = error.option_name, error.possibilities
+            raise click.NoSuchOption(name, told, meant, error.ctx) from error
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )

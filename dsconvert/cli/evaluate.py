@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(RUNTIMES)),
     help="Run .tflite and .onnx FILEs in this one; by default in each format's own.",
 )
+@options.dequantizing("the --reference, a quantized or half-precision .onnx file,")
 @options.threads
 @options.preprocessing
 @options.loading
@@ -46,6 +47,7 @@ def evaluate(
     seed: int,
     trust: bool,
     custom_objects: str | None,
+    dequantize: bool,
     **prepare: Any,
 ) -> Results[EvaluatedModel]:
     """Measure accuracy, and fidelity to a reference model.
@@ -58,10 +60,22 @@ def evaluate(
     """  # noqa: D301 - click reads \b as the control character
     from dsconvert.workflows.evaluate import evaluate as run
 
+    compared = None
+    if reference is not None:
+        compared = options.opened_with(reference, trust, custom_objects, dequantize)
+    elif dequantize:
+        from dsconvert.base.errors import InputError
+
+        raise InputError(
+            "--dequantize reads the --reference as float, and there is none.",
+            "FILEs are measured as they are. To measure the float form of one, write it first: "
+            "dsconvert export FILE -o float.onnx --dequantize",
+            code="option-not-applicable",
+        )
     return run(
         tuple(options.opened_with(file, trust, custom_objects) for file in files),
         data,
-        reference=options.opened_with(reference, trust, custom_objects) if reference else None,
+        reference=compared,
         metric=metric,
         samples=samples,
         preprocessing=options.as_preprocessing(**prepare),

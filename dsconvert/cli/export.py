@@ -144,14 +144,15 @@ def export(
     chosen = ExportOptions(
         format=file_format, labels=labels or (), verify=not no_verify, min_sqnr_db=min_sqnr, **how
     )
-    given = options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size)
+    of_model = dequantize and like is None  # else it is of the file that MODEL was imported from
+    given = options.opened_with(model, trust, custom_objects, of_model, input_size=input_size)
     return run(
         given,
         output or default_output(given, chosen, like=like is not None),
         chosen,
         calibration=calibration,
         verification=verification,
-        like=like,
+        like=None if like is None else options.opened_with(like, trust, None, dequantize),
         preprocessing=options.as_preprocessing(scale, mean, std, channels_first),
         overwrite=overwrite,
         progress=terminal.progress,

@@ -90,6 +90,7 @@ LABEL_WEIGHT = 0.3
     help="One device, all GPUs of this machine, or the machines of $TF_CONFIG.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@options.dequantize
 @options.overwrite
 @options.preprocessing
 @options.loading
@@ -103,6 +104,7 @@ def finetune(
     samples: int | None,
     labels: bool,
     augment: tuple[Any, ...],
+    dequantize: bool,
     overwrite: bool,
     trust: bool,
     custom_objects: str | None,
@@ -128,8 +130,8 @@ def finetune(
     from dsconvert.workflows.finetune import finetune as run
 
     return run(
-        options.opened_with(model, trust, custom_objects),
-        options.opened_with(teacher, trust, custom_objects),
+        options.opened_with(model, trust, custom_objects, dequantize),
+        options.opened_with(teacher, trust, custom_objects, dequantize),
         data,
         FinetuneSettings(
             label_weight=LABEL_WEIGHT if labels else 0.0,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.workflows.model_files import kind_of
+
 from . import options
 
 if TYPE_CHECKING:
+    from dsconvert.converter.core.types import Reason
     from dsconvert.workflows.report import WrittenReport
     from dsconvert.workflows.results.evaluated import EvaluatedModel
     from dsconvert.workflows.results.exported import ExportedFile
@@ -31,12 +35,12 @@ def after_inspect(result: InspectedModel) -> Iterator[str]:
     model, data = _given("model"), _given("calibration") or "DATA"
     if not result.convolutions:
         return
-    if not result.potential.pays:
+    if _only_quantized(row.reason for row in result.convolutions):
+        yield _as_float()
+    elif not result.potential.pays:
         yield _next("export", model, *_reading(), *_int8(data))
-    elif click.get_current_context().params.get("dequantize"):  # which optimize does not take
-        yield _next("rewrite", model, "--calibration", data, *_reading(), *_preprocessing())
     else:
-        yield _next("optimize", model, "--data", data, *_sizes(), *_preprocessing())
+        yield _next("optimize", model, "--data", data, *_reading(), *_preprocessing())
 
 
 def after_rewrite(result: RewriteResult) -> Iterator[str]:
@@ -45,13 +49,15 @@ def after_rewrite(result: RewriteResult) -> Iterator[str]:
 
     if result.report.untrained:
         return  # the result says that itself
+    if _only_quantized(row.reason for row in result.report.layers):
+        yield _as_float()
+        return
     errors = [row.data_error for row in result.report.layers if row.pairs is not None]
     data = _given("calibration") or "DATA"
-    no_teacher = click.get_current_context().params.get("dequantize")  # finetune cannot read it
-    if no_teacher or all(error is not None and error <= GOOD for error in errors):
+    if all(error is not None and error <= GOOD for error in errors):
         yield _next("export", result.output, *_int8(data))
     else:
-        teacher = ("--teacher", result.model, "--data", data)
+        teacher = ("--teacher", result.model, "--data", data, *_dequantized())
         yield _next("finetune", result.output, *teacher, *_preprocessing())
 
 
@@ -63,7 +69,7 @@ def after_finetune(result: TunedModel) -> Iterator[str]:
         yield _next("export", record.output, *_int8(_given("data")), *as_trained)
         return
     words = ("--data", _given("data"), "--reference", record.teacher)
-    yield _next("evaluate", record.output, *words, *_preprocessing())
+    yield _next("evaluate", record.output, *words, *_dequantized(), *_preprocessing())
 
 
 def after_export(result: ExportedFile) -> Iterator[str]:
@@ -76,7 +82,7 @@ def after_verify(result: Verification) -> Iterator[str]:
     if not result.passed:
         if not result.reference.endswith(".tflite"):
             words = ("--quantize", "int8", "--calibration", "DATA", "--report", "--overwrite")
-            yield _next("export", result.reference, *words)
+            yield _next("export", result.reference, *_dequantized(), *words)
         return
     both = (result.reference, result.model)
     files = [file for file in both if file.endswith((".tflite", ".onnx"))]
@@ -169,8 +175,25 @@ def _int8(data: str) -> tuple[str, ...]:
 
 def _reading() -> tuple[str, ...]:
     """Return how the model was read, for a command that reads it again."""
-    dequantized = click.get_current_context().params.get("dequantize")
-    return (*(("--dequantize",) if dequantized else ()), *_sizes())
+    return (*_dequantized(), *_sizes())
+
+
+def _dequantized() -> tuple[str, ...]:
+    return ("--dequantize",) if click.get_current_context().params.get("dequantize") else ()
+
+
+def _only_quantized(reasons: Iterable[Reason | None]) -> bool:
+    """Tell whether an .onnx file's convolutions stay as they are because they are quantized."""
+    found = {reason and reason.code for reason in reasons}
+    return kind_of(Path(_given("model"))) == "onnx" and found == {"quantized"}
+
+
+def _as_float() -> str:
+    """Return how to look at the float form of a quantized .onnx file."""
+    data = _given("calibration")
+    calibration = ("--calibration", data) if data else ()
+    words = (*calibration, "--dequantize", *_sizes(), *_preprocessing())
+    return _next("inspect", _given("model"), *words)
 
 
 def _sizes() -> tuple[str, ...]:

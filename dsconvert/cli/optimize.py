@@ -109,6 +109,7 @@ def next_command(result: OptimizeResult) -> Iterator[str]:
     help="The folder of the run. Started again there, it goes on where it was stopped.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and only inspect.")
+@options.dequantize
 @options.input_size
 @options.preprocessing
 @options.loading
@@ -121,6 +122,7 @@ def optimize(
     dry_run: bool,
     trust: bool,
     custom_objects: str | None,
+    dequantize: bool,
     input_size: tuple[str, ...],
     scale: str | None,
     mean: str | None,
@@ -143,7 +145,7 @@ def optimize(
     from dsconvert.workflows.optimize.options import OptimizeOptions
 
     return run(
-        options.opened_with(model, trust, custom_objects, input_size=input_size),
+        options.opened_with(model, trust, custom_objects, dequantize, input_size=input_size),
         data,
         output,
         OptimizeOptions(**asked),

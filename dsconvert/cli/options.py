@@ -183,12 +183,21 @@ input_size = click.option(
     "once for each.",
 )
 
-dequantize = click.option(
-    "--dequantize",
-    is_flag=True,
-    help="Read a quantized or half-precision .onnx file as the float32 model that it stands for; "
-    "the loss is shown.",
-)
+
+def dequantizing(which: str) -> Callable[[Command], Command]:
+    """Return the option that reads quantized files as float.
+
+    Args:
+        which: The files that are read so, for its help.
+    """
+    return click.option(
+        "--dequantize",
+        is_flag=True,
+        help=f"Read {which} as the float32 model that it stands for; the loss is shown.",
+    )
+
+
+dequantize = dequantizing("a quantized or half-precision .onnx file")
 
 preprocessing = stack(
     click.option("--scale", metavar="NUMBER", help="Multiply stored values, e.g. 1/255."),

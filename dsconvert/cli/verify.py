@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(RUNTIMES)),
     help="Run B in this one; by default in its format's own, as A.",
 )
+@options.dequantizing("A, a quantized or half-precision .onnx file,")
 @options.threads
 @options.preprocessing
 @options.loading
@@ -56,6 +57,7 @@ def verify(
     seed: int,
     trust: bool,
     custom_objects: str | None,
+    dequantize: bool,
     **prepare: Any,
 ) -> Verification:
     """Compare B's outputs with A's on the same images.
@@ -75,7 +77,7 @@ def verify(
 
     asked = Thresholds(min_sqnr_db=min_sqnr, min_agreement=min_agreement, max_kl_nats=max_kl)
     return run(
-        options.opened_with(reference, trust, custom_objects),
+        options.opened_with(reference, trust, custom_objects, dequantize),
         options.opened_with(model, trust, custom_objects),
         data=data,
         samples=samples,

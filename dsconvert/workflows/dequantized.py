@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
     from dsconvert.formats.onnx.open import OnnxFile
 
+    from .model_files import ModelFile
 
+
+FLOAT_FORM = "the float32 form of a quantized or half-precision file"
+"""What a dequantized model is called in records."""
 _RANGES = (("0 … 1", 0.25, 0.5), ("mean 0", 1.0, 0.0), ("0 … 255", 64.0, 128.0))
 """Names of ranges of images, with the scale and shift that make them of normal numbers."""
 
@@ -58,10 +62,24 @@ def told_loss(file: OnnxFile) -> str:
             "outputs are not finite on random inputs"
         )
     best = max(found, key=lambda name: found[name])
+    if math.isinf(found[best]):
+        return "dequantized to float32; on random inputs its outputs are those of the file"
     return (
         f"dequantized to float32; SQNR {found[best]:.1f} dB to the quantized model on random "
         f"inputs of {best}: compare both on your images with dsconvert verify"
     )
+
+
+def refuse_quantized(opened: ModelFile) -> None:
+    """Refuse a quantized or half-precision .onnx file where files of a float model are made.
+
+    Raises:
+        InputError: If it is one that was not read as float.
+    """
+    if opened.kind == "onnx":
+        from dsconvert.deploy.exporting.onnx_source import refuse_quantized as refuse
+
+        refuse(opened.model.graph, opened.told)
 
 
 def _decibels(expected: Sequence[Array], outputs: Sequence[Array]) -> float:

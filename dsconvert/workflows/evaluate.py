@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -11,7 +11,7 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from .data_for import as_data, check_sources
-from .model_files import ModelFile, path_of
+from .model_files import ModelFile, ModelPath, path_of
 from .predictors import check_runtime, runnable, runtime_notes
 from .stored_preprocessing import settled
 
@@ -126,7 +126,7 @@ def evaluate(
     check_runtime(runtime, models)
     check_sources(data)
     with ExitStack() as stack:
-        opened: dict[tuple[int | Path, str | None], Predictor] = {}
+        opened: dict[tuple[Hashable, str | None], Predictor] = {}
 
         def open_in(name: str | None, source: ModelSource) -> Predictor:
             key = (_key(source), name)
@@ -181,10 +181,12 @@ def evaluate(
     return found[0] if single else Results(found, evaluation_blocks)
 
 
-def _key(source: ModelSource) -> int | Path:
-    """Return what tells whether two are the same model."""
+def _key(source: ModelSource) -> Hashable:
+    """Return what tells whether two are the same model: a file may be read as another one."""
     path = None if isinstance(source, ModelFile) else path_of(source)
-    return id(source) if path is None else path
+    if path is None:
+        return id(source)
+    return (path, source.dequantize, source.input_size) if isinstance(source, ModelPath) else path
 
 
 def _told(models: Sequence[ModelSource]) -> list[str]:

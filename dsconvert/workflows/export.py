@@ -14,10 +14,11 @@ from dsconvert.base.progress import as_progress
 from . import onnx_round_trip
 from .class_folders import names_for
 from .data_for import as_data, check_sources, data_for
+from .dequantized import FLOAT_FORM
 from .export_options import ExportOptions, as_improvement, check, class_names
 from .finite_weights import check_weights
 from .firmware import firmware_places, write_firmware
-from .model_files import ModelFile, kind_of_source, open_model, path_of
+from .model_files import ModelFile, ModelPath, kind_of_source, open_model, path_of
 from .onnx_round_trip import ConvertedModel
 from .outputs import place
 from .predictors import is_changed, runtime_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .data_for import DataSource
-    from .model_files import Model, ModelPath, ModelSource
+    from .model_files import Model, ModelSource
     from .results.exported import ExportedFile
 
 _SELECTING = frozenset({"NonMaxSuppression", "TopK"})
@@ -48,7 +49,7 @@ def export(
     *,
     calibration: DataSource | None = None,
     verification: DataSource | None = None,
-    like: str | Path | None = None,
+    like: str | Path | ModelPath | None = None,
     preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
     progress: Progress | bool = False,
@@ -104,7 +105,7 @@ def export(
     path = place(model, path, overwrite=overwrite, allowed=(".tflite", ".onnx"))
     places = firmware_places(path, options, overwrite=overwrite)
     if like is not None:
-        _check_like(path, Path(like), options, verification)
+        _check_like(path, like, options, verification)
     check_sources(calibration, verification, options.test_data)
     source = (
         ConvertedModel.unconverted(open_model(model))
@@ -118,16 +119,13 @@ def export(
     data, found = _calibration(source, calibration, options, preprocessing)
     inputs = None if data is None else data.inputs
     if like is not None:
-        written = _export_like(source, path, Path(like), inputs, options.seed, overwrite, told)
+        written = _export_like(source, path, like, inputs, options.seed, overwrite, told)
         return shown(ExportedFile, written)
     compared = _verification(source, calibration, verification, options.seed, preprocessing)
     imported = source.imported
     layout = () if imported is None else onnx_round_trip.layout_notes(imported)
-    if source.changed and source.loading is not None and source.loading.dequantize:
-        found = [
-            *found,
-            "made from the float32 form of a quantized or half-precision file",
-        ]
+    if source.dequantized:
+        found = [*found, f"made from {FLOAT_FORM}"]
     choosing = _selections(source.model if native else getattr(imported, "source", None), options)
     with _native_file(source, native) as given:
         artifact = run(
@@ -302,11 +300,15 @@ def _done(preprocessing: Preprocessing | None, data: Data | None) -> dict[str, A
 
 
 def _check_like(
-    output: Path, like: Path, options: ExportOptions, verification: DataSource | None
+    output: Path,
+    source: str | Path | ModelPath,
+    options: ExportOptions,
+    verification: DataSource | None,
 ) -> None:
     """Refuse before any work what --like cannot do."""
     from dsconvert.base.errors import InputError
 
+    like = source.path if isinstance(source, ModelPath) else Path(source)
     if output.suffix != ".onnx":
         raise InputError(
             f"--like writes the graph of an .onnx file, and the output is {output}.",
@@ -346,7 +348,7 @@ def _check_like(
 def _export_like(
     source: ModelFile,
     output: Path,
-    like: Path,
+    like: ModelSource,
     data: Sequence[Array] | None,
     seed: int,
     overwrite: bool,
@@ -362,5 +364,5 @@ def _export_like(
         seed=seed,
         overwrite=overwrite,
         source_sha256=source.sha256,
-        notes=(f"graph, names and layout are those of {like}",),
+        notes=(f"graph, names and layout are those of {original.told}",),
     )

@@ -59,6 +59,8 @@ class ModelFile:
         repairs: What had to be repaired to load it.
         loading: How it was loaded, to save it the same way.
         changed: Whether the model is another one than the file's: dequantized, or of a fixed size.
+        dequantized: Whether it is the float model that a quantized or half-precision file stands
+            for.
 
     Example:
         >>> import dsconvert as ds
@@ -77,6 +79,7 @@ class ModelFile:
     repairs: tuple[str, ...] = ()
     loading: ModelPath | None = None
     changed: bool = False
+    dequantized: bool = False
 
     @property
     def name(self) -> str:
@@ -217,7 +220,11 @@ def custom_objects_of(loading: ModelPath | None) -> Mapping[str, Any] | None:
 
 
 def _open_keras(source: ModelPath) -> ModelFile:
+    from dsconvert.base.messages import note
+
     loaded = load_keras(source)
+    if source.dequantize:
+        note(f"{source.path.name}: only .onnx files are dequantized: --dequantize changes nothing")
     return replace(
         _keras(loaded.model),
         path=source.path,
@@ -306,6 +313,7 @@ def _open_onnx(source: ModelPath) -> ModelFile:
         repairs=repairs,
         loading=source,
         changed=file.dequantized,
+        dequantized=file.dequantized,
     )
 
 

@@ -122,6 +122,7 @@ def convert(
         repairs=opened.repairs,
         loading=opened.loading,
         changed=opened.changed,
+        dequantized=opened.dequantized,
         imported=imported,
         notes=notes,
     )

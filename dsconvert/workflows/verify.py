@@ -11,8 +11,9 @@ from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
 from .data_for import as_data, check_sources
-from .model_files import kind_of_source, open_model, path_of
-from .predictors import check_runtime, runtime_notes, runtime_of
+from .dequantized import FLOAT_FORM
+from .model_files import ModelFile, kind_of_source, open_model, path_of
+from .predictors import check_runtime, is_changed, runtime_notes, runtime_of
 from .results.verified import Verification
 from .stored_preprocessing import settled
 
@@ -46,6 +47,7 @@ class _Opened:
     inputs: tuple[TensorInfo, ...]
     output_shapes: tuple[Shape, ...]
     precision: Precision
+    remarks: tuple[str, ...] = ()
 
 
 def verify(
@@ -122,6 +124,7 @@ def verify(
                     note(text)
         path = path_of(model)
         name, told = path.name if path else b.told, as_progress(progress)
+        path = None if is_changed(model) else path  # what runs is another model than the file's
         precision = _compared_as(a.precision, b.precision)
         tolerance = tolerance_of(precision)
 
@@ -152,7 +155,13 @@ def verify(
         shapes=a.output_shapes,
         fidelity=fidelity,
         findings=findings,
-        remarks=(*remarks(fidelity), *runtime_notes(runtime, [model]), *warnings(findings)),
+        remarks=(
+            *a.remarks,
+            *b.remarks,
+            *remarks(fidelity),
+            *runtime_notes(runtime, [model]),
+            *warnings(findings),
+        ),
         failures=found,
         passed=not found,
     )
@@ -185,11 +194,15 @@ def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iter
     if kind_of_source(source) != "keras":
         from dsconvert.deploy.runtimes.precision import precision_of
 
+        source = open_model(source) if is_changed(source) else source
         with runtime_of(source, threads=threads, runtime=runtime) as session:
             path = path_of(source)
             shapes = tuple(info.shape for info in session.outputs)
             told = str(path or "the model")
-            yield _Opened(told, session, session.inputs, shapes, precision_of(session.path))
+            float_form = isinstance(source, ModelFile) and source.dequantized
+            said = (f"{told} was read as {FLOAT_FORM}",) if float_form else ()
+            precision = precision_of(session.path)
+            yield _Opened(told, session, session.inputs, shapes, precision, said)
         return
     from dsconvert.models.evaluation.keras_predictor import KerasPredictor
 

@@ -16,6 +16,9 @@ from dsconvert.base.option_words import as_arguments
     [
         ("Add --calibration FILE.npz, or use --method svd.",
          "Add calibration='FILE.npz', or use method='svd'."),
+        ("Read it: dsconvert export m.onnx --dequantize",
+         "Read it: ds.export(ds.load('m.onnx', dequantize=True))"),
+        ("add --dequantize, or not", "add dequantize=True, or not"),
         ("Leave --keep-float and --cpus out.", "Leave keep_float and cpus out."),
         ("write the file unverified with --no-verify.",
          "write the file unverified with verify=False."),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 _QUANTIZED = ("ConvInteger", "QLinearConv")
+_AS_FLOAT = ": --dequantize reads the float layer that it stands for"
 _CUSTOM = re.compile("Conv(?!er)")
 """What convolutions of other domains are called, such as FusedConv; but not Convert."""
 _PADDINGS: dict[str, Padding] = {
@@ -223,7 +224,7 @@ def _refusal(graph: OnnxGraph, node: NodeProto, spec: ConvSpec | None) -> Reason
     """Tell why a convolution cannot be rewritten, or None."""
     kind = node.op_type
     if kind in _QUANTIZED:
-        return Reason(code="quantized", text=f"{kind} is quantized already")
+        return Reason(code="quantized", text=f"{kind} is quantized already{_AS_FLOAT}")
     if node.domain not in DOMAINS:
         text = f"{node.domain}.{kind} is no standard operator; rewrite the model it was made from"
         return Reason(code="custom", text=text)
@@ -266,7 +267,8 @@ def _computed(graph: OnnxGraph, node: NodeProto) -> Reason | None:
             return Reason(code="computed", text=f"its {what} are an input of the model")
         makers = computed_by(graph, name) if name in graph.fixed else [maker]
         if any(is_op(one, "DequantizeLinear") for one in makers):
-            text = f"it is quantized already (its {what} pass through DequantizeLinear)"
+            read = f"its {what} pass through DequantizeLinear"
+            text = f"it is quantized already ({read}){_AS_FLOAT}"
             return Reason(code="quantized", text=text)
         if constant_of(graph, name) is not None:
             continue

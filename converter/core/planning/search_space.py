@@ -245,6 +245,10 @@ class SearchSpace:
             f"{', '.join(told)}{each}."
         )
         hint = "Ask for less; dsconvert sweep shows what there is to be had."
+        if any(layer.reason and layer.reason.code == "quantized" for layer in self.layers):
+            hint = (
+                "Convolutions that are quantized already stay: add --dequantize to plan for float."
+            )
         if goals.memory:  # what plans need is found by work, as a gate's verdict is
             return GateFailed(message, hint, code="memory-not-reachable")
         return InputError(message, hint, code="target-not-reachable")

@@ -143,8 +143,9 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     except Refused as error:
         raise InputError(
             f"{path} does not run as it is; {error}",
-            "Read its float form: add --dequantize to inspect, plan, rewrite, export or import, as "
-            f"in dsconvert export {shlex.quote(str(path))} --dequantize"
+            "Read its float form: add --dequantize to inspect, plan, rewrite, optimize, finetune, "
+            "export or import, or of a reference to verify or evaluate, as in "
+            f"dsconvert export {shlex.quote(str(path))} --dequantize"
             if quantized and not dequantize
             else "Export it for plain ONNX Runtime, without custom operators.",
             code="does-not-run",

@@ -14,6 +14,7 @@ from dsconvert.base.progress import as_progress
 
 from ..accuracy_goal import allowed_drop
 from ..data_for import check_sources
+from ..dequantized import refuse_quantized
 from ..finite_weights import check_weights
 from ..model_files import ModelFile, open_model, path_of
 from .folder_files import write_results
@@ -86,6 +87,7 @@ def optimize(
     check_sources(str(data), options.test_data)
     opened = open_model(model)
     check_weights(opened)
+    refuse_quantized(opened)
     opened = opened if opened.path is not None else _named(opened, path)
     forms = options.formats_for(opened.kind)
     options.target_of(forms[0]).complete(opened.kind)  # refused before any work
@@ -122,7 +124,12 @@ class _Run:
         opened, options = work.opened, work.options
         self._options = options
         sizes = opened.loading.input_size if opened.loading else ()
-        self._model = {"model": opened.sha256 or fingerprint(str(opened.path)), "sizes": sizes}
+        self._model: dict[str, Any] = {
+            "model": opened.sha256 or fingerprint(str(opened.path)),
+            "sizes": sizes,
+        }
+        if opened.dequantized:
+            self._model["dequantized"] = True
         self._data = {
             "data": fingerprint(work.images.source),
             "test": fingerprint(options.test_data) if options.test_data else "",

@@ -35,6 +35,7 @@ def recipe_text(work: Work, preprocessing: Preprocessing | None) -> str:
         shared["trust"] = True
     if loading is not None and isinstance(loading.custom_objects, str):
         shared["custom_objects"] = loading.custom_objects
+    given["dequantize"] = work.opened.dequantized
     given["input_size"] = size_words(loading.input_size) if loading is not None else []
     given["formats"] = ",".join(options.formats_for(work.opened.kind))
     given["output"] = str(work.folder)

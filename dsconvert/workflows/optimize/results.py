@@ -251,6 +251,7 @@ def _command(work: Work, who: str, form: str, name: str) -> str:
         return shlex.join(["cp", source, output])
     command = ["dsconvert", "export", source, "-o", output]
     loading = work.opened.loading
+    command += ["--dequantize"] if work.opened.dequantized and who == "original" else []
     for size in size_words(loading.input_size) if loading and who == "original" else ():
         command += ["--input-size", size]
     if words["quantize"] != "none":

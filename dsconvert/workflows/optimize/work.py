@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dsconvert.base.errors import InputError
 from dsconvert.base.messages import note
 
+from ..dequantized import FLOAT_FORM
 from ..model_files import ModelFile, ModelPath, kind_of, open_model
 from ..saved_models import save_model
 from .options import export_words, file_name, split
@@ -224,7 +225,8 @@ class Work:
         """Write an ONNX model as it is, with its external data."""
         opened = self._model(source)
         size, digest = save_model(opened.model, opened, output, overwrite=True)
-        return {"size_bytes": size, "sha256": digest, "notes": ["the model as it is"]}
+        told = FLOAT_FORM if opened.dequantized else "the model as it is"
+        return {"size_bytes": size, "sha256": digest, "notes": [told]}
 
     def _model(self, path: Path) -> ModelFile:
         """Open a model that files are made of, once for all of them."""
@@ -240,8 +242,8 @@ class Work:
         return {}
 
     def _loading(self, path: Path) -> ModelPath:
-        """Return a file that is to be loaded as the original was."""
+        """Return a file that is to be loaded as the original was; what was made is float."""
         loading = self.opened.loading
         if loading is None:
             return ModelPath(path)
-        return replace(loading, path=path)
+        return replace(loading, path=path, dequantize=False)

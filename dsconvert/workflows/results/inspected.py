@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "pointwise": "1×1 (nothing to separate)",
     "depthwise": "depthwise already",
-    "quantized": "quantized already",
+    "quantized": "quantized already (of .onnx files --dequantize reads the float form)",
     "transpose": "transposed",
     "stem": "stem of few channels, whose pairs are no faster (--include NAME to insist)",
 }
