@@ -171,6 +171,27 @@ def _by_planes(ops: Any, x: Any, across: Form, deep: Form) -> Any:
     return ops.reshape(columns, (-1, columns.shape[1], height, width, channels))
 
 
+def _resized(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Resize to a size that is computed where height and width are free.
+
+    Keras asks TensorFlow whether the size is one that it knows, which cannot be traced, or repeats
+    rows and columns, behind which the number of channels is not known any more.
+    """
+    tf = require("tensorflow", "keras", "to export Keras models")
+    first = layer.data_format == "channels_first"
+    if first:
+        x = tf.transpose(x, [0, 2, 3, 1])
+    if None not in x.shape[1:3]:
+        return given(tf.transpose(x, [0, 3, 1, 2]) if first else x)
+    y = tf.cast(tf.image.resize(x, tf.shape(x)[1:3] * layer.size, layer.interpolation), x.dtype)
+    return tf.transpose(y, [0, 3, 1, 2]) if first else y
+
+
+def _resized_smoothly(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Do the same where rows are not just repeated, which ONNX can."""
+    return given(x) if layer.interpolation == "nearest" else _resized(layer, given, x)
+
+
 def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more: Any) -> Any:
     """Sum one-hot vectors; several of a category are one where they are not counted."""
     ops = _ops()
@@ -261,11 +282,18 @@ def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return power if layer.mag_exp == 2 else ops.power(ops.sqrt(power), layer.mag_exp)
 
 
-_EVERYWHERE: dict[str, tuple[str, Form]] = {"MelSpectrogram": ("_spectrogram", _spectrogram)}
+_EVERYWHERE: dict[str, tuple[str, Form]] = {
+    "MelSpectrogram": ("_spectrogram", _spectrogram),
+}
 _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
-    "onnx": {**_EVERYWHERE, "Discretization": ("call", _discretization)},
+    "onnx": {
+        **_EVERYWHERE,
+        "Discretization": ("call", _discretization),
+        "UpSampling2D": ("call", _resized_smoothly),
+    },
     "tflite": {
         **_EVERYWHERE,
+        "UpSampling2D": ("call", _resized),
         "AveragePooling3D": ("call", _pool_3d),
         "MaxPooling3D": ("call", _pool_3d),
         "AdaptiveAveragePooling3D": ("call", _adaptive_pool_3d),

@@ -15,11 +15,11 @@ from ..schemes import SCHEMES
 from . import writing
 from .export_data import ExportData
 from .export_options import Options
+from .free_sizes import FreeSizesRefused
 from .held_out import HeldOut
 from .improve import Improved
 from .source import Source
 from .split_outputs import split_outputs
-from .tflite import FreeSizesRefused
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dsconvert.formats.onnx.session import session
 
 from ..runtimes.session import first_line
 from .equal_forms import equal_forms
+from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
 from .onnx_operators import HANDLERS, round_scales_up
 
@@ -46,12 +47,7 @@ def convert(source: KerasSource, path: Path) -> None:
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
             if source.free_inputs:
-                raise InputError(
-                    "ONNX cannot hold this model with the free sizes of "
-                    f"{', '.join(source.free_inputs)}: {_reason(error)}",
-                    "Fix them with --input-size HxW, or export to .tflite.",
-                    code="free-sizes",
-                ) from error
+                raise FreeSizesRefused("ONNX", source.free_inputs, _reason(error)) from error
             raise InputError(
                 f"ONNX cannot hold this model: {_reason(error)}",
                 "Replace the layers named, or export to .tflite.",

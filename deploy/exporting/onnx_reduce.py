@@ -27,6 +27,7 @@ from dsconvert.formats.onnx.tensors import constant_value, free_weights
 
 from ..runtimes.session import first_line
 from .onnx_misread import operators_to_quantize
+from .onnx_resize import hold_scales
 from .onnx_static import quantizing, quietly
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
     float16 = require("onnxruntime.transformers.float16", "onnx", "to write float16 .onnx files")
     free_weights(model)
     name_apart(model)
+    hold_scales(model)
     _hold_in_tensors(model)
     nodes = _out_of_range(OnnxGraph(model))
     kept = name_nodes(model, nodes) if nodes else []

@@ -1,7 +1,8 @@
-"""Resize nodes of some axes, as Resize nodes of all axes.
+"""Resize nodes in the forms that ONNX Runtime's tools take.
 
 ONNX Runtime 1.32 moves Q/DQ pairs across a Resize without regard to its attribute ``axes``, and
-then refuses the graph that it has made.
+then refuses the graph that it has made. Its conversion to float16 casts constants that a Resize
+shares: what is empty, and so not given, is computed then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, all_names, attributes, fresh_name, is_op
 from dsconvert.formats.onnx.messages import assign
 
@@ -82,3 +84,22 @@ def _widened(node: NodeProto, rank: int, taken: set[str]) -> list[NodeProto]:
     node.input[place] = whole.output[0]
     assign(node.attribute, [item for item in node.attribute if item.name != "axes"])
     return [usual, picked, both, whole]
+
+
+def hold_scales(model: ModelProto) -> None:
+    """Give each Resize constants of its own in place of those that it reads as scales.
+
+    Args:
+        model: The model with its weights in it, which is changed.
+    """
+    from onnx import numpy_helper
+
+    graph = OnnxGraph(model)
+    taken = set(all_names(model.graph))
+    for node in graph.nodes:
+        scales = node.input[_SCALES] if is_op(node, "Resize") and len(node.input) > _SCALES else ""
+        value = constant_of(graph, scales) if scales else None
+        if value is not None:
+            node.input[_SCALES] = fresh_name(f"{node.output[0]}_scales", taken)
+            held = numpy_helper.from_array(np.asarray(value, np.float32), node.input[_SCALES])
+            model.graph.initializer.append(held)

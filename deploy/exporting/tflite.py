@@ -20,6 +20,7 @@ from ..runtimes.samples import portions
 from ..runtimes.session import first_line
 from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
+from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
@@ -139,12 +140,6 @@ def flex_ops(path: Path) -> tuple[str, ...]:
     return tuple(sorted(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
 
 
-class FreeSizesRefused(InputError):
-    """A model of free sizes cannot be converted; with fixed ones perhaps it can."""
-
-    default_code = "free-sizes"
-
-
 def _with_loops(loops: Sequence[str], quantize: Quantization) -> InputError:
     """Return the refusal of recurrent layers that TensorFlow's calibrator crashes on."""
     return InputError(
@@ -242,13 +237,6 @@ def unsupported_operation(
     error: Exception, source: KerasSource, quantize: Quantization
 ) -> InputError:
     """Return the refusal of a model, from the converter's message of many lines."""
-    if source.free_inputs:
-        return FreeSizesRefused(
-            f"TFLite cannot hold this model{_quantized(quantize)} with the free sizes of "
-            f"{', '.join(source.free_inputs)}: {first_line(error)}",
-            "Fix them with --input-size HxW, or give images of one size (--calibration or "
-            "--verification): the file is fixed to theirs.",
-        )
     text = str(error)
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
     custom = re.findall(r"Custom ops: ([\w, ]+)", text)
@@ -258,6 +246,8 @@ def unsupported_operation(
         layers = _layers_of(text, source)
         where = f", in the layer{'s' * (len(layers) > 1)} {', '.join(layers)}" if layers else ""
         told = f"no TFLite kernel for {', '.join(lacking)}{where}."
+    if source.free_inputs:
+        return FreeSizesRefused("TFLite", source.free_inputs, told, _quantized(quantize))
     if selectable and not custom:
         hint = (
             "Replace what is named, export to .onnx, or keep TensorFlow's own operations with "
@@ -269,7 +259,8 @@ def unsupported_operation(
             "kernel of your own in what runs the file, which --allow-flex cannot give."
         )
     elif SCHEMES[quantize].static:
-        hint = "Replace the layers named, or try --quantize dynamic or float16."
+        less = "int8, dynamic" if quantize == "int16x8" else "dynamic"
+        hint = f"Try --quantize {less} or float16."
     return InputError(
         f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint, code="not-convertible"
     )

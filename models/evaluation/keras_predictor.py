@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,8 +24,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 class KerasPredictor:
     """A `dsconvert.base.predictor.Predictor` over a functional or sequential model.
 
-    The model runs in inference mode, batch by batch, and is traced once, if a graph takes the
-    names of its layers: it shows later changes of its weights but not of its layers. Several
+    The model runs in inference mode, batch by batch, and is traced, if a graph takes the names of
+    its layers: it shows later changes of its weights but not of its layers. Several
     outputs come in the order of ``model.outputs`` however they are packed.
 
     Args:
@@ -72,8 +72,7 @@ class KerasPredictor:
             outputs = keras.tree.flatten(model(packed, training=False))
             return [tf.cast(output, tf.float32) for output in outputs]
 
-        signature = [tf.TensorSpec(x.shape, x.dtype) for x in model.inputs]
-        self._run = tf.function(run, input_signature=signature) if _traceable(model) else run
+        self._plain = run
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -134,6 +133,22 @@ class KerasPredictor:
     def output_kinds(self) -> tuple[OutputKind, ...]:
         """The kind of each output, once `predict` has run."""
         return output_kinds(self._labels, self._in_batches.forms)
+
+    @cached_property
+    def _run(self) -> Callable[..., Any]:
+        """What runs the model: traced once, or for each size where a layer needs to know it."""
+        import tensorflow as tf
+
+        if not _traceable(self._model):
+            return self._plain
+        signature = [tf.TensorSpec(x.shape, x.dtype) for x in self._model.inputs]
+        traced = tf.function(self._plain, input_signature=signature)
+        if any(None in spec.shape[1:] for spec in signature):
+            try:
+                traced.get_concrete_function()
+            except Exception:  # what Keras raises over a size that is not known
+                return cast(Callable[..., Any], tf.function(self._plain))
+        return cast(Callable[..., Any], traced)
 
     def _invoked(self, inputs: Sequence[Array]) -> list[Array]:
         """Run once."""

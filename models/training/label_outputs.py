@@ -60,7 +60,10 @@ def _read_by_maker(tensor: Any) -> Sequence[Any]:
 
 
 def _has_gradient(tensor: Any) -> bool:
-    """Tell whether floats lead from some input of the model to a tensor."""
+    """Tell whether floats lead from weights, or from some input of the model, to a tensor.
+
+    Inputs themselves may be whole numbers: images of bytes, words.
+    """
     pending, seen = [tensor], set()
     while pending:
         one = pending.pop()
@@ -68,7 +71,7 @@ def _has_gradient(tensor: Any) -> bool:
             continue
         seen.add(id(one))
         read = _read_by_maker(one)
-        if not read:
+        if not read or getattr(one._keras_history.operation, "weights", None):
             return True
         pending += read
     return False

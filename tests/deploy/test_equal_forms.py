@@ -214,3 +214,27 @@ def test_a_kernel_that_refuses_its_values_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(values._interpreter, "invoke", divided)
     with refuses("does-not-run"):
         values.read([np.zeros((1, 6), np.float32)], values.output_tensors[0])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "quantize", "interpolation", "channels_first"),
+    [
+        ("tflite", "none", "bilinear", False),
+        ("tflite", "none", "nearest", False),
+        ("onnx", "none", "bilinear", True),
+        ("onnx", "float16", "nearest", False),
+    ],
+)
+def test_upsampling_of_a_free_size(tmp_path, suffix, quantize, interpolation, channels_first):
+    layout = {"data_format": "channels_first" if channels_first else "channels_last"}
+    image = keras.Input((3, None, None) if channels_first else (None, None, 3))
+    small = L.Conv2D(4, 3, strides=2, **layout)(image)
+    large = L.UpSampling2D((2, 3), interpolation=interpolation, **layout)(small)
+    model = keras.Model(image, L.Conv2D(2, 3, **layout)(large))
+    path = tmp_path / f"m.{suffix}"
+    made = export(model, path, quantize=quantize)
+    assert made.inputs[0].shape.count(None) >= 2
+    shape = (2, 3, 9, 13) if channels_first else (2, 9, 13, 3)
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    (got,), expected = open_runtime(path).predict([x]), outputs(model, x)
+    np.testing.assert_allclose(got, expected, atol=1e-5 if quantize == "none" else 1e-2)

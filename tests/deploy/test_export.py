@@ -356,12 +356,25 @@ def test_a_fixed_batch_is_kept_where_its_samples_depend_on_each_other(tmp_path, 
     assert done.fidelity[0].relative_error < 1e-5
 
 
+class Rows(layers.Layer):
+    """Divides by the number of rows, which it has to know."""
+
+    def call(self, x):
+        return x / float(x.shape[1])
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
 def test_sizes_that_onnx_cannot_leave_free(tmp_path):
     image = keras.Input((None, None, 3))
-    made = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(2, 3, strides=2)(image))
+    model = keras.Model(image, Rows()(layers.Conv2D(2, 3, strides=2)(image)))
     with refuses("free-sizes") as refused:
-        export(keras.Model(image, made), tmp_path / "m.onnx")
+        export(model, tmp_path / "m.onnx")
     assert "input_size" in refused.value.hint
+    data = np.random.default_rng(0).normal(size=(4, 9, 7, 3)).astype(np.float32)
+    fixed = export(model, tmp_path / "m.onnx", verification=data)
+    assert fixed.inputs[0].shape[1:] == (9, 7, 3)
 
 
 def test_a_file_of_which_a_runtime_foresees_wrong_sizes_has_no_time(tmp_path):

@@ -146,6 +146,23 @@ class TestFloat16:
         half = to_float16(net.model())
         assert half.graph.initializer[0].data_type == TensorProto.FLOAT16
 
+    @pytest.mark.parametrize("node", [False, True])
+    def test_scales_that_are_not_given_stay_so(self, node):
+        """Exporters write one empty constant for the region and the scales of a Resize."""
+        net = Net()
+        net.conv("x", "a", pads=[1] * 4)
+        empty = np.zeros(0, np.float32)
+        if node:
+            made = helper.make_node("Constant", [], ["none"], value=numpy_helper.from_array(empty))
+            net.nodes.append(made)
+        none = "none" if node else net.constant("none", empty)
+        sizes = net.constant("sizes", np.array([len(X), 8, 9, 11], np.int64))
+        net.node("Resize", ["a", none, none, sizes], "y", mode="linear")
+        model = net.model()
+        half = to_float16(onnx.ModelProto.FromString(model.SerializeToString()))
+        onnx.checker.check_model(half, full_check=True)
+        assert decibels(outputs(model, X)[0], outputs(half, X)[0]) > 45
+
 
 @pytest.mark.parametrize("kind", ["Relu", "Clip"])
 def test_an_output_that_a_rectifier_reads_keeps_its_negative_values(kind, tmp_path):

@@ -280,6 +280,15 @@ class TestKerasPredictor:
         model.set_weights([np.eye(2), np.ones(2)])
         np.testing.assert_allclose(predictor.predict([x])[0], x + 1, atol=1e-6)
 
+    def test_a_layer_that_has_to_know_its_size(self, rng):
+        image = keras.Input((None, None, 3))
+        small = keras.layers.AveragePooling2D(2)(image)
+        model = keras.Model(image, keras.layers.UpSampling2D(interpolation="bilinear")(small))
+        predictor = KerasPredictor(model)
+        for shape in ((3, 8, 6, 3), (5, 4, 10, 3)):
+            x = rng.normal(size=shape).astype(np.float32)
+            np.testing.assert_allclose(predictor.predict([x])[0], model(x), atol=1e-6)
+
     def test_integer_inputs(self):
         model = keras.Sequential([layers.Input((2,), dtype="int32"), layers.Embedding(5, 3)])
         (y,) = KerasPredictor(model).predict([np.array([[0.0, 4.0]])])

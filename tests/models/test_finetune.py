@@ -599,6 +599,12 @@ class TestLabelOutputs:
         errors = [epoch.output_error for epoch in tuned.history]
         assert errors[tuned.best_epoch] < 0.5 * errors[0]
 
+    @pytest.mark.parametrize("first", [layers.Embedding(9, 2), layers.Dense(3)])
+    def test_inputs_of_whole_numbers_have_a_gradient_behind_weights(self, first):
+        x = keras.Input((4,), dtype="int32")
+        model = keras.Model(x, first(x))
+        assert with_scores(model) is model
+
     def test_whole_numbers_of_nothing_are_refused(self):
         x = keras.Input((4,), dtype="int32")
         model = keras.Model(x, keras.ops.argmax(x, axis=-1))
