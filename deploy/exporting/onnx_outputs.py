@@ -1,15 +1,17 @@
-"""Graph outputs that a rectifier reads, set apart from what it reads.
+"""Values that ONNX Runtime's quantizer does not see the readers of, set apart.
 
-ONNX Runtime's quantizer gives the input of a Relu or Clip the range of its result where nothing
-else reads it, and does not count the graph's outputs as readers: an embedding before the last Relu
-loses its negative values.
+It gives the input of a Relu or Clip the range of its result where nothing else reads it, and then
+takes the rectifier away. It counts neither the graph's outputs nor the graphs inside nodes as
+readers: an embedding before the last Relu loses its negative values, and the branch of an If reads
+what was not rectified.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dsconvert.formats.onnx.graph import OnnxGraph, all_names, fresh_name, is_op
+from dsconvert.formats.onnx.graph import OnnxGraph, all_names, fresh_name, is_op, reads_of
+from dsconvert.formats.onnx.inlining import read_as
 from dsconvert.formats.onnx.messages import assign
 
 if TYPE_CHECKING:
@@ -50,3 +52,34 @@ def part_outputs(model: ModelProto) -> bool:
         ]
     assign(model.graph.node, nodes)
     return True
+
+
+def part_captured(model: ModelProto) -> bool:
+    """Let the graphs inside nodes read what the main graph computes from Identity nodes.
+
+    Args:
+        model: The model, which is changed.
+
+    Returns:
+        Whether anything changed.
+    """
+    from onnx import helper
+
+    graph = OnnxGraph(model)
+    taken = set(all_names(model.graph))
+    apart: dict[str, str] = {}
+    nodes = []
+    for node in model.graph.node:
+        inside = [name for name in reads_of(node) if name not in node.input]
+        for name in inside:
+            if name in graph.makers and name not in apart:
+                apart[name] = fresh_name(f"{name}_inside", taken)
+                nodes.append(helper.make_node("Identity", [name], [apart[name]], apart[name]))
+        if any(name in apart for name in inside):
+            given = list(node.input)
+            read_as(node, apart)
+            node.input[:] = given
+        nodes.append(node)
+    if apart:
+        assign(model.graph.node, nodes)
+    return bool(apart)

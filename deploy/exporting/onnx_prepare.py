@@ -19,15 +19,15 @@ from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.form import mend_form
 from dsconvert.formats.onnx.functions import inlined, trim_inputs
-from dsconvert.formats.onnx.graph import OnnxGraph, is_op
+from dsconvert.formats.onnx.graph import OnnxGraph, all_names, attributes, fresh_name, is_op
 from dsconvert.formats.onnx.open import embed_weights, load
 from dsconvert.formats.onnx.save import save
-from dsconvert.formats.onnx.tensors import free_weights
+from dsconvert.formats.onnx.tensors import array_of, free_weights
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.samples import first_samples
 from ..runtimes.session import first_line
-from .onnx_outputs import part_outputs
+from .onnx_outputs import part_captured, part_outputs
 from .onnx_resize import widen_resizes
 from .onnx_source import OnnxSource
 
@@ -44,6 +44,8 @@ rule of interpolation gives 15 to 25 dB."""
 _WHOLE = 0.01
 """Share of an output of whole numbers that a step may change: classes of a tie."""
 _SAMPLES = 8
+_ROWS = ((), (1,))
+"""Axes before the last of a bias that is the same for every row."""
 
 
 def prepared(
@@ -79,7 +81,7 @@ def prepared(
                 all_tensors_to_one_file=True,
             )
             if not source.external:
-                _with_flat_biases(folded)
+                _as_the_quantizer_reads(folded)
             changed = _changed(source, folded, few)
         except Exception:  # unfoldable graphs are quantized as they are
             return current, notes
@@ -101,7 +103,7 @@ def _fitted(
         trim_inputs(model),
         widen_resizes(model, beside),
     ]
-    if not any([*fits, part_outputs(model), old]):
+    if not any([*fits, part_outputs(model), part_captured(model), old]):
         return source.path, ()
     hint = f"Export the original model again with opset {_PER_CHANNEL_OPSET} or newer."
     if old:
@@ -150,20 +152,35 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
     return converted
 
 
-def _with_flat_biases(path: Path) -> None:
-    """Let biases of Gemm be (N,) where they are (1, N), which the quantizer cannot read.
+def _as_the_quantizer_reads(path: Path) -> None:
+    """Change what ONNX Runtime's optimiser leaves, or makes anew, that its quantizer misreads."""
+    model = load(path)
+    _flatten_biases(model, path.parent)
+    part_captured(model)
+    save(model, path.parent, path, overwrite=True, external=False, check=False)
+
+
+def _flatten_biases(model: ModelProto, folder: Path) -> None:
+    """Let biases of Gemm be (N,) where they are (), (1,) or (1, N): it reads numbers of channels.
 
     ONNX Runtime makes a Gemm of a MatMul and an Add.
     """
-    model = load(path)
+    from onnx import numpy_helper
+
     graph = OnnxGraph(model)
+    taken = set(all_names(model.graph))
     for node in graph.nodes:
         bias = graph.initializers.get(node.input[2]) if len(node.input) > 2 else None
-        if is_op(node, "Gemm") and bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1:
-            readers = graph.readers[bias.name]
-            if all(is_op(one, "Gemm") and bias.name not in one.input[:2] for one in readers):
-                del bias.dims[0]
-    save(model, path.parent, path, overwrite=True, external=False, check=False)
+        weights = graph.initializers.get(node.input[1]) if is_op(node, "Gemm") else None
+        if bias is None or weights is None:
+            continue
+        value = array_of(bias, folder)
+        width = weights.dims[0 if attributes(node).get("transB", 0) else 1]
+        if value.shape == (width,) or value.size not in (1, width) or value.shape[:-1] not in _ROWS:
+            continue
+        node.input[2] = fresh_name(f"{bias.name}_flat", taken)
+        flat = np.ascontiguousarray(np.broadcast_to(value.reshape(-1), width))
+        model.graph.initializer.append(numpy_helper.from_array(flat, node.input[2]))
 
 
 def _changed(source: OnnxSource, path: Path, samples: Sequence[Array]) -> str:

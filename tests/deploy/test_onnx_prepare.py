@@ -190,13 +190,13 @@ def test_an_output_that_a_rectifier_reads_keeps_its_negative_values(kind, tmp_pa
     assert len(quantized) >= 5  # nothing was left in float for it
 
 
-def test_a_bias_of_one_row_becomes_one_of_numbers(tmp_path):
-    """The quantizer reads it number by number, and failed on rows."""
+@pytest.mark.parametrize("shape", [(1, 5), (1,), ()])
+def test_a_bias_of_one_row_or_number_becomes_one_of_numbers(tmp_path, shape):
+    """The quantizer reads it number by number, and failed on rows and single numbers."""
     net = Net()
     net.conv("x", "a")
     net.node("Flatten", "a", "f")
-    net.node("MatMul", ["f", net.constant("w", (448, 5))], "m")
-    net.node("Add", ["m", net.constant("row", (1, 5))], "y")
+    net.node("Gemm", ["f", net.constant("w", (448, 5)), net.constant("row", shape)], "y")
     model = net.model()
     got, _ = ready(model, tmp_path)
     (dense,) = [node for node in got.graph.node if node.op_type == "Gemm"]
@@ -204,3 +204,27 @@ def test_a_bias_of_one_row_becomes_one_of_numbers(tmp_path):
     assert list(bias.dims) == [5]
     artifact = export(tmp_path / "model.onnx", tmp_path / "q.onnx", quantize="int8", calibration=X)
     assert artifact.failures == ()
+
+
+def test_a_branch_reads_what_was_rectified(tmp_path):
+    """The quantizer takes a Relu away, and does not see that a branch reads its result."""
+    net = Net()
+    net.conv("x", "a", pads=[1] * 4)
+    net.node("Relu", "a", "r")
+    net.node("ReduceMax", "x", "largest", keepdims=0)
+    net.node("Greater", ["largest", net.constant("zero", np.float32(0))], "bright")
+    value = helper.make_tensor_value_info
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node(kind, ["r"], [f"{name}_y"])],
+            name,
+            [],
+            [value(f"{name}_y", TensorProto.FLOAT, None)],
+        )
+        for name, kind in (("then_branch", "Identity"), ("else_branch", "Neg"))
+    }
+    net.node("If", "bright", "chosen", **branches)
+    net.conv("chosen", "y", (8, 8), pads=[1] * 4)
+    onnx.save(net.model(), tmp_path / "model.onnx")
+    artifact = export(tmp_path / "model.onnx", tmp_path / "q.onnx", quantize="int8", calibration=X)
+    assert artifact.fidelity[0].sqnr_db > 25
