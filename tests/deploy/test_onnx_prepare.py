@@ -211,7 +211,7 @@ def test_a_branch_reads_what_was_rectified(tmp_path):
     net = Net()
     net.conv("x", "a", pads=[1] * 4)
     net.node("Relu", "a", "r")
-    net.node("ReduceMax", "x", "largest", keepdims=0)
+    net.node("ReduceMax", "r", "largest", keepdims=0)
     net.node("Greater", ["largest", net.constant("zero", np.float32(0))], "bright")
     value = helper.make_tensor_value_info
     branches = {
@@ -221,7 +221,7 @@ def test_a_branch_reads_what_was_rectified(tmp_path):
             [],
             [value(f"{name}_y", TensorProto.FLOAT, None)],
         )
-        for name, kind in (("then_branch", "Identity"), ("else_branch", "Neg"))
+        for name, kind in (("then_branch", "Abs"), ("else_branch", "Neg"))
     }
     net.node("If", "bright", "chosen", **branches)
     net.conv("chosen", "y", (8, 8), pads=[1] * 4)
