@@ -132,6 +132,13 @@ def _hindrance(model: Model, original: ModelFile, report: RewriteReport) -> str:
         return f"{' and '.join(report.untrained)} need fine-tuning, which does more"
     if original.kind == "onnx":
         return ""
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.training.label_outputs import with_scores
+
+    try:
+        with_scores(model)
+    except InputError as error:
+        return error.message.rstrip(".")
     narrow = {
         str(layer.compute_dtype)
         for layer in model.layers
@@ -147,12 +154,13 @@ def _refined_keras(
     settings: RefineSettings,
     progress: Progress,
 ) -> Refinement:
-    """Train a Keras model in its place."""
+    """Train a Keras model in its place, by the scores before labels where it gives these."""
     from dsconvert.converter.backends.keras.graph import as_functional
     from dsconvert.converter.calibration import split
+    from dsconvert.models.training.label_outputs import with_scores
     from dsconvert.models.training.refine import refine
 
-    teacher = as_functional(original)
+    model, teacher = with_scores(model), with_scores(as_functional(original))
     composed = composed_like(teacher)
     data = split(inputs, settings.seed)
     return refine(

@@ -155,6 +155,24 @@ class TestWorkflow:
         error = fidelity.output_error([expected[held_out]], [got])
         assert error == pytest.approx(done.error_after, rel=1e-3)
 
+    def test_labels_beside_scores(self):
+        image = keras.Input((8, 8, 3))
+        scores = conv(4, name="scores")(conv(6, activation="relu", name="first")(image))
+        model = keras.Model(image, [scores, keras.ops.argmax(scores, axis=-1)])
+        x = images(40, 8, 8, 3)
+        small = ds.rewrite(model, calibration=x, refine="1steps")
+        assert small.record.refined.steps == 1
+        assert [str(tensor.dtype) for tensor in small.model.outputs] == ["float32", "int32"]
+
+    def test_labels_of_nothing_are_no_hindrance_to_a_rewrite(self):
+        image, words = keras.Input((8, 8, 3)), keras.Input((5,), dtype="int32")
+        made = conv(4)(conv(6)(image))
+        model = keras.Model([image, words], [made, keras.ops.argmax(words, axis=-1)])
+        x = [images(40, 8, 8, 3), np.zeros((40, 5), np.float32)]
+        small = ds.rewrite(model, calibration=x)
+        assert small.report.rewritten
+        assert small.record.refined is None
+
     def test_mobilenet_blocks_are_left_to_fine_tuning(self, digits_cnn, digits, caplog):
         options = ds.RewriteOptions(block="mobilenet")
         small = ds.rewrite(digits_cnn, calibration=digits[0][:50], options=options, refine=60)
