@@ -9,8 +9,14 @@ import numpy as np
 SIZE = 16
 
 
-def write_digits(path: Path, seed: int = 0) -> None:
-    """Write the digits as 16×16 grey images, uint8: 1,297 to train with and 500 to test with."""
+def write_digits(path: Path, seed: int = 0, most: int | None = None) -> None:
+    """Write the digits as 16×16 grey images, uint8: 1,297 to train with and 500 to test with.
+
+    Args:
+        path: The .npz file.
+        seed: Of their order.
+        most: Of either kind; None: all.
+    """
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -21,7 +27,7 @@ def write_digits(path: Path, seed: int = 0) -> None:
     ]
     images = np.stack([np.asarray(image) for image in resized])[..., None]
     order = np.random.default_rng(seed).permutation(len(images))
-    train, test = order[:-500], order[-500:]
+    train, test = order[:-500][:most], order[-500:][:most]
     np.savez_compressed(
         path,
         x_train=images[train],

@@ -66,14 +66,14 @@ def commands_in(text: str) -> list[str]:
     return [" ".join(line.split()) for line in re.findall(r"^\$ (.*)$", joined, re.MULTILINE)]
 
 
-def prepare(folder: Path, epochs: int = 5) -> None:
-    """Write the data and the trained network."""
+def prepare(folder: Path, epochs: int = 5, most: int | None = None) -> None:
+    """Write the data, at most so many images of either kind, and the trained network."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from digits import train_digits, write_digits
 
     from dsconvert.base.quiet import captured
 
-    write_digits(folder / "digits.npz")
+    write_digits(folder / "digits.npz", most=most)
     with captured():  # Keras calls .h5 legacy
         train_digits(folder / "digits.npz", folder / "model.h5", epochs=epochs)
 

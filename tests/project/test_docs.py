@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
 from digits import train_digits, write_digits
-write_digits(Path("digits.npz"))
+write_digits(Path("digits.npz"), most=300)
 train_digits(Path("digits.npz"), Path("model.h5"), epochs=1)
 """
     result = subprocess.run(
@@ -119,7 +119,7 @@ def test_every_page_of_a_command_ends_in_a_session() -> None:
 @pytest.mark.slow
 def test_the_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = sessions()
-    documents.prepare(tmp_path, epochs=1)
+    documents.prepare(tmp_path, epochs=1, most=300)
     monkeypatch.chdir(tmp_path)
     for session in documents.sessions():
         for command in () if session.long else session.commands:
