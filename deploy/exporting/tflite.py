@@ -35,6 +35,7 @@ def convert(
     allow_flex: bool = False,
     traced_for: Quantization | None = None,
     ranges: Callable[[bytes], bytes] | None = None,
+    kept: Path | None = None,
 ) -> tuple[str, ...]:
     """Write the model as a .tflite file with one signature and a batch of 1, if it has no own.
 
@@ -50,6 +51,8 @@ def convert(
         allow_flex: Whether operations that TFLite lacks may stay TensorFlow's own.
         traced_for: Give it the operations of a file of this kind, to be compared with it.
         ranges: Returns the calibrated model with other ranges than the measured ones.
+        kept: A folder in which what files of this model, calibration and kind share is found or
+            left: its SavedModel and the measured ranges. None: nothing is.
 
     Returns:
         What the user of the file should know.
@@ -60,12 +63,13 @@ def convert(
     tf = require("tensorflow", "keras", "to write .tflite files")
     names = input_tensor_names(source)
     with tempfile.TemporaryDirectory() as folder, captured():
-        save(tf, source, names, folder, traced_for or quantize)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        saved = saved_model(tf, source, names, kept or Path(folder), traced_for or quantize)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         data = None
         if calibration is not None:
             data = partial(batch_by_batch, source, names, calibration)
-        zero = _set_up(tf, converter, quantize, data, ranges)
+        calibrated = None if kept is None else kept / "calibrated.tflite"
+        zero = _set_up(tf, converter, quantize, data, ranges, calibrated)
         if allow_flex:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
         try:
@@ -104,6 +108,7 @@ def _set_up(
     quantize: Quantization,
     calibration: Callable[[], Iterator[Any]] | None,
     ranges: Callable[[bytes], bytes] | None = None,
+    kept: Path | None = None,
 ) -> list[str]:
     """Tell a converter what to make.
 
@@ -113,6 +118,7 @@ def _set_up(
         quantize: How to store weights and activations.
         calibration: One sample after the other, as the converter takes them, each time anew.
         ranges: Returns the calibrated model with other ranges than the measured ones.
+        kept: See `widen_zero_ranges`.
 
     Returns:
         A list that will hold the names of tensors that are zero on all of these samples.
@@ -127,7 +133,7 @@ def _set_up(
         kind = getattr(tf, scheme.io)
         converter.inference_input_type = converter.inference_output_type = kind
         converter.representative_dataset = calibration
-        return widen_zero_ranges(converter, ranges)
+        return widen_zero_ranges(converter, ranges, kept)
     return []
 
 
@@ -151,10 +157,10 @@ def _with_loops(loops: Sequence[str], quantize: Quantization) -> InputError:
     )
 
 
-def save(
-    tf: Any, source: KerasSource, names: Sequence[str], folder: str, quantize: Quantization
-) -> None:
-    """Write a SavedModel whose signature has these input names.
+def saved_model(
+    tf: Any, source: KerasSource, names: Sequence[str], folder: Path, quantize: Quantization
+) -> Path:
+    """Return a SavedModel whose signature has these input names: the one there, or a new one.
 
     Keras' ExportArchive tracks the variables alone. Saving a tf.Module that tracks the Keras
     model leaves VAR_HANDLE and READ_VARIABLE operations, and unfused convolutions, in the file.
@@ -163,12 +169,15 @@ def save(
         tf: TensorFlow.
         source: The model.
         names: Of its inputs.
-        folder: Where to write.
+        folder: Where it is, or is written.
         quantize: What it is written for.
 
     Raises:
         InputError: If the model cannot be traced, or has loops where activations are quantized.
     """
+    path, unfinished = folder / "saved_model", folder / "unfinished"
+    if path.exists():
+        return path
     keras = require("keras", "keras", "to export Keras models")
     archive = keras.export.ExportArchive()
     archive.track(source.model)
@@ -182,11 +191,12 @@ def save(
                     for info, name in zip(source.inputs, names, strict=True)
                 ],
             )
-            archive.write_out(folder, verbose=False)
+            archive.write_out(str(unfinished), verbose=False)
     except Exception as error:  # what Keras and TensorFlow raise while they trace
         raise unsupported_operation(error, source, quantize) from error
     if loops:
         raise _with_loops(loops, quantize)
+    return unfinished.rename(path)
 
 
 def batch_by_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ class TfliteBuilder:
         tail: Tensors whose operators stay in float in every file, as `own_name` calls them.
         method: How activations get their ranges: "minmax" or "mse".
         other: How else they might.
+        kept: A folder for what its files share; None: each makes its own.
     """
 
     source: KerasSource
@@ -54,6 +56,7 @@ class TfliteBuilder:
     tail: tuple[str, ...] = ()
     method: CalibrationMethod = "minmax"
     other: CalibrationMethod | None = None
+    kept: Path | None = None
 
     @property
     def suffix(self) -> str:
@@ -72,7 +75,13 @@ class TfliteBuilder:
 
     def write_float(self, path: Path) -> None:
         """Write the same model in float32, of the operations of the quantized file."""
-        self._convert(path, "none")
+        kept = None if self.kept is None else self.kept / "float32.tflite"
+        if kept is None or not kept.exists():
+            self._convert(path, "none")
+            if kept is not None:
+                shutil.copyfile(path, kept)
+        else:
+            shutil.copyfile(kept, path)
 
     def _convert(self, path: Path, quantize: Quantization) -> tuple[str, ...]:
         return tflite.convert(
@@ -83,7 +92,15 @@ class TfliteBuilder:
             allow_flex=self.allow_flex,
             traced_for=self.quantize,
             ranges=self._ranges,
+            kept=self.kept,
         )
+
+    def _of(self, source: KerasSource, what: str) -> TfliteBuilder:
+        """Return a builder of a changed model, which shares nothing with this one."""
+        kept = None if self.kept is None else self.kept / what
+        if kept is not None:
+            kept.mkdir()
+        return replace(self, source=source, kept=kept)
 
     @property
     def _ranges(self) -> Callable[[bytes], bytes] | None:
@@ -105,12 +122,12 @@ class TfliteBuilder:
             return None
         if new is self.source.model:
             return None
-        return replace(self, source=replace(self.source, model=new)), notes
+        return self._of(replace(self.source, model=new), "equalized"), notes
 
     def rounded(self, choose: Rounding) -> tuple[TfliteBuilder | None, str]:
         """Return a builder of the model with weights that round as chosen; None for no better."""
         new, told = choose(self.source, self.calibration)
-        return None if new is None else replace(self, source=new), told
+        return None if new is None else self._of(new, "rounded"), told
 
     def with_float_tail(self, samples: Sequence[Array]) -> tuple[TfliteBuilder, str] | None:
         """A builder whose files have their last operators in float; None without mixed scales."""
@@ -212,8 +229,8 @@ class TfliteBuilder:
         names = tflite.input_tensor_names(self.source)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            tflite.save(tf, self.source, names, name, self.quantize)
-            converter = tf.lite.TFLiteConverter.from_saved_model(name)
+            saved = tflite.saved_model(tf, self.source, names, self.kept or folder, self.quantize)
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = partial(
                 tflite.batch_by_batch, self.source, names, self.calibration

@@ -7,6 +7,7 @@ scale of zero is a file that LiteRT cannot prepare, and XNNPACK ends the process
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import require
@@ -16,13 +17,19 @@ _ZERO = 1e-30
 """The calibrator gives zeros the range 0 … 1.2e-38, the least normal number of float32."""
 
 
-def widen_zero_ranges(converter: Any, choose: Callable[[bytes], bytes] | None = None) -> list[str]:
+def widen_zero_ranges(
+    converter: Any,
+    choose: Callable[[bytes], bytes] | None = None,
+    kept: Path | None = None,
+) -> list[str]:
     """Let a `tf.lite.TFLiteConverter` widen ranges of zero when it converts.
 
     Args:
         converter: It is changed.
         choose: Returns the calibrated model with other ranges than the measured ones; of int8
             alone.
+        kept: Holds the calibrated model once one of these converters has made it, so that the next
+            one has not to run the samples again; of int8 alone.
 
     Returns:
         A list that holds the names of the tensors whose range was widened, once it has converted.
@@ -38,11 +45,16 @@ def widen_zero_ranges(converter: Any, choose: Callable[[bytes], bytes] | None = 
         if activations == tf.int16:  # measured and written in one step of native code
             return quantize(model, given, made, activations, *more, **options)
         asked = converter._experimental_calibrate_only
-        converter._experimental_calibrate_only = True
-        try:
-            calibrated = quantize(model, given, made, activations, *more, **options)
-        finally:
-            converter._experimental_calibrate_only = asked
+        if kept is not None and kept.exists():
+            calibrated = kept.read_bytes()
+        else:
+            converter._experimental_calibrate_only = True
+            try:
+                calibrated = quantize(model, given, made, activations, *more, **options)
+            finally:
+                converter._experimental_calibrate_only = asked
+            if kept is not None:
+                kept.write_bytes(calibrated)
         widened, found = widened_model(calibrated)
         names.extend(name for name in found if name not in names)
         if choose is not None:

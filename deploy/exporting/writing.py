@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,9 @@ def _tflite(
     builder = TfliteBuilder(source, tuple(calibration), quantize, flex, method=method, other=other)
     if held_out is None:
         return Improved(builder.write(path), method=method)
-    return improve(builder, path, held_out, options.improvement)
+    with tempfile.TemporaryDirectory(dir=path.parent) as kept:
+        builder = replace(builder, kept=Path(kept))
+        return improve(builder, path, held_out, options.improvement)
 
 
 def flex_operations(path: Path) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import onnx
@@ -208,6 +210,28 @@ def test_biases_that_share_their_zeros_are_corrected_apart(digits, tmp_path):
     assert len({array.ctypes.data for array in stored}) == 3
     before, after = (sqnr(model, path, digits[0][1400:]) for path in (plain, new))
     assert after > before - 1
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_files_of_one_model_share_the_measured_ranges(keeps, digits, tmp_path):
+    """Other images are not looked at any more; a changed model is measured anew."""
+    from dsconvert.deploy.exporting.keras_source import read_source
+    from dsconvert.deploy.exporting.tflite_candidates import TfliteBuilder
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
+    kept = tmp_path / "kept" if keeps else None
+    if kept is not None:
+        kept.mkdir()
+    first = TfliteBuilder(read_source(model, None), (digits[0][:8],), kept=kept)
+    files = [tmp_path / f"{number}.tflite" for number in range(3)]
+    first.write(files[0])
+    second = dataclasses.replace(first, calibration=(3 * digits[0][:8],))
+    second.write(files[1])
+    assert (files[0].read_bytes() == files[1].read_bytes()) == keeps
+    changed, _ = second.rounded(lambda source, calibration: (source, ""))
+    changed.write(files[2])
+    assert files[2].read_bytes() != files[0].read_bytes()
 
 
 def _spoil(good, bad) -> None:
