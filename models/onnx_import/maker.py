@@ -144,14 +144,15 @@ def _taken_for_bias(a: Any, b: Any) -> bool:
 
     On TensorFlow `keras.ops.add` takes a ``b`` that has one axis larger than 1 for the bias of
     ``a``'s channels where the sizes allow it, whichever axis that is: (4, 1) is added to (…, 4, 4)
-    as (4,) is.
+    as (4,) is. Of integers TFLite knows no bias.
     """
     first, second = (tuple(getattr(x, "shape", ())) for x in (a, b))
     large = [axis for axis, size in enumerate(second) if size is None or size > 1]
     if len(large) != 1 or len(first) < 2 or second[large[0]] not in (first[1], first[-1]):
         return False
     on_channels = large[0] == len(second) - 1 and len(second) <= len(first)
-    return not on_channels or first[-1] != second[-1]
+    whole = "int" in str(getattr(b, "dtype", ""))
+    return whole or not on_channels or first[-1] != second[-1]
 
 
 def _find(module: Any, path: str) -> Callable[..., Any]:

@@ -164,8 +164,8 @@ def test_one_hot(axis):
     assert_same(proto, [floats(2, 3, 6, 6, seed=2)])
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("align", [0, 1])
 def test_grid_sample(mode, padding, align):
     """Places in and out of the image; none on an edge, where rounding decides."""
@@ -182,6 +182,26 @@ def test_grid_sample(mode, padding, align):
         g=floats(2, 3, 3, 3, seed=3, scale=0.3),
     )
     assert_same(proto, [floats(2, 3, 7, 5, seed=2)])
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_grid_sample_of_volumes(mode, padding):
+    """A field of displacements, as registration networks compute them."""
+    proto = graph(
+        [
+            node("Conv", "x k", "a", pads=[1] * 6),
+            node("Conv", "x g", "b", pads=[1] * 6),
+            node("Transpose", "b", "grid", perm=[0, 2, 3, 4, 1]),
+            node("GridSample", "a grid", "y", mode=mode, padding_mode=padding),
+        ],
+        ["n", 2, 5, 4, 3],
+        "y",
+        opset=20,
+        k=floats(3, 2, 3, 3, 3),
+        g=floats(3, 2, 3, 3, 3, seed=3, scale=0.3),
+    )
+    assert_same(proto, [floats(2, 2, 5, 4, 3, seed=2)])
 
 
 @pytest.mark.parametrize("yes", [True, False])

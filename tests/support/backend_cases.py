@@ -63,9 +63,6 @@ KNOWN = {
         "where scales give no whole size, ONNX Runtime aligns the corners of the rounded size, and "
         "so does the import"
     ),
-    r"^gridsample_(reflection|.*bicubic|volumetric)": (
-        "only bilinear and nearest of images are drawn, with zeros or the edge outside"
-    ),
     r"^lstm_with_peepholes$": "Keras' LSTM has no peephole connections",
     r"^sub_uint64$": "Keras computes 64-bit unsigned numbers in 32 bits",
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from dsconvert.base.predictor import Array
 
 from ..builder import KerasBuilder, refuse
 from ..graph import Node
 from ..layout import identity
 from ..registry import op
-from ..values import Sizes, Tensor
+from ..values import Constant, Sizes, Tensor
 
 
 @op("Expand")
@@ -49,6 +53,45 @@ def _repeated(node: Node, build: KerasBuilder, x: Tensor, shapes: tuple[Sizes, .
     if any(count != 1 for count in counts):
         tensor = build.apply(node, "tile", tensor, counts)
     return build.result(node, tensor, x.order)
+
+
+@op("ReverseSequence")
+def reverse_sequence(node: Node, build: KerasBuilder) -> Tensor:
+    """The first steps of each sample, as many as it has, in the other direction."""
+    x = build.tensor(node)
+    batch, time = node.get("batch_axis", 1), node.get("time_axis", 0)
+    lengths = build.value(node, 1)
+    if isinstance(lengths, Constant):
+        pairs = zip(_each(lengths.probes, x.shapes), x.shapes, strict=True)
+        if all((np.asarray(length) == shape[time]).all() for length, shape in pairs):
+            return build.result(
+                node, build.apply(node, "flip", x.keras, axis=x.axis(time)), x.order
+            )
+    steps = x.shape[time]
+    if steps is None:
+        raise refuse(node, "a part of a sequence of free length is turned round")
+    order = (batch, time, *(axis for axis in range(x.rank) if axis not in (batch, time)))
+    x = build.reorder(x, order)
+    if isinstance(lengths, Constant):
+        many = lengths.value.astype(np.int32)[:, None]
+    else:
+        many = build.apply(node, "cast", lengths.keras, "int32")
+        many = build.apply(node, "expand_dims", many, -1)
+    numbers = np.arange(steps, dtype=np.int32)
+    if isinstance(many, np.ndarray):
+        index = np.where(numbers < many, many - 1 - numbers, numbers)
+        index = index.reshape(*index.shape, *[1] * (x.rank - 2))
+    else:
+        turned = build.apply(node, "subtract", many, numbers + 1)
+        inside = build.apply(node, "greater", many, numbers)
+        index = build.apply(node, "where", inside, turned, numbers)
+        index = build.apply(node, "reshape", index, (-1, steps, *[1] * (x.rank - 2)))
+    return build.result(node, build.apply(node, "take_along_axis", x.keras, index, axis=1), order)
+
+
+def _each(values: Sequence[Array], probes: Sequence[Sizes]) -> Sequence[Array]:
+    """Return a constant once for each probe."""
+    return [*values] * (len(probes) // len(values))
 
 
 @op("DepthToSpace")

@@ -1,9 +1,9 @@
-"""Operators that write values to constant places of a tensor."""
+"""Operators that write values to places of a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from ..graph import Node
 from ..layout import identity
 from ..registry import op
 from ..values import Constant, Sizes, Tensor
+from .computed_places import write_elements, write_slices
 
+Cut: TypeAlias = tuple[int, int] | None
+"""Start and stop along an axis; None for the whole of it."""
 _REDUCTIONS = {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}
 _NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
 
@@ -22,19 +25,70 @@ _NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
 @op("ScatterND")
 def scatter_nd(node: Node, build: KerasBuilder) -> Tensor:
     """Write slices to places of the first axes."""
-    where = build.constant(node, 1)
-    sizes, depth = _sizes(node, build), where.shape[-1]
-    counts = np.array(sizes[:depth])
-    where = np.where(where < 0, where + counts, where)
+    if not build.is_constant(node, 1):
+        return write_slices(node, build, _sizes(node, build))
+    if len(set(build.output_shapes(node))) > 1 and node.get("reduction", "none") == "none":
+        return _free_block(node, build)
+    sizes = _sizes(node, build)
+    return _written(node, build, sizes, _places(build.constant(node, 1), sizes))
+
+
+def _places(where: Array, sizes: Sizes) -> Array:
+    """Return for each value of ScatterND the number of the element that it goes to."""
+    depth = where.shape[-1]
+    where = np.where(where < 0, where + np.array(sizes[:depth]), where)
     rest = int(np.prod(sizes[depth:], dtype=np.int64))
     first = np.ravel_multi_index(tuple(np.moveaxis(where, -1, 0)), sizes[:depth]) * rest
-    places = first[..., None] + np.arange(rest)
-    return _written(node, build, sizes, places.reshape(*where.shape[:-1], *sizes[depth:]))
+    places: Array = first[..., None] + np.arange(rest)
+    return places.reshape(*where.shape[:-1], *sizes[depth:])
+
+
+def _free_block(node: Node, build: KerasBuilder) -> Tensor:
+    """Write a block to a tensor of free sizes, as ``y[..., :2] = …`` is exported.
+
+    Each axis is cut at the same places for all sizes of the inputs, or not at all.
+    """
+    shapes, where = build.output_shapes(node), build.value(node, 1)
+    assert isinstance(where, Constant)
+    probes = where.probes * (len(shapes) // len(where.probes))
+    boxes = [_box(_places(one, sizes), sizes) for one, sizes in zip(probes, shapes, strict=True)]
+    cuts: list[Cut] = []
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        ends = [None if box is None else box[axis] for box in boxes]
+        whole = all(end == (0, size) for end, size in zip(ends, sizes, strict=True))
+        if not whole and (len(set(ends)) > 1 or None in ends):
+            raise refuse(
+                node,
+                f"where it writes along axis {axis} depends on free sizes of the inputs",
+                "Fix the sizes of the model's inputs before importing.",
+            )
+        cuts.append(None if whole else ends[0])
+    target, values = build.onnx_order(build.tensor(node)), build.value(node, 2)
+    if isinstance(values, Constant):
+        number = values.probes[0].flat[0]
+        if any((probe != number).any() for probe in values.probes):
+            raise refuse(node, "it writes several constants to a tensor of free sizes")
+        key = tuple(slice(None) if cut is None else slice(*cut) for cut in cuts)
+        part = build.apply(node, "get_item", target.keras, key)
+        new = build.apply(node, "full_like", part, float(number))
+        made = _into_box(node, build, target.keras, new, cuts)
+        return build.result(node, made, identity(len(cuts)))
+    lengths = tuple(
+        tuple(size if cut is None else cut[1] - cut[0] for size, cut in zip(one, cuts, strict=True))
+        for one in shapes
+    )
+    block = build.onnx_order(values)
+    new = block.keras
+    if block.shapes != lengths:
+        new = build.reshape(new, block.shapes, lengths, f"{node.name}_block")
+    return build.result(node, _into_box(node, build, target.keras, new, cuts), identity(len(cuts)))
 
 
 @op("ScatterElements", "Scatter")
 def scatter_elements(node: Node, build: KerasBuilder) -> Tensor:
     """Write each value to a place of its own along one axis."""
+    if not build.is_constant(node, 1):
+        return write_elements(node, build)
     where = build.constant(node, 1)
     sizes = _sizes(node, build)
     axis = node.get("axis", 0) % len(sizes)
@@ -69,6 +123,9 @@ def _written(node: Node, build: KerasBuilder, sizes: Sizes, places: Array) -> Te
     reduction = node.get("reduction", "none")
     box = _box(places, sizes) if reduction == "none" else None
     if box is not None:
+        lengths = tuple(stop - start for start, stop in box)
+        if tuple(values.shape) != lengths:
+            values = build.apply(node, "reshape", values, lengths)
         made = _into_box(node, build, target, values, box)
     elif reduction == "none":
         made = _picked(node, build, [target, values], sizes, places)
@@ -98,23 +155,18 @@ def _box(places: Array, sizes: Sizes) -> tuple[tuple[int, int], ...] | None:
     return box if same else None
 
 
-def _into_box(
-    node: Node, build: KerasBuilder, target: Any, values: Any, box: Sequence[tuple[int, int]]
-) -> Any:
+def _into_box(node: Node, build: KerasBuilder, target: Any, values: Any, box: Sequence[Cut]) -> Any:
     """Put a block in the place of another, axis by axis: what is before it, it, what is behind."""
-    lengths = [stop - start for start, stop in box]
-    if tuple(values.shape) != tuple(lengths):
-        values = build.apply(node, "reshape", values, tuple(lengths))
 
     def put(whole: Any, axis: int) -> Any:
         if axis == len(box):
             return values
-        start, stop = box[axis]
-        size = int(whole.shape[axis])
+        start, stop = box[axis] or (0, whole.shape[axis])
+        size = whole.shape[axis]
         if (start, stop) == (0, size):
             return put(whole, axis + 1)
 
-        def part(first: int, last: int) -> Any:
+        def part(first: int, last: int | None) -> Any:
             key = (*[slice(None)] * axis, slice(first, last))
             if isinstance(whole, np.ndarray):
                 return whole[key]
@@ -122,7 +174,7 @@ def _into_box(
 
         parts = [part(0, start)] if start else []
         parts.append(put(part(start, stop), axis + 1))
-        parts += [part(stop, size)] if stop < size else []
+        parts += [part(stop, size)] if size is None or stop < size else []
         return build.apply(node, "concatenate", parts, axis=axis)
 
     return put(target, 0)

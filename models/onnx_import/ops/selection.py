@@ -13,6 +13,7 @@ from ..graph import Node
 from ..layout import after_squeeze, identity
 from ..registry import op
 from ..values import Constant, Tensor
+from .computed_places import read_slices
 
 _FAR = 2**31 - 1
 
@@ -218,7 +219,9 @@ def gather_elements(node: Node, build: KerasBuilder) -> Tensor:
 
 @op("GatherND")
 def gather_nd(node: Node, build: KerasBuilder) -> Tensor:
-    """Slices at constant positions of the first axes."""
+    """Slices at positions of the first axes."""
+    if not build.is_constant(node, 1):
+        return read_slices(node, build)
     x = build.onnx_order(build.tensor(node))
     where = build.constant(node, 1)
     batch = node.get("batch_dims", 0)
