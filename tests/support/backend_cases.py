@@ -58,10 +58,12 @@ PATTERNS = {
 KNOWN = {
     r"^reduce_log_sum_exp_.*_expanded$": "the original computes eˣ in float64, Keras in float32",
     r"^reduce_(max|min)_empty_set$": "Keras refuses the largest of no values",
-    r"^maxpool_with_argmax": "no Keras layer says where the largest values are",
     r"^resize_downsample_scales_(linear|cubic)_align_corners$": (
         "where scales give no whole size, ONNX Runtime aligns the corners of the rounded size, and "
         "so does the import"
+    ),
+    r"^maxunpool_export_with_output_shape$": (
+        "ONNX Runtime counts places in the output that is asked for, and so does the import"
     ),
     r"^lstm_with_peepholes$": "Keras' LSTM has no peephole connections",
     r"^sub_uint64$": "Keras computes 64-bit unsigned numbers in 32 bits",

@@ -17,14 +17,25 @@ from ..registry import op
 from ..values import Tensor
 from ..windows import Window, read_windows
 from .convolution import zero_pad
+from .unpooling import largest_places
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 @op("MaxPool")
-def max_pool(node: Node, build: KerasBuilder) -> Tensor:
-    """Return the largest value of each window; what is around the input never is."""
-    build.refuse_outputs(node, 1, "the places of the largest values")
+def max_pool(node: Node, build: KerasBuilder) -> Tensor | Sequence[Tensor]:
+    """Return the largest value of each window; what is around the input never is.
+
+    Where they are is a second output, if somebody reads it.
+    """
+    if len(node.outputs) > 1 and build.is_used(node.outputs[1]):
+        x = build.channels_last(build.tensor(node))
+        windows = read_windows(node, x.shapes, node.get("kernel_shape"))
+        return _largest(node, build), largest_places(node, build, x, windows)
+    return _largest(node, build)
+
+
+def _largest(node: Node, build: KerasBuilder) -> Tensor:
     x = build.channels_last(build.tensor(node))
     windows = read_windows(node, x.shapes, node.get("kernel_shape"))
     order = channels_last(x.rank)

@@ -128,7 +128,7 @@ def _written(node: Node, build: KerasBuilder, sizes: Sizes, places: Array) -> Te
             values = build.apply(node, "reshape", values, lengths)
         made = _into_box(node, build, target, values, box)
     elif reduction == "none":
-        made = _picked(node, build, [target, values], sizes, places)
+        made = picked(node, build, [target, values], sizes, places)
     else:
         made = _combined(node, build, (target, values), sizes, places, reduction)
     return build.result(node, made, identity(len(sizes)))
@@ -180,7 +180,7 @@ def _into_box(node: Node, build: KerasBuilder, target: Any, values: Any, box: Se
     return put(target, 0)
 
 
-def _picked(
+def picked(
     node: Node, build: KerasBuilder, operands: Sequence[Any], sizes: Sizes, places: Array
 ) -> Any:
     """Take each element from the old ones or the new ones, which stand in one row."""
