@@ -331,6 +331,7 @@ class TestChain:
         assert exported.exit_code == 0, exported.stderr
         assert (folder / "rounded.tflite").exists()
 
+    @pytest.mark.slow
     def test_rewrite_to_profile(self, folder: Path) -> None:
         fit = "--calibration data.npz --scale 1/255"
         steps = [

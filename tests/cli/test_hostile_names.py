@@ -71,6 +71,7 @@ def test_a_plan_holds_them(tmp_path):
     call("rewrite", path, "-o", tmp_path / "out.onnx", "--plan", plan)
 
 
+@pytest.mark.slow
 def test_names_of_keras_layers(tmp_path):
     """A graph of TensorFlow takes few of them, a file of another format other few."""
     keras = pytest.importorskip("keras")

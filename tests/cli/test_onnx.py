@@ -370,6 +370,7 @@ class TestFinetune:
         kept = {layer.name for layer in kept_layers(copy_model(student), teacher)}
         assert kept == {"stem", "dense"}  # the BatchNorm went into the pair before it
 
+    @pytest.mark.slow
     def test_one_of_the_two_may_be_keras(self, folder: Path) -> None:
         record = done(
             f"finetune small.onnx --teacher model.keras {FIT} {self.STEPS} -o tuned2.keras", folder

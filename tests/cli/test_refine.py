@@ -29,6 +29,7 @@ def export(folder, *chosen: str):
     return CliRunner().invoke(main, [*command, *data, *chosen])
 
 
+@pytest.mark.slow
 def test_an_accuracy_decides_how_many_layers_stay_in_float_and_the_report_shows_them(folder):
     goal = ("--keep-float", "auto", "--max-drop", "1%", "--test-data", str(folder / "digits.npz"))
     result = export(folder, "--quantize", "int8", "--report", "--json", *goal)
@@ -42,6 +43,7 @@ def test_an_accuracy_decides_how_many_layers_stay_in_float_and_the_report_shows_
     assert "cross-layer equalization" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [

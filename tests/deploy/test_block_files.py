@@ -114,6 +114,7 @@ def operators(file):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_form_is_what_it_stands_for(tmp_path, suffix, precision):

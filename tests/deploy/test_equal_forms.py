@@ -162,6 +162,7 @@ def test_recurrent_layers_are_spelled_out_for_int8(tmp_path):
     assert not any(layer.unroll for layer in model._flatten_layers() if isinstance(layer, L.RNN))
 
 
+@pytest.mark.slow
 def test_a_recurrent_layer_stays_in_float_and_is_reported(tmp_path):
     """The float file that it is compared with has the same steps."""
     keras.utils.set_random_seed(0)

@@ -72,6 +72,7 @@ def ends(path):
 
 # The least SQNR: weights of 8 bits round to 1/256 of a channel's range, 35 dB and more for one
 # layer; five of them, and activations of 8 bits, take at most 15. float16: 2⁻¹² of each weight.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantize", "dtype", "least_db", "most_bytes"),
     [
@@ -260,6 +261,7 @@ def test_a_fixed_batch_that_does_not_divide_the_samples(tmp_path):
 
 
 class TestMetadata:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
     def test_a_file_says_what_it_is(self, digits, digits_cnn, tmp_path, name):
         images, _ = digits
@@ -338,6 +340,7 @@ class TestMetadata:
 class TestRejected:
     """Ranges from inputs of a hundredth of the size: every activation saturates."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
     def test_is_kept_beside_its_place_with_a_report(self, tmp_path, name):
         x = keras.Input((16, 16, 3), name="image")

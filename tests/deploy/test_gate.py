@@ -192,6 +192,7 @@ def test_files_of_every_kind_and_layout(files, a, b, precision, least_db, data):
         assert one["reference_classes"] == 10
 
 
+@pytest.mark.slow
 def test_random_inputs_are_within_what_integers_can_hold(files):
     code, record = verify(files, "int8.tflite", "full.tflite", "--min-sqnr", "15")
     assert (code, record["precision"]) == (0, "float32")

@@ -258,6 +258,7 @@ def _spoil(good, bad) -> None:
     onnx.save(proto, bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 def test_the_layers_that_lose_most_stay_in_float(small, digits, tmp_path, kind):
     images, unseen = digits[0][:100], digits[0][1400:]
@@ -290,6 +291,7 @@ def _in_float(path) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 def test_as_few_layers_in_float_as_are_enough(small, digits, tmp_path, kind):
     images, labels = digits

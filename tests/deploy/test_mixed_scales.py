@@ -137,6 +137,7 @@ class TestOnnx:
 
 
 class TestTflite:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("quantize", "taken"), [("int8", "int8"), ("int8-float-io", "float32")]
     )

@@ -77,6 +77,7 @@ class TestFacts:
             "other": 0,
         }
 
+    @pytest.mark.slow
     def test_inspect_says_the_same(self, folder: Path, name: str) -> None:
         from dsconvert.converter.inspect import inspect
         from dsconvert.models.loading import load
@@ -94,6 +95,7 @@ class TestFacts:
         assert size * kernels < facts.weight_bytes < (folder / name).stat().st_size
 
 
+@pytest.mark.slow
 def test_sizes_that_a_file_leaves_free_are_those_of_the_inputs(folder: Path) -> None:
     import keras
     from keras import layers
@@ -164,6 +166,7 @@ class TestCommand:
     def run(self, *words: object) -> object:
         return CliRunner().invoke(main, ["profile", *map(str, words), "--runs", "3"])
 
+    @pytest.mark.slow
     def test_every_figure_is_printed(self, folder: Path) -> None:
         quick = ("--min-seconds", "0", "--per-op", "--cpus", machine.usable_cpus()[0])
         result = self.run(folder / "net.tflite", folder / "net.onnx", *quick)

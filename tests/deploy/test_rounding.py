@@ -83,6 +83,7 @@ def test_the_reference_stays_the_model_as_it_came(model, searched):
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_file_comes_nearer_to_the_model_on_images_nothing_was_fitted_to(tmp_path, model):
     unseen = pictures(80, 1)
     expected = model.predict(unseen, verbose=0)

@@ -289,6 +289,7 @@ class TestResume:
         epochs=4, augment=("crop",), frozen_epochs=1, seed=2, learning_rate=1e-2
     )
 
+    @pytest.mark.slow
     def test_as_if_never_interrupted(self, digits, teacher, student, tmp_path):
         data = digits[0].take(slice(500))
         whole = twin(student)

@@ -99,6 +99,7 @@ class TestAgreement:
 
 
 class TestTraining:
+    @pytest.mark.slow
     @pytest.mark.parametrize("head", [None, "softmax"])
     def test_less_is_lost_in_the_file(self, tmp_path, head):
         teacher = network(top=None, head=head)
@@ -132,6 +133,7 @@ class TestTraining:
         assert errors[tuned.best_epoch] < errors[0]
         assert lost(student, "after.tflite") < before / 2
 
+    @pytest.mark.slow
     def test_goes_on_with_the_same_ranges(self, tmp_path):
         images = blurred(60, 2)
         settings = FinetuneSettings(epochs=2, batch_size=8, validation=12, quantize="int8")

@@ -127,6 +127,7 @@ def test_files_of_others_say_nothing(folder, notes):
     assert notes() == []
 
 
+@pytest.mark.slow
 def test_keras_files_say_it_too(folder, notes):
     """What plain Keras loads as ever is a .keras archive with a member of ours."""
     keras = pytest.importorskip("keras")
