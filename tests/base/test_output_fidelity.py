@@ -47,6 +47,16 @@ class TestSound:
         assert codes(r, y) == set()
         assert codes(r, in_steps(r)) >= {"group-below"}  # one scale for both
 
+    @given(seed=st.integers(0, 2**32 - 1))
+    def test_outputs_that_one_number_decides(self, seed):
+        """Of 64 samples some other one is near to any, which is no exchange of samples."""
+        rng = np.random.default_rng(seed)
+        age, weights = rng.normal(size=(64, 1)), 0.5 * rng.choice([-1, 1], (1, 12))
+        r, y = (3 + np.tanh(z @ weights) for z in (age, age + rng.normal(0, 0.1, age.shape)))
+
+        assert "samples-mixed" not in codes(r, y)
+        assert "samples-mixed" in codes(r, rng.permutation(r))
+
     def test_equal_outputs(self):
         for shape in SHAPES:
             r = np.random.default_rng(0).normal(size=shape)

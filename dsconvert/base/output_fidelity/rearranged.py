@@ -16,6 +16,8 @@ CHANNELS = 2048
 _SAMPLES = 64
 _FEATURES = 1 << 14
 _SEVERAL = 6.0
+_APART = 0.5
+"""Least squared distance to the own output, in variances; that of two samples is 2 on average."""
 _POSITIONS = 4
 """Sizes of an axis from which being moved along it can be told."""
 
@@ -97,7 +99,9 @@ def mixed(group: Channels, r: Float, y: Float) -> Iterator[Defect]:
         np.fill_diagonal(gap, np.inf)
         nearest = gap.min(axis=0)
         foreign = nearest < (1 - EXPLAINED) * np.minimum(own_each, Y.var(axis=0).mean())
-        if foreign.mean() >= 0.5:
+        # Where outputs are few numbers' doing, some other sample is near to any of them: of others
+        # are outputs that are as far from their own as samples are from each other.
+        if foreign.mean() >= 0.5 and own_each[foreign].mean() >= _APART * between:
             yield Defect(
                 code="samples-mixed",
                 channels=ranges,
