@@ -148,14 +148,19 @@ class TfliteValues(LiteRTSession):
         return name
 
     def constant(self, tensor: int) -> Array:
-        """Weights as real numbers in float64: a kernel as (N, C), a bias as (N,)."""
+        """Weights as real numbers in float64: a kernel as (N, C), a bias as (N,).
+
+        A bias may have axes of size one in front: the converter makes it of a multiplication
+        behind the layer.
+        """
         values = np.asarray(self._interpreter.get_tensor(tensor), np.float64)
-        values = values.reshape(len(values), -1)
+        vector = values.size == max(values.shape, default=1) and self._is_bias(tensor)
+        values = values.reshape(-1, 1) if vector else values.reshape(len(values), -1)
         scales = self.scales(tensor)
         if len(scales):
             zeros = self._detail(tensor)["quantization_parameters"]["zero_points"]
             values = (values - zeros[:, None]) * scales[:, None]
-        return values[:, 0] if values.shape[1] == 1 and self._rank(tensor) == 1 else values
+        return values[:, 0] if vector else values
 
     def scales(self, tensor: int) -> Array:
         """Return the scales of a tensor, (N,) or (1,), or none."""
@@ -186,8 +191,8 @@ class TfliteValues(LiteRTSession):
             strides = (options.StrideH(), options.StrideW())
         return Linear(source, kernel, bias, strides)
 
-    def _rank(self, tensor: int) -> int:
-        return int(self._graph.Tensors(tensor).ShapeLength())
+    def _is_bias(self, tensor: int) -> bool:
+        return any(tensor == layer.bias for layer in self.linear.values())
 
     def _detail(self, tensor: int) -> dict[str, Any]:
         if not self._details:

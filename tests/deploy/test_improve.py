@@ -458,3 +458,23 @@ def test_a_candidate_of_another_size_counts_as_all_noise():
     """As one whose Resize rounds to another size."""
     reference = np.ones((3, 6, 9, 3))
     assert _noise_of(reference, reference[:, :5], OutputKind()) == [np.inf]
+
+
+def test_a_bias_that_the_converter_made_of_a_scale_is_corrected(tmp_path):
+    """A scale of each channel behind a layer, as in ConvNeXt: the bias is (1, 1, 1, N)."""
+    x = keras.Input((6, 6, 8))
+    y = keras.layers.Dense(5, bias_initializer="normal")(x)
+    y = y * np.linspace(0.5, 2, 5, dtype=np.float32).reshape(1, 1, 1, 5)
+    model = keras.Model(x, y + keras.layers.Conv2D(5, 1)(x))
+    images = np.random.default_rng(0).normal(size=(24, 6, 6, 8)).astype(np.float32)
+    only = Improvement(equalize="off")
+    done = export(
+        model,
+        tmp_path / "m.tflite",
+        quantize="int8",
+        calibration=images,
+        calibration_method="minmax",
+        improvement=only,
+    )
+    assert any(note.startswith("bias correction of 2 layers") for note in done.notes)
+    assert done.fidelity[0].sqnr_db > 25
