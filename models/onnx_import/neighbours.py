@@ -59,6 +59,75 @@ def is_non_negative(graph: Graph, name: str) -> bool:
     return node.op in ("Concat", "Add") and all(is_non_negative(graph, x) for x in node.inputs)
 
 
+def gelu_input(graph: Graph, node: Node) -> str | None:
+    """Return x where a Mul is the last node of x/2 · (1 + erf(x/√2)), which exporters spell out.
+
+    Args:
+        graph: The graph.
+        node: The Mul.
+
+    Returns:
+        The name of x; None where it is another product.
+    """
+    for one, other in _either_way(node.inputs):
+        if (x := _half_of_gelu(graph, other)) is not None and one == x:
+            return x  # x · (½ · (1 + erf))
+        inner = graph.producers.get(one)
+        if inner is None or inner.op != "Mul":
+            continue
+        for x, factor in _either_way(inner.inputs):
+            if _is_number(graph, other, 0.5) and _argument(graph, factor) == x:
+                return x  # (x · (1 + erf)) · ½
+            if _is_number(graph, factor, 0.5) and _argument(graph, other) == x:
+                return x  # (x · ½) · (1 + erf)
+    return None
+
+
+def _half_of_gelu(graph: Graph, name: str) -> str | None:
+    """Return x of ½ · (1 + erf(x/√2))."""
+    node = graph.producers.get(name)
+    if node is None or node.op != "Mul":
+        return None
+    found = [
+        _argument(graph, one)
+        for one, other in _either_way(node.inputs)
+        if _is_number(graph, other, 0.5)
+    ]
+    return found[0] if found else None
+
+
+def _argument(graph: Graph, name: str) -> str | None:
+    """Return x of 1 + erf(x/√2)."""
+    add = graph.producers.get(name)
+    if add is None or add.op != "Add":
+        return None
+    for one, other in _either_way(add.inputs):
+        erf = graph.producers.get(one)
+        if erf is None or erf.op != "Erf" or not _is_number(graph, other, 1.0):
+            continue
+        scaled = graph.producers.get(erf.inputs[0])
+        if scaled is None:
+            continue
+        if scaled.op == "Div" and _is_number(graph, scaled.inputs[1], np.sqrt(2)):
+            return scaled.inputs[0]
+        if scaled.op == "Mul":
+            for x, factor in _either_way(scaled.inputs):
+                if _is_number(graph, factor, np.sqrt(0.5)):
+                    return x
+    return None
+
+
+def _either_way(names: Sequence[str]) -> tuple[tuple[str, str], tuple[str, str]]:
+    first, second = names
+    return (first, second), (second, first)
+
+
+def _is_number(graph: Graph, name: str, wanted: float) -> bool:
+    """Tell whether a value is a stored number, up to half precision's rounding of it."""
+    value = constant_of(graph.onnx, name)
+    return value is not None and value.size == 1 and abs(float(value.item()) - wanted) < 1e-3
+
+
 def origin(graph: Graph, node: Node, index: int) -> tuple[Node, int, Arrange | None]:
     """Return the node that reads the stored tensor behind a weight, and what moves it on the way.
 

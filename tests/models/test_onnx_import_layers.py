@@ -10,6 +10,9 @@ from collections import Counter
 import numpy as np
 import pytest
 from onnx_graphs import Op, assert_same, between_convolutions, image
+from onnx_nets import graph, node
+
+from dsconvert.models.onnx_import import import_onnx
 
 
 def ints(*values: int) -> np.ndarray:
@@ -298,3 +301,26 @@ def test_an_operator_with_a_stock_layer_is_that_layer(op: Op, layers: list[str])
     imported = assert_same(model := between_convolutions([op]), [image(model)])
     found = Counter(type(layer).__name__ for layer in imported.model.operations)
     assert found - Counter(["InputLayer", "Conv2D", "Conv2D"]) == Counter(layers)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "is_gelu"),
+    [
+        ([("Div", "x root", "z"), ("Mul", "x e", "p"), ("Mul", "p half", "y")], True),
+        ([("Mul", "inverse x", "z"), ("Mul", "half x", "p"), ("Mul", "p e", "y")], True),
+        ([("Div", "x root", "z"), ("Mul", "e half", "p"), ("Mul", "p x", "y")], True),
+        ([("Div", "x half", "z"), ("Mul", "x e", "p"), ("Mul", "p half", "y")], False),
+        ([("Div", "x root", "z"), ("Mul", "z e", "p"), ("Mul", "p half", "y")], False),
+    ],
+)
+def test_a_gelu_that_is_spelled_out_is_one(nodes, is_gelu):
+    """TFLite has no erf but the one in its GELU; what stands for it divides, in int8 by 0."""
+    (kind, reads, made), *products = nodes
+    erf = [node("Erf", "z", "f"), node("Add", "f one", "e")]
+    last = [node(*one) for one in products]
+    numbers = {"root": 2**0.5, "inverse": 0.5**0.5, "half": 0.5, "one": 1.0}
+    constants = {name: np.float32(value) for name, value in numbers.items()}
+    made = graph([node(kind, reads, made), *erf, *last], ["n", 6], "y", **constants)
+    operations = import_onnx(made).model.operations
+    assert any(type(one).__name__ == "Gelu" for one in operations)
+    assert any(type(one).__name__ == "Where" for one in operations) is not is_gelu

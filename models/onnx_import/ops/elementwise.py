@@ -12,6 +12,7 @@ from dsconvert.base.errors import require
 
 from ..builder import KerasBuilder, refuse
 from ..graph import Node
+from ..neighbours import gelu_input
 from ..registry import op
 from ..values import Constant, Tensor
 
@@ -87,7 +88,12 @@ _TRIGONOMETRY: dict[str, Callable[[Draw, Any], Any]] = {
 
 @op(*_BINARY)
 def binary(node: Node, build: KerasBuilder) -> Tensor:
-    """Two operands, broadcast."""
+    """Two operands, broadcast; the last product of a GELU is that: TFLite has one, and no erf."""
+    if node.op == "Mul" and (name := gelu_input(build.graph, node)) is not None:
+        x = build.read(name)
+        if isinstance(x, Tensor):
+            y = build.apply(node, "gelu", x.keras, approximate=False)
+            return build.result(node, y, x.order, rows=x.rows)
     operands, order = build.align(node)
     if node.op in _LAYERS and _alike(operands):
         return build.result(node, build.layer(node, _LAYERS[node.op])(operands), order)
