@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
+from dsconvert.formats.onnx.dequantize import is_quantized
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import PROVIDERS, session
 from dsconvert.formats.onnx.sizes import largest_of
@@ -49,6 +51,18 @@ class OnnxRuntimeSession(Session):
             return 0
         self._gives_back = largest > _KEPT
         return largest
+
+    def _remedy(self) -> str:
+        try:
+            quantized = is_quantized(load(self.path))
+        except (InputError, OSError):
+            return ""
+        if not quantized:
+            return ""
+        return (
+            "It is quantized; the float model that it stands for is written by: dsconvert export "
+            f"{shlex.quote(str(self.path))} --dequantize -o float.onnx"
+        )
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         feed = dict(zip(self.input_names, arrays, strict=True))

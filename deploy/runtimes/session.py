@@ -97,6 +97,7 @@ class Session(ABC):
         except Exception as error:  # the runtimes raise anything, RuntimeError subclasses mostly
             raise InputError(
                 f"{path} cannot be loaded by {self.runtime.title}: {first_line(error)}",
+                self._remedy(),
                 code="does-not-load",
             ) from error
 
@@ -217,6 +218,10 @@ class Session(ABC):
     @abstractmethod
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """Invoke once on arrays of the stored types; give copies of the outputs."""
+
+    def _remedy(self) -> str:
+        """Tell what to do with a file that the runtime cannot load; empty if nothing is known."""
+        return ""
 
     def _encoded(self, arrays: Sequence[Array]) -> list[Array]:
         """Real values as the inputs store them, contiguous."""

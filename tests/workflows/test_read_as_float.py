@@ -159,6 +159,22 @@ class TestReferences:
         assert not is_quantized(onnx.load(tmp_path / "back.onnx"))
 
 
+def qonnx(path):
+    """A file of QONNX's Quant, which no plain runtime has."""
+    net = Net()
+    for name, value in {"s": 0.1, "z": 0, "b": 8}.items():
+        net.constant(name, np.float32(value))
+    net.node("Relu", "x", "q")
+    net.node("Relu", "q", "y")
+    model = net.model(opset=17)
+    domain = "qonnx.custom_op.general"
+    made = {"domain": domain, "signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Quant", list("xszb"), ["q"], **made))
+    model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    onnx.save(model, path)
+    return path
+
+
 class TestWhatHelps:
     """A command that can do nothing with a quantized file says how it could."""
 
@@ -194,6 +210,18 @@ class TestWhatHelps:
         assert told.exit_code == 2
         assert "export" in told.stderr
         assert "export" not in run(command, file, "--no-such-option").stderr
+
+    @pytest.mark.parametrize("command", ["verify", "evaluate", "profile"])
+    def test_what_no_runtime_loads_has_a_float_form(self, command, folder, tmp_path):
+        file = qonnx(tmp_path / "q.onnx")
+        more = {"verify": [folder / "float.onnx"], "evaluate": ["--data", folder / "images.npz"]}
+        told = run(command, file, *more.get(command, []), "--json")
+        assert told.exit_code == 2
+        assert "dsconvert export" in json.loads(told.stderr.splitlines()[-1])["hint"]
+        words = ("export", file, "--dequantize", "-o", tmp_path / "f.onnx")
+        assert run(*words).exit_code == 0
+        told = run("verify", file, tmp_path / "f.onnx", "--dequantize")
+        assert next_words(told) == ["profile", str(tmp_path / "f.onnx")]
 
     def test_a_keras_file_is_not_dequantized(self, folder, tmp_path, caplog):
         ds.import_onnx(folder / "float.onnx", tmp_path / "m.keras")
