@@ -17,6 +17,10 @@ from dsconvert.formats.quantization import Format
 Form = Callable[..., Any]
 _SMALLEST = 1e-12
 """The least norm that Keras divides by."""
+_OF_HEADS = 4
+"""Axes of what attention along one axis reads: samples, positions, heads, features."""
+_MASKED = -30.0
+"""The logarithm of what a softmax gives, relative to the largest, where its input is masked."""
 MOST_STEPS = 256
 """Steps of a recurrent layer that are spelled out; a graph of more takes minutes to convert."""
 
@@ -37,7 +41,8 @@ def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator
     keras = require("keras", "keras", "to export Keras models")
     changed, loops = [], list[str]()
     for layer in _parts(model):
-        method, form = _FORMS[format].get(type(layer).__name__, ("", None))
+        forms = _FORMS[format] | (_STATIC if static else {})
+        method, form = forms.get(type(layer).__name__, ("", None))
         if static and isinstance(layer, keras.layers.RNN):
             method, form = "call", _steps(loops)
         if form is None or not type(layer).__module__.startswith("keras."):
@@ -254,6 +259,75 @@ def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
         layer.normalize = True
 
 
+def _masked_softmax(layer: Any, given: Callable[..., Any], x: Any, mask: Any = None) -> Any:
+    """Put what is masked a little below the rest.
+
+    Keras puts it at -2e38, a scale that leaves nothing of the other values, and with which XNNPACK
+    ends the process.
+    """
+    if mask is None:
+        return given(x)
+    return _ops().where(_of_bools(mask), _shares(layer, x, mask), 0.0)
+
+
+def _of_bools(mask: Any) -> Any:
+    return mask if "bool" in str(mask.dtype) else mask > 0.5
+
+
+def _shares(layer: Any, x: Any, mask: Any) -> Any:
+    """Return a softmax of what the mask keeps; of all alike where it keeps nothing."""
+    ops, axes = _ops(), tuple(int(axis) for axis in np.reshape(layer.axis, -1))
+    mask = _of_bools(mask)
+    least = ops.min(x, axis=axes, keepdims=True)
+    largest = ops.max(ops.where(mask, x, least), axis=axes, keepdims=True)
+    below = ops.where(mask, x - largest, _MASKED)
+    if len(axes) == 1:
+        return ops.softmax(below, axis=axes[0])
+    powers = ops.exp(below)
+    return powers / ops.sum(powers, axis=axes, keepdims=True)
+
+
+def _scored_attention(
+    layer: Any,
+    given: Callable[..., Any],
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    training: Any = None,
+    return_attention_scores: bool | None = None,
+    **causal: Any,
+) -> Any:
+    """Let attention with a mask compute its scores, and take their softmax by a layer.
+
+    The operation for all of it puts masked scores at -2e38, too, and gives the mean of all values
+    where nothing is kept.
+    """
+    wanted = return_attention_scores
+    told = {} if wanted is None else {"return_attention_scores": wanted}
+    masked = attention_mask is not None or causal.get("use_causal_mask", False)
+    dropout = getattr(layer, "_dropout", None) or getattr(layer, "dropout", 0.0)
+    before = getattr(layer, "_return_attention_scores", None)
+    if not masked or dropout or wanted or before or len(query.shape) != _OF_HEADS:
+        return given(query, key, value, attention_mask, training, **told, **causal)
+    softmax = layer._softmax
+    kept = vars(softmax).get("call")
+    object.__setattr__(softmax, "call", lambda x, mask=None: _shares(softmax, x, mask))
+    if wanted is None:  # GroupedQueryAttention keeps the wish of a call
+        layer._return_attention_scores = True
+    else:
+        told = {"return_attention_scores": True}
+    try:
+        return given(query, key, value, attention_mask, training, **told, **causal)
+    finally:
+        if kept is None:
+            object.__delattr__(softmax, "call")
+        else:
+            object.__setattr__(softmax, "call", kept)
+        if wanted is None:
+            layer._return_attention_scores = before
+
+
 def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Multiply windows by the cosines and sines of a Fourier transform: a convolution."""
     ops = _ops()
@@ -307,3 +381,9 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
     },
 }
 """By the layer's class: the method that is replaced, and by what."""
+_STATIC: dict[str, tuple[str, Form]] = {
+    "Softmax": ("call", _masked_softmax),
+    "MultiHeadAttention": ("_compute_attention", _scored_attention),
+    "GroupedQueryAttention": ("_compute_attention", _scored_attention),
+}
+"""The same, where activations are quantized."""

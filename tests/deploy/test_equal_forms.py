@@ -239,3 +239,50 @@ def test_upsampling_of_a_free_size(tmp_path, suffix, quantize, interpolation, ch
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     (got,), expected = open_runtime(path).predict([x]), outputs(model, x)
     np.testing.assert_allclose(got, expected, atol=1e-5 if quantize == "none" else 1e-2)
+
+
+def attended(kind):
+    """Attention of one sort over words, of which the first samples have few or none."""
+    words = keras.Input((6, 8))
+    mask = keras.ops.max(words, axis=-1) > 0.5 if "mask" in kind else None
+    both = None if mask is None else mask[:, None, :]
+    causal = {"use_causal_mask": "causal" in kind}
+    if kind.startswith("softmax"):
+        scores = keras.ops.matmul(words, keras.ops.transpose(words, (0, 2, 1)))
+        axes = (1, 2) if "axes" in kind else -1
+        return keras.Model(words, L.Softmax(axis=axes)(scores, mask=both))
+    if kind.startswith("grouped"):
+        layer = L.GroupQueryAttention(4, 2, 1)
+    else:
+        layer = L.MultiHeadAttention(2, 4)
+    return keras.Model(words, layer(words, words, attention_mask=both, **causal))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "causal",
+        "mask",
+        "causal mask",
+        "plain",
+        "grouped causal",
+        "softmax mask",
+        "softmax axes mask",
+    ],
+)
+def test_masked_scores_are_a_little_below_the_rest(kind):
+    model = attended(kind)
+    x = np.random.default_rng(1).normal(size=(5, 6, 8)).astype(np.float32)
+    x[0], x[1, 1:] = -1, -1  # no word, and one
+    expected = outputs(model, x)
+    before = changed(model)
+    with equal_forms(model, "tflite", static=True):
+        np.testing.assert_allclose(outputs(model, x), expected, atol=1e-5)
+    assert changed(model) == before
+
+
+def test_attention_to_what_came_before_in_int8(tmp_path):
+    """With scores of -2e38 LiteRT ended the process."""
+    x = np.random.default_rng(1).normal(size=(20, 6, 8)).astype(np.float32)
+    made = export(attended("causal"), tmp_path / "m.tflite", quantize="int8", calibration=x)
+    assert made.fidelity[0].sqnr_db > 20
