@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,11 @@ def test_signals_reach_the_command_once(number, tmp_path):
         time.sleep(0.05)
     time.sleep(0.3)
     sys.exit(3)"""
-    process = subprocess.Popen([sys.executable, "-c", RUN.format(body=body)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN.format(body=body)],
+        # What a shell starts in the background ignores SIGINT, and so do its children.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
+    )
     while not (tmp_path / "ready").exists():
         time.sleep(0.05)
     process.send_signal(number)
