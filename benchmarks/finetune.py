@@ -20,7 +20,8 @@ STEPS = 4
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "epochs", "throughput", "int8", students=",".join(STUDENTS))
+    parts = ("epochs", "throughput", "folder", "int8")
+    chosen = arguments(__doc__, *parts, students=",".join(STUDENTS))
     print(f"Machine: {machine()}")
     if "epochs" in chosen.only:
         table(
@@ -42,6 +43,12 @@ def main() -> None:
             "Images per second, each in turn",
             ["student", "one Keras step and the teacher's answers", "finetune", "share"],
             throughput(chosen.models, chosen.data),
+        )
+    if "folder" in chosen.only:
+        table(
+            "Images per second of 20,000, from memory and from JPEG files, each in turn",
+            ["student", "memory", "files", "share"],
+            from_folder(chosen.models, chosen.data),
         )
     if "int8" in chosen.only:
         table(
@@ -129,33 +136,62 @@ def _tuned(student: Any, teacher: Any, data: Path, epochs: int) -> list[str]:
 
 def throughput(models: Path, data: Path) -> Iterator[list[Any]]:
     """Yield a row per model: it learns from itself, every batch flipped anew."""
-    from dsconvert.models.data.datasets import Data
     from dsconvert.models.loading import load
+
+    x = images(data, 2000)
+    for name in (RESNET8, VGG6):
+        teacher: Any = load(models / name).model
+        rates = _in_turn({"bare": _bare_steps(teacher, x), "ours": _our_steps(teacher, x)})
+        share = f"{rates['ours'] / rates['bare']:.0%}"
+        yield [Path(name).name, f"{rates['bare']:.0f}", f"{rates['ours']:.0f}", share]
+
+
+def from_folder(models: Path, data: Path, count: int = 20_000) -> Iterator[list[Any]]:
+    """Yield a row per model: the same training from memory and from a folder of JPEG files."""
+    from PIL import Image
+
+    from dsconvert.models.data.datasets import load_data
+    from dsconvert.models.loading import load
+
+    x = images(data, count)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(x):
+            path = Path(folder) / f"{number:05}.jpg"
+            Image.fromarray(image.astype(np.uint8)).save(path, quality=95)
+        for name in (RESNET8, VGG6):
+            teacher: Any = load(models / name).model
+            files = load_data(Path(folder), split="train", memory=1).inputs[0]
+            rates = _in_turn(
+                {"memory": _our_steps(teacher, x), "files": _our_steps(teacher, files)}
+            )
+            share = f"{rates['files'] / rates['memory']:.0%}"
+            yield [Path(name).name, f"{rates['memory']:.0f}", f"{rates['files']:.0f}", share]
+
+
+def _in_turn(steps: dict[str, Iterator[None]]) -> dict[str, float]:
+    """Return the images per second of each; they take turns, since other work comes and goes."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in steps}
+    for one in steps.values():
+        _timed(one, 2)  # traced
+    for _ in range(ROUNDS):
+        for kind, one in steps.items():
+            seconds[kind].append(_timed(one, STEPS))
+    return {kind: STEPS * BATCH / statistics.median(t) for kind, t in seconds.items()}
+
+
+def _our_steps(teacher: Any, x: Any) -> Iterator[None]:
+    """Take the steps of `finetune`: the dense network learns from itself."""
+    from dsconvert.models.data.datasets import Data
     from dsconvert.models.training.distill import objectives
     from dsconvert.models.training.settings import FinetuneSettings
     from dsconvert.models.training.training import Trainer
     from dsconvert.workflows.refine import composed_like
 
-    x = images(data, 2000)
-    for name in (RESNET8, VGG6):
-        teacher: Any = load(models / name).model
-        settings = FinetuneSettings(batch_size=BATCH)
-        goals = objectives(teacher, (teacher.predict(x[:64], verbose=0),), 4.0, 0.0)
-        composed = composed_like(teacher)
-        trainer = Trainer(
-            teacher, teacher, Data((x,)), goals, settings, _silent(), composed, composed
-        )
-        ours = trainer.steps(1)
-        bare = _bare_steps(teacher, x)
-        seconds: dict[str, list[float]] = {"bare": [], "ours": []}
-        for steps in (bare, ours):
-            _timed(steps, 2)  # traced
-        for _ in range(ROUNDS):
-            for kind, steps in (("bare", bare), ("ours", ours)):
-                seconds[kind].append(_timed(steps, STEPS))
-        rates = {kind: STEPS * BATCH / statistics.median(t) for kind, t in seconds.items()}
-        share = f"{rates['ours'] / rates['bare']:.0%}"
-        yield [Path(name).name, f"{rates['bare']:.0f}", f"{rates['ours']:.0f}", share]
+    settings = FinetuneSettings(batch_size=BATCH)
+    goals = objectives(teacher, (teacher.predict(x[:64], verbose=0),), 4.0, 0.0)
+    composed = composed_like(teacher)
+    trainer = Trainer(teacher, teacher, Data((x,)), goals, settings, _silent(), composed, composed)
+    return trainer.steps(1)
 
 
 def _bare_steps(teacher: Any, x: np.ndarray[Any, Any]) -> Iterator[None]:
