@@ -219,7 +219,7 @@ def _discretization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
 
 
 def _first_largest(layer: Any, given: Callable[..., Any], x: Any) -> Any:
-    """Take −0 for 0, where Keras looks at the sign's bit."""
+    """Take −0 for 0, where Keras looks at the sign's bit, which no format does."""
     tf = require("tensorflow", "keras", "to export Keras models")
     if layer.axis is None:
         return given(x)
@@ -358,6 +358,8 @@ def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
 
 _EVERYWHERE: dict[str, tuple[str, Form]] = {
     "MelSpectrogram": ("_spectrogram", _spectrogram),
+    "Argmax": ("call", _first_largest),
+    "Argmin": ("call", _first_largest),
 }
 _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
     "onnx": {
@@ -375,8 +377,6 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
         "CategoryEncoding": ("call", _category_encoding),
         "UnitNormalization": ("call", _unit_normalization),
         "Dot": ("_merge_function", _normalized_dot),
-        "Argmax": ("call", _first_largest),
-        "Argmin": ("call", _first_largest),
         "Nonzero": ("call", _nonzero),
     },
 }

@@ -26,7 +26,7 @@ from .plain_names import unique, with_plain_names, without_keyword
 _CHUNK = 32
 _SAME = 1e-3
 """Of an output's largest value: how far its sums in another order may be from it."""
-_LOW_PRECISION = ("float16", "bfloat16")
+_OTHER_PRECISION = ("float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def read_source(
         functional, removed = without_augmentation(functional)
         if removed:
             notes.append(f"without {', '.join(removed)}, which do nothing in inference")
-        if any(layer.compute_dtype in _LOW_PRECISION for layer in _all_layers(functional)):
+        if any(layer.compute_dtype in _OTHER_PRECISION for layer in _all_layers(functional)):
             functional = _in_float32(keras, functional)
-            notes.append("mixed-precision model: exported, and compared, in float32")
+            notes.append("model of another precision: exported, and compared, in float32")
         fixed = None
         if samples is not None and (fix_sizes or _is_dilated(functional)):
             fixed = check_inputs(samples, _infos(functional.inputs), "the data")
@@ -296,7 +296,7 @@ def _in_float32(keras: Any, model: Any) -> Any:
             return {key: with_policy(value) for key, value in config.items()}
         if isinstance(config, list | tuple):
             return type(config)(with_policy(value) for value in config)
-        if isinstance(config, str) and config.removeprefix("mixed_") in _LOW_PRECISION:
+        if isinstance(config, str) and config.removeprefix("mixed_") in _OTHER_PRECISION:
             return "float32"
         return config
 

@@ -178,6 +178,25 @@ def test_mixed_precision_model_is_exported_in_float32(tmp_path):
     assert model.layers[1].compute_dtype == "float16"  # the user's model is as it was
 
 
+def test_double_precision_is_exported_in_float32(tmp_path):
+    image = keras.Input((6, 6, 3), dtype="float64")
+    model = keras.Model(image, layers.Conv2D(2, 3, dtype="float64")(image))
+    for name in ("m.tflite", "m.onnx"):
+        artifact = export(model, tmp_path / name)
+        assert artifact.outputs[0].dtype == "float32"
+        assert artifact.fidelity[0].relative_error < 1e-5
+
+
+def test_places_of_the_largest_in_onnx(tmp_path):
+    image = keras.Input((4, 4, 3))
+    found = [keras.ops.argmax(image, axis=-1), keras.ops.argmin(image, axis=1)]
+    export(keras.Model(image, found), tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    largest, least = open_runtime(tmp_path / "m.onnx").predict([x])
+    np.testing.assert_array_equal(largest, x.argmax(axis=-1))
+    np.testing.assert_array_equal(least, x.argmin(axis=1))
+
+
 @pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
 def test_free_height_and_width_stay_free(name, tmp_path):
     model = build_cnn(size=None)
