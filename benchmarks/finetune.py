@@ -78,6 +78,7 @@ class Student(NamedTuple):
 
 STUDENTS = {
     "resnet8-plan": Student(RESNET8, "plan", "6.25M", 3),
+    "resnet8-refined": Student(RESNET8, "plan", "6.25M", 3, "1000steps"),
     "resnet8-small": Student(RESNET8, "plan", "4.25M", 10, "1000steps"),
     "vgg6-pairs": Student(VGG6, "pairs", None, 8),
     "vgg6-auto": Student(VGG6, "auto", "19.84M", 10),
