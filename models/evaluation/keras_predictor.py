@@ -136,7 +136,7 @@ class KerasPredictor:
 
     @cached_property
     def _run(self) -> Callable[..., Any]:
-        """What runs the model: traced once, or for each size where a layer needs to know it."""
+        """Return what runs the model: traced once, or for each size where a layer needs it."""
         import tensorflow as tf
 
         if not _traceable(self._model):

@@ -77,8 +77,6 @@ DATA = {
 REFUSED = {
     ("one image", "data"),  # ten are needed
     ("huge images", "data"),  # sums of products are infinite
-    ("float64", "tflite"),  # neither format's runtime has such a convolution
-    ("float64", "onnx"),
 }
 
 
