@@ -22,6 +22,7 @@ from .archive_weights import is_old_archive, restore_archive
 from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
 from .custom import check_names, plain_models
 from .h5_files import check_h5
+from .h5_operations import placed_operations
 from .hard_sigmoid import scale_weights, steepened
 from .lambdas import allow_lambdas
 from .layer_names import without_slashes
@@ -131,6 +132,9 @@ def _of_today(
     """
     path = source.path
     config, repairs = repair(config)
+    if source.format == "h5" and not source.is_old:
+        config, placed = placed_operations(config)
+        repairs = (*repairs, placed) if placed else repairs
     config, apart = steepened(config) if source.is_old else (config, frozenset())
     refuse_changed_meaning(
         path, config, written_by=source.keras_version, old=source.is_old, steeper=apart
