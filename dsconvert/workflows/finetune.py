@@ -15,7 +15,7 @@ from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_
 from .outputs import place
 from .refine import composed_like
 from .results.tuned import FinetuneResult, TunedModel
-from .saved_models import save_keras
+from .saved_models import check_savable, save_keras
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def finetune(
     replicas = replicas_of(settings.strategy)  # before TensorFlow is used for anything else
     learner = open_as_keras(student, settings.seed, told, wanted="student")
     original = open_as_keras(teacher, settings.seed, told, wanted="teacher")
+    check_savable(learner, path)
     for one in (learner, original):
         check_weights(one)
     preprocessing = settled(preprocessing, [teacher, student], data)

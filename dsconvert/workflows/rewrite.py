@@ -16,7 +16,7 @@ from .model_files import kind_of_source, open_model
 from .outputs import place
 from .refine import check_refinement, refined
 from .results.rewritten import RewriteResult, RewrittenModel
-from .saved_models import save_model
+from .saved_models import check_savable, save_model
 from .stored_preprocessing import known, settled
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def rewrite(
     chosen = _plan(plan)
     check_sources(calibration)
     opened = open_model(model)
+    check_savable(opened, output)
     check_weights(opened)
     if chosen is not None and chosen.source_sha256 not in ("", opened.sha256) and opened.sha256:
         named = plan if isinstance(plan, str | Path) else "the plan"

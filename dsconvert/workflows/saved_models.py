@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,46 @@ if TYPE_CHECKING:
     from dsconvert.models.data.preprocess import Preprocessing
 
     from .model_files import Model, ModelFile, ModelPath
+
+
+_READ_AS_LAYERS = frozenset({"Concatenate", "Softmax"})
+"""Functions that Keras takes for the layers of their names, which compute the same."""
+
+
+def check_savable(opened: ModelFile, path: Path | None) -> None:
+    """Refuse before any work a file that Keras would write and could not read again.
+
+    Args:
+        opened: The model.
+        path: The file; None for none.
+
+    Raises:
+        InputError: If it is an .h5 file and the model has functions of `keras.ops`.
+    """
+    if path is None or path.suffix in (".keras", ".onnx") or opened.kind != "keras":
+        return
+    from dsconvert.base.errors import InputError
+
+    found = sorted(set(_operations(opened.model)) - _READ_AS_LAYERS)
+    if found:
+        raise InputError(
+            f"{path}: Keras cannot read functions of keras.ops from .h5 files, and the model has "
+            f"{', '.join(found[:3])}{' and others' if len(found) > 3 else ''}.",
+            f"Try: -o {path.with_suffix('.keras')}",
+            code="not-in-h5",
+        )
+
+
+def _operations(model: Model) -> Iterator[str]:
+    """Yield the classes of what a model computes outside of layers, those inside models too."""
+    import keras
+
+    # A Sequential model has layers alone.
+    for item in getattr(model, "operations", ()) or getattr(model, "layers", ()):
+        if not isinstance(item, keras.layers.Layer):
+            yield type(item).__name__
+        elif isinstance(item, keras.Model):
+            yield from _operations(item)
 
 
 def save_model(

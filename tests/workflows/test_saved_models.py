@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from refusals import refuses
 
+import dsconvert as ds
 from dsconvert.base.errors import GateFailed
 from dsconvert.workflows.model_files import open_model
 from dsconvert.workflows.predictors import runnable
@@ -72,3 +73,31 @@ def test_the_usual_signature_is_read_wherever_it_stands(tmp_path):
     with runnable(open_model(tmp_path / "saved").model) as runtime:
         (found,) = runtime.predict([np.ones((2, 4), np.float32)])
     assert np.array_equal(found, np.full((2, 4), 2.0))
+
+
+def outside_layers(function):
+    """A network whose convolution and functions stand in a model inside."""
+    image = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, name="inner")(image)
+    inner = keras.Model(image, layers.Conv2D(4, 3)(function(x)))
+    outer = keras.Input((8, 8, 4))
+    return keras.Model(outer, layers.ReLU()(inner(outer)))
+
+
+@pytest.mark.parametrize("command", ["rewrite", "finetune"])
+def test_functions_that_keras_cannot_read_from_h5_are_refused_before_any_work(command, tmp_path):
+    model = outside_layers(lambda x: x * 2.0)
+    path, images = tmp_path / "out.h5", np.zeros((4, 8, 8, 4), np.float32)
+    with refuses("not-in-h5"):
+        if command == "rewrite":
+            ds.rewrite(model, output=path)
+        else:
+            ds.finetune(model, model, images, output=path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_functions_that_keras_takes_for_layers_are_written(suffix, tmp_path):
+    model = outside_layers(lambda x: ops.concatenate([x, x]))
+    ds.rewrite(model, output=tmp_path / f"out{suffix}")
+    assert keras.models.load_model(tmp_path / f"out{suffix}")
