@@ -13,14 +13,13 @@ import numpy as np
 
 from dsconvert.base.errors import require
 from dsconvert.formats.quantization import Format
+from dsconvert.models.parts import parts_of
+
+from .masked_scores import masked_softmax, scored_attention
 
 Form = Callable[..., Any]
 _SMALLEST = 1e-12
 """The least norm that Keras divides by."""
-_OF_HEADS = 4
-"""Axes of what attention along one axis reads: samples, positions, heads, features."""
-_MASKED = -30.0
-"""The logarithm of what a softmax gives, relative to the largest, where its input is masked."""
 MOST_STEPS = 256
 """Steps of a recurrent layer that are spelled out; a graph of more takes minutes to convert."""
 
@@ -40,7 +39,7 @@ def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator
     """
     keras = require("keras", "keras", "to export Keras models")
     changed, loops = [], list[str]()
-    for layer in _parts(model):
+    for layer in parts_of(model):
         forms = _FORMS[format] | (_STATIC if static else {})
         method, form = forms.get(type(layer).__name__, ("", None))
         if static and isinstance(layer, keras.layers.RNN):
@@ -85,14 +84,6 @@ def _turned_by_slices() -> Iterator[None]:
 
 def _ops() -> Any:
     return require("keras", "keras", "to export Keras models").ops
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """Yield all layers, and operations that are no layers, each once."""
-    found = {id(layer): layer for layer in model._flatten_layers()}
-    for layer in list(found.values()):
-        found.update((id(one), one) for one in getattr(layer, "operations", ()))
-    yield from found.values()
 
 
 def _bound(form: Form, layer: Any, given: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,75 +250,6 @@ def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
         layer.normalize = True
 
 
-def _masked_softmax(layer: Any, given: Callable[..., Any], x: Any, mask: Any = None) -> Any:
-    """Put what is masked a little below the rest.
-
-    Keras puts it at -2e38, a scale that leaves nothing of the other values, and with which XNNPACK
-    ends the process.
-    """
-    if mask is None:
-        return given(x)
-    return _ops().where(_of_bools(mask), _shares(layer, x, mask), 0.0)
-
-
-def _of_bools(mask: Any) -> Any:
-    return mask if "bool" in str(mask.dtype) else mask > 0.5
-
-
-def _shares(layer: Any, x: Any, mask: Any) -> Any:
-    """Return a softmax of what the mask keeps; of all alike where it keeps nothing."""
-    ops, axes = _ops(), tuple(int(axis) for axis in np.reshape(layer.axis, -1))
-    mask = _of_bools(mask)
-    least = ops.min(x, axis=axes, keepdims=True)
-    largest = ops.max(ops.where(mask, x, least), axis=axes, keepdims=True)
-    below = ops.where(mask, x - largest, _MASKED)
-    if len(axes) == 1:
-        return ops.softmax(below, axis=axes[0])
-    powers = ops.exp(below)
-    return powers / ops.sum(powers, axis=axes, keepdims=True)
-
-
-def _scored_attention(
-    layer: Any,
-    given: Callable[..., Any],
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any = None,
-    training: Any = None,
-    return_attention_scores: bool | None = None,
-    **causal: Any,
-) -> Any:
-    """Let attention with a mask compute its scores, and take their softmax by a layer.
-
-    The operation for all of it puts masked scores at -2e38, too, and gives the mean of all values
-    where nothing is kept.
-    """
-    wanted = return_attention_scores
-    told = {} if wanted is None else {"return_attention_scores": wanted}
-    masked = attention_mask is not None or causal.get("use_causal_mask", False)
-    dropout = getattr(layer, "_dropout", None) or getattr(layer, "dropout", 0.0)
-    before = getattr(layer, "_return_attention_scores", None)
-    if not masked or dropout or wanted or before or len(query.shape) != _OF_HEADS:
-        return given(query, key, value, attention_mask, training, **told, **causal)
-    softmax = layer._softmax
-    kept = vars(softmax).get("call")
-    object.__setattr__(softmax, "call", lambda x, mask=None: _shares(softmax, x, mask))
-    if wanted is None:  # GroupedQueryAttention keeps the wish of a call
-        layer._return_attention_scores = True
-    else:
-        told = {"return_attention_scores": True}
-    try:
-        return given(query, key, value, attention_mask, training, **told, **causal)
-    finally:
-        if kept is None:
-            object.__delattr__(softmax, "call")
-        else:
-            object.__setattr__(softmax, "call", kept)
-        if wanted is None:
-            layer._return_attention_scores = before
-
-
 def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Multiply windows by the cosines and sines of a Fourier transform: a convolution."""
     ops = _ops()
@@ -382,8 +304,8 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
 }
 """By the layer's class: the method that is replaced, and by what."""
 _STATIC: dict[str, tuple[str, Form]] = {
-    "Softmax": ("call", _masked_softmax),
-    "MultiHeadAttention": ("_compute_attention", _scored_attention),
-    "GroupedQueryAttention": ("_compute_attention", _scored_attention),
+    "Softmax": ("call", masked_softmax),
+    "MultiHeadAttention": ("_compute_attention", scored_attention),
+    "GroupedQueryAttention": ("_compute_attention", scored_attention),
 }
 """The same, where activations are quantized."""

@@ -75,13 +75,13 @@ class TfliteBuilder:
 
     def write_float(self, path: Path) -> None:
         """Write the same model in float32, of the operations of the quantized file."""
-        kept = None if self.kept is None else self.kept / "float32.tflite"
-        if kept is None or not kept.exists():
+        if self.kept is None:
             self._convert(path, "none")
-            if kept is not None:
-                shutil.copyfile(path, kept)
-        else:
-            shutil.copyfile(kept, path)
+            return
+        kept = self.kept / "float32.tflite"
+        if not kept.exists():
+            self._convert(kept, "none")
+        shutil.copyfile(kept, path)
 
     def _convert(self, path: Path, quantize: Quantization) -> tuple[str, ...]:
         return tflite.convert(

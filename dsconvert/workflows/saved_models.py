@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,13 @@ def check_savable(opened: ModelFile, path: Path | None) -> None:
     """
     if path is None or path.suffix in (".keras", ".onnx") or opened.kind != "keras":
         return
-    from dsconvert.base.errors import InputError
+    import keras
 
-    found = sorted(set(_operations(opened.model)) - _READ_AS_LAYERS)
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.parts import parts_of
+
+    outside = (part for part in parts_of(opened.model) if not isinstance(part, keras.layers.Layer))
+    found = sorted({type(part).__name__ for part in outside} - _READ_AS_LAYERS)
     if found:
         raise InputError(
             f"{path}: Keras cannot read functions of keras.ops from .h5 files, and the model has "
@@ -40,18 +43,6 @@ def check_savable(opened: ModelFile, path: Path | None) -> None:
             f"Try: -o {path.with_suffix('.keras')}",
             code="not-in-h5",
         )
-
-
-def _operations(model: Model) -> Iterator[str]:
-    """Yield the classes of what a model computes outside of layers, those inside models too."""
-    import keras
-
-    # A Sequential model has layers alone.
-    for item in getattr(model, "operations", ()) or getattr(model, "layers", ()):
-        if not isinstance(item, keras.layers.Layer):
-            yield type(item).__name__
-        elif isinstance(item, keras.Model):
-            yield from _operations(item)
 
 
 def save_model(

@@ -36,9 +36,8 @@ def placed_operations(model: Config) -> tuple[Config, str | None]:
         return {**item, "module": place, "registered_name": item["class_name"]}
 
     model, changed = edit(model, change)
-    if not changed:
-        return model, None
-    return model, f"looked in keras.ops for {counted(changed)}".replace(" layer", " operation")
+    told = f"looked in keras.ops for {counted(changed, 'operation')}" if changed else None
+    return model, told
 
 
 def _place(name: str) -> str | None:

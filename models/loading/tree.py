@@ -71,8 +71,8 @@ def name_of(item: Config) -> str:
     return str(item["config"].get("name") or item.get("name") or item["class_name"])
 
 
-def counted(items: Iterable[Config]) -> str:
+def counted(items: Iterable[Config], what: str = "layer") -> str:
     """Return what was changed, in words: ``"13 DepthwiseConv2D layers and 1 Dense layer"``."""
     counts = Counter(str(item["class_name"]) for item in items)
-    parts = [f"{n} {name} layer{'s' if n > 1 else ''}" for name, n in sorted(counts.items())]
+    parts = [f"{n} {name} {what}{'s' if n > 1 else ''}" for name, n in sorted(counts.items())]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

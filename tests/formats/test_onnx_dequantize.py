@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_calibration import Reader
 from onnx_native import Net, images, outputs
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
@@ -35,15 +35,6 @@ def network():
     return net.model(opset=17)
 
 
-class Reader(CalibrationDataReader):
-    def __init__(self):
-        self.rows = iter(X)
-
-    def get_next(self):
-        row = next(self.rows, None)
-        return None if row is None else {"x": row[None]}
-
-
 def quantized(folder, form):
     source, path = folder / "float.onnx", folder / f"{form}.onnx"
     onnx.save(network(), source)
@@ -54,7 +45,7 @@ def quantized(folder, form):
         quantize_static(
             source,
             path,
-            Reader(),
+            Reader(X),
             quant_format=getattr(QuantFormat, name),
             per_channel=True,
             activation_type=getattr(QuantType, activations),

@@ -93,3 +93,10 @@ def test_places_that_need_not_be_in_their_window_are_refused():
     unpool = {"kernel_shape": [2, 2], "strides": [2, 2]}
     with refuses("operator-not-imported"):
         import_onnx(encoder(pool, unpool, [8, 12]))
+
+
+def test_more_places_than_float32_counts_are_refused(monkeypatch):
+    windows = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    monkeypatch.setattr("dsconvert.models.onnx_import.ops.unpooling._EXACT", 8 * 12 - 1)
+    with refuses("operator-not-imported"):
+        import_onnx(encoder(windows, windows, [8, 12]))

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from onnx_calibration import Reader
 from onnx_native import Net, images
 from onnxruntime.quantization import QuantFormat, quantize_static
-from onnxruntime.quantization.calibrate import CalibrationDataReader
 from refusals import refuses
 
 import dsconvert as ds
@@ -21,15 +21,6 @@ from dsconvert.formats.onnx.dequantize import is_quantized
 from dsconvert.workflows.model_files import ModelPath
 
 X = images(24, 6, 9, 10)
-
-
-class Reader(CalibrationDataReader):
-    def __init__(self):
-        self.rows = iter(X)
-
-    def get_next(self):
-        row = next(self.rows, None)
-        return None if row is None else {"x": row[None]}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +35,7 @@ def folder(tmp_path_factory):
     net.node("Flatten", "g", "y")
     onnx.save(net.model(opset=17), place / "float.onnx")
     form = {"quant_format": QuantFormat.QDQ, "per_channel": True}
-    quantize_static(place / "float.onnx", place / "quantized.onnx", Reader(), **form)
+    quantize_static(place / "float.onnx", place / "quantized.onnx", Reader(X), **form)
     np.savez(place / "images.npz", x_train=X[:16], x_test=X[16:])
     return place
 

@@ -20,13 +20,13 @@ from ..values import Constant, Order, Sizes, Tensor, Value, common_shape, in_flo
 
 _MOST = 1 << 24
 """Comparisons of a sample: places that are given, times places that there are."""
-_COMBINED = {
+COMBINED = {
     "add": ("add", "sum"),
     "mul": ("multiply", "prod"),
     "max": ("maximum", "max"),
     "min": ("minimum", "min"),
 }
-"""How old and new are combined, and how several new ones are."""
+"""By ONNX's reduction: how old and new are combined, and how several new ones are."""
 
 
 def write_elements(node: Node, build: KerasBuilder) -> Tensor:
@@ -88,9 +88,9 @@ def write_slices(node: Node, build: KerasBuilder, sizes: Sizes) -> Tensor:
             (new, (1, count, rest)), (old, (places, rest))
         ))  # fmt: skip
         each = build.apply(node, "expand_dims", build.apply(node, "transpose", hits), -1)
-        combine, among = _COMBINED[reduction]
-        neutral = _neutral(reduction, new)
-        values = build.apply(node, "where", each, new, neutral)  # (places, count, rest)
+        combine, among = COMBINED[reduction]
+        nothing = neutral(reduction, new)
+        values = build.apply(node, "where", each, new, nothing)  # (places, count, rest)
         made = build.apply(node, combine, build.apply(node, among, values, axis=1), old)
     made = build.apply(node, "reshape", made, sizes)
     return build.result(node, made, identity(len(sizes)))
@@ -188,20 +188,21 @@ def _newest(node: Node, build: KerasBuilder, hits: Any, old: Any, new: Any) -> A
     return build.apply(node, "where", written, new, old)
 
 
-def _neutral(reduction: str, near: Any) -> Array:
+def neutral(reduction: str, near: Any) -> Array:
     """Return what changes nothing, of an operand's element type."""
     kind = np.dtype(str(near.dtype))
-    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
-    return np.array({"add": 0, "mul": 1, "max": limits.min, "min": limits.max}[reduction], kind)
+    whole = kind.kind in "iu"
+    low, high = (np.iinfo(kind).min, np.iinfo(kind).max) if whole else (-np.inf, np.inf)
+    return np.array({"add": 0, "mul": 1, "max": low, "min": high}[reduction], kind)
 
 
 def _combined(
     node: Node, build: KerasBuilder, hits: Any, old: Any, new: Any, reduction: str
 ) -> Any:
     """Return the old elements combined with all the new that are for them."""
-    combine, among = _COMBINED[reduction]
+    combine, among = COMBINED[reduction]
     wide = (
         new[..., None] if isinstance(new, np.ndarray) else build.apply(node, "expand_dims", new, -1)
     )
-    values = build.apply(node, "where", hits, wide, _neutral(reduction, wide))
+    values = build.apply(node, "where", hits, wide, neutral(reduction, wide))
     return build.apply(node, combine, build.apply(node, among, values, axis=-2), old)

@@ -14,12 +14,10 @@ from ..graph import Node
 from ..layout import identity
 from ..registry import op
 from ..values import Constant, Sizes, Tensor
-from .computed_places import write_elements, write_slices
+from .computed_places import COMBINED, neutral, write_elements, write_slices
 
 Cut: TypeAlias = tuple[int, int] | None
 """Start and stop along an axis; None for the whole of it."""
-_REDUCTIONS = {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}
-_NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
 
 
 @op("ScatterND")
@@ -201,9 +199,10 @@ def _combined(
 ) -> Any:
     """Combine old and new elements; a place that is written to n times takes n rounds."""
     target, values = operands
+    combine, _ = COMBINED[reduction]
     count = int(np.prod(sizes, dtype=np.int64))
     row = _row(node, build, values)
-    parts = [row, np.full(1, _NEUTRAL[reduction], np.float32)]
+    parts = [row, neutral(reduction, row)[None]]
     constant = isinstance(row, np.ndarray)
     row = np.concatenate(parts) if constant else build.apply(node, "concatenate", parts, axis=0)
     left = np.arange(places.size)
@@ -214,7 +213,7 @@ def _combined(
         index[at[first]] = left[first]
         new = row[index] if constant else build.apply(node, "take", row, index, axis=0)
         new = new.reshape(sizes) if constant else build.apply(node, "reshape", new, sizes)
-        target = build.apply(node, _REDUCTIONS[reduction], target, new)
+        target = build.apply(node, combine, target, new)
         left = np.delete(left, first)
     return target
 

@@ -18,6 +18,8 @@ from ..windows import Window, read_windows
 from .scatter import picked
 
 _LOWEST = float(np.finfo(np.float32).min)
+_EXACT = 1 << 24
+"""Whole numbers up to which float32 holds each one."""
 _FIX = "Fix the sizes of the model's inputs before importing."
 
 
@@ -85,6 +87,8 @@ def max_unpool(node: Node, build: KerasBuilder) -> Tensor:
     room = build.output_shapes(node)[0][2:]
     if any(w.is_free for w in windows) or len({one[2:] for one in build.output_shapes(node)}) > 1:
         raise refuse(node, "an image of free size", _FIX)
+    if math.prod(room) > _EXACT:
+        raise refuse(node, f"places in {tuple(room)}: at most {_EXACT} can be told apart")
     _check_pool(node, build, windows, room)
     order, inner = channels_last(x.rank), len(windows)
     where = build.reorder(build.tensor(node, 1), order)
