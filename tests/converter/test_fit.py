@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsconvert.converter.core.fitting.factorize import by_channel, from_weights
+from dsconvert.converter.core.fitting.few_rows import refit_rows
 from dsconvert.converter.core.fitting.fit import FitOptions, fit, pointwise_first_work, refit
 from dsconvert.converter.core.fitting.linear_block import AFFORDABLE_WORK
 from dsconvert.converter.core.fitting.moments import Statistics
@@ -84,6 +85,19 @@ def test_full_rank_is_ridge_regression_on_drifted_inputs(order, shape, seed):
     np.testing.assert_allclose(
         (x @ flat(weights.kernel) + weights.bias - y).mean(axis=0), 0, atol=1e-9
     )
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 4), seeds)
+def test_rows_and_their_moments_give_the_same_weights(rows, inputs, outputs, seed):
+    x, y, kernel = layer((1, 1, inputs, outputs), seed, drift=0.3)
+    x, y = x[:rows], y[:rows]
+    ridges = (0.03, 3.0)
+
+    for ridge, got in zip(ridges, refit_rows(x, y, kernel, ridges), strict=True):
+        expected = refit(exact(x, y), kernel, ridge)
+        size = np.linalg.norm(expected.kernel)
+        np.testing.assert_allclose(got.kernel, expected.kernel, atol=SOLVED * size)
+        np.testing.assert_allclose(got.bias, expected.bias, atol=SOLVED * size * np.abs(x).max())
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -126,6 +126,20 @@ def test_head_is_refitted_only_where_it_helps(images):
     assert any(kept)
 
 
+def test_head_that_sees_few_images_is_refitted_from_them(images, monkeypatch):
+    # Six images, nine unknowns. What decides is the same whichever system is solved.
+    few = np.concatenate([images[:6], images[FITTED:]])
+    fit_runs = [fit_strategies(classifier(seed), few, CLEAN)[CLEAN] for seed in range(1, 31, 3)]
+    monkeypatch.setattr(
+        "dsconvert.converter.core.network.fit_network._Fitting._few_rows", lambda *_: False
+    )
+    for seed, fit_run in zip(range(1, 31, 3), fit_runs, strict=True):
+        by_moments = fit_strategies(classifier(seed), few, CLEAN)[CLEAN]
+        assert fit_run.refitted == by_moments.refitted
+        assert fit_run.output_error == pytest.approx(by_moments.output_error, rel=1e-4)
+    assert any(fit_run.refitted for fit_run in fit_runs)
+
+
 def test_head_that_overfits_is_not_kept(images, monkeypatch):
     # No prior at all, and six images for nine unknowns: perfect on those, poor on others.
     monkeypatch.setattr("dsconvert.converter.core.network.fit_network.HEAD_RIDGES", (1e-12,))

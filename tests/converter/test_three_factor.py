@@ -200,6 +200,25 @@ def test_no_step_goes_uphill(shape, seed, weighted):
     assert values[-1] == pytest.approx(expected, rel=1e-6, abs=1e-9 * zero)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_wide_layer_is_fitted_in_float32_as_well_as_in_float64(seed, monkeypatch):
+    x, y, kernel = layer((3, 3, 64, 8), seed, drift=0.3)
+    x[:, :9] *= 100  # one input channel varies more than the others
+    stats, options = exact(x, y), FitOptions(steps=60, tolerance=0.0)
+    objective = CpObjective.of([stats], kernel, np.ones(8), options.ridge, options.penalty)
+    assert objective.for_descent().parts[0].cov.dtype == np.float32
+
+    quick = fit_three_factors([stats], kernel, 12, options=options)
+    monkeypatch.setattr(CpObjective, "for_descent", lambda self: self)
+    exactly = fit_three_factors([stats], kernel, 12, options=options)
+
+    assert quick.data_error == pytest.approx(exactly.data_error, rel=5e-3)
+    p, q = quick.pointwise_in, quick.depthwise.reshape(9, 12)
+    # The last factor is solved for in float64, whatever the steps were taken in.
+    best = objective.at(p, q).last
+    np.testing.assert_allclose(quick.pointwise_out, best, atol=1e-9 * np.abs(best).max())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fit_ends_at_a_stationary_point(seed):
     x, y, kernel = layer((3, 3, 4, 5), seed)

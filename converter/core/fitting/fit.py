@@ -62,14 +62,47 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """What the regularised quadratic has besides its covariance, by channel.
+
+    Attributes:
+        noise: λ, what is added to the variance of every input.
+        cross: (G + λW)·s, (C, k², N), columns scaled by the square root of the output weights.
+        kernel: W·s, (C, k², N).
+        constant: The value of J at Ŵ = 0.
+    """
+
+    noise: float
+    cross: Float
+    kernel: Float
+    constant: float
+
+    @classmethod
+    def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Linear:
+        """Regularise and scale.
+
+        Args:
+            stats: Moments with D = C·k².
+            kernel: W, (kh, kw, C, N).
+            scale: (N,) how much each output counts (its square multiplies the squared error).
+            ridge: λ relative to the mean variance of the inputs.
+        """
+        weights = by_channel(kernel, "depthwise-first") * scale
+        noise = ridge * max(float(np.trace(stats.cov)) / len(stats.cov), 1e-12)
+        cross = stats.cross.reshape(weights.shape) * scale + noise * weights
+        constant = float((stats.var_y * scale**2).sum() + noise * (weights**2).sum())
+        return cls(noise, cross, weights, constant)
+
+
+@dataclass(frozen=True)
 class Problem:
     """The regularised quadratic, by channel.
 
     Attributes:
         cov: C + λI, (C, k², C, k²).
-        cross: (G + λW)·s, (C, k², N), columns scaled by the square root of the output weights.
-        kernel: W·s, (C, k², N).
-        constant: The value of J at Ŵ = 0.
+        cross: See `Linear`, as for the other two.
+        kernel: As there.
+        constant: As there.
     """
 
     cov: Float
@@ -79,23 +112,12 @@ class Problem:
 
     @classmethod
     def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Problem:
-        """Regularise and scale.
-
-        Args:
-            stats: Moments with D = C·k².
-            kernel: W, (kh, kw, C, N).
-            scale: (N,) how much each output counts (its square multiplies the squared error).
-            ridge: λ relative to the mean variance of the inputs.
-        """
-        kh, kw, C, N = kernel.shape
-        k2 = kh * kw
-        weights = by_channel(kernel, "depthwise-first") * scale  # (C, k², N)
-        noise = ridge * max(float(np.trace(stats.cov)) / (C * k2), 1e-12)
+        """Regularise and scale: see `Linear.of`."""
+        linear = Linear.of(stats, kernel, scale, ridge)
+        C, k2, _ = linear.kernel.shape
         cov = stats.cov.copy()
-        cov[np.diag_indices(C * k2)] += noise
-        cross = stats.cross.reshape(C, k2, N) * scale + noise * weights
-        constant = float((stats.var_y * scale**2).sum() + noise * (weights**2).sum())
-        return cls(cov.reshape(C, k2, C, k2), cross, weights, constant)
+        cov[np.diag_indices(C * k2)] += linear.noise
+        return cls(cov.reshape(C, k2, C, k2), linear.cross, linear.kernel, linear.constant)
 
     def best_kernel(self, shape: tuple[int, ...]) -> Float:
         """Return the unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""

@@ -19,6 +19,7 @@ from dsconvert.base import fidelity
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
+from ..fitting.few_rows import refit_rows
 from ..fitting.fit import refit
 from ..fitting.moments import Moments, Statistics
 from ..fitting.styles import block_style
@@ -115,6 +116,12 @@ class _Fitting(StageRunner):
         fit_runs = [fit_run for fit_run in self.fit_runs if self._wanted(fit_run, site)]
         if not fit_runs:
             return
+        if self._few_rows(site):
+            for fit_run in fit_runs:
+                x, aims = self.rows(site, fit_run)
+                fits = refit_rows(x, aims, site.kernel, HEAD_RIDGES)
+                self._choose_head(index, fit_run, site, fits)
+            return
         self.gather(site, fit_runs)
         if site.call + 1 < site.calls:
             return
@@ -130,7 +137,8 @@ class _Fitting(StageRunner):
                 fit_run.weights[site.name] = Weights(best.kernel, bias, norm)
                 fit_run.refitted.append(site.name)
             else:
-                self._refit_head(index, fit_run, site, stats)
+                fits = [refit(stats, site.kernel, ridge) for ridge in HEAD_RIDGES]
+                self._choose_head(index, fit_run, site, fits)
 
     def _fit_convolution(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
         """Fit once for all runs that share the moments."""
@@ -158,17 +166,20 @@ class _Fitting(StageRunner):
             return site.name in self.choices
         if not fit_run.weights:
             return False  # nothing has drifted
-        if len(self.blocks(site)) > 1:
+        if len(self.blocks(site)) > 1 and not self._few_rows(site):
             return False  # too wide to be solved for as a whole
         return self.settings.refit_head if site.role == "head" else fit_run.strategy.shortcuts
 
-    def _refit_head(self, index: int, fit_run: FitRun, site: Site, stats: Statistics) -> None:
-        """Keep the refitted last layer only if the held-out images say so."""
+    def _few_rows(self, site: Site) -> bool:
+        """Tell whether a last dense layer sees fewer images than it has inputs."""
+        return site.role == "head" and site.calls == 1 and self.fitting < site.spec.in_channels
+
+    def _choose_head(
+        self, index: int, fit_run: FitRun, site: Site, fits: Sequence[Weights]
+    ) -> None:
+        """Keep a refitted last layer only if the held-out images say so."""
         outputs = [value for value in self.stages.live_after(index) if value in self.stages.outputs]
-        candidates: list[Weights | None] = [
-            None,
-            *(refit(stats, site.kernel, ridge) for ridge in HEAD_RIDGES),
-        ]
+        candidates: list[Weights | None] = [None, *fits]
         output_errors = [self._try(index, fit_run, weights, outputs) for weights in candidates]
         best = candidates[int(np.argmin(output_errors))]
         if best is not None:

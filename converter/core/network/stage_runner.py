@@ -134,6 +134,13 @@ class StageRunner:
         held_out = np.concatenate(numbers) >= (1 - SAMPLE_HELD_OUT) * self.fitting
         return Sample(np.concatenate(inner), np.concatenate(targets), held_out)
 
+    def rows(self, site: Site, fit_run: FitRun) -> tuple[Array, Array]:
+        """Return what a dense layer gets in a run, (P, D), and what it should give, (P, N)."""
+        looking = self._looking_at(site) | {"blocks": [slice(0, site.spec.in_channels)]}
+        pieces = [seen for _, (seen,) in stream_patches(site, self.clean, [fit_run], **looking)]
+        x, aims = zip(*((actual[0], aim[0]) for actual, aim in pieces), strict=True)
+        return np.concatenate(x), np.concatenate(aims)
+
     def _looking_at(self, site: Site) -> dict[str, Any]:
         """Tell how patches of a site are looked at."""
 
