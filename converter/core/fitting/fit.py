@@ -43,7 +43,10 @@ class FitOptions:
         shifts: How far below the mean of its input the ReLU of a MobileNet block may cut, in
             standard deviations. At 0 the half of what the pair makes is lost, which was worse than
             1 also after training.
-        steps: L-BFGS steps of a three-factor fit at most; very wide layers take fewer.
+        steps: L-BFGS steps of a three-factor fit at most.
+        work: Multiplications after which the fit of a wide layer ends earlier; by default about 5
+            seconds of one core.
+        fewest_steps: That are taken all the same.
         penalty: μ against terms of a three-factor block that cancel each other; see
             `cp_objective`.
         starts: From how many starts a three-factor fit runs at most; wide layers, where starts
@@ -56,6 +59,8 @@ class FitOptions:
     ridge: float = 1e-3
     shifts: tuple[float, ...] = (1.0, 2.0, 3.0)
     steps: int = 200
+    work: float = 1.5e11
+    fewest_steps: int = 40
     penalty: float = 2e-3
     starts: int = 4
     seed: int = 0

@@ -26,11 +26,8 @@ from .moments import Statistics
 from .threads import single_threaded
 from .three_factor import ThreeFactors, from_pairs, rescaled
 
-_WORK = 1.5e11
-"""Multiplications that one fit may take: about 5 seconds of one core."""
-_FEWEST_STEPS = 40
 _WORK_OF_STARTS = 1e10
-"""The same for the fits from all starts together, where a layer gets more than one."""
+"""Multiplications of the fits from all starts together, where a layer gets more than one."""
 _WIDE = 4608
 """Features, C·k², from which on the weights' own fit looks at blocks of channels."""
 _CANCELLING = 5.0
@@ -151,7 +148,7 @@ def _best(
 ) -> tuple[Float, Float, Float]:
     """Return the factors p, q and v of the best of several fits."""
     work = objective.work(channels)
-    steps = int(np.clip(_WORK / work, _FEWEST_STEPS, options.steps))
+    steps = min(max(int(options.work / work), options.fewest_steps), options.steps)
     if start is not None:
         taps = start.depthwise.reshape(-1, start.channels)[:, :channels]
         begin: list[Start] = [(start.pointwise_in[:, :channels], taps)]

@@ -21,7 +21,7 @@ from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
 
-QUICK = FitOptions(sweeps=10, tolerance=1e-3, steps=40, starts=1)
+QUICK = FitOptions(sweeps=10, tolerance=1e-3, steps=40, work=3e10, fewest_steps=15, starts=1)
 """Enough to tell choices apart; the rewrite itself fits longer."""
 
 
