@@ -76,8 +76,8 @@ def _ranked(name: str, chosen: Any) -> list[Any]:
 
     seed, network = int(chosen.seed), NETWORKS[name]
     opened = ds.load(chosen.models / network.file, trust=True)
-    pictures = _pictures(network, chosen.data, opened.input_shapes[0])
-    x, unseen = pictures[:CALIBRATION], pictures[CALIBRATION:]
+    shown = pictures(network, chosen.data, opened.input_shapes[0], CALIBRATION + JUDGE)
+    x, unseen = shown[:CALIBRATION], shown[CALIBRATION:]
     space = search_space(opened.model, calibration=x, folder=opened.folder, seed=seed)
     goals = Goals(macs=chosen.share)
     plans = _close(space, goals, int(chosen.plans), seed)
@@ -170,14 +170,15 @@ def _agreement(one: Any, other: Any) -> str:
     return f"{spearmanr(one, other).statistic:.2f}" if len(one) > 2 else "–"
 
 
-def _pictures(network: Network, data: Path, taken: tuple[int | None, ...]) -> Any:
+def pictures(network: Network, data: Path, taken: tuple[int | None, ...], count: int) -> Any:
+    """Return training pictures, drawn with seed 0, as a network takes them."""
     from PIL import Image
 
     height, width, channels = network.shape
     mode = "L" if channels == 1 else "RGB"
     with np.load(data) as stored:
         chosen = np.random.default_rng(0).permutation(len(stored["x_train"]))
-        x = stored["x_train"][chosen[: CALIBRATION + JUDGE]]
+        x = stored["x_train"][chosen[:count]]
     resized = [
         np.asarray(
             Image.fromarray(one).convert(mode).resize((width, height), Image.Resampling.BICUBIC)

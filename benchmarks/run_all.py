@@ -30,6 +30,7 @@ WITH_DATA = (
     "onnx_models",
     "planner",
     "plan_ranking",
+    "layer_pairs",
     "quantize",
     "int8_ranges",
     "profiler",
