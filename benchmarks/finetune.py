@@ -190,7 +190,7 @@ def _our_steps(teacher: Any, x: Any) -> Iterator[None]:
 
     settings = FinetuneSettings(batch_size=BATCH)
     goals = objectives(teacher, (teacher.predict(x[:64], verbose=0),), 4.0, 0.0)
-    composed = composed_like(teacher)
+    composed = composed_like(teacher, teacher)
     trainer = Trainer(teacher, teacher, Data((x,)), goals, settings, _silent(), composed, composed)
     return trainer.steps(1)
 

@@ -50,7 +50,7 @@ def _rows(part: str, seed: int, rates: Sequence[str], chosen: Any) -> Iterator[l
     teacher, student = as_functional(opened.model), made.model
     unseen, labels = _judges(chosen.data, x)
     expected = teacher.predict(unseen, verbose=0)
-    composed, data, begun = composed_like(teacher), split([x], seed), student.get_weights()
+    composed, data, begun = composed_like(teacher, student), split([x], seed), student.get_weights()
 
     def judged(name: str, rate: str, steps: int, spent: float) -> list[Any]:
         found = student.predict(unseen, verbose=0)

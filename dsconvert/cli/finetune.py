@@ -41,9 +41,8 @@ LABEL_WEIGHT = 0.3
 @click.option(
     "--learning-rate",
     type=options.Finite(0, 1e3),
-    default=2e-3,
-    show_default=True,
-    help="The highest rate, a share of each tensor's size.",
+    help="The highest rate, a share of each tensor's size. By default the farther the outputs are "
+    "from the teacher's, the higher.",
 )
 @click.option(
     "--temperature",

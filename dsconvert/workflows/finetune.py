@@ -128,8 +128,9 @@ def finetune(
         network = _int8_network(path, original, data, preprocessing)
     elif not _has_new_norms(learner.model, original.model):
         half = settings.mixed_precision
-        watched = composed_like(original.model, half=half)
-        network = composed_like(original.model, half=half, batch_norms=True)
+        both = (original.model, learner.model)
+        watched = composed_like(*both, half=half)
+        network = composed_like(*both, half=half, batch_norms=True)
     tuned = run(
         learner.model,
         original.model,

@@ -161,7 +161,7 @@ def _refined_keras(
     from dsconvert.models.training.refine import refine
 
     model, teacher = with_scores(model), with_scores(as_functional(original))
-    composed = composed_like(teacher)
+    composed = composed_like(teacher, model)
     data = split(inputs, settings.seed)
     return refine(
         composed(model),
@@ -174,19 +174,22 @@ def _refined_keras(
 
 
 def composed_like(
-    original: Any, *, half: bool | None = None, batch_norms: bool = False
+    original: Any, student: Any, *, half: bool | None = None, batch_norms: bool = False
 ) -> Callable[[Any], ComposedModel]:
     """Return what computes models with one dense convolution in the place of each block.
 
     Args:
         original: The Keras model whose layers are no parts of blocks.
+        student: What was made from it.
         half: Compute wide convolutions in bfloat16; None where the processor multiplies it.
         batch_norms: Let the norms of a model that is trained follow the batch.
     """
     from dsconvert.converter.backends.keras.composed import ComposedModel
 
     narrow = _multiplies_bfloat16() if half is None else half
-    return lambda model: ComposedModel(model, original, half=narrow, batch_norms=batch_norms)
+    return lambda model: ComposedModel(
+        model, original, student=student, half=narrow, batch_norms=batch_norms
+    )
 
 
 def _multiplies_bfloat16() -> bool:

@@ -1,7 +1,7 @@
 """The state of a fine-tuning run on disk, so that an interrupted one can go on.
 
-One .npz file: JSON about the run, and the arrays of the trained copy (its random states
-included), of the optimizer and of the best weights so far.
+One .npz file: JSON about the run, and the arrays of the trained copy (its random states and the
+averages of its weights included), of the optimizer and of the best weights so far.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Underway(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    schema: Literal["dsconvert.finetuning-state/3"] = "dsconvert.finetuning-state/3"
+    schema: Literal["dsconvert.finetuning-state/4"] = "dsconvert.finetuning-state/4"
     identity: Identity
     history: tuple[Epoch, ...]
     underway: Underway

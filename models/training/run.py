@@ -77,6 +77,7 @@ class Run:
             self.history, self.best = list(saved.history), saved.best
             self._underway = saved.underway
             self._trainer.restore(saved.trained, saved.optimizer)
+        self._trainer.begin_at(self.history[0].output_error)
         try:
             if saved is None:
                 self._keeper.save(self._checkpoint)
@@ -92,7 +93,8 @@ class Run:
             self.interrupted = True
             self._end_within()
         finally:
-            self._callbacks.on_train_end()
+            with self._trainer.averaged():
+                self._callbacks.on_train_end()
 
     def notes(self) -> tuple[str, ...]:
         """Tell what a reader of the report should know."""
@@ -129,11 +131,13 @@ class Run:
                 f"training broke off in epoch {number} at step {underway.steps + 1} of "
                 f"{trainer.steps_per_epoch}: {error}"
             )
-            self._callbacks.on_epoch_end(number - 1, {"loss": float("nan")})
+            with trainer.averaged():
+                self._callbacks.on_epoch_end(number - 1, {"loss": float("nan")})
             self._end_within(broken=True)
             return
         epoch = self._judged(complete=True)
-        self._callbacks.on_epoch_end(number - 1, _logs(epoch, trainer.learning_rate))
+        with trainer.averaged():  # callbacks may save what was judged
+            self._callbacks.on_epoch_end(number - 1, _logs(epoch, trainer.learning_rate))
         self._underway = Underway()
         self._keeper.save(self._checkpoint)
         if trainer.anywhere(bool(trainer.model.stop_training)) and number < self._settings.epochs:

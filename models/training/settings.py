@@ -25,7 +25,9 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         epochs: Passes over the training data.
         batch_size: Samples per step.
         learning_rate: The highest rate, as a share of each tensor's root mean square; reached after
-            ``warmup`` and lowered to 0 along a cosine.
+            ``warmup`` and lowered to 0 along a cosine. None takes 0.02 for each nat, or unit of
+            relative squared error, between the student's outputs and the teacher's at the start,
+            at least 0.002 and at most 0.02.
         warmup: Share of all steps in which the rate rises linearly from 0.
         frozen_epochs: Epochs at the start in which the layers that the teacher has too (same name
             and weight shapes) keep their weights: an untrained neighbour would spoil them.
@@ -34,8 +36,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         logits: Whether the one output is scores of classes before a softmax, to be matched as the
             probabilities that they stand for. Taken for granted where there are labels.
         augment: "flip", "crop" and "light" for images, "mix" for all (`batches.epoch_batches`).
-            None flips where an input has three channels, as photographs do. Without augmentation
-            the teacher runs only once, not every epoch.
+            None flips and crops where an input has three channels, as photographs do. Without
+            augmentation the teacher runs only once, not every epoch.
         mixed_precision: Compute in bfloat16 with float32 weights. None does where this processor
             multiplies it and wide convolutions gain; True elsewhere, too.
         quantize: "int8" trains with the rounding of an int8 .tflite file in the forward pass.
@@ -55,13 +57,13 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     Example:
         >>> import dsconvert as ds
-        >>> ds.FinetuneSettings(epochs=5, augment=("flip", "crop")).learning_rate
-        0.002
+        >>> ds.FinetuneSettings(epochs=5, augment=("flip", "crop")).temperature
+        4.0
     """
 
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     warmup: float = WARMUP
     frozen_epochs: int = 1
     temperature: float = 4.0
@@ -87,7 +89,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "learning_rate": (self.learning_rate is None or self.learning_rate > 0, "above 0"),
             "warmup": (0 <= self.warmup < 1, "0 or more and below 1"),
             "frozen_epochs": (self.frozen_epochs >= 0, "0 or more"),
             "temperature": (self.temperature > 0, "above 0"),

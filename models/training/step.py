@@ -15,8 +15,11 @@ from .network import Network
 from .replicas import One, Replicas, averaged
 from .strided_points import sliced_points
 
-FEATURE_WEIGHT = 2.5
-"""How much the squared relative error of each feature counts beside the loss of the outputs."""
+FEATURE_WEIGHT = 30.0
+"""How much the squared relative error of the features, their mean, counts beside the outputs' loss.
+
+A teacher that was trained on the same images is too sure of them: its answers tell less of what it
+computes than its features do."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ class Steps:
                     self._objectives, targets, outputs, strict=True
                 )
             ]
-            for ours, theirs, size in zip(features, inside, sizes, strict=False):
+            for ours, theirs, size in zip(features, inside, sizes, strict=bool(inside)):
                 gap = tf.reduce_mean(tf.square(ours - theirs)) / (size + 1e-12)
-                losses.append(FEATURE_WEIGHT * gap)
+                losses.append(FEATURE_WEIGHT / len(features) * gap)
             loss = tf.add_n(losses)
         values = [variable.value for variable in self._variables]
         gradients = [

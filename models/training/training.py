@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress
 
 from ..data.datasets import Data
+from .averages import Averages
 from .batches import ahead, are_photographs, augmentation, epoch_batches
 from .distill import Objective
 from .network import NetworkOf, PlainNetwork
@@ -19,7 +21,7 @@ from .replicas import One, Replicas
 from .settings import FinetuneSettings
 from .soap import relative_soap
 from .step import Lesson, Steps
-from .step_sizes import share_of_rate
+from .step_sizes import rate_for, share_of_rate
 from .student_copy import copy_model, kept_layers, seed_random_layers
 from .teacher import Share, TeacherAnswers, Watched
 
@@ -60,6 +62,7 @@ class Trainer:
 
         self._settings, self._replicas = settings, replicas or One()
         self._progress = progress
+        self._rate = settings.learning_rate or rate_for(None)
         self._data = data
         self._objectives = objectives
         self._labelled = settings.label_weight > 0
@@ -75,11 +78,12 @@ class Trainer:
         self._copy = copy_model(student, mixed_precision=half)
         seed_random_layers(self._copy, settings.seed)
         self._network = PlainNetwork(self._copy) if network is None else network(self._copy)
+        self._averages = Averages(self._copy.weights)
         self._frozen_epochs = settings.frozen_epochs if network is None else 0
         self._kept = kept_layers(self._copy, teacher)
         self._optimizer = relative_soap(self._copy.trainable_variables)
         # Callbacks look for an optimizer that they know, and may save it.
-        known = keras.optimizers.Adam(settings.learning_rate)
+        known = keras.optimizers.Adam(self._rate)
         known.build(self._copy.trainable_variables)
         self._copy.compile(known, jit_compile=False)
         self._teacher: TeacherAnswers | Watched
@@ -90,16 +94,34 @@ class Trainer:
             alike = copy_model(teacher, mixed_precision=bool(settings.mixed_precision))
             self._teacher = TeacherAnswers(alike, objectives, max(self._batch_size, 64))
 
+    def begin_at(self, error: float | None) -> None:
+        """Choose the learning rate, unless the settings do.
+
+        Args:
+            error: That of the outputs of the student as it came.
+        """
+        self._rate = self._settings.learning_rate or rate_for(error)
+
     def anywhere(self, true_here: bool) -> bool:
         """Tell whether something is true in any of the processes that train together."""
         return self._replicas.any(true_here)
 
     def weights(self) -> list[Array]:
-        """Return the copy's weights, in the student's order."""
-        return list(self._copy.get_weights())
+        """Return the averages of the copy's weights, in the student's order."""
+        return self._averages.values()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the copy have the averages of its weights for a while."""
+        own = self._copy.get_weights()
+        self._copy.set_weights(self.weights())
+        try:
+            yield
+        finally:
+            self._copy.set_weights(own)
 
     def state(self) -> tuple[list[Array], list[Array]]:
-        """Return the variables of the copy (random states included) and of the optimizer."""
+        """Return the copy's variables, with random states and averages, and the optimizer's."""
         return (
             [np.asarray(variable) for variable in self._trained()],
             [np.asarray(variable) for variable in self._optimizer.variables],
@@ -115,7 +137,7 @@ class Trainer:
                 variable.assign(value)
 
     def _trained(self) -> list[Any]:
-        return [*self._copy.variables, *self._network.states]
+        return [*self._copy.variables, *self._network.states, *self._averages.variables]
 
     @property
     def samples_per_step(self) -> int:
@@ -155,11 +177,12 @@ class Trainer:
         first = (number - 1) * self._steps + done
         for taken, lessons in enumerate(self._lessons(number, done), first):
             share = share_of_rate(taken, settings.epochs * self._steps, settings.warmup)
-            rate = settings.learning_rate * share
+            rate = self._rate * share
             self._copy.optimizer.learning_rate = rate
             losses, moved = step.take(lessons, rate)
             if not moved:
                 raise NotFiniteError(self._cause(lessons, losses))
+            self._averages.take(taken)
             yield float(np.sum(losses))
 
     def _step_of(self, *, frozen: bool) -> Steps:

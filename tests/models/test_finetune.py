@@ -251,7 +251,7 @@ class TestFinetune:
 
     def test_what_is_done_to_images_unless_told_otherwise(self):
         colour, gray = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 1))
-        assert augmentation([gray, colour], None) == ("flip",)
+        assert augmentation([gray, colour], None) == ("flip", "crop")
         assert augmentation([gray], None) == ()
         assert augmentation_of_few([gray, colour]) == ("flip", "crop", "light", "mix")
         assert augmentation_of_few([gray]) == ("mix",)

@@ -14,6 +14,7 @@ from dsconvert.models.data.datasets import Data
 from dsconvert.models.training.event_log import event_log
 from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.settings import FinetuneSettings
+from dsconvert.models.training.step_sizes import rate_for
 
 keras = pytest.importorskip("keras")
 
@@ -73,6 +74,35 @@ class TestCallbacks:
         assert tuned.best_epoch > 0
         for mine, theirs in zip(tuned.model.get_weights(), saved.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+    def test_see_the_averages_that_are_kept(self):
+        class Weights(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                self.last = self.model.get_weights()
+
+            def on_epoch_end(self, epoch, logs=None):
+                self.judged = self.model.get_weights()
+
+        seen = Weights()
+        tuned = finetune(*models(), DATA, SETTINGS, callbacks=[seen])
+        assert tuned.best_epoch == 3
+        kept = tuned.model.get_weights()
+        assert all(map(np.array_equal, seen.judged, kept))
+        assert not any(map(np.array_equal, seen.last, kept))
+
+    def test_the_rate_follows_from_the_error_at_the_start(self):
+        class Rates(keras.callbacks.Callback):
+            highest = 0.0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.highest = max(self.highest, float(self.model.optimizer.learning_rate))
+
+        seen = Rates()
+        settings = msgspec.structs.replace(SETTINGS, epochs=1, learning_rate=None)
+        tuned = finetune(*models(), DATA, settings, callbacks=[seen])
+        wanted = rate_for(tuned.history[0].output_error)
+        assert 2e-3 < wanted < 2e-2
+        assert seen.highest == pytest.approx(wanted)
 
 
 def test_progress_tells_the_error_the_speed_and_the_time_left():

@@ -22,7 +22,7 @@ from dsconvert.models.training.step_sizes import share_of_rate
 
 
 def composed(student, teacher):
-    return ComposedModel(student, teacher), ComposedModel(teacher, teacher)
+    return ComposedModel(student, teacher), ComposedModel(teacher, teacher, student=student)
 
 
 def network(*outputs_of):

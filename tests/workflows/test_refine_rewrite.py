@@ -50,7 +50,33 @@ class TestComposed:
         (got,), features = run.run([x])
         (expected,) = outputs(made, x)
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
-        assert len(features) == (0 if build is strided else 2)
+        # The convolutions' outputs, and the sums of the residual network.
+        assert len(features) == convolutions + (0 if build is strided else 2)
+
+    @pytest.mark.parametrize("build", [strided, residual])
+    def test_its_features_are_those_of_the_original(self, build):
+        """As many pairs as a kernel has taps leave no error: every feature is the same."""
+        keras.utils.set_random_seed(0)
+        model = build()
+        made = rewrite(model, pairs=9).model
+        x = images(3, *model.inputs[0].shape[1:])
+        _, ours = ComposedModel(made, model).run([x])
+        _, theirs = ComposedModel(model, model, student=made).run([x])
+        assert len(ours) >= 3
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+
+    def test_no_features_of_what_was_renamed(self):
+        """A layer whose name no longer tells what it stands for is compared with nothing."""
+        keras.utils.set_random_seed(0)
+        model = model_of(conv(8, name="a"), conv(8, name="b"), conv(8, name="c"), shape=(8, 8, 8))
+        made = rewrite(model, pairs=1, order="depthwise-first").model
+        x = images(2, 8, 8, 8)
+        for name, count in (("b_", 2), ("new", 1)):
+            for layer in made.layers:
+                layer.name = layer.name.replace("b_", name)
+            for run in (ComposedModel(made, model), ComposedModel(model, model, student=made)):
+                assert len(run.run([x])[1]) == count
 
     @pytest.mark.parametrize("way", WAYS)
     def test_its_gradients_are_those_of_the_layers(self, way):

@@ -13,15 +13,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import FlatGraph, Step, flatten, keras_module
+from .features import features
+from .graph import FlatGraph, flatten, keras_module
 from .read import is_depthwise, is_pointwise
 
 _WIDE = 64 * 64
 """Products of input and output channels from which bfloat16 was measured to be faster."""
 _SUMS = ("Add",)
 """Layers and operations that add."""
-_RELUS = ("ReLU", "Relu", "Relu6", "Activation")
-_POOLS = ("MaxPooling2D", "AveragePooling2D", "MaxPool", "AveragePool")
 
 
 @dataclass
@@ -87,6 +86,8 @@ class ComposedModel:
         model: A functional or Sequential model.
         original: The model it was made from, whose layers are no parts of blocks; the model itself
             to run it as it is.
+        student: What was made from the original. Where the model is the original itself, its
+            features are those that the student has, too.
         half: Compute wide convolutions in bfloat16.
         batch_norms: Let norms follow the batch, as they do while Keras trains.
 
@@ -95,7 +96,13 @@ class ComposedModel:
     """
 
     def __init__(
-        self, model: Any, original: Any, *, half: bool = False, batch_norms: bool = False
+        self,
+        model: Any,
+        original: Any,
+        *,
+        student: Any = None,
+        half: bool = False,
+        batch_norms: bool = False,
     ) -> None:
         self.model, self.half, self.batch_norms = model, half, batch_norms
         self.graph = flatten(model)
@@ -109,7 +116,10 @@ class ComposedModel:
         found = _blocks(self.graph, new)
         self._blocks = {block.steps[-1]: block for block in found}
         self._gone = {step for block in found for step in block.steps[:-1]}
-        self._features = _same_values(given, _feature_steps(given), self.graph)
+        if new or student is None:
+            self._features = [ours for _, ours in features(given, self.graph)]
+        else:  # the original, or a part of it
+            self._features = [ours for ours, _ in features(self.graph, flatten(student))]
         self.frozen = _stems(self.graph)
 
     @property
@@ -139,7 +149,7 @@ class ComposedModel:
         return list({id(weight): weight for weight in weights}.values())
 
     def run(self, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Compute the outputs and the features: sums of branches, or pools where none are added.
+        """Compute the outputs and the features.
 
         Args:
             inputs: One tensor per input, (n, ...).
@@ -291,52 +301,3 @@ def _stems(graph: FlatGraph) -> list[Any]:
         elif reads <= passed and not getattr(operation, "weights", ()):
             passed.update(step.writes)
     return found
-
-
-def _feature_steps(graph: FlatGraph) -> list[int]:
-    """Choose what to compare inside: sums of branches after their ReLU, or pools without sums."""
-    found = []
-    for number, step in enumerate(graph.steps):
-        if type(step.operation).__name__ in _SUMS and _is_image(graph, step):
-            found.append(_after_relu(graph, number))
-    if found:
-        return found
-    return [
-        number
-        for number, step in enumerate(graph.steps)
-        if type(step.operation).__name__ in _POOLS and _is_image(graph, step)
-    ]
-
-
-def _after_relu(graph: FlatGraph, number: int) -> int:
-    """Return the step of the ReLU that alone reads a step's output; the step itself without one."""
-    value = graph.steps[number].writes[0]
-    readers = [i for i, step in enumerate(graph.steps) if value in step.reads.values()]
-    if len(readers) == 1 and type(graph.steps[readers[0]].operation).__name__ in _RELUS:
-        return readers[0]
-    return number
-
-
-def _is_image(graph: FlatGraph, step: Step) -> bool:
-    return len(graph.symbolic[step.writes[0]].shape) == 4 and len(set(step.reads.values())) >= 1
-
-
-def _same_values(original: FlatGraph, chosen: Sequence[int], graph: FlatGraph) -> list[int]:
-    """Find the values of a graph that the same calls of the same operations make.
-
-    Empty if one of them is missing.
-    """
-
-    def calls(of: FlatGraph) -> dict[tuple[str, int], int]:
-        counts: dict[str, int] = {}
-        found = {}
-        for step in of.steps:
-            name = of.name_of(step.operation)
-            found[name, counts.get(name, 0)] = step.writes[0]
-            counts[name] = counts.get(name, 0) + 1
-        return found
-
-    ours, theirs = calls(graph), calls(original)
-    names = {value: key for key, value in theirs.items()}
-    wanted = [names[original.steps[number].writes[0]] for number in chosen]
-    return [ours[key] for key in wanted] if all(key in ours for key in wanted) else []
