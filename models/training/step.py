@@ -103,7 +103,8 @@ class Steps:
                     self._objectives, targets, outputs, strict=True
                 )
             ]
-            for ours, theirs, size in zip(features, inside, sizes, strict=bool(inside)):
+            known = bool(features and inside)  # one of the two may compute none
+            for ours, theirs, size in zip(features, inside, sizes, strict=known):
                 gap = tf.reduce_mean(tf.square(ours - theirs)) / (size + 1e-12)
                 losses.append(FEATURE_WEIGHT / len(features) * gap)
             loss = tf.add_n(losses)
