@@ -1,6 +1,7 @@
 """All benchmarks, one after another: `make bench`.
 
     python benchmarks/run_all.py [NAME…] [--quick] [--fresh] [--models FOLDER] [--data cifar10.npz]
+        [--mnist mnist.npz] [--cifar100 cifar100.npz]
 
 A script that has finished with the same options is not run again unless --fresh says so. At the end
 all tables are joined in results/tables.md and the charts drawn into results/charts. --quick runs
@@ -36,9 +37,16 @@ WITH_DATA = (
     "profiler",
     "npu",
     "verification",
+    "large",
     "peers",
 )
-"""Scripts that read --models and --data."""
+"""Scripts that read data."""
+READ = {"published": ("models", "data", "mnist", "cifar100"), "large": ("cifar100",)}
+"""Which of the options that name data; all others read --models and --data."""
+OPTIONAL = {("published", "cifar100")}
+"""Without these a script leaves a part out, and says so."""
+RESUMED = ("published", "large")
+"""Scripts that keep their own steps, and take --fresh."""
 NAMED = ("peers",)
 """Runs only when it is named: it installs other people's tools, 8 GB of them."""
 ALONE = ("blas_threads", "blocks", "speed", "scale", "onnx_scale")
@@ -57,7 +65,7 @@ def main() -> None:
                 continue
         print(f"\n## {name}", flush=True)
         started = time.perf_counter()
-        again = ["--fresh"] if chosen.fresh and name == "published" else []
+        again = ["--fresh"] if chosen.fresh and name in RESUMED else []
         command = [sys.executable, str(HERE / f"{name}.py"), *options, *again]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
@@ -88,6 +96,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=shared / "models")
     parser.add_argument("--data", type=Path, default=shared / "data/cifar10.npz")
     parser.add_argument("--mnist", type=Path, default=shared / "data/mnist.npz")
+    parser.add_argument("--cifar100", type=Path, default=shared / "data/cifar100.npz")
     parser.add_argument("--quick", action="store_true", help="what needs no other data")
     parser.add_argument("--fresh", action="store_true", help="run what is finished again")
     return parser.parse_args()
@@ -97,15 +106,19 @@ def scripts(chosen: argparse.Namespace) -> list[tuple[str, list[str]]]:
     """Return what to run, with its options; what lacks its data is left out, and said so."""
     if chosen.quick:
         return [("published", ["--quick"])]
-    options = ["--models", str(chosen.models), "--data", str(chosen.data)]
     found: list[tuple[str, list[str]]] = []
     for name in WITH_DATA:
-        own = [*options, "--mnist", str(chosen.mnist)] if name == "published" else options
-        missing = [path for path in own[1::2] if not Path(path).exists()]
-        if missing:
-            print(f"{name}: left out, there is no {', '.join(missing)}")
+        paths = {key: getattr(chosen, key) for key in READ.get(name, ("models", "data"))}
+        lacking = [
+            str(path)
+            for key, path in paths.items()
+            if not path.exists() and (name, key) not in OPTIONAL
+        ]
+        if lacking:
+            print(f"{name}: left out, there is no {', '.join(lacking)}")
         else:
-            found.append((name, own))
+            options = [word for key, path in paths.items() for word in (f"--{key}", str(path))]
+            found.append((name, options))
     found += [(name, []) for name in ALONE]
     wanted = chosen.names or [name for name, _ in found if name not in NAMED]
     return [(name, own) for name, own in found if name in wanted]

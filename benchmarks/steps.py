@@ -108,6 +108,7 @@ class Bench:
         shelf: Where results are kept.
         cifar: CIFAR-10, or digits.
         mnist: MNIST, or digits.
+        cifar100: CIFAR-100, or digits; None where there is none.
         models: A folder with networks that are trained already, or None.
         quick: Whether this is a quick run.
     """
@@ -115,6 +116,7 @@ class Bench:
     shelf: Shelf
     cifar: Labelled
     mnist: Labelled
+    cifar100: Labelled | None
     models: Path | None
     quick: bool
 
@@ -137,10 +139,31 @@ def top1(model: Any, data: Labelled) -> dict[str, float]:
     return {"top1": 100 * found.value, "low": 100 * found.low, "high": 100 * found.high}
 
 
-def train(model: Any, data: Labelled, epochs: int, *, batch: int, seed: int = 0) -> dict[str, Any]:
-    """Train from random weights by the labels: Adam at Keras' rate, no augmentation, bfloat16.
+def train(
+    model: Any,
+    data: Labelled,
+    epochs: int,
+    *,
+    batch: int,
+    rate: float = 1e-3,
+    decay: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train from random weights by the labels: Adam, no augmentation, bfloat16.
 
     The model gets the weights of the last epoch.
+
+    Args:
+        model: The network.
+        data: Its images and labels.
+        epochs: Passes over them.
+        batch: Images a step.
+        rate: Adam's; Keras' own by default.
+        decay: What the rate is multiplied by after each epoch.
+        seed: Of the order.
+
+    Returns:
+        Accuracies in percent, at the end and by epoch, and the seconds that it took.
     """
     import keras
 
@@ -148,7 +171,10 @@ def train(model: Any, data: Labelled, epochs: int, *, batch: int, seed: int = 0)
 
     keras.utils.set_random_seed(seed)
     copy = copy_model(model, mixed_precision=True)
-    copy.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    rates = keras.optimizers.schedules.ExponentialDecay(
+        rate, -(-len(data.x) // batch), decay, staircase=True
+    )
+    copy.compile(keras.optimizers.Adam(rates), "sparse_categorical_crossentropy", jit_compile=False)
     history = []
     started = time.perf_counter()
     for epoch in range(epochs):
