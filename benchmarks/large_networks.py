@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from steps import Labelled, top1
 
 
@@ -160,13 +161,12 @@ def train_by_labels(model: Any, data: Labelled, training: Training, state: Path)
         batches = epoch_batches(
             (data.x,), training.batch, ("flip", "crop"), seed=training.seed, epoch=epoch
         )
-        copy.reset_metrics()
         losses = [copy.train_on_batch(x, data.y[index]) for index, (x,) in batches]
         written = state.with_suffix(".writing.keras")
         copy.save(written)
         written.replace(state)
         spent = time.perf_counter() - started
-        print(f"  epoch {epoch + 1}: loss {losses[-1]:.3f}, {spent:.0f} s", flush=True)
+        print(f"  epoch {epoch + 1}: loss {np.mean(losses):.3f}, {spent:.0f} s", flush=True)
     model.set_weights(copy.get_weights())
     state.unlink()
     return {**top1(model, data), "seconds": round(time.perf_counter() - started)}
