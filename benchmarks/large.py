@@ -16,40 +16,22 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import QUICK, RESULTS, machine, table
 from digits import write_digits
+from large_int8 import int8
 from large_networks import Training, mobilenet_v2, resnet18, train_by_labels
-from steps import Array, Labelled, Shelf, top1
+from large_run import Amounts, Run
+from steps import Labelled, Shelf, top1
 
 PARTS = ("rewrite", "int8")
 RUNTIMES = {"litert": "LiteRT", "ort": "ONNX Runtime"}
 SUFFIXES = {"litert": ".tflite", "ort": ".onnx"}
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """How much is done.
-
-    Attributes:
-        trainings: How each network is trained.
-        calibration: Images without labels that rewrites are fitted to.
-        refine: The refinement on these.
-        epochs: Of fine-tuning, on all images, without labels.
-        wanted: The share of the original's time that is asked for.
-    """
-
-    trainings: dict[str, Training]
-    calibration: int = 1000
-    refine: str = "500steps"
-    epochs: int = 3
-    wanted: str = "0.5x"
 
 
 FULL = Amounts({"resnet18": Training(10, True), "mobilenet-v2": Training(10, False)})
@@ -59,48 +41,7 @@ SHORT = Amounts(
     refine="5steps",
     epochs=1,
 )
-TRAINED_FOR_INT8 = ("mobilenet-v2",)
-"""The network whose int8 file loses most."""
-PLAIN = {"equalize": "off", "correct_biases": False, "calibration_method": "minmax"}
-"""An export without what lowers the loss of int8: the TFLite converter by itself."""
 DRAWN = {"resnet18": resnet18, "mobilenet-v2": mobilenet_v2}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the parts work with.
-
-    Attributes:
-        shelf: Where results and networks are kept.
-        data: Images and their classes; these are for the first training alone.
-        amounts: How much is done.
-        tables: Where tables are kept.
-    """
-
-    shelf: Shelf
-    data: Labelled
-    amounts: Amounts
-    tables: Path
-
-    @property
-    def calibration(self) -> Array:
-        """Images of the training set that rewrites are fitted to, (n, H, W, C)."""
-        count = min(self.amounts.calibration, len(self.data.x))
-        return self.data.x[np.random.default_rng(0).choice(len(self.data.x), count, replace=False)]
-
-    def load(self, name: str) -> Any:
-        """Return a network that was kept."""
-        import dsconvert as ds
-
-        return ds.load(self.shelf.model(name)).model
-
-    def plan_file(self, name: str, runtime: str) -> Path:
-        """Tell where a network's plan lies."""
-        return self.shelf.model(f"{name}-{runtime}-plan").with_suffix(".json")
-
-    def step(self, name: str, work: Callable[[], Any], **config: Any) -> Any:
-        """Return a step's result, done now unless it was done so before."""
-        return self.shelf.step(name, {"data": self.data.told, **config}, work)
 
 
 def main() -> None:
@@ -118,7 +59,11 @@ def main() -> None:
     amounts = SHORT if chosen.quick else FULL
     run = Run(Shelf(folder, chosen.fresh), data, amounts, tables)
     trained = {name: train(run, name) for name in chosen.networks.split(",")}
-    parts = {"rewrite": partial(rewrites, run, trained), "int8": partial(int8, run, trained)}
+    runtimes = chosen.runtimes.split(",")
+    parts = {
+        "rewrite": partial(rewrites, run, trained, runtimes),
+        "int8": partial(int8, run, trained),
+    }
     for name in chosen.only.split(","):
         parts[name]()
 
@@ -133,10 +78,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", default=",".join(PARTS), help="some of: %(default)s")
     parser.add_argument("--networks", default=",".join(DRAWN), help="some of: %(default)s")
+    parser.add_argument("--runtimes", default=",".join(RUNTIMES), help="some of: %(default)s")
     parser.add_argument("--quick", action="store_true", help="on scikit-learn's digits")
     parser.add_argument("--fresh", action="store_true", help="do everything again")
     chosen = parser.parse_args()
-    for given, known in ((chosen.only, PARTS), (chosen.networks, tuple(DRAWN))):
+    lists = (
+        (chosen.only, PARTS),
+        (chosen.networks, tuple(DRAWN)),
+        (chosen.runtimes, tuple(RUNTIMES)),
+    )
+    for given, known in lists:
         unknown = set(given.split(",")) - set(known)
         if unknown:
             parser.error(f"there are {', '.join(known)}; not {', '.join(sorted(unknown))}")
@@ -167,14 +118,14 @@ def train(run: Run, name: str) -> Any:
 # Rewritten at half of the time.
 
 
-def rewrites(run: Run, trained: dict[str, Any]) -> None:
+def rewrites(run: Run, trained: dict[str, Any], runtimes: Sequence[str]) -> None:
     amounts = run.amounts
 
     def rows() -> Iterator[list[Any]]:
         for name, original in trained.items():
-            for runtime, told in RUNTIMES.items():
+            for runtime in runtimes:
                 done = rewritten(run, name, runtime, original["top1"])
-                row = [name, told, f"{original['top1']:.2f}"]
+                row = [name, RUNTIMES[runtime], f"{original['top1']:.2f}"]
                 if "reason" in done:
                     yield [*row, *[""] * 7, done["reason"]]
                     continue
@@ -326,71 +277,6 @@ def timed(run: Run, name: str, runtime: str) -> Any:
         "ms": [before.latency.p50_ms, after.latency.p50_ms],
         "ratio": [one.ratio, one.low, one.high],
     }
-
-
-# In int8.
-
-
-def int8(run: Run, trained: dict[str, Any]) -> None:
-    """Tell what each network as it was trained loses as an int8 .tflite file, and regains."""
-    epochs = run.amounts.epochs
-
-    def rows() -> Iterator[list[Any]]:
-        for name, original in trained.items():
-            first = {"original": original["top1"]}
-            plain = run.step(f"{name}-int8-plain", partial(as_int8, run, name, PLAIN), **first)
-            yield [name, "plain", "", *_int8_cells(original["top1"], plain)]
-            found = run.step(f"{name}-int8", partial(as_int8, run, name, {}), **first)
-            yield [name, "as it comes", "", *_int8_cells(original["top1"], found)]
-            if name in TRAINED_FOR_INT8:
-                work = partial(for_int8, run, name)
-                tuned = run.step(f"{name}-for-int8", work, **first, epochs=epochs)
-                yield [name, "trained for int8", epochs, *_int8_cells(original["top1"], tuned)]
-
-    table(
-        "As int8 .tflite files, the networks as they were trained",
-        ["network", "export", "epochs", "float %", "its own float %", "int8 %", "lost to float"],
-        rows(),
-        folder=run.tables,
-    )
-
-
-def _int8_cells(original: float, found: Any) -> list[str]:
-    lost = original - found["int8"]
-    return [f"{value:.2f}" for value in (original, found["float"], found["int8"], lost)]
-
-
-def as_int8(run: Run, name: str, options: Mapping[str, Any]) -> Any:
-    """Export a trained network as it is."""
-    import dsconvert as ds
-
-    chosen = ds.ExportOptions(quantize="int8", verify=False, **options)
-    return _judged(run, run.load(name), chosen)
-
-
-def for_int8(run: Run, name: str) -> Any:
-    """Train a network by its own answers with the rounding of an int8 file, and export it."""
-    import dsconvert as ds
-
-    settings = ds.FinetuneSettings(epochs=run.amounts.epochs, quantize="int8", learning_rate=1e-3)
-    student: Any = run.load(name)
-    tuned = ds.finetune(student, run.load(name), run.data.x, settings)
-    tuned.model.save(run.shelf.model(f"{name}-for-int8"))
-    as_trained = {"equalize": "off", "correct_biases": False}
-    options = ds.ExportOptions(quantize="int8", verify=False, **as_trained)
-    return _judged(run, tuned.model, options)
-
-
-def _judged(run: Run, model: Any, options: Any) -> dict[str, float]:
-    """Return the top-1 of a network and of its int8 file, in percent."""
-    import dsconvert as ds
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        ds.export(model, path, options, calibration=run.calibration)
-        judged = ds.evaluate(path, ds.Data((run.data.x_test,), run.data.y_test))
-    assert judged.top1 is not None
-    return {"float": top1(model, run.data)["top1"], "int8": 100 * judged.top1.value}
 
 
 if __name__ == "__main__":
