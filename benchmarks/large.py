@@ -255,7 +255,8 @@ def tune(run: Run, name: str, runtime: str) -> Any:
     tuned = ds.finetune(student, run.load(name), run.data.x, settings)
     tuned.model.save(run.shelf.model(f"{name}-{runtime}-tuned"))
     found = top1(tuned.model, run.data)
-    return {"tuned": found["top1"], "low": found["low"], "high": found["high"]}
+    best = tuned.best_epoch
+    return {"tuned": found["top1"], "low": found["low"], "high": found["high"], "best epoch": best}
 
 
 def timed(run: Run, name: str, runtime: str) -> Any:
