@@ -17,7 +17,7 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from steps import Labelled, Shelf, top1
 PARTS = ("rewrite", "int8")
 RUNTIMES = {"litert": "LiteRT", "ort": "ONNX Runtime"}
 SUFFIXES = {"litert": ".tflite", "ort": ".onnx"}
-
+LITTLE = 0.95
+"""A share of the time that is not worth a rewrite, nor beyond what one measurement differs by."""
 
 FULL = Amounts({"resnet18": Training(10, True), "mobilenet-v2": Training(10, False)})
 SHORT = Amounts(
@@ -57,6 +58,8 @@ def main() -> None:
     else:
         data = Labelled.of("CIFAR-100", chosen.cifar100)
     amounts = SHORT if chosen.quick else FULL
+    if chosen.epochs is not None:
+        amounts = replace(amounts, epochs=chosen.epochs)
     run = Run(Shelf(folder, chosen.fresh), data, amounts, tables)
     trained = {name: train(run, name) for name in chosen.networks.split(",")}
     runtimes = chosen.runtimes.split(",")
@@ -79,6 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), help="some of: %(default)s")
     parser.add_argument("--networks", default=",".join(DRAWN), help="some of: %(default)s")
     parser.add_argument("--runtimes", default=",".join(RUNTIMES), help="some of: %(default)s")
+    parser.add_argument("--epochs", type=int, help="of fine-tuning; 0 leaves it out")
     parser.add_argument("--quick", action="store_true", help="on scikit-learn's digits")
     parser.add_argument("--fresh", action="store_true", help="do everything again")
     chosen = parser.parse_args()
@@ -129,8 +133,10 @@ def rewrites(run: Run, trained: dict[str, Any], runtimes: Sequence[str]) -> None
                 if "reason" in done:
                     yield [*row, *[""] * 7, done["reason"]]
                     continue
-                steps = ("fitted", "refined", "tuned")
-                lost = [f"{original['top1'] - done[key]:.2f}" for key in steps]
+                lost = [
+                    f"{original['top1'] - done[key]:.2f}" if key in done else "not run"
+                    for key in ("fitted", "refined", "tuned")
+                ]
                 macs = " → ".join(f"{value / 1e6:.1f}" for value in done["macs"])
                 layers = f"{done['changed']} of {done['convolutions']}"
                 spent = " → ".join(f"{value:.3f}" for value in done["ms"])
@@ -167,7 +173,9 @@ def rewritten(run: Run, name: str, runtime: str, original: float) -> Any:
     follows = {"original": original, "macs": planned["macs"], "refine": run.amounts.refine}
     fitted = run.step(f"{stem}-refined", partial(fit, run, name, runtime), **follows)
     follows["epochs"] = run.amounts.epochs
-    tuned = run.step(f"{stem}-tuned", partial(tune, run, name, runtime), **follows)
+    tuned = {}
+    if run.amounts.epochs:
+        tuned = run.step(f"{stem}-tuned", partial(tune, run, name, runtime), **follows)
     times = run.step(f"{stem}-timed", partial(timed, run, name, runtime), **follows)
     return {**planned, **fitted, **tuned, **times}
 
@@ -207,10 +215,10 @@ def plan(run: Run, name: str, runtime: str) -> Any:
         told = error.message
     print(f"  {told}", flush=True)
     points = ds.sweep(model, calibration=x, target=target, points=4).points
-    if not points[-1].pairs:
-        left = ds.plan(model, calibration=x, target=target).plan.layers
-        return {"reason": f"nothing to gain: {_why_left(left)}"}
     least = (points[-1].totals.cost or 0) / (points[0].totals.cost or 1)
+    if least > LITTLE:
+        left = ds.plan(model, calibration=x, target=target).plan.layers
+        return {"reason": f"nothing to gain, at the least {least:.2f}x: {_why_left(left)}"}
     for more in (0.01, 0.03, 0.1):  # the times are measured anew, and differ a little
         try:
             return planned(f"{least + more:.2f}x")
@@ -260,12 +268,13 @@ def tune(run: Run, name: str, runtime: str) -> Any:
 
 
 def timed(run: Run, name: str, runtime: str) -> Any:
-    """Measure the fine-tuned network's file against the original's, in turns."""
+    """Measure the rewritten network's file against the original's, in turns."""
     import dsconvert as ds
 
+    last = "tuned" if run.amounts.epochs else "refined"
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for kept in (name, f"{name}-{runtime}-tuned"):
+        for kept in (name, f"{name}-{runtime}-{last}"):
             files.append(Path(folder) / f"{kept}{SUFFIXES[runtime]}")
             ds.export(run.load(kept), files[-1])
         options = ds.ProfileOptions(runs=300, min_seconds=2)

@@ -29,7 +29,7 @@ def int8(run: Run, trained: dict[str, Any]) -> None:
             yield [name, "plain", "", *_int8_cells(original["top1"], plain)]
             found = run.step(f"{name}-int8", partial(as_int8, run, name, {}), **first)
             yield [name, "as it comes", "", *_int8_cells(original["top1"], found)]
-            if name in TRAINED_FOR_INT8:
+            if name in TRAINED_FOR_INT8 and epochs:
                 work = partial(for_int8, run, name)
                 tuned = run.step(f"{name}-for-int8", work, **first, epochs=epochs)
                 yield [name, "trained for int8", epochs, *_int8_cells(original["top1"], tuned)]
