@@ -105,6 +105,7 @@ def draw_all(results: Path, charts: Path) -> None:
         "mobilenet": (mobilenet, steps),
         "ratio": (ratio, steps),
         "peers-resnet8": (partial(peers, "resnet8"), cells),
+        "peers-vgg6": (partial(peers, "vgg6"), cells),
     }
     for name, (draw, folder) in drawings.items():
         figure, axes = plt.subplots()
@@ -235,7 +236,13 @@ PEERS = {
     "Tucker-2": ("s", "#f28e2b"),
     "CP": ("D", "#4e79a7"),
     "channels by magnitude": ("x", FRESH),
+    "separable from scratch": ("+", FRESH),
     "ours: pairs": ("o", NEW),
+    "ours: blocks": ("s", NEW),
+    "ours: planned": ("^", NEW),
+    "ours: planned, refined": ("*", NEW),
+    "ours: for time, refined": ("P", NEW),
+    "ours: planned, refined, int8": ("h", NEW),
 }
 """Marks and colours of the methods."""
 
@@ -249,8 +256,8 @@ def peers(network: str, axes: Any, cells: Path) -> None:
         if row["share"] is None:
             axes.plot(times[cell]["ratio"], 100 * row["top1"], "h", color="black", ms=8)
             told = row["method"] if row["method"] == "original" else "original, int8"
-            place = (-4, -12) if row["method"] == "original" else (8, -4)
-            side = "right" if row["method"] == "original" else "left"
+            place = (4, 8) if row["method"] == "original" else (-8, 8)
+            side = "left" if row["method"] == "original" else "right"
             point = (times[cell]["ratio"], 100 * row["top1"])
             axes.annotate(told, point, xytext=place, textcoords="offset points", ha=side)
     for method, (mark, color) in PEERS.items():
@@ -263,7 +270,7 @@ def peers(network: str, axes: Any, cells: Path) -> None:
             axes.plot(*zip(*own, strict=True), ":", marker=mark, color=color, label=method, lw=1)
     axes.set(xlabel="time / the original's, LiteRT, one thread", ylabel="top-1 %", title=network)
     axes.set(ylim=(0, 100), xlim=(0, None))
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 if __name__ == "__main__":

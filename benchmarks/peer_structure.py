@@ -19,8 +19,11 @@ from peer_networks import composed, convolutions, pruned, spatial_svd
 from peer_tools import KEPT, figure, kept, program, version_of
 from peer_tools import MODELS as FILES
 
-MODELS = ("resnet8",)
-SHARES = (0.5,)
+MODELS = ("resnet8", "vgg6")
+SHARES = (0.3, 0.5, 0.7)
+EPOCHS, TRAINED, TRAINED_SHARE = 3, 20_000, 0.5
+"""Of the table of trained networks, and the only share there."""
+REFINED = "500steps"
 CALIBRATED, TESTED = 1000, 2000
 """Unlabelled images for ours, and test images, the same for all."""
 NETWORKS = KEPT.parent / "networks"
@@ -31,13 +34,31 @@ class Case(NamedTuple):
 
     Attributes:
         opened: The network's file.
+        share: Of its MACs or, where a plan is made for it, of its time.
         limit: MACs at most.
         calibration: Unlabelled images.
     """
 
     opened: Any
+    share: float
     limit: float
     calibration: Any
+
+
+class Method(NamedTuple):
+    """How a network becomes smaller.
+
+    Attributes:
+        make: Makes the Keras network.
+        peer: Whose tool it is, in `peer_tools.PEERS`; empty for ours.
+        by: Who is named beside it where there is no peer.
+        form: What its file is quantized to.
+    """
+
+    make: Callable[[Case], Any]
+    peer: str = ""
+    by: str = "dsconvert"
+    form: str = "none"
 
 
 def show(name: str, models: Path, data: Path) -> None:
@@ -54,7 +75,7 @@ def show(name: str, models: Path, data: Path) -> None:
     columns = [
         "method",
         "of",
-        "MACs asked",
+        "asked",
         "M MACs",
         "top-1 %",
         "p50 µs",
@@ -116,7 +137,7 @@ def _original(name: str, opened: Any, data: Path, calibration: Any, form: str) -
 def _written(
     cell: str, model: Any, data: Path, form: str, calibration: Any, began: float
 ) -> dict[str, Any]:
-    """Export a network and judge the file."""
+    """Export a network, keep it beside the file, and judge the file."""
     import dsconvert as ds
     from dsconvert.converter.inspect import inspect
 
@@ -126,6 +147,7 @@ def _written(
     given = None if form == "none" else calibration
     options = ds.ExportOptions(quantize=form)
     ds.export(model, file, options, calibration=given, overwrite=True)
+    model.save(file.with_suffix(".keras"))
     top1 = ds.evaluate(file, data, samples=TESTED).top1
     assert top1 is not None
     return {
@@ -145,21 +167,60 @@ def _at(
     from dsconvert.converter.inspect import inspect
 
     limit = share * (inspect(opened.model).macs or 0)
-    for method, (peer, make) in METHODS.items():
-        cell = f"structure-{name}-{share}-{method.replace(': ', '-').replace(' ', '-')}"
+    for title, method in METHODS.items():
+        cell = _cell(name, share, title)
         found = kept(cell)
         lost = not (NETWORKS / f"{cell}.tflite").exists()
         if found is None or ("top1" in found and lost):
             began = time.perf_counter()
-            by = version_of(peer) if peer else ("numpy" if "spatial" in method else "dsconvert")
-            found = {"method": method, "by": by, "share": share, "cell": cell}
+            by = version_of(method.peer) if method.peer else method.by
+            found = {"method": title, "by": by, "share": share, "cell": cell}
             try:
-                made = make(Case(opened, limit, calibration))
-                found |= _written(cell, made, data, "none", calibration, began)
+                made = method.make(Case(opened, share, limit, calibration))
+                found |= _written(cell, made, data, method.form, calibration, began)
             except (RuntimeError, ValueError, DsconvertError) as error:
-                found["failure"] = str(error)[:160]
+                found["failure"] = str(getattr(error, "message", error))[:160]
             write_json(KEPT / f"{cell}.json", found)
         yield dict(found)
+
+
+def _cell(name: str, share: float, method: str) -> str:
+    words = method.replace(":", "").replace(",", "").split()
+    return "-".join(["structure", name, str(share), *words])
+
+
+# After the same epochs.
+
+
+def trained(name: str, models: Path, data: Path) -> None:
+    """Train the networks of one share alike, without labels, and print the table."""
+    import dsconvert as ds
+
+    teacher = ds.load(models / FILES[name][0]).model
+    rows = (_trained(name, title, teacher, data) for title in TRAINABLE)
+    columns = ["method", "M MACs", "start %", f"after {EPOCHS} epochs %"]
+    title = f"{name} at {TRAINED_SHARE:g} of its MACs, then {EPOCHS} epochs without labels"
+    table(title, columns, rows)
+
+
+def _trained(name: str, method: str, teacher: Any, data: Path) -> list[str]:
+    import dsconvert as ds
+
+    start = _cell(name, TRAINED_SHARE, method)
+    before, cell = kept(start), f"{start}-trained"
+    if before is None or "top1" not in before:
+        return [method, "–", "not made", "–"]
+    found = kept(cell)
+    if found is None:
+        student = ds.load(NETWORKS / f"{start}.keras").model
+        settings = ds.FinetuneSettings(epochs=EPOCHS)
+        ds.finetune(student, teacher, images(data, TRAINED), settings)
+        top1 = ds.evaluate(student, data, samples=TESTED).top1
+        assert top1 is not None
+        found = {"top1": top1.value}
+        write_json(KEPT / f"{cell}.json", found)
+    tops = (figure(one["top1"], 100, 2) for one in (before, found))
+    return [method, figure(before["macs"], 1e-6, 2), *tops]
 
 
 # Ours.
@@ -174,6 +235,22 @@ def _rewritten(case: Case, **wishes: Any) -> Any:
     if (made.report.macs_after or 0) > case.limit * 1.005:
         raise ValueError("this form cannot be as small")
     return made.model
+
+
+def _fitted(case: Case, block: str) -> Any:
+    return _rewritten(case, calibration=case.calibration, block=block)
+
+
+def _planned(case: Case, refine: str, *, time: bool = False) -> Any:
+    """Plan for the share of the MACs, or of the time on LiteRT, and rewrite by the plan."""
+    import dsconvert as ds
+
+    macs = f"{case.limit / 1e6:.4f}M"
+    goals = ds.Goals(latency=f"{case.share:g}x") if time else ds.Goals(macs=macs)
+    target = ds.Target("litert") if time else None
+    given = {"calibration": case.calibration}
+    plan = ds.plan(case.opened.model, goals=goals, target=target, **given)
+    return ds.rewrite(case.opened.model, plan=plan, refine=refine, **given).model
 
 
 # Others'.
@@ -198,17 +275,22 @@ def _spatial(case: Case) -> Any:
     return composed(case.opened.model, parts, "spatial")
 
 
-METHODS: dict[str, tuple[str, Callable[[Case], Any]]] = {
-    "weights-only SVD pairs": ("", lambda case: _rewritten(case, method="svd", block="linear")),
-    "spatial SVD": ("", _spatial),
-    "Tucker-2": ("tensorly", lambda case: _tensorly(case, "tucker")),
-    "CP": ("tensorly", lambda case: _tensorly(case, "cp")),
-    "channels by magnitude": (
-        "torch-pruning",
-        lambda case: pruned(case.opened.model, case.limit),
+METHODS = {
+    "weights-only SVD pairs": Method(lambda case: _rewritten(case, method="svd", block="linear")),
+    "separable from scratch": Method(
+        lambda case: _rewritten(case, method="random", block="linear")
     ),
-    "ours: pairs": (
-        "",
-        lambda case: _rewritten(case, calibration=case.calibration, block="linear"),
+    "spatial SVD": Method(_spatial, by="numpy"),
+    "Tucker-2": Method(lambda case: _tensorly(case, "tucker"), "tensorly"),
+    "CP": Method(lambda case: _tensorly(case, "cp"), "tensorly"),
+    "channels by magnitude": Method(
+        lambda case: pruned(case.opened.model, case.limit), "torch-pruning"
     ),
+    "ours: pairs": Method(lambda case: _fitted(case, "linear")),
+    "ours: blocks": Method(lambda case: _fitted(case, "three-factor")),
+    "ours: planned": Method(lambda case: _planned(case, "0")),
+    "ours: planned, refined": Method(lambda case: _planned(case, REFINED)),
+    "ours: for time, refined": Method(lambda case: _planned(case, REFINED, time=True)),
+    "ours: planned, refined, int8": Method(lambda case: _planned(case, REFINED), form="int8"),
 }
+TRAINABLE = tuple(title for title, method in METHODS.items() if method.form == "none")

@@ -8,6 +8,7 @@ int8        the unmodified model in int8: ai-edge-quantizer, TensorFlow's conver
 onnx        .onnx files to .tflite files: onnx2tf beside `dsconvert export`
 structure   fewer MACs without training: tensorly, torch-pruning and others, beside
             `dsconvert rewrite`; see peer_structure.py
+trained     the same networks at one share after three epochs of the same training
 """
 
 from __future__ import annotations
@@ -39,14 +40,18 @@ CALIBRATED = 200
 
 def main() -> None:
     networks = ",".join(peer_structure.MODELS)
-    chosen = arguments(__doc__, "int8", "onnx", "structure", networks=networks, files="*")
+    parts = ("int8", "onnx", "structure", "trained")
+    chosen = arguments(__doc__, *parts, networks=networks, files="*")
     print(f"Machine: {machine()}")
     for part in chosen.only.split(","):
         if part == "onnx":
             onnx(chosen.models / "onnx", chosen.files)
             continue
         for name in MODELS if part == "int8" else chosen.networks.split(","):
-            (int8 if part == "int8" else peer_structure.show)(name, chosen.models, chosen.data)
+            show = {"int8": int8, "structure": peer_structure.show}.get(
+                part, peer_structure.trained
+            )
+            show(name, chosen.models, chosen.data)
 
 
 # int8 of the unmodified model.
