@@ -26,7 +26,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 
 from ..types import Float
-from .fit import Linear
+from .fit import Terms
 from .moments import Statistics
 from .solves import solve_positive
 
@@ -58,19 +58,19 @@ class _Part:
     Attributes:
         cov: C without λ, (D, D): the one of the moments, no copy.
         cross: (G + λW)·s, (D, N), in the precision of ``cov``.
-        linear: The rest.
+        terms: The rest.
     """
 
     cov: Array
     cross: Array
-    linear: Linear
+    terms: Terms
 
     @classmethod
-    def of(cls, stats: Statistics, linear: Linear) -> _Part:
-        return cls(stats.cov, linear.cross.reshape(len(stats.cov), -1), linear)
+    def of(cls, stats: Statistics, terms: Terms) -> _Part:
+        return cls(stats.cov, terms.cross.reshape(len(stats.cov), -1), terms)
 
     def in_float32(self) -> _Part:
-        return _Part(self.cov.astype(np.float32), self.cross.astype(np.float32), self.linear)
+        return _Part(self.cov.astype(np.float32), self.cross.astype(np.float32), self.terms)
 
     def features(self, first: Float, taps: Float) -> Array:
         """Return U, (D, R), of this block's own p, in the precision of the moments."""
@@ -80,7 +80,7 @@ class _Part:
     def pulled(self, features: Array) -> Array:
         """Return (C + λI)·U."""
         moved = self.cov @ features
-        moved += self.cov.dtype.type(self.linear.noise) * features
+        moved += self.cov.dtype.type(self.terms.noise) * features
         return moved
 
 
@@ -113,12 +113,12 @@ class CpObjective:
         Args:
             stats: Moments of each block of input channels, in their order.
             kernel: W, (kh, kw, C, N).
-            scale: (N,) see `fit.Linear.of`.
+            scale: (N,) see `fit.Terms.of`.
             ridge: λ, as there.
             penalty: μ.
         """
         each = zip(stats, channel_blocks(stats, kernel), strict=True)
-        parts = [_Part.of(part, Linear.of(part, own, scale, ridge)) for part, own in each]
+        parts = [_Part.of(part, Terms.of(part, own, scale, ridge)) for part, own in each]
         return cls(tuple(parts), penalty)
 
     def for_descent(self) -> CpObjective:
@@ -134,20 +134,20 @@ class CpObjective:
     @property
     def constant(self) -> float:
         """The value of J at Ŵ = 0."""
-        return sum(part.linear.constant for part in self.parts)
+        return sum(part.terms.constant for part in self.parts)
 
     @property
     def kernel(self) -> Float:
         """W·s, (C, k², N)."""
-        return np.concatenate([part.linear.kernel for part in self.parts])
+        return np.concatenate([part.terms.kernel for part in self.parts])
 
     def spread(self) -> Float:
         """Return the standard deviation of each input channel, (C,), a mean over the taps."""
         found = []
         for part in self.parts:
-            C, k2, _ = part.linear.kernel.shape
+            C, k2, _ = part.terms.kernel.shape
             variances = np.diag(part.cov).reshape(C, k2).mean(axis=1, dtype=np.float64)
-            found.append(variances + part.linear.noise)
+            found.append(variances + part.terms.noise)
         return np.asarray(np.sqrt(np.concatenate(found)))
 
     def work(self, channels: int) -> float:
@@ -181,7 +181,7 @@ class CpObjective:
         H[np.diag_indices(len(H))] *= 1 + self.penalty
         by_first, by_taps, start = [], np.zeros_like(taps), 0
         for part, pulled in zip(self.parts, point.moved, strict=True):
-            C, k2, _ = part.linear.kernel.shape
+            C, k2, _ = part.terms.kernel.shape
             dtype = part.cov.dtype
             slope = pulled @ H.astype(dtype) - part.cross @ point.last.T.astype(dtype)
             slope = 2 * slope.reshape(C, k2, -1)
@@ -194,7 +194,7 @@ class CpObjective:
         """U (D, R) beside each part."""
         found, start = [], 0
         for part in self.parts:
-            C = len(part.linear.kernel)
+            C = len(part.terms.kernel)
             found.append((part, part.features(first[start : start + C], taps)))
             start += C
         return found

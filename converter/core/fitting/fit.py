@@ -67,7 +67,7 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Terms:
     """What the regularised quadratic has besides its covariance, by channel.
 
     Attributes:
@@ -83,7 +83,7 @@ class Linear:
     constant: float
 
     @classmethod
-    def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Linear:
+    def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Terms:
         """Regularise and scale.
 
         Args:
@@ -105,7 +105,7 @@ class Problem:
 
     Attributes:
         cov: C + λI, (C, k², C, k²).
-        cross: See `Linear`, as for the other two.
+        cross: See `Terms`, as for the other two.
         kernel: As there.
         constant: As there.
     """
@@ -117,12 +117,12 @@ class Problem:
 
     @classmethod
     def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Problem:
-        """Regularise and scale: see `Linear.of`."""
-        linear = Linear.of(stats, kernel, scale, ridge)
-        C, k2, _ = linear.kernel.shape
+        """Regularise and scale: see `Terms.of`."""
+        terms = Terms.of(stats, kernel, scale, ridge)
+        C, k2, _ = terms.kernel.shape
         cov = stats.cov.copy()
-        cov[np.diag_indices(C * k2)] += linear.noise
-        return cls(cov.reshape(C, k2, C, k2), linear.cross, linear.kernel, linear.constant)
+        cov[np.diag_indices(C * k2)] += terms.noise
+        return cls(cov.reshape(C, k2, C, k2), terms.cross, terms.kernel, terms.constant)
 
     def best_kernel(self, shape: tuple[int, ...]) -> Float:
         """Return the unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""
