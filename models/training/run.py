@@ -108,6 +108,9 @@ class Run:
                 "no epoch came closer to the teacher than the student already was: its weights are "
                 "unchanged"
             )
+        if self._settings.learning_rate is None:
+            rate = self._trainer.highest_rate
+            notes.append(f"the learning rate rose to {rate:.2g}, by the output error at the start")
         return tuple(notes)
 
     def _epoch(self) -> None:

@@ -155,6 +155,11 @@ class Trainer:
         return self._copy
 
     @property
+    def highest_rate(self) -> float:
+        """The rate after the warm-up."""
+        return self._rate
+
+    @property
     def learning_rate(self) -> float:
         """The rate of the last step."""
         return float(self._copy.optimizer.learning_rate)

@@ -140,6 +140,20 @@ def test_head_that_sees_few_images_is_refitted_from_them(images, monkeypatch):
     assert any(fit_run.refitted for fit_run in fit_runs)
 
 
+def test_head_whose_images_do_not_fit_into_memory_is_left(images):
+    few = np.concatenate([images[:6], images[FITTED:]])
+
+    def refitted(memory):
+        settings = FitSettings(EVERYTHING.patches, memory=memory)
+        return [
+            fit_strategies(classifier(seed), few, CLEAN, settings=settings)[CLEAN].refitted
+            for seed in range(1, 31, 3)
+        ]
+
+    assert ["head"] in refitted(1 << 20)
+    assert refitted(3000) == [[]] * 10
+
+
 def test_head_that_overfits_is_not_kept(images, monkeypatch):
     # No prior at all, and six images for nine unknowns: perfect on those, poor on others.
     monkeypatch.setattr("dsconvert.converter.core.network.fit_network.HEAD_RIDGES", (1e-12,))

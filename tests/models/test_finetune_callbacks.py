@@ -103,6 +103,7 @@ class TestCallbacks:
         wanted = rate_for(tuned.history[0].output_error)
         assert 2e-3 < wanted < 2e-2
         assert seen.highest == pytest.approx(wanted)
+        assert f"{wanted:.2g}" in tuned.notes[-1]  # a reader of the report sees it
 
 
 def test_progress_tells_the_error_the_speed_and_the_time_left():

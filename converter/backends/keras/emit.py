@@ -6,6 +6,7 @@ only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from ...core.types import BlockLayer, Branch, Depthwise, Factorization, Float, N
 from .copying import copy_layer
 from .graph import keras_module
 
+PART = re.compile(r"(?P<convolution>.+)_(dw|pw|in|out|add|act)\d*_*")
+"""The name of a layer of a block, as `emit_block` makes it, and the convolution that it names."""
 Built = tuple[Any, list[Float]]
 """A layer, and its weights in the order in which Keras has them."""
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from .emit import PART
 from .graph import FlatGraph, Step
 
 _SUMS = ("Add",)
 """Layers and operations that add."""
 _RELUS = ("ReLU", "Relu", "Relu6", "Activation")
 _POOLS = ("MaxPooling2D", "AveragePooling2D", "MaxPool", "AveragePool")
-
-_PART = re.compile(r"(?P<convolution>.+)_(dw|pw|in|out|add|act)\d*_*")
-"""The name of a layer of the block that stands for a convolution (`emit.emit_block`)."""
 
 Shared = tuple[int, int]
 """The number of a value in the original's graph, and in that of what was made from it."""
@@ -60,7 +57,7 @@ def _block_outputs(original: FlatGraph, made: FlatGraph) -> dict[tuple[str, int]
     gone = {name for name in names if names.count(name) == 1} - kept
     found = {}
     for step in made.steps:
-        part = _PART.fullmatch(made.name_of(step.operation))
+        part = PART.fullmatch(made.name_of(step.operation))
         if part is not None and part["convolution"] in gone:
             found[part["convolution"], 0] = step.writes[0]  # that of its last layer stays
     return found

@@ -100,20 +100,14 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Terms):
     """The regularised quadratic, by channel.
 
     Attributes:
         cov: C + λI, (C, k², C, k²).
-        cross: See `Terms`, as for the other two.
-        kernel: As there.
-        constant: As there.
     """
 
     cov: Float
-    cross: Float
-    kernel: Float
-    constant: float
 
     @classmethod
     def of(cls, stats: Statistics, kernel: Array, scale: Float, ridge: float) -> Problem:
@@ -122,7 +116,7 @@ class Problem:
         C, k2, _ = terms.kernel.shape
         cov = stats.cov.copy()
         cov[np.diag_indices(C * k2)] += terms.noise
-        return cls(cov.reshape(C, k2, C, k2), terms.cross, terms.kernel, terms.constant)
+        return cls(**vars(terms), cov=cov.reshape(C, k2, C, k2))
 
     def best_kernel(self, shape: tuple[int, ...]) -> Float:
         """Return the unrestricted minimum C⁻¹G as a (scaled) kernel of ``shape`` (kh, kw, C, N)."""

@@ -27,7 +27,8 @@ from ..stages import Norm, Site, Stages, Weights
 from ..types import Choice, Factorization, Float
 from .activation_store import Store
 from .fit_state import FitRun, FitSettings, FitStrategy
-from .stage_runner import StageRunner, room_for
+from .patch_stream import row_bytes
+from .stage_runner import StageRunner, moment_share, room_for
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +172,11 @@ class _Fitting(StageRunner):
         return self.settings.refit_head if site.role == "head" else fit_run.strategy.shortcuts
 
     def _few_rows(self, site: Site) -> bool:
-        """Tell whether a last dense layer sees fewer images than it has inputs."""
-        return site.role == "head" and site.calls == 1 and self.fitting < site.spec.in_channels
+        """Tell whether a last dense layer sees fewer images than it has inputs, and these fit."""
+        rows, features = self.fitting, site.spec.in_channels
+        if site.role != "head" or site.calls > 1 or rows >= features:
+            return False
+        return row_bytes(rows, features) <= moment_share(self.settings)
 
     def _choose_head(
         self, index: int, fit_run: FitRun, site: Site, fits: Sequence[Weights]

@@ -29,6 +29,16 @@ def moment_bytes(features: int, *, blocks: int = 1, sets: int = 1) -> int:
     return 8 * features**2 * ((sets + 1) * blocks + _SOLVING)
 
 
+def row_bytes(rows: int, features: int) -> int:
+    """Tell the memory that a refit from rows takes: them and systems of their number, thrice.
+
+    Args:
+        rows: How many there are.
+        features: The length of one.
+    """
+    return 8 * rows * (3 * features + 3 * rows)
+
+
 def channel_blocks(site: Site, memory: int, sets: int = 1) -> list[slice]:
     """The input channels in as few blocks as fit into memory: one, unless the layer is very wide.
 
