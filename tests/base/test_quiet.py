@@ -1,5 +1,6 @@
 """The chatter of native libraries is kept away, and what is ours is not lost with it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,22 @@ except ValueError as error:
 def test_the_streams_are_the_users_again_though_the_disk_is_full():
     done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=False)
     assert "said: why" in done.stderr
+
+
+PRINTING = """
+import ctypes
+from dsconvert.base.quiet import captured
+with captured(descriptors=(1,)):
+    ctypes.CDLL(None).printf(b"chatter\\n")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the C library has another name there")
+def test_what_native_code_prints_is_held_though_it_is_written_late():
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", PRINTING]
+    done = subprocess.run(command, capture_output=True, check=True, env=env)
+    assert done.stdout == b""
 
 
 GREETING = """

@@ -1,9 +1,11 @@
 """The integer programme against trying everything."""
 
+import os
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,8 +40,20 @@ def budget(layers, resource, share):
     return min(sums) + share * (max(sums) - min(sums))
 
 
+def test_what_the_solver_prints_does_not_reach_stdout(capfd, monkeypatch):
+    solve = scipy.optimize.milp
+
+    def talkative(*args, **kwargs):
+        os.write(1, b"HighsMipSolverData::transformNewIntegerFeasibleSolution\n")
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(scipy.optimize, "milp", talkative)
+    assert least_output_error([[Option(1.0, {"ms": 1.0}), Option(0.0, {"ms": 2.0})]], {"ms": 1.5})
+    assert capfd.readouterr().out == ""
+
+
 @given(networks, shares, shares)
-def test_least_harm_is_what_trying_everything_finds(layers, ms, macs):
+def test_least_output_error_is_what_trying_everything_finds(layers, ms, macs):
     limits = {"ms": budget(layers, "ms", ms), "macs": budget(layers, "macs", macs)}
     strictly = [
         c for c in everything(layers) if all(total(layers, c, r) <= v for r, v in limits.items())
@@ -75,7 +89,7 @@ def test_least_cost_is_what_trying_everything_finds(layers, share):
 
 
 @given(networks, st.integers(2, 6))
-def test_frontier_trades_harm_for_cost(layers, points):
+def test_frontier_trades_error_for_cost(layers, points):
     found = frontier(layers, "ms", points)
 
     costs = [total(layers, chosen, "ms") for chosen in found]
@@ -107,7 +121,7 @@ def test_no_layers_no_choice():
     assert least_output_error([], {"ms": 0.0}) == []
 
 
-def test_knee_is_where_harm_begins_to_rise():
+def test_knee_is_where_the_error_begins_to_rise():
     costs = [10, 8, 6, 4, 2]
     assert knee(costs, [0, 0.1, 0.2, 3, 10]) == 2
     assert knee([5.0], [0.0]) == 0

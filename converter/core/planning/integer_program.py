@@ -1,7 +1,7 @@
 """One option per layer: an exact optimum by integer programming (HiGHS, through scipy).
 
-Harms are added up over the layers, and so are costs. Added-up harms of single layers order plans
-well even where the true output error is not their sum.
+Output errors are added up over the layers, and so are costs. Added-up errors of single layers order
+plans well even where the true output error is not their sum.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
+from dsconvert.base.quiet import captured
 
 from ..types import Float, as_float
 
@@ -218,17 +220,19 @@ def _best(
     # HiGHS keeps limits to 1e-6, but its presolve can miss a choice that meets one exactly. So it
     # gets more room at first; what keeps the limits all the same is the best there is.
     for room in (2 * _TOLERANCE, 0.0):
-        result = milp(
-            objective * (_SCALE / largest if largest > 0 else 1.0),
-            integrality=np.ones(len(objective)),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(one_each, 1, 1),
-                *([LinearConstraint(rows, -np.inf, most + room)] if limits else []),
-                *([LinearConstraint(parts, -np.inf, parts.sum(axis=1) - 1)] if cuts else []),
-            ],
-            options={"mip_rel_gap": 0.0},
-        )
+        constraints = [LinearConstraint(one_each, 1, 1)]
+        if limits:
+            constraints.append(LinearConstraint(rows, -np.inf, most + room))
+        if cuts:
+            constraints.append(LinearConstraint(parts, -np.inf, parts.sum(axis=1) - 1))
+        with captured(descriptors=(1,)):  # HiGHS has lines that no option turns off
+            result = milp(
+                objective * (_SCALE / largest if largest > 0 else 1.0),
+                integrality=np.ones(len(objective)),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0},
+            )
         if result.x is None:
             break
         picked = [int(np.argmax(np.where(owner == i, result.x, -1.0))) for i in range(len(layers))]
