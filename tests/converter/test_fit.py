@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from fitted_layers import exact, flat, layer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,34 +22,6 @@ SOLVED = 1e-6
 
 shapes = st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(1, 5)] * 2)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def exact(x, y):
-    """The moments of all samples in float64."""
-    centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return Statistics(
-        cov=centred_x.T @ centred_x / len(x),
-        cross=centred_x.T @ centred_y / len(x),
-        mean_x=x.mean(axis=0),
-        mean_y=y.mean(axis=0),
-        var_y=y.var(axis=0),
-        count=len(x),
-    )
-
-
-def flat(kernel):
-    """(kh, kw, C, N) as (D, N), channel by channel."""
-    return by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[-1])
-
-
-def layer(shape, seed, drift=0.0):
-    """Samples x of correlated patches, the layer's kernel, and its outputs y on undrifted ones."""
-    rng = np.random.default_rng(seed)
-    D = shape[0] * shape[1] * shape[2]
-    kernel = rng.normal(size=shape)
-    x = rng.normal(size=(3 * D + 20, D)) @ rng.normal(size=(D, D)) + rng.normal(size=D)
-    y = x @ flat(kernel) + rng.normal(size=shape[3])
-    return x * (1 - drift * rng.uniform(size=D)) + drift * rng.normal(size=x.shape), y, kernel
 
 
 def objective(stats, kernel, estimate, weight, ridge):

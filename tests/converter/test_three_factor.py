@@ -1,26 +1,23 @@
 """Three-factor blocks: steps go downhill, exact cases are met, and free scales are free."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from fitted_layers import exact, flat, layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController
 
-from dsconvert.converter.core.fitting.cost import block_macs, block_params, channels_within
 from dsconvert.converter.core.fitting.cp_objective import CpObjective
-from dsconvert.converter.core.fitting.factorize import by_channel, from_weights
+from dsconvert.converter.core.fitting.factorize import from_weights
 from dsconvert.converter.core.fitting.fit import FitOptions
 from dsconvert.converter.core.fitting.mobilenet_block import fresh_block
-from dsconvert.converter.core.fitting.moments import Statistics
 from dsconvert.converter.core.fitting.three_factor import from_pairs, rescaled
 from dsconvert.converter.core.fitting.three_factor_fit import (
     fit_three_factors,
     full_channels,
     three_factors_from_weights,
 )
-from dsconvert.converter.core.types import ORDERS, ConvSpec
+from dsconvert.converter.core.types import ORDERS
 
 shapes = st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(1, 5)] * 2)
 wide_shapes = st.tuples(st.integers(2, 3), st.integers(1, 3), *[st.integers(2, 5)] * 2)
@@ -28,34 +25,6 @@ seeds = st.integers(0, 2**32 - 1)
 
 few = settings(max_examples=15)
 """Each example is a whole fit."""
-
-
-def flat(kernel):
-    """(kh, kw, C, N) as (D, N), channel by channel."""
-    return by_channel(kernel, "depthwise-first").reshape(-1, kernel.shape[-1])
-
-
-def exact(x, y):
-    """The moments of all samples in float64."""
-    centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return Statistics(
-        cov=centred_x.T @ centred_x / len(x),
-        cross=centred_x.T @ centred_y / len(x),
-        mean_x=x.mean(axis=0),
-        mean_y=y.mean(axis=0),
-        var_y=y.var(axis=0),
-        count=len(x),
-    )
-
-
-def layer(shape, seed, drift=0.0, kernel=None):
-    """Samples x of correlated patches, the layer's outputs y on undrifted ones, and its kernel."""
-    rng = np.random.default_rng(seed)
-    D = shape[0] * shape[1] * shape[2]
-    kernel = rng.normal(size=shape) if kernel is None else kernel
-    x = rng.normal(size=(3 * D + 20, D)) @ rng.normal(size=(D, D)) + rng.normal(size=D)
-    y = x @ flat(kernel) + rng.normal(size=shape[3])
-    return x * (1 - drift * rng.uniform(size=D)) + drift * rng.normal(size=x.shape), y, kernel
 
 
 def inner(x, factors):
@@ -79,85 +48,6 @@ def test_a_fit_takes_one_blas_thread_and_gives_the_others_back():
         assert {one["num_threads"] for one in libraries.info()} == {2}
     # The history is told at the end of the fit, which is inside it.
     assert seen == {1}
-
-
-# The objective.
-
-
-@given(shapes, seeds, st.integers(1, 6), st.sampled_from([0.0, 0.1]))
-def test_objective_is_its_definition_and_the_gradient_its_derivative(shape, seed, R, penalty):
-    x, y, kernel = layer(shape, seed, drift=0.3)
-    stats = exact(x, y)
-    rng = np.random.default_rng(seed)
-    kh, kw, C, N = shape
-    p, q = rng.normal(size=(C, R)), rng.normal(size=(kh * kw, R))
-    weight = rng.uniform(0.5, 2, N)
-    objective = CpObjective.of([stats], kernel, np.sqrt(weight), 1e-2, penalty)
-    point = objective.at(p, q)
-    noise = 1e-2 * np.trace(stats.cov) / len(stats.cov)
-
-    def by_definition(v):
-        estimate = np.einsum("cr,ar,rn->can", p, q, v).reshape(-1, N)
-        gaps = ((flat(kernel) - estimate) ** 2).sum(axis=0)
-        features = np.einsum("cr,ar->car", p, q).reshape(-1, R)
-        own = np.einsum("dr,dr->r", features, stats.cov @ features + noise * features)
-        cancelling = penalty * own @ (v**2 * weight).sum(axis=1)
-        return float(weight @ (stats.explained(estimate) + noise * gaps) + cancelling)
-
-    last = point.last / np.sqrt(weight)
-    zero = objective.constant
-    assert point.value == pytest.approx(by_definition(last), rel=1e-6, abs=1e-9 * zero)
-    for _ in range(3):  # no other last factor does better
-        other = last + rng.normal(size=last.shape) * 1e-2 * np.linalg.norm(last)
-        assert by_definition(other) >= point.value - 1e-7 * zero
-
-    by_p, by_q = objective.gradient(p, q, point)
-    dp, dq = rng.normal(size=p.shape), rng.normal(size=q.shape)
-    step = 1e-5
-    ahead = objective.at(p + step * dp, q + step * dq).value
-    behind = objective.at(p - step * dp, q - step * dq).value
-    slope = float(np.vdot(by_p, dp) + np.vdot(by_q, dq))
-    assert (ahead - behind) / (2 * step) == pytest.approx(slope, rel=1e-3, abs=1e-5 * point.value)
-
-
-@few
-@given(seeds)
-def test_blocks_of_channels_that_are_independent_are_one_layer(seed):
-    x, y, kernel = layer((2, 2, 4, 3), seed)
-    stats = exact(x, y)
-    cov = stats.cov * np.kron(np.eye(2), np.ones((8, 8)))
-    cov[:8, :8] *= 8 * 2 / np.trace(cov[:8, :8])  # each with the same mean variance, so the same λ
-    cov[8:, 8:] *= 8 * 2 / np.trace(cov[8:, 8:])
-    weights = flat(kernel)
-
-    def moments(rows):
-        return replace(
-            stats,
-            cov=cov[rows, rows],
-            cross=cov[rows, rows] @ weights[rows],
-            mean_x=stats.mean_x[rows],
-            mean_y=weights[rows].T @ stats.mean_x[rows],
-            var_y=np.einsum("dn,de,en->n", weights[rows], cov[rows, rows], weights[rows]),
-        )
-
-    whole, parts = moments(slice(0, 16)), [moments(slice(0, 8)), moments(slice(8, 16))]
-    rng = np.random.default_rng(seed)
-    p, q = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
-    one = CpObjective.of([whole], kernel, np.ones(3), 1e-3, 0.01)
-    two = CpObjective.of(parts, kernel, np.ones(3), 1e-3, 0.01)
-    here, there = one.at(p, q), two.at(p, q)
-
-    assert there.value == pytest.approx(here.value, rel=1e-9)
-    for got, expected in zip(two.gradient(p, q, there), one.gradient(p, q, here), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
-
-    factors = fit_three_factors(parts, kernel, 3)
-    assert factors.pointwise_in.shape == (4, 3)
-    got = whole.mean_y - flat(factors.kernel()).T @ whole.mean_x
-    np.testing.assert_allclose(factors.bias, got, rtol=1e-9, atol=1e-9)
-    assert factors.data_error == pytest.approx(
-        whole.relative_error(flat(factors.kernel())), rel=1e-6
-    )
 
 
 # The fit.
@@ -426,44 +316,6 @@ def test_a_kernel_of_zeros_stays_zero():
     factors = fit_three_factors([exact(x, y)], kernel, 2)
     assert np.abs(factors.kernel()).max() < 1e-9
     np.testing.assert_allclose(factors.bias, y[0], atol=1e-9)
-
-
-# Costs.
-
-
-def spec(strides=(1, 1), sizes=((9, 10),)):
-    return ConvSpec(
-        name="a",
-        kernel_size=(3, 3),
-        strides=strides,
-        padding="same",
-        in_channels=20,
-        out_channels=30,
-        input_sizes=sizes,
-    )
-
-
-def test_costs_count_the_first_pointwise_at_the_input():
-    assert block_macs(spec(), 7) == 90 * 7 * (20 + 9 + 30)
-    assert block_macs(spec((2, 2)), 7) == 7 * (90 * 20 + 25 * (9 + 30))
-    assert block_macs(spec(sizes=((9, 10), (4, 4))), 7) == (90 + 16) * 7 * (20 + 9 + 30)
-    assert block_macs(spec(sizes=(None,)), 7) is None
-    assert block_params(spec(), 7, bias=True) == 7 * (20 + 9 + 30) + 30
-    assert block_params(spec(), 7, bias=False) == 7 * (20 + 9 + 30)
-
-
-@given(st.integers(0, 10**6), st.sampled_from([1, 8, 16]), st.sampled_from([1, 2]))
-def test_channels_are_the_most_that_fit(budget, multiple, stride):
-    conv = spec((stride, stride))
-    R = channels_within(conv, budget, multiple)
-    assert R % multiple == 0
-    assert R == 0 or block_macs(conv, R) <= budget
-    assert block_macs(conv, R + multiple) > budget
-
-
-def test_channels_need_a_known_size():
-    with pytest.raises(ValueError, match="free"):
-        channels_within(spec(sizes=(None,)), 1000)
 
 
 def test_a_wide_layer_is_fitted_to_its_weights_in_blocks(monkeypatch):
