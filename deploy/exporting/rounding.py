@@ -7,9 +7,9 @@ together, and no weight leaves the two steps around what it was. Each channel ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from dsconvert.models.training.refine import RefineSettings, refine
 from dsconvert.models.training.student_copy import bare
 
 from .keras_source import KerasSource
+
+if TYPE_CHECKING:
+    import keras
 
 RATE = 3e-4
 """Highest learning rate, a share of each kernel's root mean square; a step of int8 is about a
@@ -111,7 +114,7 @@ class _Rounded:
         self.run, self.answer = self._network.run, self._network.answer
 
 
-def _within_a_step(layer: Any) -> Callable[[Any], Any]:
+def _within_a_step(layer: Any) -> keras.constraints.Constraint:
     """Return what brings a kernel back to within a step of int8 of what it is now.
 
     The largest weight of each output channel, which gives the channel its scale, stays.
@@ -123,4 +126,9 @@ def _within_a_step(layer: Any) -> Callable[[Any], Any]:
     largest = np.abs(start).max(axis=inner, keepdims=True)
     step = np.where(np.abs(start) < largest, largest / _LARGEST, 0)
     low, high = np.maximum(start - step, -largest), np.minimum(start + step, largest)
-    return lambda kernel: keras.ops.clip(kernel, low, high)
+
+    class WithinAStep(keras.constraints.Constraint):  # type: ignore[misc]
+        def __call__(self, kernel: Any) -> Any:
+            return keras.ops.clip(kernel, low, high)
+
+    return WithinAStep()
