@@ -62,7 +62,6 @@ class Trainer:
 
         self._settings, self._replicas = settings, replicas or One()
         self._progress = progress
-        self._rate = settings.learning_rate or rate_for(None)
         self._data = data
         self._objectives = objectives
         self._labelled = settings.label_weight > 0
@@ -71,6 +70,7 @@ class Trainer:
         devices = self._replicas.count
         self._batch_size = devices * fixed if fixed else min(settings.batch_size, len(data))
         self._steps = len(data) // self._batch_size
+        self._rate = self._rate_for(None)
         _check_shares(self._batch_size, devices)
         self._frozen: bool | None = None
         self._step: Steps | None = None
@@ -100,7 +100,11 @@ class Trainer:
         Args:
             error: That of the outputs of the student as it came.
         """
-        self._rate = self._settings.learning_rate or rate_for(error)
+        self._rate = self._rate_for(error)
+
+    def _rate_for(self, error: float | None) -> float:
+        settings = self._settings
+        return settings.learning_rate or rate_for(error, settings.epochs * self._steps)
 
     def anywhere(self, true_here: bool) -> bool:
         """Tell whether something is true in any of the processes that train together."""
