@@ -255,7 +255,7 @@ def int8(
     yield row("none", 0)
     ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
     yield row("in float", epochs)
-    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8", learning_rate=1e-3)
+    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8")
     ds.finetune(student, teacher, train, settings)
     yield row("for int8", epochs)
 

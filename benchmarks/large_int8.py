@@ -59,7 +59,7 @@ def for_int8(run: Run, name: str) -> Any:
     """Train a network by its own answers with the rounding of an int8 file, and export it."""
     import dsconvert as ds
 
-    settings = ds.FinetuneSettings(epochs=run.amounts.epochs, quantize="int8", learning_rate=1e-3)
+    settings = ds.FinetuneSettings(epochs=run.amounts.epochs, quantize="int8")
     student: Any = run.load(name)
     tuned = ds.finetune(student, run.load(name), run.data.x, settings)
     tuned.model.save(run.shelf.model(f"{name}-for-int8"))

@@ -42,7 +42,7 @@ LABEL_WEIGHT = 0.3
     "--learning-rate",
     type=options.Finite(0, 1e3),
     help="The highest rate, a share of each tensor's size. By default the farther the outputs are "
-    "from the teacher's, the higher.",
+    "from the teacher's, and the more steps there are, the higher.",
 )
 @click.option(
     "--temperature",

@@ -110,7 +110,10 @@ class Run:
             )
         if self._settings.learning_rate is None:
             rate = self._trainer.highest_rate
-            notes.append(f"the learning rate rose to {rate:.2g}, by the output error at the start")
+            notes.append(
+                f"the learning rate rose to {rate:.2g}, by the output error at the start and the "
+                "number of steps"
+            )
         return tuple(notes)
 
     def _epoch(self) -> None:

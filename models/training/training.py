@@ -104,7 +104,8 @@ class Trainer:
 
     def _rate_for(self, error: float | None) -> float:
         settings = self._settings
-        return settings.learning_rate or rate_for(error, settings.epochs * self._steps)
+        steps, rounded = settings.epochs * self._steps, settings.quantize != "none"
+        return settings.learning_rate or rate_for(error, steps, rounded=rounded)
 
     def anywhere(self, true_here: bool) -> bool:
         """Tell whether something is true in any of the processes that train together."""
