@@ -90,7 +90,8 @@ class TestCallbacks:
         assert all(map(np.array_equal, seen.judged, kept))
         assert not any(map(np.array_equal, seen.last, kept))
 
-    def test_the_rate_follows_from_the_error_at_the_start(self):
+    @pytest.mark.parametrize("quantize", ["none", "int8"])
+    def test_the_rate_follows_from_the_error_at_the_start(self, quantize):
         class Rates(keras.callbacks.Callback):
             highest = 0.0
 
@@ -98,10 +99,13 @@ class TestCallbacks:
                 self.highest = max(self.highest, float(self.model.optimizer.learning_rate))
 
         seen = Rates()
-        settings = msgspec.structs.replace(SETTINGS, epochs=1, learning_rate=None)
+        settings = msgspec.structs.replace(
+            SETTINGS, epochs=1, learning_rate=None, quantize=quantize
+        )
         tuned = finetune(*models(), DATA, settings, callbacks=[seen])
         steps = (100 - 20) // settings.batch_size
-        wanted = rate_for(tuned.history[0].output_error, steps)
+        error = tuned.history[0].output_error
+        wanted = rate_for(error, steps, rounded=quantize == "int8")
         assert 2e-3 < wanted < 2e-2
         assert seen.highest == pytest.approx(wanted)
         assert f"{wanted:.2g}" in tuned.notes[-1]  # a reader of the report sees it
