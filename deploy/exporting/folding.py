@@ -93,6 +93,8 @@ def _is_linear(keras: Any, layer: Any, norm: Any) -> bool:
     """Tell whether a layer is a convolution of the norm's channels, without an activation."""
     if type(layer) not in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
         return False
+    if getattr(layer, "lora_enabled", False):  # its kernel is a sum, and no variable
+        return False
     axis = 1 if layer.data_format == "channels_first" else 3
     return layer.activation is keras.activations.linear and norm.axis in (axis, axis - 4)
 

@@ -6,6 +6,12 @@ from typing import Any
 
 from dsconvert.base.errors import require
 
+_FOR_TRAINING = (
+    *("AugMix", "CutMix", "Equalization", "MaxNumBoundingBoxes", "MixUp", "Solarization"),
+)
+"""Beside those whose names begin with Rand. Others of the same base class compute in inference as
+well: Resizing, CenterCrop, AutoContrast, and it may be what later versions add."""
+
 
 def without_augmentation(model: Any) -> tuple[Any, tuple[str, ...]]:
     """Return the same function without layers that do nothing in inference.
@@ -56,10 +62,11 @@ def _only_augmentation(layer: Any) -> bool:
 def _is_augmentation(layer: Any) -> bool:
     """Tell whether a layer of Keras itself changes images in training only."""
     kinds = {kind.__name__ for kind in type(layer).__mro__}
+    name = type(layer).__name__
     return (
         "BaseImagePreprocessingLayer" in kinds
         and type(layer).__module__.startswith("keras.")
-        and type(layer).__name__ not in ("Resizing", "CenterCrop")
+        and (name.startswith("Rand") or name in _FOR_TRAINING)
     )
 
 

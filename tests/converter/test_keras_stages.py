@@ -262,3 +262,28 @@ class TestBeside:
     )
     def test_sums_that_are_not_its_own(self, branch, shortcut):
         assert sites_of(residual(branch, shortcut), "first", "b")["b"].beside is None
+
+
+class TestLora:
+    """A layer that has LoRA weights computes its kernel: it is no variable to write into."""
+
+    def model(self, last):
+        image = keras.Input((8, 8, 6))
+        x = layers.GlobalAveragePooling2D()(conv(8, "first")(image))
+        return keras.Model(image, last(x))
+
+    def test_a_head_is_left_as_it_is(self):
+        plain = sites_of(self.model(layers.Dense(4, name="head")), "first", refit=True)
+        lora = sites_of(self.model(layers.Dense(4, name="head", lora_rank=2)), "first", refit=True)
+
+        assert set(plain) == {"first", "head"}
+        assert set(lora) == {"first"}
+
+    def test_a_pointwise_convolution_is_left_as_it_is(self):
+        def model(**more):
+            image = keras.Input((8, 8, 6))
+            x = conv(8, "first")(image)
+            return keras.Model(image, layers.Conv2D(4, 1, name="point", **more)(x))
+
+        assert set(sites_of(model(), "first", refit=True)) == {"first", "point"}
+        assert set(sites_of(model(lora_rank=2), "first", refit=True)) == {"first"}

@@ -172,10 +172,15 @@ def _refusal(layer: Any, spec: ConvSpec) -> Reason | None:
         )
     if getattr(layer, "quantization_mode", None):
         return Reason(code="quantized", text=f"it is quantized already ({layer.quantization_mode})")
-    if getattr(layer, "lora_enabled", False):
+    if not holds_its_kernel(layer):
         return Reason(code="lora", text="it carries LoRA weights; merge them first")
     finite = all(np.isfinite(weight).all() for weight in layer.get_weights())
     return None if finite else NOT_FINITE
+
+
+def holds_its_kernel(layer: Any) -> bool:
+    """Tell whether a layer's kernel is a variable: quantized and LoRA layers compute it."""
+    return not (getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
 def is_depthwise(operation: Any) -> bool:
@@ -190,5 +195,5 @@ def is_pointwise(operation: Any) -> bool:
         type(operation) is keras.layers.Conv2D
         and operation.groups == 1
         and tuple(operation.kernel_size) == (1, 1)
-        and not getattr(operation, "quantization_mode", None)
+        and holds_its_kernel(operation)
     )

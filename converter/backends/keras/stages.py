@@ -16,7 +16,7 @@ from ...core.stages import Norm, Site, Weights
 from ...core.types import ConvSpec, Factorization, as_float
 from .emit import emit_block
 from .graph import FlatGraph, Step, keras_module
-from .read import conv_spec, is_pointwise
+from .read import conv_spec, holds_its_kernel, is_pointwise
 
 HEAD_FEATURES = 4096
 """Above this many features a dense layer is not refitted: the normal equations grow too large."""
@@ -212,7 +212,7 @@ class KerasStages:
         layer = step.operation
         if type(layer) is not keras.layers.Dense or not layer.use_bias:
             return False
-        if getattr(layer, "quantization_mode", None) or layer.kernel.shape[0] > HEAD_FEATURES:
+        if not holds_its_kernel(layer) or layer.kernel.shape[0] > HEAD_FEATURES:
             return False
         if len(self.graph.symbolic[next(iter(step.reads.values()))].shape) != 2:
             return False
