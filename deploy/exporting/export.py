@@ -22,7 +22,7 @@ from dsconvert.formats.quantization import Format, Quantization
 from ..runtimes.registry import open_runtime
 from ..runtimes.tensor_info import TensorInfo
 from ..schemes import SCHEMES
-from ..verification.gate import Verdict, judge, refused
+from ..verification.gate import Verdict, check_references, judge, refused
 from ..verification.tolerances import remarks
 from . import rejected, writing
 from .export_data import ExportData, Samples, as_arrays, export_data
@@ -159,6 +159,8 @@ def export(
             )
             source, written = made.source, made.written
             references = source.predict(data.compared) if gate else ()
+            if gate:
+                check_references(source.output_names, references, data.verified_on)
             advance()
             metadata = Metadata(
                 tools=tools_of(source, format),

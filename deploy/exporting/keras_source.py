@@ -137,7 +137,6 @@ def read_source(
     with captured():
         functional = _functional(keras, model, samples)
         own = getattr(model, "output_names", None) or functional.output_names
-        names = unique(output_names or own)
         notes = []
         _refuse_states(functional)
         functional, renamed = with_plain_names(functional)
@@ -153,6 +152,9 @@ def read_source(
         if samples is not None and (fix_sizes or _is_dilated(functional)):
             fixed = check_inputs(samples, _infos(functional.inputs), "the data")
         inputs = _named_inputs(keras, functional, fixed)
+        taken = input_names or [tensor.name for tensor in inputs]
+        # An input may be an output as well; a file's tensors have one name each.
+        names = unique([*taken, *(output_names or own)])[len(inputs) :]
         for tensor, original in zip(inputs, functional.inputs, strict=True):
             if tensor.shape != original.shape:
                 notes.append(f"input {tensor.name} is fixed to the data's size {tensor.shape[1:]}")

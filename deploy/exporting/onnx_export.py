@@ -18,6 +18,7 @@ from ..runtimes.session import first_line
 from .equal_forms import equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
+from .layer_paths import layers_in_paths, told_layers
 from .onnx_operators import HANDLERS, round_scales_up
 
 OPSET = 17
@@ -47,10 +48,12 @@ def convert(source: KerasSource, path: Path) -> None:
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
             if source.free_inputs:
-                raise FreeSizesRefused("ONNX", source.free_inputs, _reason(error)) from error
+                raise FreeSizesRefused(
+                    "ONNX", source.free_inputs, _reason(error, source)
+                ) from error
             raise InputError(
-                f"ONNX cannot hold this model: {_reason(error)}",
-                "Replace the layers named, or export to .tflite.",
+                f"ONNX cannot hold this model: {_reason(error, source)}",
+                "Replace what is named, or export to .tflite.",
                 code="not-convertible",
             ) from error
     model = load(path)
@@ -105,10 +108,13 @@ def _traced(source: KerasSource) -> Any:
     return model
 
 
-def _reason(error: Exception) -> str:
-    """Name what cannot be converted: tf2onnx writes unknown operations as they are."""
+def _reason(error: Exception, source: KerasSource) -> str:
+    """Name what cannot be converted, and its layer; tf2onnx writes what it does not know."""
     unknown = re.search(r"No Op registered for (\w+)", str(error))
-    return f"it has no operation {unknown[1]}." if unknown else first_line(error)
+    if not unknown:
+        return first_line(error)
+    paths = re.findall(r'In Node, \("([^"]+)"', str(error))
+    return f"it has no operation {unknown[1]}{told_layers(layers_in_paths(paths, source.model))}."
 
 
 def _reorder(values: Any, names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,13 @@ from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
+from .layer_paths import layers_in_paths, layers_of_integers, told_layers
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
+
+_PLACE = re.compile(r'fused\["\w+:", "([^"@]+)@')
+_KIND = re.compile(r'fused\["(\w+):"')
+"""Where the converter's messages place a complaint, and in what kind of operation."""
 
 
 def convert(
@@ -253,9 +258,18 @@ def unsupported_operation(
     told, hint = first_line(error), "Replace the layers named, or export to .onnx."
     if selectable or custom:
         lacking = _listed(selectable + custom)
-        layers = _layers_of(text, source)
-        where = f", in the layer{'s' * (len(layers) > 1)} {', '.join(layers)}" if layers else ""
+        where = told_layers(layers_in_paths(_PLACE.findall(text), source.model))
         told = f"no TFLite kernel for {', '.join(lacking)}{where}."
+    elif integers := layers_of_integers(source.model):
+        told = f"it computes with integers{told_layers(integers)}, after keras.Model.quantize."
+        hint = (
+            "Export the float model that it was made from, with --quantize int8 for integers; or "
+            "this one to .onnx."
+        )
+    elif kinds := _listed(set(_KIND.findall(text)) - {"StatefulPartitionedCall"}):
+        where = told_layers(layers_in_paths(_PLACE.findall(text), source.model))
+        told = f"TensorFlow's converter fails at {', '.join(sorted(kinds))}{where}."
+        hint = hint if where else "Export to .onnx."
     if source.free_inputs:
         return FreeSizesRefused("TFLite", source.free_inputs, told, _quantized(quantize))
     if selectable and not custom:
@@ -268,7 +282,7 @@ def unsupported_operation(
             f"Replace what is named, or export to .onnx: {', '.join(_listed(custom))} would need a "
             "kernel of your own in what runs the file, which --allow-flex cannot give."
         )
-    elif SCHEMES[quantize].static:
+    elif SCHEMES[quantize].static and not layers_of_integers(source.model):
         less = "int8, dynamic" if quantize == "int16x8" else "dynamic"
         hint = f"Try --quantize {less} or float16."
     return InputError(
@@ -276,34 +290,9 @@ def unsupported_operation(
     )
 
 
-def _listed(found: Sequence[str]) -> list[str]:
+def _listed(found: Iterable[str]) -> list[str]:
     """Names from comma-separated lists, each once."""
     return list(dict.fromkeys(name.strip() for text in found for name in text.split(",")))
-
-
-def _layers_of(text: str, source: KerasSource) -> list[str]:
-    """Return the Keras layers that the converter's message places its complaints in.
-
-    It writes paths such as ``functional_1/my_layer_1/Erf``, where Keras counts up the names.
-    """
-    known = _layer_names(source.model)
-    found = []
-    for path in re.findall(r'fused\["\w+:", "([^"@]+)@', text):
-        for part in reversed(path.split("/")):
-            name = part if part in known else re.sub(r"_\d+$", "", part)
-            if name in known:
-                found.append(repr(name))
-                break
-    return list(dict.fromkeys(found))
-
-
-def _layer_names(model: Any) -> set[str]:
-    """Return the names of all layers within a model that hold no layers themselves."""
-    names: set[str] = set()
-    for layer in model.layers:
-        inner = getattr(layer, "layers", None)
-        names |= _layer_names(layer) if inner else {layer.name}
-    return names
 
 
 def _notes(

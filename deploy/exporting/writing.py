@@ -157,8 +157,17 @@ def _float32(source: KerasSource | OnnxSource, folder: Path) -> OnnxSource:
     """Return the model as a float32 .onnx file."""
     if isinstance(source, OnnxSource):
         return source
+    from .layer_paths import layers_of_integers, told_layers
     from .onnx_source import read_onnx
 
+    integers = layers_of_integers(source.model)
+    if integers:
+        raise InputError(
+            f"the model computes with integers{told_layers(integers)}, after keras.Model.quantize: "
+            "it was quantized already, and would lose accuracy twice.",
+            "Give the float model that it was made from, or --quantize none.",
+            code="quantized-already",
+        )
     path = folder / "float32.onnx"
     onnx_export.convert(source, path)
     return read_onnx(path)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.fidelity import OutputFidelity, compare_outputs
 from dsconvert.base.output_fidelity import Finding, failures
@@ -19,6 +21,7 @@ from .tolerances import judge_outputs
 
 _TOLD = 3
 """Failures in a message; the report of a rejected file has all."""
+_RANDOM = "They need not be what the model is made for: give real ones with --calibration."
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,31 @@ def judge(
     return Verdict(fidelity, failures(findings), findings)
 
 
+def check_references(names: Sequence[str], references: Sequence[Array], on: VerifiedOn) -> None:
+    """Refuse a model that gives NaN itself: nothing is like NaN, so that no file would pass.
+
+    Args:
+        names: The outputs' names.
+        references: What the model gives, (n, ...) each.
+        on: What it was given.
+
+    Raises:
+        InputError: With the first such output.
+    """
+    for name, reference in zip(names, references, strict=True):
+        count = int(np.isnan(reference).sum())
+        if count:
+            raise InputError(
+                f"the model itself gives NaN on the {on}: in {count} of the {reference.size} "
+                f"values of {name!r}.",
+                _RANDOM
+                if on == "random inputs"
+                else "Check the data's preprocessing and the model's weights; --no-verify writes "
+                "a file that is not compared.",
+                code="not-finite",
+            )
+
+
 def refused(
     verdict: Verdict, name: str, quantize: Quantization, verified_on: VerifiedOn
 ) -> GateFailed:
@@ -103,10 +131,7 @@ def refused(
 def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
     """Return what to try when a file does not pass."""
     if verified_on == "random inputs":
-        return (
-            "It was compared on random inputs, which need not be what the model is made for: give "
-            "real ones with --calibration."
-        )
+        return f"It was compared on random inputs. {_RANDOM}"
     if quantize == "none":
         return "Please report the model: its conversion changed it."
     milder = "choose a milder quantization"

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import OutputFidelity, compare_output, compare_outputs
 from dsconvert.base.label_agreement import OutputKind
 from dsconvert.base.output_fidelity import failures
@@ -282,3 +283,30 @@ class TestLabels:
     @pytest.mark.parametrize("other", [np.zeros_like(R), (R + 25) % 50], ids=["dead", "shifted"])
     def test_labels_of_something_else_are_refused(self, other):
         assert self.judged(other)[0].code == "labels-below"
+
+
+class TestNan:
+    """A model that gives NaN itself: the file is not at fault."""
+
+    @pytest.fixture
+    def model(self):
+        image = keras.Input((4, 4, 2), name="image")
+        return keras.Model(image, keras.layers.Flatten(name="roots")(keras.ops.sqrt(image)))
+
+    @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+    def test_it_is_the_model_that_is_named(self, model, suffix, tmp_path):
+        images = np.ones((3, 4, 4, 2), np.float32)
+        images[1, 2, 2, 0] = -1
+        with pytest.raises(InputError) as raised:
+            export(model, tmp_path / f"roots.{suffix}", verification=images)
+
+        assert raised.value.code == "not-finite"
+        assert "itself gives NaN on the verification data: in 1 of the 96" in raised.value.message
+        assert "'roots'" in raised.value.message
+        assert not list(tmp_path.iterdir())
+
+    def test_on_random_numbers_real_ones_are_asked_for(self, model, tmp_path):
+        with pytest.raises(InputError) as raised:
+            export(model, tmp_path / "roots.tflite")
+        assert "on the random inputs" in raised.value.message
+        assert "give real ones with calibration" in raised.value.hint

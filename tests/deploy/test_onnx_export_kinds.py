@@ -11,6 +11,7 @@ from keras_layer_kinds import network, samples
 
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.onnx_operators import _rounded_up
+from dsconvert.deploy.runtimes.registry import open_runtime
 from dsconvert.deploy.runtimes.session import first_line
 
 
@@ -46,3 +47,16 @@ def test_what_a_layer_raised_while_it_was_traced_is_told():
         traced(tf.zeros(1))
     assert str(raised.value).startswith("in user code")
     assert first_line(raised.value) == "TypeError: only floats, please"
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_an_input_may_be_an_output_as_well(suffix, tmp_path):
+    image = keras.Input((6, 6, 2), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(image)
+    export(keras.Model(image, [pooled, image]), tmp_path / f"m.{suffix}")
+    runtime = open_runtime(tmp_path / f"m.{suffix}")
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    given = dict(zip(runtime.output_names, runtime.predict([x]), strict=True))
+
+    assert runtime.output_names == ("pooled", "image_1")
+    np.testing.assert_array_equal(given["image_1"], x)
