@@ -188,6 +188,24 @@ def _resized_smoothly(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return given(x) if layer.interpolation == "nearest" else _resized(layer, given, x)
 
 
+def _channels_last(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Convolve (n, …, C) where TFLite does not take (n, C, …): dilated, or not of two dimensions.
+
+    TensorFlow convolves (n, H, W, C) there alone, and wraps dilated layers in an operation that
+    TFLite has for that layout only.
+    """
+    tf = require("tensorflow", "keras", "to export Keras models")
+    if layer.data_format != "channels_first" or (layer.rank == 2 and max(layer.dilation_rate) == 1):
+        return given(x)
+    places = range(2, layer.rank + 2)
+    layer.data_format = "channels_last"
+    try:
+        y = given(tf.transpose(x, [0, *places, 1]))
+    finally:
+        layer.data_format = "channels_first"
+    return tf.transpose(y, [0, layer.rank + 1, *range(1, layer.rank + 1)])
+
+
 def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more: Any) -> Any:
     """Sum one-hot vectors; several of a category are one where they are not counted."""
     ops = _ops()
@@ -278,6 +296,7 @@ def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return power if layer.mag_exp == 2 else ops.power(ops.sqrt(power), layer.mag_exp)
 
 
+_KINDS = ("", "Transpose")
 _EVERYWHERE: dict[str, tuple[str, Form]] = {
     "MelSpectrogram": ("_spectrogram", _spectrogram),
     "Argmax": ("call", _first_largest),
@@ -291,6 +310,7 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
     },
     "tflite": {
         **_EVERYWHERE,
+        **{f"Conv{rank}D{kind}": ("call", _channels_last) for rank in (1, 2, 3) for kind in _KINDS},
         "UpSampling2D": ("call", _resized),
         "AveragePooling3D": ("call", _pool_3d),
         "MaxPooling3D": ("call", _pool_3d),

@@ -241,6 +241,35 @@ def test_upsampling_of_a_free_size(tmp_path, suffix, quantize, interpolation, ch
     np.testing.assert_allclose(got, expected, atol=1e-5 if quantize == "none" else 1e-2)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "options"),
+    [
+        ("Conv1D", (2, 12), {}),
+        ("Conv1D", (2, 12), {"dilation_rate": 2, "padding": "same"}),
+        ("Conv2D", (2, 9, 11), {"dilation_rate": 2}),
+        ("Conv2D", (2, 9, 3), {"dilation_rate": (1, 2), "padding": "same", "activation": "relu"}),
+        ("Conv3D", (2, 5, 6, 7), {"strides": (1, 2, 2)}),
+        ("Conv3DTranspose", (2, 4, 5, 6), {"strides": (1, 2, 2), "padding": "same"}),
+    ],
+)
+@pytest.mark.parametrize("quantize", ["none", "int8-float-io"])
+def test_convolutions_of_channels_first(layer, shape, options, quantize, tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input(shape)
+    given = {"data_format": "channels_first", "bias_initializer": "normal"}
+    made = getattr(L, layer)(3, 3, **given, **options)
+    model = keras.Model(image, made(image))
+    x = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
+    export(model, tmp_path / "m.tflite", quantize=quantize, calibration=x)
+    (got,) = open_runtime(tmp_path / "m.tflite").predict([x])
+
+    # By predict: called eagerly, Keras adds a bias of as many channels as columns to those.
+    expected = model.predict(x, verbose=0)
+    error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+    assert error < (1e-5 if quantize == "none" else 0.05)
+    assert made.data_format == "channels_first"
+
+
 def attended(kind):
     """Attention of one sort over words, of which the first samples have few or none."""
     words = keras.Input((6, 8))
