@@ -6,9 +6,11 @@ from typing import Any
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import fits
+from dsconvert.base.units import first_few
 
 from ..data.checks import check_against, check_classes
 from ..data.datasets import Data
+from ..evaluation.keras_predictor import leaf_layers
 from .batches import augmentation
 from .distill import ends_in_softmax, takes_logits
 from .settings import FinetuneSettings
@@ -31,6 +33,16 @@ def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) ->
                 f"the student's {side} have the shapes {shapes[0]}, the teacher's {shapes[1]}.",
                 "Give as teacher the model that the student was made from.",
                 code="models-differ",
+            )
+    for role, model in (("student", student), ("teacher", teacher)):
+        layers = [x for x in leaf_layers(model) if getattr(x, "quantization_mode", None)]
+        if layers:
+            names = first_few([repr(layer.name) for layer in layers])
+            raise InputError(
+                f"the {role} computes with integers in {names}, after keras.Model.quantize: they "
+                "do not train.",
+                "Give the float models that were quantized.",
+                code="quantized-already",
             )
     narrow = {str(v.dtype) for v in student.trainable_variables} & set(_HALF)
     if narrow:
