@@ -107,10 +107,27 @@ def export(
     if like is not None:
         _check_like(path, like, options, verification)
     check_sources(calibration, verification, options.test_data)
+    images = verification if calibration is None else calibration
+
+    def some(opened: ModelFile) -> Sequence[Array]:
+        assert images is not None
+        data = data_for(
+            opened,
+            images,
+            warn=False,
+            split="test" if calibration is None else "train",
+            samples=onnx_round_trip.SAMPLES,
+            seed=options.seed,
+            preprocessing=settled(preprocessing, [model], calibration, verification),
+        )
+        return data.inputs
+
     source = (
         ConvertedModel.unconverted(open_model(model))
         if native
-        else onnx_round_trip.open_as_keras(model, options.seed, told)
+        else onnx_round_trip.open_as_keras(
+            model, options.seed, told, inputs=None if images is None else some
+        )
     )
     if native and not _is_folder(model):
         refuse_the_same(source, options.quantize)  # nothing in it may have been quantized

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsconvert.base.errors import InputError
 from dsconvert.base.messages import note
 from dsconvert.base.progress import Progress, silent
 from dsconvert.base.quiet import import_quietly
@@ -56,7 +57,12 @@ class ConvertedModel(ModelFile):
 
 
 def open_as_keras(
-    source: ModelSource, seed: int, progress: Progress = silent, *, wanted: str = "model"
+    source: ModelSource,
+    seed: int,
+    progress: Progress = silent,
+    *,
+    wanted: str = "model",
+    inputs: Callable[[ModelFile], Sequence[Array]] | None = None,
 ) -> ConvertedModel:
     """Open a Keras model, or convert an ONNX model to Keras.
 
@@ -65,6 +71,8 @@ def open_as_keras(
         seed: Of the random inputs that a conversion is compared on.
         progress: Told of the comparison.
         wanted: What messages call the argument.
+        inputs: Loads some real inputs of an ONNX model: where it cannot be drawn for free heights
+            and widths, theirs are taken.
 
     Raises:
         InputError: If it is neither, or has operators that cannot be drawn.
@@ -72,7 +80,13 @@ def open_as_keras(
     """
     opened = open_model(source, wanted=wanted)
     if opened.kind == "onnx":
-        return convert(opened, seed, progress=progress)
+        try:
+            return convert(opened, seed, progress=progress)
+        except InputError:
+            free = any(None in shape[1:] for shape in opened.input_shapes)
+            if inputs is None or not free:
+                raise
+            return convert(opened, seed, inputs(opened), progress=progress)
     return ConvertedModel.unconverted(opened)
 
 

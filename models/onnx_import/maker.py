@@ -121,7 +121,7 @@ class KerasMaker:
             raise InputError(
                 f"the reshape that makes {name!r} leaves {len(free)} sizes open; Keras can leave "
                 "the batch and one more.",
-                "Fix the height and width of the model's input before importing.",
+                "Fix the input's height and width, or give images: theirs are taken.",
                 code="free-sizes",
             )
         reshaped = self.keras.ops.reshape(tensor, tuple(inner))

@@ -133,7 +133,7 @@ def read_windows(node: Node, shapes: Sequence[Sizes], kernel: Sequence[int]) -> 
                     node,
                     "auto_pad SAME_LOWER with strides pads a free size in a way that no Keras "
                     "layer has",
-                    "Fix the height and width of the model's input before importing.",
+                    "Fix the input's height and width, or give images: theirs are taken.",
                 )
             total = totals.pop()
             before, after = total - total // 2, total // 2

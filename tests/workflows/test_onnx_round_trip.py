@@ -61,3 +61,38 @@ def test_files_that_select_by_scores_say_that_rounding_may_select_others(tmp_pat
     half = ds.ExportOptions(quantize="float16")
     done = ds.export(model, tmp_path / "half.onnx", half)
     assert any("TopK select" in note for note in done.notes) is (kind == "TopK")
+
+
+def test_images_fix_the_sizes_that_cannot_stay_free(tmp_path):
+    """Bilinear with aligned corners, to the size of the input: Keras draws it for one size only."""
+    rng = np.random.default_rng(0)
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["small"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Shape", ["x"], ["size"], start=2),
+        helper.make_node("Shape", ["small"], ["batch"], end=2),
+        helper.make_node("Concat", ["batch", "size"], ["sizes"], axis=0),
+        helper.make_node(
+            "Resize", ["small", "", "", "sizes"], ["y"],
+            mode="linear", coordinate_transformation_mode="align_corners",
+        ),
+    ]  # fmt: skip
+    kernel = rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [value("y", TensorProto.FLOAT, ["n", 4, "h", "w"])],
+        [numpy_helper.from_array(kernel, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    images = rng.normal(size=(24, 3, 12, 10)).astype(np.float32)
+
+    with pytest.raises(ds.InputError) as refused:
+        ds.export(tmp_path / "m.onnx", output=tmp_path / "m.tflite")
+    assert "give images" in refused.value.hint
+    for data in ({"calibration": images}, {"verification": images}):
+        made = ds.export(tmp_path / "m.onnx", output=tmp_path / "m.tflite", overwrite=True, **data)
+        assert made.inputs[0].shape[1:] == (12, 10, 3)
+        assert made.fidelity[0].relative_error < 1e-5

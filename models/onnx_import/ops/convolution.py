@@ -187,7 +187,7 @@ def _explicit(node: Node, window: Window) -> tuple[int, int]:
             node,
             "auto_pad SAME_UPPER of a free size, with strides and dilations or with unequal "
             "strides, is in no Keras layer",
-            "Fix the height and width of the model's input before importing.",
+            "Fix the input's height and width, or give images: theirs are taken.",
         )
     if window.same_upper:
         return window.needed(window.sizes[0])

@@ -224,4 +224,4 @@ def _mean(node: Node, build: KerasBuilder, x: Any, windows: Sequence[Window], di
     return build.apply(node, "divide", total, float(np.prod([w.kernel for w in windows])))
 
 
-_FIX = "Fix the height and width of the model's input before importing."
+_FIX = "Fix the input's height and width, or give images: theirs are taken."

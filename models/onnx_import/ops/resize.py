@@ -49,7 +49,7 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
                 node,
                 f"resizing axis {axis}, of free size, in the mode {sampling.mode!r} "
                 f"({sampling.coordinates})",
-                "Fix the height and width of the model's input before importing.",
+                "Fix the input's height and width, or give images: theirs are taken.",
             )
         where = positions(size, target, scales[axis], sampling, regions[axis])
         tensor = _along(node, build, tensor, x.order, axis, size, where, scales[axis], sampling)
