@@ -1,4 +1,4 @@
-"""Plans against their promises: accuracy at a budget, speed, targets, prediction, planning time."""
+"""Plans against their promises: speed, targets, prediction, planning time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESNET8, VGG6, arguments, machine, table
+from common import RESNET8, arguments, machine, table
 
 from dsconvert import Goals
 from dsconvert.base.progress import silent
@@ -34,10 +34,9 @@ TARGETS = {
 
 
 def main() -> None:
-    chosen = arguments(__doc__, "budgets", "speed", "targets", "resnet50")
+    chosen = arguments(__doc__, "speed", "targets", "resnet50")
     print(f"Machine: {machine()}")
     parts: dict[str, Callable[[Path, Path], None]] = {
-        "budgets": budgets,
         "speed": speed,
         "targets": targets,
         "resnet50": resnet50,
@@ -63,44 +62,17 @@ def _session(
     )
 
 
-# Accuracy at a budget of MACs.
-
-
-def budgets(models: Path, data: Path) -> None:
-    def rows() -> Iterator[list[Any]]:
-        for name, limits in ((RESNET8, ("6.25M", "7M")), (VGG6, ("0.3x",))):
-            for limit in limits:
-                goals = Goals(macs=limit)
-                file = models / name
-                with _session(file, goals, str(data)) as session:
-                    images = plan_session.labelled(session, str(data), None)
-                    original = plan_session.top1(session.opened.model, session, images)
-                    plan = session.search_space.plan(goals)
-                    result = session.rewrite(plan)
-                    top1 = plan_session.top1(result.model, session, images)
-                yield [
-                    name,
-                    f"≤ {limit}",
-                    f"{(result.report.macs_after or 0) / 1e6:.2f}",
-                    f"{100 * original:.2f}",
-                    f"{100 * top1:.2f}",
-                    result.report.trials[0].strategy,
-                    _pairs(plan),
-                ]
-
-    table(
-        "No training: top-1 at a budget of MACs, 1,000 unlabelled images",
-        ["model", "budget", "M MACs", "original %", "planned %", "fitted with", "T per layer"],
-        rows(),
-    )
-
-
-def _pairs(plan: Any) -> str:
+def _blocks(plan: Any) -> str:
     return " ".join(
-        "–" if layer.choice is None else f"{layer.choice.pairs}{layer.choice.order[0]}"
+        "–" if layer.choice is None else _told(layer.choice)
         for layer in plan.layers
         if layer.reason is None or layer.reason.code in ("kept", "no-gain", "stem")
     )
+
+
+def _told(choice: Any) -> str:
+    """Say in three characters: 2d for two pairs, depthwise first, R24 for a three-factor block."""
+    return f"R{choice.channels}" if choice.channels else f"{choice.pairs}{choice.order[0]}"
 
 
 # Never slower.
@@ -161,9 +133,9 @@ def _compare(session: Any, goals: Any, errors: list[float]) -> list[str]:
     predicted = ""
     if plan.chosen:
         after = measured[2].latency.p50_ms
-        guess = plan.after.cost - plan.before.cost + before
-        errors.append(abs(after - guess) / after)
-        told, predicted = _ratio(measured[2]), f"{guess / before:.2f}"
+        share = plan.after.cost / plan.before.cost  # as `dsconvert plan` tells it
+        errors.append(abs(after - share * before) / after)
+        told, predicted = _ratio(measured[2]), f"{share:.2f}"
     return [f"{len(plan.chosen)} of {len(plan.layers)}", told, predicted, _ratio(measured[1])]
 
 
@@ -229,7 +201,7 @@ def targets(models: Path, data: Path) -> None:
             before, *costs = session.target_files.cost(session.original, *built)
             rows.append([name, *(f"{cost / before:.3f}" for cost in costs)])
     for name, plan in plans.items():
-        print(f"\n{name}: {_pairs(plan)}")
+        print(f"\n{name}: {_blocks(plan)}")
     table(
         f"{RESNET8}: the least cost at output error ≤ 0.25, as a share of the "
         f"original's on each target",
