@@ -25,7 +25,7 @@ from dsconvert.deploy.costs import (
 from dsconvert.deploy.costs.block_files import block_files
 from dsconvert.deploy.costs.cache import Cache
 from dsconvert.deploy.costs.on_device import DeviceBench
-from dsconvert.deploy.costs.relative import REFERENCE, Measured
+from dsconvert.deploy.costs.relative import REFERENCE, Measured, scaled
 from dsconvert.deploy.devices.device import MachineState, Report, TimedFile
 from dsconvert.deploy.devices.records import DeviceInfo
 from dsconvert.deploy.runner.timing import time_in_rounds
@@ -120,6 +120,18 @@ class Counted:
                 for n, choice in enumerate(choices, 1)
             ),
         )
+
+
+class Calming(Counted):
+    """A bench whose figures are given, one for each block in turn."""
+
+    def __init__(self, *figures):
+        super().__init__()
+        self.figures = list(figures)
+
+    def one(self, block, choices):
+        costs, figure = super().one(block, choices), self.figures.pop(0)
+        return scaled(costs, figure / costs.original.value)
 
 
 def model(folder, measurement, **conditions):
@@ -254,6 +266,34 @@ class Changing:
         return reports
 
 
+class TestTogether:
+    """Blocks cannot cost more than the network that holds them."""
+
+    ASKED = ((SMALL, [ONE]), (MIDDLE, [ONE, TWO]))
+
+    def costs(self, folder, whole, *figures):
+        bench = Calming(*figures)
+        return replace(model(folder, bench), whole=whole).costs(self.ASKED), bench
+
+    def test_what_a_busy_moment_left_is_measured_again(self, tmp_path):
+        self.costs(tmp_path, None, 300, 300)
+        found, bench = self.costs(tmp_path, 200, 90, 110)
+        assert [one.original.value for one in found] == pytest.approx([90, 110])
+        assert bench.calls == [(SMALL, (ONE,)), (MIDDLE, (ONE, TWO))]
+        found, bench = self.costs(tmp_path, 200)  # and kept
+        assert [one.original.value for one in found] == pytest.approx([90, 110])
+
+    def test_what_is_still_too_much_keeps_its_shares(self, tmp_path):
+        found, _ = self.costs(tmp_path, 200, 500, 500, 300, 500)
+        assert [one.original.value for one in found] == pytest.approx([75, 125])
+        assert values(found[1]) == pytest.approx([125 * 401 / 400, 125 * 402 / 400])
+
+    def test_a_little_more_is_the_price_of_each_start(self, tmp_path):
+        found, bench = self.costs(tmp_path, 200, 110, 130)
+        assert [one.original.value for one in found] == pytest.approx([110, 130])
+        assert len(bench.calls) == 2
+
+
 class TestChangingSpeed:
     TARGET = Target(runtime="ort", device="ssh:board")  # whose files are not optimized for this CPU
     ASKED = ((SMALL, [ONE, TWO]), (MIDDLE, [ONE]))
@@ -264,11 +304,12 @@ class TestChangingSpeed:
         return device, MeasuredCosts("ms", "a test", bench, Cache(folder, {}))
 
     def network(self, folder):
-        """A file that stands for both convolutions, one after the other."""
+        """A file that stands for both convolutions, one after the other: no smaller than they."""
         path = folder / "network.onnx"
-        (made,) = block_files(OTHER, [None], ".onnx", "float32")
+        wide = msgspec.structs.replace(MIDDLE, out_channels=96)
+        (made,) = block_files(wide, [None], ".onnx", "float32")
         path.write_bytes(made)
-        return path, [np.zeros((1, 8, 8, 8), np.float32)]
+        return path, [np.zeros((1, 64, 28, 28), np.float32)]
 
     @pytest.mark.parametrize("slower", [1.74, 0.4])
     def test_costs_of_another_hour_are_told_in_the_times_of_this_one(self, tmp_path, slower):
