@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dsconvert.base.errors import GateFailed
+from dsconvert.base.finite import check_answers
 from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 
@@ -30,8 +31,11 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
         expected: One array per output, (n, ...): what the fit came to.
 
     Raises:
+        InputError: If what the fit came to is not finite: the model itself is at fault.
         GateFailed: If an output differs by more than rounding.
     """
+    names = [f"output {number}" for number, _ in enumerate(expected, 1)]
+    check_answers(names, expected, who="the model", on="the calibration data")
     stages = rebuilt.stages((), inputs, refit=False)
     count = stages.batch_size or IMAGES
     if len(inputs[0]) < count:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.fidelity import OutputFidelity, compare_outputs
+from dsconvert.base.finite import CAUSES, check_answers
 from dsconvert.base.output_fidelity import Finding, failures
 from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Quantization, VerifiedOn
@@ -83,18 +82,16 @@ def check_references(names: Sequence[str], references: Sequence[Array], on: Veri
     Raises:
         InputError: With the first such output.
     """
-    for name, reference in zip(names, references, strict=True):
-        count = int(np.isnan(reference).sum())
-        if count:
-            raise InputError(
-                f"the model itself gives NaN on the {on}: in {count} of the {reference.size} "
-                f"values of {name!r}.",
-                _RANDOM
-                if on == "random inputs"
-                else "Check the data's preprocessing and the model's weights; --no-verify writes "
-                "a file that is not compared.",
-                code="not-finite",
-            )
+    check_answers(
+        names,
+        references,
+        who="the model",
+        on=f"the {on}",
+        hint=_RANDOM
+        if on == "random inputs"
+        else f"{CAUSES}; --no-verify writes a file that is not compared.",
+        infinite=False,
+    )
 
 
 def refused(

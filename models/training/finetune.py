@@ -8,6 +8,7 @@ from typing import Any
 
 from dsconvert.base.errors import require
 from dsconvert.base.files import check_writable
+from dsconvert.base.finite import check_answers
 from dsconvert.base.progress import Progress, silent
 
 from ..data.datasets import Data, holdout
@@ -64,8 +65,8 @@ def finetune(
         progress: Told of each training step.
 
     Raises:
-        InputError: If the models or the data do not fit together or ``state`` belongs to another
-            run.
+        InputError: If the models or the data do not fit together, the teacher gives NaN or
+            infinity, or ``state`` belongs to another run.
         KeyboardInterrupt: If nothing was trained yet.
     """
     require("tensorflow", "keras", "to fine-tune")
@@ -88,6 +89,9 @@ def finetune(
     weight = settings.label_weight
     judged = answering(student, None if network is None else network(student))
     judge = Judge(judged, teacher, validation, weight, logits=logits)
+    check_answers(
+        judge.names, judge.answers, who="the teacher", on=f"the samples held out of {data.source}"
+    )
     goals = objectives(teacher, judge.answers, settings.temperature, weight, logits=logits)
     trainer = Trainer(
         student, teacher, training, goals, settings, progress, network, watched, replicas

@@ -40,7 +40,7 @@ class Judge:
         self._inputs = inputs = held_out.inputs
         self._labels = held_out.labels if label_weight > 0 else None
         self._weight = label_weight
-        self._names = reference.output_names
+        self.names = reference.output_names
         self._logits = logits
         self.answers = reference.predict(inputs)
         self._references = self._judged(self.answers)
@@ -76,7 +76,7 @@ class Judge:
             epoch=number,
             loss=loss if loss is not None and math.isfinite(loss) else None,
             output_error=damage if math.isfinite(damage) else None,
-            fidelity=compare_outputs(self._names, self._references, outputs),
+            fidelity=compare_outputs(self.names, self._references, outputs),
             seconds=seconds + time.perf_counter() - started,
             images_per_second=images / seconds if images and seconds else None,
             complete=complete,

@@ -23,6 +23,7 @@ import numpy as np
 
 from dsconvert.base import fidelity
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.finite import check_answers
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Advance, Progress, silent
 
@@ -142,13 +143,18 @@ def refine(
         held_out: How many of the last samples are kept out of the training, at least 1.
         settings: See `RefineSettings`.
         progress: Told of each step.
+
+    Raises:
+        InputError: If the teacher gives NaN or infinity.
     """
     require("tensorflow", "keras", "to refine")
     settings = settings or RefineSettings()
     started = time.perf_counter()
     fitted = len(inputs[0]) - held_out
     unseen = [array[fitted:] for array in inputs]
-    expected = KerasPredictor(teacher.model).predict(unseen)
+    original = KerasPredictor(teacher.model)
+    expected = original.predict(unseen)
+    check_answers(original.output_names, expected, who="the model", on="the samples given")
 
     judged = answering(student.model, student)
 

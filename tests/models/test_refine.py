@@ -70,6 +70,13 @@ class TestRefine:
             found = fidelity.output_error(references, outputs(model, x[-24:]))
             assert found == pytest.approx(error, rel=1e-4)
 
+    def test_a_teacher_that_gives_nan_is_refused(self, made):
+        teacher = network("softmax")
+        weights = made[0].get_weights()
+        teacher.set_weights([*weights[:-1], weights[-1] * np.float32(np.nan)])
+        with pytest.raises(InputError, match=r"itself gives NaN .* 'out0', on 24 of 24 samples"):
+            refined((teacher, *made[1:]))
+
     def test_the_same_seed_gives_the_same_weights(self, made):
         (one, _), (same, _), (other, _) = (refined(made, seed=seed) for seed in (3, 3, 4))
         assert all(map(np.array_equal, one.get_weights(), same.get_weights()))

@@ -78,6 +78,7 @@ class Moments:
         self._x = np.zeros(features)
         self._y = np.zeros(outputs)
         self._yy = np.zeros(outputs)
+        self._nan = False
 
     def update(self, x: Array, y: Array) -> None:
         """Add patches x (P, D) and the outputs to aim at y (P, N)."""
@@ -86,6 +87,7 @@ class Moments:
         if self._origin_x is None or self._origin_y is None:
             self._origin_x = x.mean(axis=0, dtype=np.float64).astype(np.float32)
             self._origin_y = y.mean(axis=0, dtype=np.float64).astype(np.float32)
+        given = (x, y)
         x = x.astype(np.float32, copy=False) - self._origin_x
         y = y.astype(np.float32, copy=False) - self._origin_y
         self.count += len(x)
@@ -95,6 +97,9 @@ class Moments:
             self._x += x.sum(axis=0, dtype=np.float64)
             self._y += y.sum(axis=0, dtype=np.float64)
             self._yy += np.einsum("pn,pn->n", y, y, dtype=np.float64)
+        sums = (self._x, self._y)  # to look at them is cheap
+        if not self._nan and not all(np.isfinite(values).all() for values in sums):
+            self._nan = any(bool(np.isnan(values).any()) for values in given)
 
     def statistics(self) -> Statistics:
         """Return the moments, once: the sums become the covariance where they lie.
@@ -103,13 +108,13 @@ class Moments:
 
         Raises:
             ValueError: If nothing was added, or the moments were returned already.
-            InputError: If products of the values were not finite.
+            InputError: If values were NaN, or their products not finite.
         """
         if self._origin_x is None or self._origin_y is None:
             raise ValueError("no patches were added")
         if self._xx is None:
             raise ValueError("the moments were returned already")
-        refuse_overflow(self._xx)
+        refuse_overflow(self._xx, nan=self._nan)
         refuse_overflow(self._yy)
         mean_x, mean_y = self._x / self.count, self._y / self.count
         cov, self._xx = self._xx, None
