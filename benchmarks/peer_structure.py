@@ -19,7 +19,7 @@ from peer_networks import composed, convolutions, pruned, spatial_svd
 from peer_tools import KEPT, figure, kept, program, version_of
 from peer_tools import MODELS as FILES
 
-MODELS = ("resnet8", "vgg6")
+MODELS = tuple(FILES)
 SHARES = (0.3, 0.5, 0.7)
 EPOCHS, TRAINED, TRAINED_SHARE = 3, 20_000, 0.5
 """Of the table of trained networks, and the only share there."""
@@ -29,17 +29,54 @@ CALIBRATED, TESTED = 1000, 2000
 NETWORKS = KEPT.parent / "networks"
 
 
+class Network(NamedTuple):
+    """A trained network and its data.
+
+    Attributes:
+        name: In `peer_tools.MODELS`.
+        model: The Keras model.
+        data: CIFAR-10.
+        scale: What the images are multiplied by.
+    """
+
+    name: str
+    model: Any
+    data: Path
+    scale: float
+
+    @classmethod
+    def of(cls, name: str, models: Path, data: Path) -> Network:
+        """Load one by its name."""
+        import dsconvert as ds
+
+        file, scale = FILES[name]
+        return cls(name, ds.load(models / file).model, data, scale)
+
+    def images(self, count: int) -> Any:
+        """Draw training images as the network takes them."""
+        return images(self.data, count) * np.float32(self.scale)
+
+    def top1(self, model: Any) -> float:
+        """Judge a model or a file on the test images."""
+        import dsconvert as ds
+
+        prepared = ds.Preprocessing(scale=self.scale)
+        found = ds.evaluate(model, self.data, samples=TESTED, preprocessing=prepared).top1
+        assert found is not None
+        return found.value
+
+
 class Case(NamedTuple):
     """What a method gets.
 
     Attributes:
-        opened: The network's file.
+        model: The network.
         share: Of its MACs or, where a plan is made for it, of its time.
         limit: MACs at most.
         calibration: Unlabelled images.
     """
 
-    opened: Any
+    model: Any
     share: float
     limit: float
     calibration: Any
@@ -63,13 +100,11 @@ class Method(NamedTuple):
 
 def show(name: str, models: Path, data: Path) -> None:
     """Make what is missing, time all files together and print the table."""
-    import dsconvert as ds
-
-    opened = ds.load(models / FILES[name][0])
-    calibration = images(data, CALIBRATED)
-    rows = [_original(name, opened, data, calibration, form) for form in ("none", "int8")]
+    network = Network.of(name, models, data)
+    calibration = network.images(CALIBRATED)
+    rows = [_original(network, calibration, form) for form in ("none", "int8")]
     for share in SHARES:
-        rows += _at(name, opened, share, calibration, data)
+        rows += _at(network, share, calibration)
     files = [NETWORKS / f"{row['cell']}.tflite" for row in rows if "top1" in row]
     times = _times(name, files, calibration)
     columns = [
@@ -119,8 +154,8 @@ def _times(name: str, files: list[Path], calibration: Any) -> dict[str, dict[str
     return dict(found)
 
 
-def _original(name: str, opened: Any, data: Path, calibration: Any, form: str) -> dict[str, Any]:
-    cell = f"structure-{name}-{'float32' if form == 'none' else form}"
+def _original(network: Network, calibration: Any, form: str) -> dict[str, Any]:
+    cell = f"structure-{network.name}-{'float32' if form == 'none' else form}"
     found = kept(cell)
     if found is None or not (NETWORKS / f"{cell}.tflite").exists():
         began = time.perf_counter()
@@ -128,14 +163,14 @@ def _original(name: str, opened: Any, data: Path, calibration: Any, form: str) -
             "method": "original" if form == "none" else "int8 only",
             "by": "" if form == "none" else "dsconvert",
             "share": None,
-            **_written(cell, opened.model, data, form, calibration, began),
+            **_written(cell, network, network.model, form, calibration, began),
         }
         write_json(KEPT / f"{cell}.json", found)
     return dict(found)
 
 
 def _written(
-    cell: str, model: Any, data: Path, form: str, calibration: Any, began: float
+    cell: str, network: Network, model: Any, form: str, calibration: Any, began: float
 ) -> dict[str, Any]:
     """Export a network, keep it beside the file, and judge the file."""
     import dsconvert as ds
@@ -148,27 +183,23 @@ def _written(
     options = ds.ExportOptions(quantize=form)
     ds.export(model, file, options, calibration=given, overwrite=True)
     model.save(file.with_suffix(".keras"))
-    top1 = ds.evaluate(file, data, samples=TESTED).top1
-    assert top1 is not None
     return {
         "cell": cell,
         "macs": inspect(model).macs,
-        "top1": top1.value,
+        "top1": network.top1(file),
         "bytes": file.stat().st_size,
         "seconds": seconds,
     }
 
 
-def _at(
-    name: str, opened: Any, share: float, calibration: Any, data: Path
-) -> Iterator[dict[str, Any]]:
+def _at(network: Network, share: float, calibration: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of one share."""
     from dsconvert.base.errors import DsconvertError
     from dsconvert.converter.inspect import inspect
 
-    limit = share * (inspect(opened.model).macs or 0)
+    limit = share * (inspect(network.model).macs or 0)
     for title, method in METHODS.items():
-        cell = _cell(name, share, title)
+        cell = _cell(network.name, share, title)
         found = kept(cell)
         lost = not (NETWORKS / f"{cell}.tflite").exists()
         if found is None or ("top1" in found and lost):
@@ -176,8 +207,8 @@ def _at(
             by = version_of(method.peer) if method.peer else method.by
             found = {"method": title, "by": by, "share": share, "cell": cell}
             try:
-                made = method.make(Case(opened, share, limit, calibration))
-                found |= _written(cell, made, data, method.form, calibration, began)
+                made = method.make(Case(network.model, share, limit, calibration))
+                found |= _written(cell, network, made, method.form, calibration, began)
             except (RuntimeError, ValueError, DsconvertError) as error:
                 found["failure"] = str(getattr(error, "message", error))[:160]
             write_json(KEPT / f"{cell}.json", found)
@@ -194,19 +225,17 @@ def _cell(name: str, share: float, method: str) -> str:
 
 def trained(name: str, models: Path, data: Path) -> None:
     """Train the networks of one share alike, without labels, and print the table."""
-    import dsconvert as ds
-
-    teacher = ds.load(models / FILES[name][0]).model
-    rows = (_trained(name, title, teacher, data) for title in TRAINABLE)
+    network = Network.of(name, models, data)
+    rows = (_trained(network, title) for title in TRAINABLE)
     columns = ["method", "M MACs", "start %", f"after {EPOCHS} epochs %"]
     title = f"{name} at {TRAINED_SHARE:g} of its MACs, then {EPOCHS} epochs without labels"
     table(title, columns, rows)
 
 
-def _trained(name: str, method: str, teacher: Any, data: Path) -> list[str]:
+def _trained(network: Network, method: str) -> list[str]:
     import dsconvert as ds
 
-    start = _cell(name, TRAINED_SHARE, method)
+    start = _cell(network.name, TRAINED_SHARE, method)
     before, cell = kept(start), f"{start}-trained"
     if before is None or "top1" not in before:
         return [method, "–", "not made", "–"]
@@ -214,10 +243,8 @@ def _trained(name: str, method: str, teacher: Any, data: Path) -> list[str]:
     if found is None:
         student = ds.load(NETWORKS / f"{start}.keras").model
         settings = ds.FinetuneSettings(epochs=EPOCHS)
-        ds.finetune(student, teacher, images(data, TRAINED), settings)
-        top1 = ds.evaluate(student, data, samples=TESTED).top1
-        assert top1 is not None
-        found = {"top1": top1.value}
+        ds.finetune(student, network.model, network.images(TRAINED), settings)
+        found = {"top1": network.top1(student)}
         write_json(KEPT / f"{cell}.json", found)
     tops = (figure(one["top1"], 100, 2) for one in (before, found))
     return [method, figure(before["macs"], 1e-6, 2), *tops]
@@ -231,7 +258,7 @@ def _rewritten(case: Case, **wishes: Any) -> Any:
     from dsconvert.converter.rewrite import rewrite
 
     limit = parse_limit(f"{case.limit / 1e6:.4f}M", "macs")
-    made = rewrite(case.opened.model, macs=limit, **wishes)
+    made = rewrite(case.model, macs=limit, **wishes)
     if (made.report.macs_after or 0) > case.limit * 1.005:
         raise ValueError("this form cannot be as small")
     return made.model
@@ -249,8 +276,8 @@ def _planned(case: Case, refine: str, *, time: bool = False) -> Any:
     goals = ds.Goals(latency=f"{case.share:g}x") if time else ds.Goals(macs=macs)
     target = ds.Target("litert") if time else None
     given = {"calibration": case.calibration}
-    plan = ds.plan(case.opened.model, goals=goals, target=target, **given)
-    return ds.rewrite(case.opened.model, plan=plan, refine=refine, **given).model
+    plan = ds.plan(case.model, goals=goals, target=target, **given)
+    return ds.rewrite(case.model, plan=plan, refine=refine, **given).model
 
 
 # Others'.
@@ -259,20 +286,20 @@ def _planned(case: Case, refine: str, *, time: bool = False) -> Any:
 def _tensorly(case: Case, method: str) -> Any:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = convolutions(case.opened.model, case.limit, method)
+        found = convolutions(case.model, case.limit, method)
         np.savez(folder / "kernels.npz", **{one.name: one.kernel for one in found})
         np.savez(folder / "ranks.npz", **{one.name: one.ranks for one in found})
         words = (folder / "kernels.npz", folder / "ranks.npz", folder / "factors.npz")
         program("tensorly", "tensorly_factors.py", method, *words)
         factors = np.load(folder / "factors.npz")
         parts = {one.name: [factors[f"{one.name}.{i}"] for i in range(3)] for one in found}
-    return composed(case.opened.model, parts, method)
+    return composed(case.model, parts, method)
 
 
 def _spatial(case: Case) -> Any:
-    found = convolutions(case.opened.model, case.limit, "spatial")
+    found = convolutions(case.model, case.limit, "spatial")
     parts = {one.name: spatial_svd(one.kernel, int(one.ranks[0])) for one in found}
-    return composed(case.opened.model, parts, "spatial")
+    return composed(case.model, parts, "spatial")
 
 
 METHODS = {
@@ -283,9 +310,7 @@ METHODS = {
     "spatial SVD": Method(_spatial, by="numpy"),
     "Tucker-2": Method(lambda case: _tensorly(case, "tucker"), "tensorly"),
     "CP": Method(lambda case: _tensorly(case, "cp"), "tensorly"),
-    "channels by magnitude": Method(
-        lambda case: pruned(case.opened.model, case.limit), "torch-pruning"
-    ),
+    "channels by magnitude": Method(lambda case: pruned(case.model, case.limit), "torch-pruning"),
     "ours: pairs": Method(lambda case: _fitted(case, "linear")),
     "ours: blocks": Method(lambda case: _fitted(case, "three-factor")),
     "ours: planned": Method(lambda case: _planned(case, "0")),
