@@ -166,8 +166,9 @@ def pruned(model: Any, limit: float) -> Any:
 
     def replaced(layer: Any) -> Any:
         config = layer.get_config()
-        if "filters" in config:
-            config["filters"] = own(layer)[0].shape[-1]
+        for size in ("filters", "units"):
+            if size in config:
+                config[size] = own(layer)[0].shape[-1]
         config.pop("build_config", None)
         return type(layer).from_config(config)
 
@@ -176,8 +177,10 @@ def pruned(model: Any, limit: float) -> Any:
 
 def _described(model: Any) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     """Return the layers in order, as another framework may build them, and their weights."""
+    import keras
+
     graph, arrays = [], {}
-    for layer in model.layers:
+    for layer in keras.Model(model.inputs, model.outputs).layers:  # a Sequential hides its input
         given = layer.input if isinstance(layer.input, list) else [layer.input]
         config = layer.get_config()
         known = ("strides", "kernel_size", "pool_size", "activation", "epsilon", "scale", "padding")

@@ -64,7 +64,7 @@ def built(layer):
         # A flattened map is (H, W, C) in Keras and (C, H, W) here.
         rows = of(name, 0)
         made = nn.Linear(*rows.shape)
-        made.weight.data = rows.reshape(*spread(rows), -1).permute(3, 2, 0, 1).flatten(1)
+        made.weight.data = rows.reshape(*spread(layer, rows), -1).permute(3, 2, 0, 1).flatten(1)
         made.bias.data = of(name, 1)
         return made
     if kind == "BatchNormalization":
@@ -77,16 +77,16 @@ def built(layer):
     return nn.Flatten() if kind == "Flatten" else None
 
 
-def spread(rows):
-    """Return (H, W, C) of what is flattened before the only dense layer."""
-    (flat,) = [layer for layer in layers if layer["kind"] == "Flatten"]
-    H, W, _ = flat["shape"]
+def spread(layer, rows):
+    """Return (H, W, C) of what a dense layer reads: one position, but for a flattened map."""
+    maps = {one["name"]: one["shape"] for one in layers if one["kind"] == "Flatten"}
+    H, W, *_ = maps.get(layer["inputs"][0], (1, 1))
     return H, W, len(rows) // (H * W)
 
 
 def pruned(share):
     twin = copy.deepcopy(whole)
-    last = [part for part in twin.parts.values() if isinstance(part, nn.Linear)]
+    last = [part for part in twin.parts.values() if isinstance(part, nn.Linear)][-1:]
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     pruner = tp.pruner.BasePruner(
         twin, example, importance=importance, pruning_ratio=share, ignored_layers=last
@@ -126,7 +126,7 @@ for layer in layers:
     if isinstance(part, nn.Conv2d):
         found = [part.weight.permute(2, 3, 1, 0), part.bias]
     elif isinstance(part, nn.Linear):
-        H, W, C = spread(part.weight[0])
+        H, W, C = spread(layer, part.weight[0])
         found = [part.weight.reshape(-1, C, H, W).permute(2, 3, 1, 0).flatten(0, 2), part.bias]
     elif isinstance(part, nn.BatchNorm2d):
         found = [part.weight, part.bias, part.running_mean, part.running_var]
