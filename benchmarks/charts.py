@@ -257,10 +257,9 @@ def peers(network: str, axes: Any, cells: Path) -> None:
         if row["share"] is None:
             axes.plot(times[cell]["ratio"], 100 * row["top1"], "h", color="black", ms=8)
             told = row["method"] if row["method"] == "original" else "original, int8"
-            place = (4, 8) if row["method"] == "original" else (-8, 8)
-            side = "left" if row["method"] == "original" else "right"
+            place = (8, 8) if row["method"] == "original" else (-8, 8)
             point = (times[cell]["ratio"], 100 * row["top1"])
-            axes.annotate(told, point, xytext=place, textcoords="offset points", ha=side)
+            axes.annotate(told, point, xytext=place, textcoords="offset points", ha="right")
     for method, (mark, color) in PEERS.items():
         own = sorted(
             (times[cell]["ratio"], 100 * row["top1"])
