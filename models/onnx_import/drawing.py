@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,16 +118,8 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
         for tensor in (made,) if isinstance(made, Tensor) else made:
             builder.store(tensor)
     outputs: list[Tensor] = []
-    for name in graph.outputs:
-        value = builder.read(name)
-        if isinstance(value, Constant):
-            raise InputError(
-                f"the output {name!r} does not depend on what is in the model's inputs: there is "
-                "nothing to be computed in Keras.",
-                "Remove it from the model's outputs.",
-                code="output-is-constant",
-            )
-        value = builder.unflatten(value)
+    for name, made in _ends(graph, builder).items():
+        value = builder.unflatten(made)
         rank = len(value.order)
         if value.order not in (layout.identity(rank), layout.channels_last(rank)):
             value = builder.onnx_order(value)  # a transposed table is another one
@@ -145,6 +138,35 @@ def convert_graph(graph: Graph, facts: ProbedValues) -> ConvertedGraph:
         tuple(builder.notes),
         tuple(x.order for x in inputs),
         tuple(x.order for x in outputs),
+    )
+
+
+def _ends(graph: Graph, builder: KerasBuilder) -> dict[str, Tensor]:
+    """Return the outputs; refuse those that are the same for all inputs, such as anchors.
+
+    Keras could make them depend on an input, but not have samples: of a batch of many there would
+    be one, and what predicts in batches would join several.
+
+    Raises:
+        InputError: With all of them, and how to leave them out.
+    """
+    ends = {name: builder.read(name) for name in graph.outputs}
+    constant = [name for name, value in ends.items() if isinstance(value, Constant)]
+    kept = {name: value for name, value in ends.items() if isinstance(value, Tensor)}
+    if not constant:
+        return kept
+    told = "s" if len(constant) > 1 else ""
+    does = "do" if told else "does"
+    raise InputError(
+        f"the output{told} {', '.join(map(repr, constant))} {does} not depend on what is in the "
+        "model's inputs: there is nothing to be computed in Keras.",
+        "Leave out what is the same for every sample; ONNX Runtime gives it once: "
+        'python -c \'import onnx; m = onnx.load("MODEL.onnx"); [m.graph.output.remove(x) '
+        f"for x in [*m.graph.output] if x.name in {json.dumps(constant)}]; "
+        'onnx.save(m, "kept.onnx")\''
+        if kept
+        else "Give a model with an output that depends on its inputs.",
+        code="output-is-constant",
     )
 
 

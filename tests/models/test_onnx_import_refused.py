@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -90,8 +93,25 @@ def test_weights_that_are_computed_from_the_data_are_refused():
 
 def test_an_output_that_depends_on_nothing_is_refused():
     nodes = [node("Relu", "x", "y"), node("Add", "a a", "z")]
-    with refuses("output-is-constant"):
-        import_onnx(graph(nodes, [1, 3], "y z", a=floats(3)))
+    with refuses("output-is-constant") as caught:
+        import_onnx(graph(nodes, [1, 3], "z", a=floats(3)))
+    assert "the output 'z' does not depend" in caught.value.message
+
+
+def test_outputs_that_depend_on_nothing_are_left_out_by_what_the_refusal_says(
+    tmp_path, monkeypatch
+):
+    """Computed from weights, a weight itself, and one of the size alone."""
+    nodes = [node("Relu", "x", "y"), node("Add", "a a", "z"), node("Shape", "x", "s")]
+    model = graph(nodes, [1, 3], "y z a s", a=floats(3))
+    with refuses("output-is-constant") as caught:
+        import_onnx(model)
+    assert "the outputs 'z', 'a', 's' do not depend" in caught.value.message
+
+    monkeypatch.chdir(tmp_path)
+    onnx.save(model, "MODEL.onnx")
+    subprocess.run([sys.executable, "-c", caught.value.hint.split("'")[1]], check=True)
+    assert import_onnx(tmp_path / "kept.onnx").output_names == ("y",)
 
 
 def test_training_mode_is_refused():
