@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 
 from .output_tail import SAMPLES, OutputTail, find_tail
+from .plain_names import unique
+from .rebuilding import Step, keras_step, told_rebuilding
 
 
 def without_tail(
@@ -62,4 +65,16 @@ def without_tail(
     kept = [(str(i), names[i]) for i in range(len(outputs)) if str(i) not in tail.mixed]
     kept += [(key, tensors[key]._keras_history[0].name) for key in tail.cuts]
     made = keras.Model(model.inputs, [tensors[key] for key, _ in kept])
-    return made, tuple(name for _, name in kept), tail
+    called = dict(zip([key for key, _ in kept], unique(name for _, name in kept), strict=True))
+    gone = {str(i): names[i] for i in range(len(outputs)) if str(i) in tail.mixed}
+
+    def step_of(key: str) -> Step:
+        tensor = tensors[key]
+        operation, node, _ = tensor._keras_history
+        given = operation._inbound_nodes[node].arguments
+        flat = keras.tree.flatten((given.args, given.kwargs))
+        arrays = [x for x in flat if hasattr(x, "shape") and not keras.utils.is_keras_tensor(x)]
+        return keras_step(operation, read_by(key), len(tensor.shape), plain=not arrays)
+
+    told = told_rebuilding(gone, step_of, called)
+    return made, tuple(called.values()), replace(tail, rebuilding=told)

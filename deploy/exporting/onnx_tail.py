@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.formats.onnx.constants import constant_of
+from dsconvert.formats.onnx.graph import OnnxGraph, attributes
 from dsconvert.formats.onnx.messages import assign, copied
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.session import session
@@ -16,6 +18,7 @@ from dsconvert.formats.onnx.session import session
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import encode
 from .output_tail import SAMPLES, OutputTail, find_tail
+from .rebuilding import Step, onnx_step, told_rebuilding
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,6 +52,31 @@ def makers(path: Path, tensors: Sequence[str]) -> dict[str, str]:
     wanted = set(tensors)
     nodes = load(path).graph.node
     return {node.name: node.op_type for node in nodes if wanted.intersection(node.output)}
+
+
+def rebuilding(model: ModelProto, tail: OutputTail) -> tuple[str, ...]:
+    """Tell how the mixed outputs of a model are made of what its tail reads.
+
+    Args:
+        model: With its weights.
+        tail: Of its outputs.
+    """
+    graph = OnnxGraph(model, None)
+
+    def step_of(name: str) -> Step | None:
+        if name not in tail.mixed:
+            return None
+        node = graph.makers[name]
+        reshape = node.op_type == "Reshape" and len(node.input) > 1
+        given = constant_of(graph, node.input[1]) if reshape else None
+        shape = None if given is None else given.tolist()
+        reads = node.input if shape is None else node.input[:1]
+        return onnx_step(node.op_type, node.name, attributes(node), reads, shape)
+
+    outputs = {output.name: output.name for output in model.graph.output}
+    gone = {name: name for name in outputs if name in tail.mixed}
+    parts = {name: name for name in (*outputs, *tail.cuts) if name not in gone}
+    return told_rebuilding(gone, step_of, parts)
 
 
 def without_tail(model: ModelProto, tail: OutputTail) -> ModelProto:

@@ -32,10 +32,12 @@ class OutputTail:
     Attributes:
         mixed: The tensors that mix scales; what makes them is the tail.
         cuts: The tensors that the tail reads: each of one scale.
+        rebuilding: How each output of mixed scales is made of the others, where that was asked for.
     """
 
     mixed: tuple[str, ...] = ()
     cuts: tuple[str, ...] = ()
+    rebuilding: tuple[str, ...] = ()
 
 
 def is_mixed(values: Array) -> bool:
