@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import require
+from dsconvert.converter.backends.keras.read import holds_its_kernel
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _is_linear(keras: Any, layer: Any, norm: Any) -> bool:
     """Tell whether a layer is a convolution of the norm's channels, without an activation."""
     if type(layer) not in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
         return False
-    if getattr(layer, "lora_enabled", False):  # its kernel is a sum, and no variable
+    if not holds_its_kernel(layer):
         return False
     axis = 1 if layer.data_format == "channels_first" else 3
     return layer.activation is keras.activations.linear and norm.axis in (axis, axis - 4)
