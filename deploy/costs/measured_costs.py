@@ -33,9 +33,10 @@ _AT_ONCE = 8
 """Blocks that are measured in one visit to a device: what an interruption may lose."""
 
 
-_TOGETHER = 1.25
-"""How much of their network blocks may seem to cost: each pays once more for being started. Those
-of ten networks cost 0.02 to 1.16 of it; more comes from a moment when the machine was busy."""
+_TOGETHER, _START = 1.25, 0.25
+"""How much of their network blocks may seem to cost, and, for being started, each of them of the
+reference block. Those of ten networks cost 0.02 to 1.16 of it without that; more comes from a
+moment when the machine was busy."""
 
 
 class Bench(Protocol):
@@ -104,16 +105,22 @@ class MeasuredCosts:
             InputError: If a choice cannot be written down, or a convolution itself cannot be run.
         """
         answers = self._asked(blocks)
-        if self._excess(answers) > _TOGETHER:
+        if self._excess(answers) > 1:
             logger.info("blocks seem to cost more than their network: measured again")
             answers = self._asked(blocks, anew=True)
         excess = self._excess(answers)
         # What is still too much was measured at a moment unlike the network's: shares stay right.
-        return answers if excess <= _TOGETHER else [scaled(one, 1 / excess) for one in answers]
+        return answers if excess <= 1 else [scaled(one, 1 / excess) for one in answers]
 
     def _excess(self, answers: Sequence[BlockCosts]) -> float:
-        """Return what blocks cost together as a share of their network; 0 where it is not known."""
-        return sum(one.original.value for one in answers) / self.whole if self.whole else 0.0
+        """Return what blocks cost together as a share of the most that they can; 0 for estimates.
+
+        Estimates are the same at any time, and of a whole network they hold what is done at once.
+        """
+        if self.whole is None or self.present is None:
+            return 0.0
+        most = _TOGETHER * self.whole + _START * self.present * len(answers)
+        return sum(one.original.value for one in answers) / most
 
     def _asked(self, blocks: Asked, *, anew: bool = False) -> list[BlockCosts]:
         """Return the costs of blocks, from the cache where they are there unless asked for anew."""

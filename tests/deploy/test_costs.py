@@ -267,13 +267,14 @@ class Changing:
 
 
 class TestTogether:
-    """Blocks cannot cost more than the network that holds them."""
+    """Blocks cannot cost more than the network that holds them, but for what starts cost."""
 
     ASKED = ((SMALL, [ONE]), (MIDDLE, [ONE, TWO]))
 
-    def costs(self, folder, whole, *figures):
+    def costs(self, folder, whole, *figures, present=0.0):
         bench = Calming(*figures)
-        return replace(model(folder, bench), whole=whole).costs(self.ASKED), bench
+        costs = replace(model(folder, bench), whole=whole, present=present)
+        return costs.costs(self.ASKED), bench
 
     def test_what_a_busy_moment_left_is_measured_again(self, tmp_path):
         self.costs(tmp_path, None, 300, 300)
@@ -284,12 +285,18 @@ class TestTogether:
         assert [one.original.value for one in found] == pytest.approx([90, 110])
 
     def test_what_is_still_too_much_keeps_its_shares(self, tmp_path):
-        found, _ = self.costs(tmp_path, 200, 500, 500, 300, 500)
+        found, _ = self.costs(tmp_path, 160, 500, 500, 300, 500)
         assert [one.original.value for one in found] == pytest.approx([75, 125])
         assert values(found[1]) == pytest.approx([125 * 401 / 400, 125 * 402 / 400])
 
-    def test_a_little_more_is_the_price_of_each_start(self, tmp_path):
-        found, bench = self.costs(tmp_path, 200, 110, 130)
+    @pytest.mark.parametrize(("whole", "present"), [(200, 0.0), (20, 500.0)])
+    def test_a_little_more_is_the_price_of_each_start(self, tmp_path, whole, present):
+        found, bench = self.costs(tmp_path, whole, 110, 130, present=present)
+        assert [one.original.value for one in found] == pytest.approx([110, 130])
+        assert len(bench.calls) == 2
+
+    def test_estimates_are_what_they_are(self, tmp_path):
+        found, bench = self.costs(tmp_path, 100, 110, 130, present=None)
         assert [one.original.value for one in found] == pytest.approx([110, 130])
         assert len(bench.calls) == 2
 
