@@ -14,7 +14,7 @@ from dsconvert.base.quiet import captured
 
 from .output_tail import SAMPLES, OutputTail, find_tail
 from .plain_names import unique
-from .rebuilding import Step, keras_step, told_rebuilding
+from .rebuilding import CutOperator, keras_step, told_rebuilding
 
 
 def without_tail(
@@ -68,7 +68,7 @@ def without_tail(
     called = dict(zip([key for key, _ in kept], unique(name for _, name in kept), strict=True))
     gone = {str(i): names[i] for i in range(len(outputs)) if str(i) in tail.mixed}
 
-    def step_of(key: str) -> Step:
+    def step_of(key: str) -> CutOperator:
         tensor = tensors[key]
         operation, node, _ = tensor._keras_history
         given = operation._inbound_nodes[node].arguments

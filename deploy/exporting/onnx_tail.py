@@ -18,7 +18,7 @@ from dsconvert.formats.onnx.session import session
 from ..runtimes.registry import open_runtime
 from ..runtimes.session import encode
 from .output_tail import SAMPLES, OutputTail, find_tail
-from .rebuilding import Step, onnx_step, told_rebuilding
+from .rebuilding import CutOperator, onnx_step, told_rebuilding
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,7 +63,7 @@ def rebuilding(model: ModelProto, tail: OutputTail) -> tuple[str, ...]:
     """
     graph = OnnxGraph(model, None)
 
-    def step_of(name: str) -> Step | None:
+    def step_of(name: str) -> CutOperator | None:
         if name not in tail.mixed:
             return None
         node = graph.makers[name]

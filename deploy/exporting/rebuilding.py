@@ -12,7 +12,7 @@ _LONG = "…"
 
 
 @dataclass(frozen=True)
-class Step:
+class CutOperator:
     """An operator of what was cut off.
 
     Attributes:
@@ -28,7 +28,7 @@ class Step:
 
 def told_rebuilding(
     outputs: Mapping[str, str],
-    step_of: Callable[[str], Step | None],
+    step_of: Callable[[str], CutOperator | None],
     parts: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Write each output as it is computed from the parts.
@@ -39,7 +39,7 @@ def told_rebuilding(
         parts: The names of the parts, by tensor.
 
     Example:
-        >>> steps = {"y": Step("Concat", ("a", "b"), "axis=1")}
+        >>> steps = {"y": CutOperator("Concat", ("a", "b"), "axis=1")}
         >>> told_rebuilding({"y": "detections"}, steps.get, {"a": "boxes", "b": "scores"})
         ('detections = Concat(boxes, scores, axis=1)',)
     """
@@ -67,7 +67,9 @@ def told_rebuilding(
     )
 
 
-def keras_step(operation: Any, reads: Sequence[str], rank: int, *, plain: bool = True) -> Step:
+def keras_step(
+    operation: Any, reads: Sequence[str], rank: int, *, plain: bool = True
+) -> CutOperator:
     """Describe a layer or operation of Keras.
 
     Args:
@@ -78,19 +80,19 @@ def keras_step(operation: Any, reads: Sequence[str], rank: int, *, plain: bool =
     """
     kind, read = type(operation).__name__, tuple(reads)
     if not plain:
-        return Step(f"{kind} {operation.name!r}", read)
+        return CutOperator(f"{kind} {operation.name!r}", read)
     if kind == "Concatenate":
-        return Step(kind, read, f"axis={operation.axis % rank}")
+        return CutOperator(kind, read, f"axis={operation.axis % rank}")
     if kind == "Reshape" and hasattr(operation, "target_shape"):
-        return Step(kind, read, f"shape={_listed(['n', *operation.target_shape])}")
+        return CutOperator(kind, read, f"shape={_listed(['n', *operation.target_shape])}")
     if kind == "Reshape":
-        return Step(kind, read, f"shape={_listed(operation.newshape)}")
+        return CutOperator(kind, read, f"shape={_listed(operation.newshape)}")
     if kind == "Permute":
-        return Step("Transpose", read, f"axes={_listed([0, *operation.dims])}")
+        return CutOperator("Transpose", read, f"axes={_listed([0, *operation.dims])}")
     if kind == "Transpose":
         axes = operation.axes or range(rank)[::-1]
-        return Step(kind, read, f"axes={_listed(axes)}")
-    return Step(f"{kind} {operation.name!r}", read)
+        return CutOperator(kind, read, f"axes={_listed(axes)}")
+    return CutOperator(f"{kind} {operation.name!r}", read)
 
 
 def onnx_step(
@@ -99,7 +101,7 @@ def onnx_step(
     settings: Mapping[str, Any],
     reads: Sequence[str],
     shape: Sequence[int] | None,
-) -> Step:
+) -> CutOperator:
     """Describe a node of an ONNX graph.
 
     Args:
@@ -111,14 +113,16 @@ def onnx_step(
     """
     read = tuple(reads)
     if kind == "Concat":
-        return Step(kind, read, f"axis={settings['axis']}")
+        return CutOperator(kind, read, f"axis={settings['axis']}")
     shape = settings.get("shape") if shape is None else shape  # an attribute before opset 5
     if kind == "Reshape" and shape is not None:
         first = ["n"] if shape[:1] == [0] and not settings.get("allowzero") else shape[:1]
-        return Step(kind, read, f"shape={_listed([*first, *shape[1:]])}")
+        return CutOperator(kind, read, f"shape={_listed([*first, *shape[1:]])}")
     if kind == "Transpose":
-        return Step(kind, read, f"perm={_listed(settings['perm'])}" if "perm" in settings else "")
-    return Step(f"{kind} {name!r}" if name else kind, read)
+        return CutOperator(
+            kind, read, f"perm={_listed(settings['perm'])}" if "perm" in settings else ""
+        )
+    return CutOperator(f"{kind} {name!r}" if name else kind, read)
 
 
 def _listed(sizes: Sequence[Any]) -> str:
