@@ -15,6 +15,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
+from dsconvert.models.evaluation.keras_predictor import layers_of_integers
 
 from ..runtimes.samples import portions
 from ..runtimes.session import first_line
@@ -22,7 +23,7 @@ from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
-from .layer_paths import layers_in_paths, layers_of_integers, told_layers
+from .layer_paths import layers_in_paths, told_layers
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
@@ -256,11 +257,12 @@ def unsupported_operation(
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
     custom = re.findall(r"Custom ops: ([\w, ]+)", text)
     told, hint = first_line(error), "Replace the layers named, or export to .onnx."
+    integers = layers_of_integers(source.model)
     if selectable or custom:
         lacking = _listed(selectable + custom)
         where = told_layers(layers_in_paths(_PLACE.findall(text), source.model))
         told = f"no TFLite kernel for {', '.join(lacking)}{where}."
-    elif integers := layers_of_integers(source.model):
+    elif integers:
         told = f"it computes with integers{told_layers(integers)}, after keras.Model.quantize."
         hint = (
             "Export the float model that it was made from, with --quantize int8 for integers; or "
@@ -282,7 +284,7 @@ def unsupported_operation(
             f"Replace what is named, or export to .onnx: {', '.join(_listed(custom))} would need a "
             "kernel of your own in what runs the file, which --allow-flex cannot give."
         )
-    elif SCHEMES[quantize].static and not layers_of_integers(source.model):
+    elif SCHEMES[quantize].static and not integers:
         less = "int8, dynamic" if quantize == "int16x8" else "dynamic"
         hint = f"Try --quantize {less} or float16."
     return InputError(

@@ -157,7 +157,9 @@ def _float32(source: KerasSource | OnnxSource, folder: Path) -> OnnxSource:
     """Return the model as a float32 .onnx file."""
     if isinstance(source, OnnxSource):
         return source
-    from .layer_paths import layers_of_integers, told_layers
+    from dsconvert.models.evaluation.keras_predictor import layers_of_integers
+
+    from .layer_paths import told_layers
     from .onnx_source import read_onnx
 
     integers = layers_of_integers(source.model)

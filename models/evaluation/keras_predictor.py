@@ -177,3 +177,9 @@ def leaf_layers(model: Any) -> Iterator[Any]:
             yield from leaf_layers(layer)
         else:
             yield layer
+
+
+def layers_of_integers(model: Any) -> list[str]:
+    """Return the names of layers that `keras.Model.quantize` made compute with integers, quoted."""
+    layers = (x for x in leaf_layers(model) if getattr(x, "quantization_mode", None))
+    return list(dict.fromkeys(repr(layer.name) for layer in layers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,13 +158,17 @@ def _ends(graph: Graph, builder: KerasBuilder) -> dict[str, Tensor]:
         return kept
     told = "s" if len(constant) > 1 else ""
     does = "do" if told else "does"
+    code = (
+        'import onnx; m = onnx.load("MODEL.onnx"); [m.graph.output.remove(x) '
+        f"for x in [*m.graph.output] if x.name in {json.dumps(constant)}]; "
+        'onnx.save(m, "kept.onnx")'
+    )
     raise InputError(
         f"the output{told} {', '.join(map(repr, constant))} {does} not depend on what is in the "
         "model's inputs: there is nothing to be computed in Keras.",
+        # A name in a file of anybody's must not leave its place in a command that is copied.
         "Leave out what is the same for every sample; ONNX Runtime gives it once: "
-        'python -c \'import onnx; m = onnx.load("MODEL.onnx"); [m.graph.output.remove(x) '
-        f"for x in [*m.graph.output] if x.name in {json.dumps(constant)}]; "
-        'onnx.save(m, "kept.onnx")\''
+        f"python -c {shlex.quote(code)}"
         if kept
         else "Give a model with an output that depends on its inputs.",
         code="output-is-constant",

@@ -10,7 +10,7 @@ from dsconvert.base.units import first_few
 
 from ..data.checks import check_against, check_classes
 from ..data.datasets import Data
-from ..evaluation.keras_predictor import leaf_layers
+from ..evaluation.keras_predictor import layers_of_integers
 from .batches import augmentation
 from .distill import ends_in_softmax, takes_logits
 from .settings import FinetuneSettings
@@ -35,12 +35,11 @@ def check(student: Any, teacher: Any, data: Data, settings: FinetuneSettings) ->
                 code="models-differ",
             )
     for role, model in (("student", student), ("teacher", teacher)):
-        layers = [x for x in leaf_layers(model) if getattr(x, "quantization_mode", None)]
+        layers = layers_of_integers(model)
         if layers:
-            names = first_few([repr(layer.name) for layer in layers])
             raise InputError(
-                f"the {role} computes with integers in {names}, after keras.Model.quantize: they "
-                "do not train.",
+                f"the {role} computes with integers in {first_few(layers)}, after "
+                "keras.Model.quantize: they do not train.",
                 "Give the float models that were quantized.",
                 code="quantized-already",
             )
