@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+from dsconvert.base.errors import InputError
+from dsconvert.base.finite import CAUSES
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress
 
@@ -69,6 +71,8 @@ class Run:
             saved: Where to go on.
 
         Raises:
+            InputError: If the teacher's answers are not finite in the first epoch, which asks it
+                about all samples; later only changed ones can be new to it, and that ends the run.
             KeyboardInterrupt: If nothing was trained yet.
         """
         if saved is None:
@@ -133,6 +137,13 @@ class Run:
                     if trainer.anywhere(came()):
                         raise KeyboardInterrupt
         except NotFiniteError as error:
+            if number == 1 and trainer.anywhere(error.by_teacher):
+                raise InputError(
+                    f"the teacher itself gives NaN or infinity on samples to train on: {error}, in "
+                    f"step {underway.steps + 1} of {trainer.steps_per_epoch}.",
+                    f"{CAUSES}, and leave out the samples that it has no answer to.",
+                    code="not-finite",
+                ) from error
             self._ended = (
                 f"training broke off in epoch {number} at step {underway.steps + 1} of "
                 f"{trainer.steps_per_epoch}: {error}"

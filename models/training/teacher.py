@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsconvert.base.finite import CAUSES, check_answers
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress
 
@@ -93,12 +94,23 @@ class TeacherAnswers:
         self._known: Sequence[Array] = ()
 
     def ask_once(self, data: Data, progress: Progress) -> None:
-        """Ask about all samples now, if memory holds the answers to those on disk."""
+        """Ask about all samples now, if memory holds the answers to those on disk.
+
+        Raises:
+            InputError: If it gives NaN or infinity.
+        """
         if self._known:
             return
         values = sum(math.prod(size or 1 for size in x.shape[1:]) for x in self._model.outputs)
         if not data.on_disk or values * len(data) <= _KEPT_ANSWERS:
             self._known = predict_all(self._predictor, data.inputs, progress, "Asking the teacher")
+            check_answers(
+                self._predictor.output_names,
+                self._known,
+                who="the teacher",
+                on=f"samples of {data.source}",
+                hint=f"{CAUSES}, and leave out the samples that it has no answer to.",
+            )
 
     def lessons(self, shares: Sequence[Share]) -> list[Lesson]:
         """Return what the shares of a batch teach."""

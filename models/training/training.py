@@ -27,7 +27,19 @@ from .teacher import Share, TeacherAnswers, Watched
 
 
 class NotFiniteError(Exception):
-    """A step that could not be taken; its text tells the cause."""
+    """A step that could not be taken; its text tells the cause.
+
+    Attributes:
+        by_teacher: Whether the teacher's answers were the cause, on samples that are finite.
+    """
+
+    by_teacher = False
+
+
+class TeacherNotFiniteError(NotFiniteError):
+    """A step without answers to learn from."""
+
+    by_teacher = True
 
 
 class Trainer:
@@ -191,7 +203,7 @@ class Trainer:
             self._copy.optimizer.learning_rate = rate
             losses, moved = step.take(lessons, rate)
             if not moved:
-                raise NotFiniteError(self._cause(lessons, losses))
+                raise self._cause(lessons, losses)
             self._averages.take(taken)
             yield float(np.sum(losses))
 
@@ -211,23 +223,22 @@ class Trainer:
             )
         return self._step
 
-    def _cause(self, lessons: Sequence[Lesson], losses: Array) -> str:
+    def _cause(self, lessons: Sequence[Lesson], losses: Array) -> NotFiniteError:
         """Tell where the values came from that are not finite."""
-        given = [(x.inputs, "hold values") for x in lessons]
-        given += [(x.targets, "have answers of the teacher") for x in lessons]
-        for arrays, what in given:
-            for array in arrays:
-                broken = sum(not np.isfinite(sample).all() for sample in np.asarray(array))
-                if broken:
-                    return (
-                        f"{broken} of the batch's {len(array)} samples {what} that are not finite"
-                    )
+        if broken := _not_finite([x.inputs for x in lessons]):
+            return NotFiniteError(f"{broken} hold values that are not finite")
+        if broken := _not_finite([x.targets for x in lessons]):
+            return TeacherNotFiniteError(
+                f"{broken} have answers of the teacher that are not finite"
+            )
         if np.isfinite(losses).all():
-            return "a gradient was not finite; a lower learning rate may help"
+            return NotFiniteError("a gradient was not finite; a lower learning rate may help")
         names = [f"of {x._keras_history.operation.name}" for x in self._copy.outputs]
         names += ["inside"] * (len(losses) - len(names))
         (broken_loss, *_) = np.flatnonzero(~np.isfinite(losses))
-        return f"the loss {names[broken_loss]} was not finite; a lower learning rate may help"
+        return NotFiniteError(
+            f"the loss {names[broken_loss]} was not finite; a lower learning rate may help"
+        )
 
     def _lessons(self, number: int, done: int) -> Iterator[list[Lesson]]:
         """Yield what the rest of an epoch teaches, as shares of the batches."""
@@ -256,6 +267,15 @@ class Trainer:
                     for part in parts
                 ]
             )
+
+
+def _not_finite(shares: Sequence[Sequence[Any]]) -> str:
+    """Count the samples of a batch with values that are not finite; empty where there are none."""
+    for array in (array for arrays in shares for array in arrays):
+        broken = sum(not np.isfinite(sample).all() for sample in np.asarray(array))
+        if broken:
+            return f"{broken} of the batch's {len(array)} samples"
+    return ""
 
 
 def _check_shares(batch_size: int, count: int) -> None:

@@ -6,17 +6,17 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import killed_training
 import msgspec
 import numpy as np
 import pytest
-
-pytest.importorskip("keras")
-
-import killed_training
 from killed_training import SETTINGS, STEPS, models, run
 
+from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.training.finetune import finetune
+
+keras = pytest.importorskip("keras")
 
 PER_EPOCH = STEPS // 3
 # Sums of floats in another order: some 100 of them, each rounded to 6e-8 of values of order 1.
@@ -109,6 +109,25 @@ class TestNotFinite:
         with np.load(state) as file:
             assert all(np.isfinite(file[name]).all() for name in file.files if name != "header")
         assert all(np.isfinite(weight).all() for weight in tuned.model.get_weights())
+
+    @pytest.mark.parametrize(
+        ("augment", "told"), [((), "on 1 of 167 samples"), (("flip",), "1 of the batch's 16")]
+    )
+    def test_the_teacher_has_no_answer_to_one_sample(self, augment, told):
+        image = keras.Input((8, 8, 1))
+        dark = keras.ops.all(image < 0, axis=(1, 2, 3), keepdims=True)
+        seen = keras.layers.Conv2D(2, 3)(keras.ops.where(dark, np.float32(np.nan), image))
+        teacher = keras.Model(image, keras.layers.GlobalMaxPooling2D()(seen))
+        student = keras.models.clone_model(teacher)
+        images = np.random.default_rng(0).random((168, 8, 8, 1)).astype(np.float32)
+        images[100] = -1
+        settings = msgspec.structs.replace(SETTINGS, validation=1, augment=augment)
+        before = student.get_weights()
+        with pytest.raises(InputError, match=told) as raised:
+            finetune(student, teacher, Data((images,)), settings)
+        assert raised.value.code == "not-finite"
+        for mine, theirs in zip(student.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
     def test_the_cause_is_the_learning_rate(self):
         settings = msgspec.structs.replace(SETTINGS, learning_rate=1e37, warmup=0.0)
