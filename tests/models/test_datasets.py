@@ -3,24 +3,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
-from onnx_nets import floats, graph, node
 from PIL import Image
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
-from dsconvert.models.data.checks import check_against, check_classes
-from dsconvert.models.data.datasets import Data, holdout, load_data
-from dsconvert.models.data.preprocess import Preprocessing, parse_number
-from dsconvert.models.evaluation.plausibility import suspicions
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
+from dsconvert.models.data.datasets import load_data
+from dsconvert.models.data.preprocess import Preprocessing
 
 
 @pytest.fixture
@@ -40,50 +30,6 @@ def archive(tmp_path, rng):
 def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-
-
-class TestPreprocessing:
-    def test_formula(self, rng):
-        x = rng.integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
-        mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-        y = Preprocessing(scale=1 / 255, mean=mean, std=std).apply(x)
-        assert y.dtype == np.float32
-        np.testing.assert_allclose(y, (x / 255 - mean) / std, atol=1e-5)
-
-    def test_channels_first_comes_last(self, rng):
-        x = rng.random((2, 6, 5, 3))
-        mean = (1.0, 2.0, 3.0)
-        y = Preprocessing(mean=mean, channels_first=True).apply(x)
-        np.testing.assert_allclose(y, (x - mean).transpose(0, 3, 1, 2), atol=1e-6)
-
-    def test_does_not_change_its_input(self):
-        x = np.ones((2, 3), np.float32)
-        Preprocessing(scale=2.0).apply(x)
-        assert (x == 1).all()
-
-    def test_wrong_number_of_channels(self):
-        with pytest.raises(InputError, match=r"3 numbers for mean.*4 channels"):
-            Preprocessing(mean=(1.0, 2.0, 3.0)).apply(np.zeros((2, 5, 5, 4)))
-
-    @pytest.mark.parametrize("values", [{"scale": 0.0}, {"std": (1.0, 0.0)}, {"mean": ()}])
-    def test_refuses(self, values):
-        with pytest.raises(InputError, match=next(iter(values))):
-            Preprocessing(**values)
-
-    def test_json_round_trip(self):
-        before = Preprocessing(scale=1 / 255, mean=(0.5,), channels_first=True)
-        assert msgspec.json.decode(msgspec.json.encode(before), type=Preprocessing) == before
-
-    @pytest.mark.parametrize(
-        ("text", "value"), [("1/255", 1 / 255), ("0.00392", 0.00392), ("127.5", 127.5), ("-2", -2)]
-    )
-    def test_parse_number(self, text, value):
-        assert parse_number(text) == value
-
-    @pytest.mark.parametrize("text", ["", "a", "1/0", "1/", "1/2/3", "nan", "inf"])
-    def test_parse_number_refuses(self, text):
-        with refuses("not-a-number"):
-            parse_number(text)
 
 
 class TestArchive:
@@ -205,96 +151,6 @@ class TestArchive:
     def test_no_samples_asked_for(self, archive):
         with pytest.raises(InputError, match="0 samples"):
             load_data(archive[0], split="train", samples=0)
-
-
-class TestLayout:
-    """The channel axis goes where the model takes it, by the shapes alone."""
-
-    @pytest.mark.parametrize(
-        ("stored", "model", "layout", "shape"),
-        [
-            ((4, 6, 5, 3), (None, 3, 6, 5), "moved first", (4, 3, 6, 5)),
-            ((4, 3, 6, 5), (None, 6, 5, 3), "moved last", (4, 6, 5, 3)),
-            ((4, 6, 5, 3), (1, 3, None, None), "moved first", (4, 3, 6, 5)),
-            ((4, 6, 5), (None, 1, 6, 5), "added first", (4, 1, 6, 5)),
-            ((4, 6, 5), (None, 6, 5, 1), "added last", (4, 6, 5, 1)),
-            ((4, 6, 5, 1), (None, 1, 6, 5), "moved first", (4, 1, 6, 5)),
-            ((4, 3, 6, 5), (None, 3, 6, 5), None, (4, 3, 6, 5)),
-            ((4, 3, 3, 3), (None, 3, 3, 3), None, (4, 3, 3, 3)),  # both fit
-            ((4, 3, 6, 3), (None, 3, None, None), None, (4, 3, 6, 3)),  # both fit
-            ((4, 7, 5, 3), (None, 3, 6, 5), None, (4, 7, 5, 3)),  # neither fits
-            ((4,), (None, 1), "added last", (4, 1)),
-            ((4, 6), (None, 1, 6), None, (4, 6)),
-        ],
-    )
-    def test_moved_only_where_needed(self, tmp_path, rng, stored, model, layout, shape):
-        x = rng.random(stored)
-        np.save(tmp_path / "d.npy", x)
-        data = load_data(tmp_path / "d.npy", split="train", input_shapes=[model])
-        assert data.inputs[0].shape == shape
-        assert data.preprocessing.layout == (() if layout is None else (layout,))
-        moves = {"moved first": (0, 3, 1, 2), "moved last": (0, 2, 3, 1)}
-        expected = x.transpose(moves[layout]) if layout in moves else x.reshape(shape)
-        np.testing.assert_array_equal(data.inputs[0], expected.astype(np.float32))
-
-    @pytest.mark.parametrize("stored", ["last", "first"])
-    @pytest.mark.parametrize("model", ["last", "first"])
-    def test_mean_and_std_follow_the_channel_axis(self, tmp_path, rng, stored, model):
-        x = rng.random((4, 6, 5, 3))
-        first = {"last": x, "first": x.transpose(0, 3, 1, 2)}
-        np.save(tmp_path / "d.npy", first[stored])
-        mean, std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
-        shape = {"last": (None, 6, 5, 3), "first": (None, 3, 6, 5)}[model]
-        data = load_data(
-            tmp_path / "d.npy",
-            split="train",
-            input_shapes=[shape],
-            preprocessing=Preprocessing(mean=mean, std=std),
-        )
-        expected = (x - mean) / std
-        if model == "first":
-            expected = expected.transpose(0, 3, 1, 2)
-        np.testing.assert_allclose(data.inputs[0], expected, atol=1e-6)
-
-    def test_the_wish_wins_where_both_fit(self, tmp_path, rng):
-        x = rng.random((2, 3, 3, 3))
-        np.save(tmp_path / "d.npy", x)
-        data = load_data(
-            tmp_path / "d.npy",
-            split="train",
-            input_shapes=[(None, 3, 3, 3)],
-            preprocessing=Preprocessing(channels_first=True),
-        )
-        np.testing.assert_allclose(data.inputs[0], x.transpose(0, 3, 1, 2), rtol=1e-6)
-
-    def test_there_and_back(self, rng):
-        x = rng.random((4, 6, 5, 3))
-        data = Data((x, np.ones((4, 2))))
-        first, last = [(None, 3, 6, 5), (None, 2)], [(None, 6, 5, 3), (None, 2)]
-        moved = data.laid_out(first)
-        assert moved.preprocessing.layout == ("moved first", "as stored")
-        np.testing.assert_array_equal(moved.inputs[0], x.transpose(0, 3, 1, 2))
-        back = moved.laid_out(last)
-        assert back.preprocessing.layout == ()
-        np.testing.assert_array_equal(back.inputs[0], x)
-        assert data.laid_out(last) is data
-
-    def test_a_sample_of_a_channels_first_model(self, tmp_path, monkeypatch):
-        """Labelled samples (1, H, W) are samples; unlabelled ones are batches of one image."""
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "torch_data.py").write_text(
-            "import numpy as np\n"
-            "x = np.arange(40.0).reshape(10, 1, 2, 2)\n"
-            "def labelled():\n    yield from zip(x, range(10))\n"
-            "def unlabelled():\n    yield from x\n"
-            "def plain():\n    yield x[:9, 0], [0] * 9\n    yield x[9:, 0], [0]\n"
-        )
-        for name in ("labelled", "unlabelled", "plain"):
-            for shape in ((None, 1, 2, 2), (None, 2, 2, 1)):
-                data = load_data(f"torch_data:{name}", split="train", input_shapes=[shape])
-                assert data.inputs[0].shape == (10, *shape[1:])
-                np.testing.assert_array_equal(data.inputs[0].ravel(), np.arange(40.0))
-        sys.modules.pop("torch_data", None)
 
 
 class TestFolder:
@@ -459,122 +315,3 @@ class TestFunction:
     def test_no_module(self):
         with pytest.raises(InputError, match="no_such_module_here"):
             load_data("no_such_module_here:f", split="train")
-
-
-class TestHoldout:
-    @pytest.mark.parametrize(("size", "number"), [(3, 3), (0.25, 5), (0.001, 1)])
-    def test_disjoint_and_complete(self, size, number):
-        x = np.arange(20.0)
-        rest, held = holdout(Data((x,), labels=np.arange(20)), size, seed=1)
-        assert len(held) == number
-        np.testing.assert_array_equal(np.sort(np.r_[rest.inputs[0], held.inputs[0]]), x)
-        np.testing.assert_array_equal(held.labels, held.inputs[0])
-
-    @pytest.mark.parametrize("size", [0, 20, 1.5e9, -1])
-    def test_refuses(self, size):
-        with refuses("too-few-samples"):
-            holdout(Data((np.arange(20.0),)), size)
-
-
-class TestChecks:
-    def test_fits(self):
-        check_against([(None, None, 4, 3)], Data((np.zeros((2, 9, 4, 3)),)))
-
-    def test_wrong_shape(self):
-        data = Data((np.zeros((2, 9, 4, 3)),), names=("image",), source="d.npz")
-        with pytest.raises(InputError, match=r"image: got \(n, 9, 4, 3\), expected \(n, 8, any, 3"):
-            check_against([(1, 8, None, 3)], data)
-
-    def test_moving_the_channel_axis_is_hinted(self):
-        data = Data((np.zeros((2, 9, 4, 3)),))
-        with pytest.raises(InputError) as caught:
-            check_against([(None, 3, 9, 4)], data)
-        assert "laid_out" in caught.value.hint
-        check_against([(None, 3, 9, 4)], data.laid_out([(None, 3, 9, 4)]))
-
-    def test_number_of_inputs(self):
-        with pytest.raises(InputError, match="gives 1 inputs, the model takes 2"):
-            check_against([(None, 3), (None, 4)], Data((np.zeros((2, 3)),)))
-
-    def test_classes(self):
-        check_classes(np.array([0, 4]), "data", 5)
-        with pytest.raises(InputError, match=r"from 0 to 5.*classes 0 to 4"):
-            check_classes(np.array([0, 5]), "data", 5)
-        with pytest.raises(InputError, match="no class labels: got float32"):
-            check_classes(np.float32([0.5, 1]), "data", 5)
-
-    @pytest.mark.parametrize(
-        ("values", "text"),
-        [
-            ([[1.0, np.nan], [0.0, 1.0]], "not finite"),
-            ([[3.0, 3.0], [3.0, 3.0]], "constant: every value is 3"),
-            ([[1.0, 2.0], [1.0, 2.0]], "repeats one sample 2 times"),
-        ],
-    )
-    def test_bad_values(self, values, text):
-        (found,) = suspicions(Data((np.array(values),), source="d.npz"))
-        assert text in found
-        assert "d.npz" in found
-
-    def test_good_values(self, rng):
-        assert suspicions(Data((rng.random((4, 3)),))) == []
-
-
-class TestSuspicionsOfModels:
-    @pytest.fixture
-    def pixels(self, rng):
-        return rng.integers(0, 256, (40, 8, 8, 3)).astype(np.float32)
-
-    def test_scaled_twice(self, pixels):
-        keras = pytest.importorskip("keras")
-        layers = keras.layers
-        model = keras.Sequential(
-            [layers.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Conv2D(2, 3)]
-        )
-        assert suspicions(Data((pixels,)), model) == []
-        (found,) = suspicions(Data((pixels / 255,)), model)
-        assert "scaled twice" in found
-        small = keras.Sequential([layers.Input((8, 8, 3)), layers.Rescaling(2.0, offset=-1)])
-        assert suspicions(Data((pixels / 255,)), small) == []
-
-    def test_variance_at_the_first_batch_norm(self, pixels):
-        keras = pytest.importorskip("keras")
-        keras.utils.set_random_seed(0)
-        layers = keras.layers
-        norm = layers.BatchNormalization()
-        model = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), norm])
-        assert suspicions(Data((pixels / 200,)), model) == []  # untrained: nothing to compare
-        values = keras.Sequential(model.layers[:1]).predict(pixels / 200, verbose=0)
-        norm.moving_mean.assign(values.mean((0, 1, 2)))
-        norm.moving_variance.assign(values.var((0, 1, 2)))
-        assert suspicions(Data((pixels / 200,)), model) == []
-        (found,) = suspicions(Data((pixels,)), model)
-        assert "2e+02 times as large" in found
-        (found,) = suspicions(Data((pixels / 200**2,)), model)
-        assert "0.005 times as large" in found
-
-    @pytest.mark.parametrize("batch", ["n", 1, 8])
-    def test_variance_at_the_first_batch_norm_of_an_onnx_graph(self, pixels, batch):
-        images = pixels.transpose(0, 3, 1, 2)
-        kernel = floats(4, 3, 3, 3)
-        windows = sliding_window_view(images / 200, (3, 3), (2, 3))
-        responses = np.einsum("nchwij,ocij->nohw", windows, kernel)
-
-        def normalising(variance):
-            return graph(
-                [node("Conv", "x w", "c"), node("BatchNormalization", "c g b m v", "y")],
-                [batch, 3, 8, 8],
-                "y",
-                w=kernel,
-                g=floats(4),
-                b=floats(4),
-                m=floats(4),
-                v=variance.astype(np.float32),
-            )
-
-        untrained, trained = normalising(np.ones(4)), normalising(responses.var((0, 2, 3)))
-        assert suspicions(Data((images,)), untrained) == []
-        assert suspicions(Data((images / 200,)), trained) == []
-        (found,) = suspicions(Data((images,)), trained)
-        assert "BatchNormalization/y" in found
-        assert "2e+02 times as large" in found

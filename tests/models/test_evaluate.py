@@ -40,11 +40,6 @@ def numbered(count: int, labels=None) -> Data:
     return Data((x,), labels=labels, source="d.npz", preprocessing=Preprocessing(scale=0.5))
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 class TestEvaluate:
     def test_top1_and_top5(self, rng):
         scores = rng.random((300, 8))

@@ -10,12 +10,9 @@ import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.evaluation.evaluate import evaluate
-from dsconvert.models.training.batches import augmentation, augmentation_of_few, epoch_batches
+from dsconvert.models.training.batches import augmentation, augmentation_of_few
 from dsconvert.models.training.distill import (
-    NormalizedError,
     SoftTargets,
-    ends_in_softmax,
-    objectives,
 )
 from dsconvert.models.training.finetune import finetune
 from dsconvert.models.training.label_outputs import with_scores
@@ -382,147 +379,6 @@ class TestCopy:
         assert kept_layers(other, teacher) == []  # the name alone says nothing
         other.add(layers.Dense(2, name="new"))
         assert kept_layers(other, teacher) == []
-
-
-class TestObjectives:
-    @pytest.mark.parametrize(
-        ("last", "softmax"),
-        [
-            ([layers.Dense(3, activation="softmax")], True),
-            ([layers.Dense(3), layers.Activation("softmax")], True),
-            ([layers.Dense(3), layers.Softmax()], True),
-            ([layers.Dense(3)], False),
-            ([layers.Dense(3, activation="sigmoid")], False),
-        ],
-    )
-    def test_softmax_is_found(self, last, softmax):
-        model = keras.Sequential([layers.Input((4,)), *last])
-        assert ends_in_softmax(model) == (softmax,)
-        x = keras.Input((4,))
-        assert ends_in_softmax(keras.Model(x, model(x))) == (softmax,)
-
-    def test_softmax_over_another_axis_is_none(self):
-        x = keras.Input((4, 5))
-        assert ends_in_softmax(keras.Model(x, layers.Softmax(axis=1)(x))) == (False,)
-
-    @pytest.mark.parametrize("temperature", [1.0, 4.0])
-    def test_soft_targets(self, temperature):
-        special = pytest.importorskip("scipy.special")
-        rng = np.random.default_rng(0)
-        z, other = rng.normal(0, 5, (2, 6, 10))
-        objective = SoftTargets(temperature, 0.25)
-        target = objective.targets(special.softmax(z, axis=1).astype(np.float32), None)
-        p = special.softmax(z / temperature, axis=1)
-        np.testing.assert_allclose(target, p, atol=1e-6)
-        loss = objective.loss(target, special.softmax(other, axis=1).astype(np.float32))
-        q = special.softmax(other / temperature, axis=1)
-        expected = temperature**2 * special.rel_entr(p, q).sum(axis=1)
-        np.testing.assert_allclose(loss, expected, rtol=1e-4)
-        labels = rng.integers(0, 10, 6)
-        mixed = objective.targets(special.softmax(z, axis=1), labels)
-        loss = objective.loss(mixed, special.softmax(other, axis=1).astype(np.float32))
-        surprise = -special.log_softmax(other, axis=1)[np.arange(6), labels]
-        np.testing.assert_allclose(loss, 0.75 * expected + 0.25 * surprise, rtol=1e-4)
-
-    def test_certainty_stays_finite(self):
-        objective = SoftTargets(1.0, 0.0)
-        certain = np.float32([[1, 0, 0]])
-        loss = objective.loss(objective.targets(certain, None), np.float32([[0, 1, 0]]))
-        np.testing.assert_allclose(loss, -np.log(1e-30), rtol=1e-4)
-
-    def test_normalized_error(self):
-        y, other = np.random.default_rng(0).normal(0, 3, (2, 5, 4, 4)).astype(np.float32)
-        loss = NormalizedError(9.0).loss(y, other)
-        np.testing.assert_allclose(loss, ((y - other) ** 2).mean((1, 2)) / 9, rtol=1e-5)
-
-    def test_boxes_and_scores_weigh_alike(self):
-        rng = np.random.default_rng(0)
-        scale = np.append(np.full(4, 600.0), np.full(80, 1.0))
-        y, other = (rng.normal(0, scale, (9, 16, 84)).astype(np.float32) for _ in range(2))
-        (objective,) = objectives(_plain(y.shape[1:]), [y], 1.0, 0.0)
-        loss = objective.loss(y, other)
-
-        gaps = (y - other).astype(np.float64) ** 2
-        parts = [gaps[..., part].mean((1, 2)) / y[..., part].var() for part in (BOXES, SCORES)]
-        np.testing.assert_allclose(loss, sum(parts) / 2, rtol=1e-4)
-
-
-BOXES, SCORES = slice(0, 4), slice(4, 84)
-
-
-def _plain(shape):
-    """A model of one output that is no softmax."""
-    x = keras.Input(shape)
-    return keras.Model(x, keras.layers.Rescaling(2.0)(x))
-
-
-class TestBatches:
-    images = np.random.default_rng(0).random((20, 8, 6, 2))
-
-    def batches(self, augment=(), **how):
-        how = {"seed": 0, "epoch": 1} | how
-        return list(epoch_batches((self.images, np.arange(20.0)), 6, augment, **how))
-
-    def test_every_sample_at_most_once(self):
-        batches = self.batches()
-        indices = np.concatenate([index for index, _ in batches])
-        assert len(batches) == 3
-        assert len(set(indices)) == 18
-        for index, (images, numbers) in batches:
-            np.testing.assert_array_equal(images, self.images[index])
-            np.testing.assert_array_equal(numbers, index)
-
-    def test_order_depends_on_seed_and_epoch_only(self):
-        orders = [
-            tuple(np.concatenate([index for index, _ in self.batches(**how)]))
-            for how in ({}, {}, {"epoch": 2}, {"seed": 1})
-        ]
-        assert orders[0] == orders[1]
-        assert len(set(orders)) == 3
-
-    def test_flip(self):
-        flipped = 0
-        for index, (images, numbers) in self.batches(("flip",)):
-            np.testing.assert_array_equal(numbers, index)
-            for image, original in zip(images, self.images[index], strict=True):
-                same = np.array_equal(image, original)
-                assert same or np.array_equal(image, original[:, ::-1])
-                flipped += not same
-        assert 3 <= flipped <= 15
-
-    def test_crop_moves_by_an_eighth(self):
-        padded = np.pad(self.images, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="reflect")
-        moves = set()
-        for index, (images, _) in self.batches(("crop",)):
-            for image, wide in zip(images, padded[index], strict=True):
-                found = [top for top in range(3) if np.array_equal(image, wide[top : top + 8])]
-                assert len(found) == 1
-                moves.update(found)
-        assert moves == {0, 1, 2}
-
-    def test_a_mixture_is_the_same_in_all_inputs(self):
-        numbers = np.arange(20.0)
-        inputs = (np.ones((20, 4, 4, 1)) * numbers[:, None, None, None], numbers)
-        for index, (images, mixed) in epoch_batches(inputs, 6, ("mix",), seed=0, epoch=1):
-            np.testing.assert_array_equal(images, np.ones_like(images) * mixed[:, None, None, None])
-            reach = np.abs(numbers[index][:, None] - numbers[index]).max(axis=1)
-            assert (np.abs(mixed - index) <= 0.5 * reach + 1e-5).all()
-            assert not np.array_equal(mixed, index)
-
-    def test_light_keeps_what_is_no_image(self):
-        for index, (images, numbers) in self.batches(("light",)):
-            np.testing.assert_array_equal(numbers, index)
-            for image, original in zip(images, self.images[index], strict=True):
-                gain, shift = np.polyfit(original.ravel(), image.ravel(), 1)
-                assert 0.8 <= gain <= 1.2
-                assert abs(shift) <= 0.2 * self.images.std() + 1e-6
-                np.testing.assert_allclose(image, gain * original + shift, atol=1e-5)
-
-    def test_done_batches_change_nothing(self):
-        every = self.batches(("flip", "crop", "light", "mix"))
-        rest = self.batches(("flip", "crop", "light", "mix"), done=1)
-        for (_, whole), (_, left) in zip(every[1:], rest, strict=True):
-            assert all(map(np.array_equal, whole, left))
 
 
 def headless(model):

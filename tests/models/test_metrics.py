@@ -18,11 +18,6 @@ from dsconvert.models.evaluation.evaluate import evaluate
 from dsconvert.models.evaluation.metrics import METRICS, find_metric
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 class TestClasses:
     def test_top1_and_top5(self, rng):
         scores, labels = rng.random((300, 8)), rng.integers(0, 8, 300)

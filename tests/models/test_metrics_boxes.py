@@ -16,11 +16,6 @@ from dsconvert.models.evaluation.metrics import Answers
 from dsconvert.models.evaluation.metrics.detections import detections
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def boxed(rng, shift=1.0):
     """Labels (n, 3, 5), and outputs (n, 20, 6) that find them, a bit off, among false ones."""
     labels = -np.ones((N, 3, 5), np.float32)

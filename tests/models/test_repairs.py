@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import zipfile
-from functools import partial
 
 import keras
 import numpy as np
@@ -21,21 +20,14 @@ from keras_configs import (
     layer,
     run,
     sequential,
-    write_old_h5,
 )
 from refusals import refuses
 
-from dsconvert.base.errors import InputError
 from dsconvert.models.loading import load
 from dsconvert.models.loading.repairs import REPAIRS, repair
 
 # Keras' own conversion of variables to numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture
-def write_h5(tmp_path):
-    return partial(write_old_h5, tmp_path / "old.h5")
 
 
 def test_no_repair_changes_what_it_is_given_nor_touches_a_modern_model():
@@ -263,123 +255,6 @@ def test_tensors_among_keyword_arguments(write_h5):
     assert loaded.repairs[0] == "marked the keyword tensors of 1 MultiHeadAttention layer"
     key = loaded.model.get_layer("mha").key_dense.kernel
     np.testing.assert_array_equal(key, weights["mha/key/kernel:0"])
-
-
-def tf_op(function: str, *node, name: str = "op", kind: str = "TFOpLambda"):
-    """A recorded TensorFlow function, whose call is not wrapped in a list."""
-    return layer(kind, name, calls=[list(node)], function=function)
-
-
-@pytest.mark.parametrize(
-    ("node", "function", "expected"),
-    [
-        (["image", 0, 0, {"y": 127.5, "name": None}], "math.truediv", lambda x: x / 127.5),
-        (["image", 0, 0, {"y": [1.0, 2.0, 4.0]}], "math.truediv", lambda x: x / [1.0, 2.0, 4.0]),
-        (["image", 0, 0, {"y": 1.0}], "math.subtract", lambda x: x - 1),
-        (["_CONSTANT_VALUE", -1, 1.0, {"y": ["image", 0, 0]}], "math.subtract", lambda x: 1 - x),
-        (["image", 0, 0, {"y": 2}], "__operators__.add", lambda x: x + 2),
-        (["image", 0, 0, {"y": ["image", 0, 0]}], "__operators__.add", lambda x: x + x),
-        (["_CONSTANT_VALUE", -1, 3.0, {"y": ["image", 0, 0]}], "math.multiply", lambda x: 3 * x),
-        (["image", 0, 0, {"y": ["image", 0, 0]}], "math.multiply", lambda x: x * x),
-        (["image", 0, 0, {}], "math.negative", lambda x: -x),
-        (["image", 0, 0, {"name": None}], "nn.relu", lambda x: np.maximum(x, 0)),
-        (["image", 0, 0, {}], "nn.relu6", lambda x: np.clip(x, 0, 6)),
-        (["image", 0, 0, {"alpha": 0.1}], "nn.leaky_relu", lambda x: np.where(x > 0, x, 0.1 * x)),
-        (["image", 0, 0, {}], "math.sigmoid", lambda x: 1 / (1 + np.exp(-x))),
-        (["image", 0, 0, {}], "math.tanh", np.tanh),
-        (["image", 0, 0, {}], "nn.silu", lambda x: x / (1 + np.exp(-x))),
-        (["image", 0, 0, {}], "nn.elu", lambda x: np.where(x > 0, x, np.expm1(x))),
-        (
-            ["image", 0, 0, {"axis": 1}],
-            "nn.softmax",
-            lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True),
-        ),
-        ([["image", 0, 0, {"axis": -1}]] * 2, "concat", lambda x: np.concatenate([x, x], -1)),
-        (["image", 0, 0, {"axis": [1, 2]}], "math.reduce_mean", lambda x: x.mean((1, 2))),
-        (
-            ["image", 0, 0, {"axis": [1, 2], "keepdims": True}],
-            "math.reduce_max",
-            lambda x: x.max((1, 2), keepdims=True),
-        ),
-        (["image", 0, 0, {"shape": [-1, 36, 3]}], "reshape", lambda x: x.reshape(-1, 36, 3)),
-        (
-            ["image", 0, 0, {"bias": [1.0, 2.0, 3.0], "data_format": "NHWC"}],
-            "nn.bias_add",
-            lambda x: x + np.array([1, 2, 3]),
-        ),
-        (["image", 0, 0, {"dtype": "float32"}], "cast", lambda x: x),
-        (["image", 0, 0, {"dtype": "int32"}], "cast", lambda x: x.astype(np.int32)),
-    ],
-)
-def test_recorded_tensorflow_functions_become_layers(write_h5, node, function, expected):
-    path = write_h5(functional([image(), tf_op(function, *node)], ["op", 0, 0]))
-    loaded = load(path)
-    assert loaded.repairs[0].startswith("read op as ")
-    x = images(6, 6, 3)
-    np.testing.assert_allclose(loaded.model(x), expected(x), rtol=2e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("node", "function"),
-    [
-        (["image", 0, 0, {"shape": [["image", 0, 0], -1]}], "reshape"),
-        (["image", 0, 0, {"central_fraction": 0.5}], "image.central_crop"),
-        (["image", 0, 0, {"features": ["image", 0, 0]}], "nn.relu"),
-    ],
-)
-def test_other_tensorflow_functions_are_refused_by_name(write_h5, node, function):
-    path = write_h5(functional([image(), tf_op(function, *node, name="tf.op")], ["tf.op", 0, 0]))
-    with pytest.raises(InputError, match=rf"tf\.{function} \(layer tf\.op\)"):
-        load(path)
-
-
-def test_recorded_slices(write_h5):
-    """``x[..., ::-1]``, as ResNet's preprocess_input does."""
-    spec = [{"class_name": "__ellipsis__"}, {"start": None, "stop": None, "step": -1}]
-    op = tf_op("__operators__.getitem", "image", 0, 0, {"slice_spec": spec}, kind="SlicingOpLambda")
-    x = images(6, 6, 3)
-    np.testing.assert_array_equal(
-        run(write_h5(functional([image(), op], ["op", 0, 0])), x), x[..., ::-1]
-    )
-
-
-def test_weights_are_matched_by_name_where_order_differs(write_h5):
-    layers = [image()]
-    layers += [layer("Conv2D", n, "image", filters=2, kernel_size=[3, 3]) for n in ("a", "b")]
-    layers += [layer("Subtract", "out", ["b", 0, 0, {}], ["a", 0, 0, {}])]
-    weights = {"a": conv("a", 3, 2, seed=1), "b": conv("b", 3, 2, seed=2)}
-    swapped = {"b": dict(reversed(weights["b"].items())), "a": weights["a"]}
-    model = load(write_h5(functional(layers, ["out", 0, 0]), swapped)).model
-    for name in weights:
-        kernel, bias = model.get_layer(name).get_weights()
-        np.testing.assert_array_equal(kernel, weights[name][f"{name}/kernel:0"])
-        np.testing.assert_array_equal(bias, weights[name][f"{name}/bias:0"])
-
-
-def test_weights_of_a_nested_depthwise_layer_are_matched_by_name(write_h5):
-    """Keras 3 calls kernel what Keras 2 called depthwise_kernel."""
-    shape = [None, 6, 6, 1]
-    convs = [layer("DepthwiseConv2D", n, kernel_size=[3, 3], use_bias=False) for n in ("a", "b")]
-    model = sequential(image(shape=shape), sequential(image(shape=shape), *convs, name="block"))
-    kernels = {n: array(3, 3, 1, 1, seed=i) for i, n in enumerate(("b", "a"))}
-    weights = {f"{n}/depthwise_kernel:0": kernel for n, kernel in kernels.items()}
-    block = load(write_h5(model, {"block": weights})).model.get_layer("block")
-    for name, kernel in kernels.items():
-        np.testing.assert_array_equal(block.get_layer(name).get_weights()[0], kernel)
-
-
-@pytest.mark.parametrize(
-    ("weights", "match"),
-    [
-        ({}, "only one of the two has weights for: c"),
-        ({"c": conv("c", 4, 2)}, r"c/kernel is \(3, 3, 3, 2\), in the file \(3, 3, 4, 2\)"),
-        ({"c": {"c/kernel:0": array(3, 3, 3, 2)}}, "c has 2 weights, the file 1"),
-    ],
-)
-def test_weights_of_another_model_are_refused(write_h5, weights, match):
-    model = sequential(image(), layer("Conv2D", "c", filters=2, kernel_size=[3, 3]))
-    with pytest.raises(InputError, match=match):
-        load(write_h5(model, weights))
 
 
 def hard(x):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from keras_configs import (
@@ -17,7 +15,6 @@ from keras_configs import (
     layer,
     run,
     sequential,
-    write_old_h5,
 )
 
 from dsconvert.base.errors import InputError
@@ -32,11 +29,6 @@ KERAS_1_CONV = {
     "W_regularizer": {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.01}, "b_regularizer": None,
     "activity_regularizer": None, "W_constraint": None, "b_constraint": None,
 }  # fmt: skip
-
-
-@pytest.fixture
-def write_h5(tmp_path):
-    return partial(write_old_h5, tmp_path / "old.h5")
 
 
 def test_kernels_written_by_theano_are_mirrored(write_h5):
