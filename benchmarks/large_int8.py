@@ -14,8 +14,9 @@ from steps import top1
 
 TRAINED_FOR_INT8 = ("mobilenet-v2",)
 """Its activations of depthwise convolutions are known to lose in int8."""
-PLAIN = {"equalize": "off", "correct_biases": False, "calibration_method": "minmax"}
-"""An export without what lowers the loss of int8, with ranges from least to greatest value."""
+PLAIN = {"verify": False}
+"""Without images that are held out to verify nothing is tried on them: ranges are from least to
+greatest value, nothing is equalized and no bias corrected."""
 
 
 def int8(run: Run, trained: dict[str, Any]) -> None:
@@ -47,11 +48,11 @@ def _int8_cells(original: float, found: Any) -> list[str]:
     return [f"{value:.2f}" for value in (original, found["float"], found["int8"], lost)]
 
 
-def as_int8(run: Run, name: str, options: Mapping[str, Any]) -> Any:
+def as_int8(run: Run, name: str, options: Mapping[str, bool]) -> Any:
     """Export a trained network as it is."""
     import dsconvert as ds
 
-    chosen = ds.ExportOptions(quantize="int8", verify=False, **options)
+    chosen = ds.ExportOptions(quantize="int8", **options)
     return _judged(run, run.load(name), chosen)
 
 
@@ -63,9 +64,7 @@ def for_int8(run: Run, name: str) -> Any:
     student: Any = run.load(name)
     tuned = ds.finetune(student, run.load(name), run.data.x, settings)
     tuned.model.save(run.shelf.model(f"{name}-for-int8"))
-    as_trained = {"equalize": "off", "correct_biases": False}
-    options = ds.ExportOptions(quantize="int8", verify=False, **as_trained)
-    return _judged(run, tuned.model, options)
+    return _judged(run, tuned.model, ds.ExportOptions(quantize="int8", **PLAIN))
 
 
 def _judged(run: Run, model: Any, options: Any) -> dict[str, float]:
