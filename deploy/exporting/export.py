@@ -205,7 +205,7 @@ def export(
                     *made.notes,
                     *source.notes,
                     *said,
-                    *_remarks(verdict, data.random, gate),
+                    *_remarks(verdict, data.random, gate, quantize),
                 ),
             )
             if verdict.failures:
@@ -296,7 +296,7 @@ def _ends(source: Source, path: Path) -> tuple[tuple[TensorInfo, ...], tuple[Ten
     return runtime.inputs, runtime.outputs
 
 
-def _remarks(verdict: Verdict, random: bool, gate: bool) -> list[str]:
+def _remarks(verdict: Verdict, random: bool, gate: bool, quantize: Quantization) -> list[str]:
     """Return what should keep a reader from trusting the file too much."""
     found = [*remarks(verdict.fidelity), *warnings(verdict.findings)]
     if random:
@@ -304,5 +304,8 @@ def _remarks(verdict: Verdict, random: bool, gate: bool) -> list[str]:
             "calibrated on random numbers: for trying out only, its ranges are not those of images"
         )
     if not gate:
-        found.append("not verified: its outputs were never compared with the model's")
+        text = "not verified: its outputs were never compared with the model's"
+        if quantize.startswith("int"):
+            text += ", and no better ranges, scales and biases were tried"
+        found.append(text)
     return found

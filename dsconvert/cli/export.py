@@ -53,7 +53,11 @@ if TYPE_CHECKING:
     help="Images to verify on; by default x_test of the calibration's .npz, else some of the "
     "calibration's.",
 )
-@click.option("--no-verify", is_flag=True, help="Do not compare the outputs; the file says so.")
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    help="Do not compare the outputs, nor try what makes int8 better; the file says so.",
+)
 @click.option(
     "--allow-flex",
     "--select-tf",
