@@ -1,4 +1,4 @@
-"""Importing what a user names on the command line as "package.module:name"."""
+"""Importing and calling what a user names on the command line as "package.module:name"."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from typing import Any
 
 
 @contextmanager
-def current_folder_importable() -> Iterator[None]:
-    """Within this context modules in the current folder are found first."""
+def users_code() -> Iterator[None]:
+    """Within this context the user's code runs: modules in the current folder are found first.
+
+    Raises:
+        RuntimeError: If the code would end the program, by `sys.exit` say: nobody would be told.
+    """
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         yield
+    except SystemExit as end:
+        raise RuntimeError(f"it wants to end the program (SystemExit: {end.code})") from end
     finally:
         sys.path.remove(folder)
 
@@ -24,5 +30,5 @@ def current_folder_importable() -> Iterator[None]:
 def import_named(spec: str) -> Any:
     """The object that "package.module:name" names. User code may raise anything on import."""
     module, _, name = spec.partition(":")
-    with current_folder_importable():
+    with users_code():
         return getattr(importlib.import_module(module), name)

@@ -24,6 +24,7 @@ from .sources import Raw, Request, Split, read_archive, read_array
 from .stored import Stored, of_array
 
 _UNCHANGED = Preprocessing()
+_TOO_LARGE_FOR_INT64 = 2**63
 
 
 @dataclass(frozen=True)
@@ -325,6 +326,11 @@ def _plain_labels(labels: Any) -> Array:
     )
     if one_hot:
         return np.asarray(labels.argmax(axis=1), np.int64)
-    if labels.ndim == 1 and (labels.dtype.kind in "iub" or np.all(labels == np.floor(labels))):
+    if labels.ndim == 1 and (labels.dtype.kind in "ib" or _are_whole(labels)):
         return np.asarray(labels, np.int64)
     return np.asarray(labels, np.float32)
+
+
+def _are_whole(labels: Array) -> bool:
+    """Tell whether numbers are whole ones that int64 holds: infinity is its own floor."""
+    return bool(np.all((labels == np.floor(labels)) & (abs(labels) < _TOO_LARGE_FOR_INT64)))

@@ -13,7 +13,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import fits
 from dsconvert.base.predictor import Array, Shape
 
-from ..user_code import current_folder_importable, import_named
+from ..user_code import import_named, users_code
 from .array_names import find_arrays
 from .sources import Raw, Request, numeric
 
@@ -40,7 +40,7 @@ def read_function(source: str, request: Request) -> Raw:
         InputError: If it cannot be imported, fails, or gives something else.
     """
     try:
-        with current_folder_importable():
+        with users_code():
             function = import_named(source)
             given = _call(function, request)
             if _is_element(given):
@@ -49,6 +49,7 @@ def read_function(source: str, request: Request) -> Raw:
             else:
                 raw = _joined(_batches(given, request), request.samples)
                 index = slice(request.samples)
+            labels = None if raw.labels is None else _numbers(raw.labels)[index]
     except InputError as error:
         said = error.words
         raise InputError(f"{source}: {said.message}", said.hint, code=error.code) from error
@@ -56,8 +57,14 @@ def read_function(source: str, request: Request) -> Raw:
         raise InputError(
             f"{source} failed: {type(error).__name__}: {error}", code="function-failed"
         ) from error
-    labels = None if raw.labels is None else raw.labels[index]
     return Raw(tuple(array[index] for array in raw.inputs), labels, drawn=True)
+
+
+def _numbers(labels: Array) -> Array:
+    """Return labels, those of objects as the numbers that these are."""
+    if labels.dtype.hasobject:
+        labels = np.asarray(labels.tolist())
+    return numeric(labels, "y")
 
 
 def _call(function: Callable[..., Any], request: Request) -> Any:

@@ -27,6 +27,8 @@ _OF_OTHER_KINDS = (TypeError, LookupError, ArithmeticError, struct.error)
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, *_OF_OTHER_KINDS,
 )  # fmt: skip
+_BITS_OF_TIFF = 258
+"""The tag of a TIFF file with the bits of a pixel: Pillow reads 12 of them as 16."""
 Open = Callable[[int], IO[bytes] | Path]
 """Gives the encoded image of this number."""
 
@@ -170,6 +172,20 @@ def _mode(shape: Shape) -> str:
     return modes[shape[-1]]
 
 
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image of 8 bits a channel: of 16 the higher ones, as Pillow does with colours.
+
+    Raises:
+        ValueError: If its numbers have no known range. Pillow makes all above 255 white.
+    """
+    bits = getattr(image, "tag_v2", {}).get(_BITS_OF_TIFF, (16,))[0]
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError("its pixels are numbers without a known range: give them as arrays")
+    if image.mode.startswith("I"):  # grey; "I" of PNG files in Pillow 10
+        return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert(mode)
+    return image.convert(mode)
+
+
 def _read_all(
     open_image: Open,
     images: Sequence[tuple[int, str]],
@@ -182,7 +198,7 @@ def _read_all(
         number, name = image
         try:
             with Image.open(open_image(number), formats=_FORMATS) as opened:
-                pixels = opened.convert(mode)
+                pixels = _converted(opened, mode)
         except _UNREADABLE as error:
             return f"{name} ({error})"
         if size is not None and pixels.size != (size[1], size[0]):

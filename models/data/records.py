@@ -20,7 +20,8 @@ from .tfrecord import TfRecords
 
 _TFDS = "tfds:"
 _TFRECORD = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}", re.ASCII)
+_MOST_FILES = 100_000
 _SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val", "eval")}
 """The words in a file's name by which it belongs to a split; the first that occur are taken."""
 
@@ -146,6 +147,12 @@ def _expanded(source: str) -> Iterator[str]:
         yield source
         return
     low, high = found[1], found[2]
+    if int(high) - int(low) >= _MOST_FILES:
+        raise InputError(
+            f"{source} stands for more than {_MOST_FILES:,} files.",
+            "Write a pattern with * instead.",
+            code="not-a-data-source",
+        )
     for number in range(int(low), int(high) + 1):
         yield from _expanded(source.replace(found[0], f"{number:0{len(low)}}", 1))
 

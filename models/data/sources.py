@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import struct
@@ -186,14 +187,8 @@ def _check_archive(path: Path, *, may_stay: bool) -> None:
                 continue
             with archive.open(info) as member:
                 shape, _, dtype = _header(member)
-            name, size = info.filename.removesuffix(".npy"), math.prod(shape) * dtype.itemsize
-            if min(shape, default=0) < 0 or (size > info.file_size and not dtype.hasobject):
-                raise InputError(
-                    f"{path}: the header of {name} says {shape} of {dtype}, {size:,} bytes; "
-                    f"{info.file_size:,} are there.",
-                    "Copy it again, or write it again with numpy.savez.",
-                    code="header-lies",
-                )
+            name = info.filename.removesuffix(".npy")
+            size = _check_header(f"{name} of {path}", shape, dtype, info.file_size)
             mappable = may_stay and info.compress_type == zipfile.ZIP_STORED
             if size > free and not mappable:
                 raise InputError(
@@ -202,6 +197,22 @@ def _check_archive(path: Path, *, may_stay: bool) -> None:
                     "Store it as .npy, of which only the samples needed are read.",
                     code="out-of-memory",
                 )
+
+
+def _check_header(what: str, shape: Sequence[int], dtype: np.dtype[Any], there: int) -> int:
+    """Return how many bytes a header promises.
+
+    Raises:
+        InputError: If that is more than the bytes that are there.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (size > there and not dtype.hasobject):
+        raise InputError(
+            f"the header of {what} says {shape} of {dtype}, {size:,} bytes; {there:,} are there.",
+            "Copy it again, or write it again with numpy.",
+            code="header-lies",
+        )
+    return size
 
 
 def read_array(path: Path, request: Request) -> Raw:
@@ -222,6 +233,23 @@ def read_array(path: Path, request: Request) -> Raw:
         return Raw((_unread(array, path),), None)
 
 
+def decode_array(content: bytes, what: str) -> Array:
+    """Return the array of numbers that the content of an .npy file holds.
+
+    Args:
+        content: The whole file.
+        what: What to call it in a message.
+
+    Raises:
+        InputError: If it is damaged, or holds anything else.
+    """
+    with _readable(what):
+        stream = io.BytesIO(content)
+        shape, _, dtype = _header(stream)
+        _check_header(what, shape, dtype, len(content) - stream.tell())
+        return numeric(np.load(io.BytesIO(content), allow_pickle=False), what)
+
+
 def numeric(values: Any, what: str) -> Array:
     """Return an array of numbers.
 
@@ -239,7 +267,7 @@ def numeric(values: Any, what: str) -> Array:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(what: Path | str) -> Iterator[None]:
     try:
         with np.errstate(over="raise"):  # sizes in a header may overflow
             yield
@@ -248,7 +276,7 @@ def _readable(path: Path) -> Iterator[None]:
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} cannot be read as a NumPy file: {reason}",
+            f"{what} cannot be read as a NumPy file: {reason}",
             "Copy it again, or write it again with numpy.save or numpy.savez.",
             code="data-unreadable",
         ) from error

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from dsconvert.base.predictor import Array
 
 from .images import SUFFIXES
 from .record_files import Record, content, damaged
-from .sources import numeric
+from .sources import decode_array
 
 _ARRAY, _LABEL = ".npy", ".cls"
 _BLOCK = 512
 """Members begin at multiples of it, and a block of zeros follows the last."""
+_DIGITS = 18
+"""That a class may have: int64 holds any number of so many."""
 
 
 class TarShards:
@@ -32,6 +31,10 @@ class TarShards:
                     end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                     if not member.isreg():
                         continue
+                    if member.issparse():
+                        raise damaged(
+                            file, f"{member.name} is stored without its zeros, as tar -S does"
+                        )
                     path = PurePosixPath(member.name)
                     stem, suffix = path.name.split(".", 1) if "." in path.name else (path.name, "")
                     key, kind = str(path.with_name(stem)), f".{suffix.lower()}"
@@ -59,17 +62,13 @@ class TarShards:
         data = content(record.file, record.start, record.size)
         if not record.name.lower().endswith(_ARRAY):
             return data
-        try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise damaged(record.file, f"{record.name}: {error}") from error
-        return numeric(values, f"{record.name} of {record.file}")
+        return decode_array(data, f"{record.name} of {record.file}")
 
     def label(self, record: Record) -> int | None:
         """Return the number that the .cls member holds."""
         if record.label is None:
             return None
         text = content(record.file, *record.label).decode("ascii", "replace").strip()
-        if not text.isdigit():
+        if not text.isdigit() or len(text) > _DIGITS:
             raise damaged(record.file, f"the .cls of {record.name} is {text[:20]!r}, no class")
         return int(text)

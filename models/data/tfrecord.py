@@ -11,6 +11,7 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 
+from .crc32c import masked_crc32c
 from .record_files import Record, content, damaged
 from .sources import Request
 
@@ -46,9 +47,11 @@ class TfRecords:
             while start < end:
                 stream.seek(start)
                 head = stream.read(_HEAD)
-                size = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else end
+                size, checksum = struct.unpack("<QI", head) if len(head) == _HEAD else (end, None)
                 if start + _HEAD + size + _TAIL > end:
                     raise damaged(file, f"record {len(records)} is longer than the file")
+                if checksum != masked_crc32c(head[:8]):
+                    raise damaged(file, f"the checksum before record {len(records)} is wrong")
                 records.append(Record(file, f"record {len(records)}", start + _HEAD, size))
                 start += _HEAD + size + _TAIL
         return records
@@ -96,9 +99,12 @@ class TfRecords:
         from google.protobuf.message import DecodeError
         from tensorflow.train import Example
 
+        found = content(record.file, record.start, record.size + _TAIL)
+        if struct.unpack("<I", found[-_TAIL:])[0] != masked_crc32c(found[:-_TAIL]):
+            raise damaged(record.file, f"the checksum of {record.name} is wrong")
         example = Example()
         try:
-            example.MergeFromString(content(record.file, record.start, record.size))
+            example.MergeFromString(found[:-_TAIL])
         except DecodeError as error:
             raise damaged(record.file, f"{record.name} is no tf.train.Example") from error
         return example.features.feature

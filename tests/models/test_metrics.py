@@ -158,6 +158,9 @@ class TestOwnFunctions:
             "error.larger_is_better = False\n"
             "def wrong(inputs, outputs, labels):\n    return outputs[0]\n"
             "def fails(inputs, outputs, labels):\n    raise KeyError('boxes')\n"
+            "def in_place(inputs, outputs, labels):\n"
+            "    outputs[0][:] += 1\n    return outputs[0].mean()\n"
+            "def ends(inputs, outputs, labels):\n    raise SystemExit(0)\n"
             "number = 3\n"
         )
         monkeypatch.chdir(tmp_path)
@@ -173,6 +176,13 @@ class TestOwnFunctions:
             assert 1 < (found.high - found.low) / error < 6
             assert found.larger_is_better
 
+    def test_it_may_compute_in_place(self, rng):
+        outputs = rng.random((40, 2))
+        expected = outputs.mean() + 1
+        found = value("my_metrics:in_place", outputs)
+        assert (found.value, outputs.mean()) == pytest.approx((expected, expected - 1))
+        assert found.low < expected < found.high
+
     def test_it_may_say_that_less_is_better(self, rng):
         assert not value("my_metrics:error", rng.random((4, 2))).larger_is_better
 
@@ -181,6 +191,7 @@ class TestOwnFunctions:
         [
             ("wrong", "metric-not-a-number"),
             ("fails", "metric-failed"),
+            ("ends", "metric-failed"),
             ("number", "metric-not-imported"),
             ("absent", "metric-not-imported"),
         ],

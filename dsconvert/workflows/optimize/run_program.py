@@ -62,7 +62,10 @@ def load(path, shape):
     from PIL import Image
 
     height, width, channels = shape[2:] + shape[1:2] if channels_first(shape) else shape[1:]
-    image = Image.open(path).convert({{1: "L", 4: "RGBA"}}.get(channels, "RGB"))
+    image = Image.open(path)
+    if image.mode.startswith("I;16"):  # grey: Pillow would make all above 255 white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert({{1: "L", 4: "RGBA"}}.get(channels, "RGB"))
     if isinstance(height, int) and height > 0 and isinstance(width, int) and width > 0:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)

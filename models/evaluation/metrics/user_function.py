@@ -10,7 +10,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 
-from ...user_code import current_folder_importable, import_named
+from ...user_code import import_named, users_code
 from .metric import Answers, Indices, Metric, Settings, Statistic
 from .statistics import Mean
 
@@ -29,7 +29,7 @@ def user_metric(text: str) -> Metric:
         InputError: If it cannot be imported or called.
     """
     try:
-        with current_folder_importable():
+        with users_code():
             function = import_named(text)
     except Exception as error:  # the user's code may raise anything
         raise InputError(
@@ -90,15 +90,18 @@ class _Calls:
 
 
 def _call(text: str, function: Callable[..., Any], answers: Answers, index: Any) -> Any:
-    """Return what the function gives for some samples as an array of float64."""
+    """Return what the function gives for some samples as an array of float64.
+
+    It gets copies: what it computes in place would be the next model's inputs and answers.
+    """
     chosen = slice(None) if index is None else index
     labels = answers.labels
     try:
-        with current_folder_importable():
+        with users_code():
             given = function(
-                tuple(array[chosen] for array in answers.inputs),
-                tuple(array[chosen] for array in answers.outputs),
-                None if labels is None else labels[chosen],
+                tuple(np.array(array[chosen]) for array in answers.inputs),
+                tuple(np.array(array[chosen]) for array in answers.outputs),
+                None if labels is None else np.array(labels[chosen]),
             )
         return np.asarray(given, np.float64)
     except Exception as error:  # the user's code may raise anything
