@@ -6,7 +6,7 @@ Each form computes what its layer does. The file is compared with the model as i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dsconvert.base.errors import require
 from dsconvert.formats.quantization import Format
 from dsconvert.models.parts import parts_of
 
+from .equal_calls import equal_calls
 from .masked_scores import masked_softmax, scored_attention
 
 Form = Callable[..., Any]
@@ -50,36 +51,11 @@ def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator
         object.__setattr__(layer, method, _bound(form, layer, given))
         changed.append((layer, method))
     try:
-        with _turned_by_slices() if static else nullcontext():
+        with equal_calls(format, static=static):
             yield loops
     finally:
         for layer, method in changed:
             object.__delattr__(layer, method)
-
-
-@contextmanager
-def _turned_by_slices() -> Iterator[None]:
-    """Let slices of step -1 turn axes around.
-
-    TFLite's REVERSE copies int8 values unchanged. Where a concatenation reads it the converter
-    gives its output another scale than its input, and the values become others.
-    """
-    tf: Any = require("tensorflow", "keras", "to export Keras models")
-    reverse = tf.reverse
-
-    def turned(tensor: Any, axis: Any, name: str | None = None) -> Any:
-        tensor = tf.convert_to_tensor(tensor)
-        axes, rank = tf.get_static_value(axis), tensor.shape.rank
-        if axes is None or rank is None:
-            return reverse(tensor, axis, name)
-        backwards = {int(one) % rank for one in np.reshape(axes, -1)}
-        return tensor[tuple(slice(None, None, -1 if i in backwards else 1) for i in range(rank))]
-
-    tf.reverse = turned
-    try:
-        yield
-    finally:
-        tf.reverse = reverse
 
 
 def _ops() -> Any:

@@ -19,7 +19,7 @@ from .equal_forms import equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_layers
-from .onnx_operators import HANDLERS, round_scales_up
+from .onnx_operators import HANDLERS, pad_outputs, round_scales_up
 
 OPSET = 17
 """The newest in which global average pooling stays one node (18 makes Transpose, ReduceMean)."""
@@ -105,6 +105,7 @@ def _traced(source: KerasSource) -> Any:
         tensors_to_rename=dict(zip([*taken, *given], [*names, *source.output_names], strict=True)),
     )
     round_scales_up(model)
+    pad_outputs(model)
     return model
 
 

@@ -1,4 +1,4 @@
-"""What tf2onnx lacks: operations that ONNX can spell out, and scales that give the right sizes.
+"""What tf2onnx lacks: operations that ONNX can spell out, and settings that give the right sizes.
 
 tf2onnx's handlers get the graph and the node; they remove the node and make others in its place.
 """
@@ -66,6 +66,29 @@ def round_scales_up(model: Any) -> None:
             scales = numpy_helper.to_array(tensor)
             up = np.array([_rounded_up(scale) for scale in scales], scales.dtype)
             tensor.CopyFrom(numpy_helper.from_array(up, tensor.name))
+
+
+def pad_outputs(model: Any) -> None:
+    """Let each ConvTranspose give the rows and columns that its kernel leaves out.
+
+    tf2onnx writes them as negative pads, half of them in front. TensorFlow has them all at the end,
+    as ``output_padding`` has.
+
+    Args:
+        model: The `onnx.ModelProto`, which is changed.
+    """
+    from onnx import helper
+
+    for node in model.graph.node:
+        pads = {a.name: a for a in node.attribute}.get("pads")
+        if node.op_type != "ConvTranspose" or pads is None or min(pads.ints) >= 0:
+            continue
+        count = len(pads.ints) // 2
+        both = [(pads.ints[i], pads.ints[i + count]) for i in range(count)]
+        kept = [pair if sum(pair) >= 0 else (0, 0) for pair in both]
+        missing = [max(0, -sum(pair)) for pair in both]
+        pads.ints[:] = [one for one, _ in kept] + [other for _, other in kept]
+        node.attribute.append(helper.make_attribute("output_padding", missing))
 
 
 def _rounded_up(scale: np.float32) -> np.float32:

@@ -69,6 +69,31 @@ def test_a_form_computes_what_its_layer_does(name):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def smoothed(x):
+    return keras.ops.image.resize(x, (4, 3), interpolation="bicubic", antialias=True)
+
+
+RESIZED = {
+    "bicubic": L.UpSampling2D((3, 2), interpolation="bicubic"),
+    "area": L.Resizing(4, 13, interpolation="area"),
+    "lanczos3": L.Resizing(12, 5, interpolation="lanczos3", crop_to_aspect_ratio=True),
+    "smoothed": L.Resizing(5, 3, antialias=True),
+    "operation": smoothed,
+}
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+@pytest.mark.parametrize("name", RESIZED)
+def test_ways_to_resize(name, suffix, tmp_path):
+    image = keras.Input((9, 7, 2), name="image")
+    model = keras.Model(image, RESIZED[name](image))
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 2)).astype(np.float32)
+    export(model, tmp_path / f"m.{suffix}")
+    got = open_runtime(tmp_path / f"m.{suffix}").predict([x])[0]
+    native = suffix == "onnx" and name == "bicubic"  # TensorFlow's kernel is a table of 1,024 rows
+    np.testing.assert_allclose(got, outputs(model, x), atol=2e-3 if native else 1e-5)
+
+
 @pytest.mark.parametrize("mode", ["count", "multi_hot", "one_hot"])
 def test_categories(mode):
     ids = keras.Input((1 if mode == "one_hot" else 5,), dtype="int32")

@@ -31,6 +31,21 @@ def test_the_file_gives_what_the_model_gives(kind, operator, tmp_path):
     assert operator in nodes
 
 
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (1, {"strides": 3}),
+        (2, {"strides": (5, 2), "padding": "same"}),
+        ((3, 2), {"strides": (2, 4), "output_padding": (1, 3)}),
+    ],
+    ids=["one", "same", "asked-for"],
+)
+def test_rows_that_a_transposed_kernel_leaves_out(kernel, options, tmp_path):
+    image = keras.Input((5, 6, 2))
+    layer = keras.layers.Conv2DTranspose(3, kernel, bias_initializer="normal", **options)
+    export(keras.Model(image, layer(image)), tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize(("size", "wanted"), [(12, 20), (7, 3), (224, 299), (8, 16), (3, 1)])
 def test_scales_give_whole_sizes(size, wanted):
     scale = _rounded_up(np.float32(wanted / size))

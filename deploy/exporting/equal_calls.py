@@ -1,0 +1,107 @@
+"""Functions of TensorFlow spelled out in others that a file format has, while a model is traced.
+
+What Keras' layers, its operations and functions of old files have in common is what they call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from dsconvert.base.errors import require
+from dsconvert.base.predictor import Array
+from dsconvert.formats.quantization import Format
+
+_SPELLED = {
+    "tflite": ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
+    "onnx": ("area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
+}
+"""Ways to resize that a format has no operator for; those of ONNX that come close to area are not
+equal to it."""
+_UNSMOOTHED = ("nearest", "area")
+"""Ways in which TensorFlow does not smooth beforehand, though it is asked to."""
+
+
+@contextmanager
+def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
+    """Let functions that a format has no operator for compute by others, inside the context.
+
+    Args:
+        format: What is traced for.
+        static: Whether activations are quantized.
+    """
+    tf = require("tensorflow", "keras", "to export Keras models")
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(tf.image, "resize", _by_matrices(tf, _SPELLED[format])))
+        if static:
+            stack.enter_context(_replaced(tf, "reverse", _by_slices(tf)))
+        yield
+
+
+@contextmanager
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    given = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, given)
+
+
+def _by_slices(tf: Any) -> Callable[..., Any]:
+    """Turn axes around by slices of step -1.
+
+    TFLite's REVERSE copies int8 values unchanged. Where a concatenation reads it the converter
+    gives its output another scale than its input, and the values become others.
+    """
+    reverse = tf.reverse
+
+    def turned(tensor: Any, axis: Any, name: str | None = None) -> Any:
+        tensor = tf.convert_to_tensor(tensor)
+        axes, rank = tf.get_static_value(axis), tensor.shape.rank
+        if axes is None or rank is None:
+            return reverse(tensor, axis, name)
+        backwards = {int(one) % rank for one in np.reshape(axes, -1)}
+        return tensor[tuple(slice(None, None, -1 if i in backwards else 1) for i in range(rank))]
+
+    return turned
+
+
+def _by_matrices(tf: Any, spelled: tuple[str, ...]) -> Callable[..., Any]:
+    """Resize height, then width, each by a matrix, where the sizes are known.
+
+    Every way to resize is linear and takes the two axes apart; a matrix has one column for each
+    row or column of the result.
+    """
+    resize = tf.image.resize
+
+    def matrix(size: int, wanted: int, method: str, antialias: bool) -> Array:
+        with tf.init_scope():
+            places = tf.reshape(tf.eye(size), (size, size, 1, 1))
+            return np.asarray(resize(places, (wanted, 1), method, antialias=antialias))[:, :, 0, 0]
+
+    def resized(
+        images: Any,
+        size: Any,
+        method: str = "bilinear",
+        preserve_aspect_ratio: bool = False,
+        antialias: bool = False,
+        name: str | None = None,
+    ) -> Any:
+        images = tf.convert_to_tensor(images)
+        wanted, shape = tf.get_static_value(size), images.shape
+        known = wanted is not None and shape.rank == 4 and None not in shape[1:3]
+        smoothed = antialias and method not in _UNSMOOTHED
+        if not known or preserve_aspect_ratio or not (smoothed or method in spelled):
+            return resize(images, size, method, preserve_aspect_ratio, antialias, name)
+        (height, width), (rows, columns) = shape[1:3], (int(one) for one in wanted)
+        y = tf.transpose(tf.cast(images, tf.float32), (0, 2, 3, 1))
+        y = tf.matmul(y, matrix(height, rows, method, antialias))
+        y = tf.transpose(y, (0, 2, 3, 1))
+        y = tf.matmul(y, matrix(width, columns, method, antialias))
+        return tf.transpose(y, (0, 2, 3, 1))
+
+    return resized
