@@ -1,10 +1,12 @@
 """Operators that ONNX Runtime's quantizer takes for others, and how to keep it from that.
 
-It knows an operator by its name alone, without the domain, and weights per channel by one axis.
+It knows an operator by its name alone, without the domain and the attributes, and weights per
+channel by one axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dsconvert.base.errors import require
@@ -12,7 +14,7 @@ from dsconvert.formats.onnx.graph import attributes, is_op
 from dsconvert.formats.onnx.nodes import nodes_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 _OF_MICROSOFT = ("Attention",)
 """What it quantizes is com.microsoft's; since opset 23 ONNX has one of other inputs."""
@@ -56,3 +58,28 @@ def one_scale(model: ModelProto) -> dict[str, list[dict[str, Any]]]:
         and node.input[1] in stored
         and attributes(node).get("group", 1) > 1
     }
+
+
+def left_in_float(model: ModelProto) -> list[str]:
+    """Return the names of nodes that cannot be quantized in the form that they have.
+
+    Args:
+        model: The float32 model; its nodes have names.
+    """
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.name and _misread(node, ranks)]
+
+
+def _misread(node: NodeProto, ranks: Mapping[str, int]) -> bool:
+    """Tell whether the quantizer, or ONNX Runtime behind it, takes a node for a simpler one.
+
+    A scale of several axes is more than one for each channel. QLinearAveragePool knows no
+    dilations. What a crop finds outside the image may lie outside the range of the image, too.
+    """
+    if is_op(node, "LayerNormalization"):
+        return ranks.get(node.input[1], 1) > 1
+    given = attributes(node)
+    if is_op(node, "AveragePool"):
+        return any(dilation > 1 for dilation in given.get("dilations", ()))
+    rule = str(given.get("coordinate_transformation_mode", ""))
+    return is_op(node, "Resize") and rule == "tf_crop_and_resize"

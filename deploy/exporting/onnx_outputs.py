@@ -1,21 +1,22 @@
-"""Values that ONNX Runtime's quantizer does not see the readers of, set apart.
+"""Outputs and inner values that ONNX Runtime's tools misread, set apart.
 
-It gives the input of a Relu or Clip the range of its result where nothing else reads it, and then
-takes the rectifier away. It counts neither the graph's outputs nor the graphs inside nodes as
-readers: an embedding before the last Relu loses its negative values, and the branch of an If reads
-what was not rectified.
+The quantizer gives the input of a Relu or Clip the range of its result where nothing else reads it,
+and then takes the rectifier away. It counts neither the graph's outputs nor the graphs inside nodes
+as readers: an embedding before the last Relu loses its negative values, and the branch of an If
+reads what was not rectified.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dsconvert.formats.onnx.graph import OnnxGraph, all_names, fresh_name, is_op, reads_of
 from dsconvert.formats.onnx.inlining import read_as
-from dsconvert.formats.onnx.messages import assign
+from dsconvert.formats.onnx.messages import assign, copied
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
 _RECTIFIERS = ("Relu", "Clip")
 
@@ -83,3 +84,34 @@ def part_captured(model: ModelProto) -> bool:
     if apart:
         assign(model.graph.node, nodes)
     return bool(apart)
+
+
+def take_echoes(model: ModelProto) -> dict[int, ValueInfoProto]:
+    """Take away the outputs that are inputs, which no tool of ONNX Runtime tells from the others.
+
+    Args:
+        model: The model, which is changed.
+
+    Returns:
+        What `give_back` gives back, by their places among the outputs.
+    """
+    given = {value.name for value in model.graph.input}
+    outputs = list(model.graph.output)
+    echoes = {place: copied(value) for place, value in enumerate(outputs) if value.name in given}
+    if echoes:
+        assign(model.graph.output, [value for value in outputs if value.name not in given])
+    return echoes
+
+
+def give_back(model: ModelProto, echoes: Mapping[int, ValueInfoProto]) -> None:
+    """Put outputs that `take_echoes` took away in their places again.
+
+    Args:
+        model: The model, whose inputs are what they were; it is changed.
+        echoes: What it returned.
+    """
+    outputs = list(model.graph.output)
+    for place, value in sorted(echoes.items()):
+        outputs.insert(place, value)
+    if echoes:
+        assign(model.graph.output, outputs)

@@ -27,6 +27,7 @@ from dsconvert.formats.onnx.tensors import constant_value, free_weights
 
 from ..runtimes.session import first_line
 from .onnx_misread import operators_to_quantize
+from .onnx_outputs import give_back, take_echoes
 from .onnx_resize import hold_scales
 from .onnx_static import quantizing, quietly
 
@@ -81,6 +82,7 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
     name_apart(model)
     hold_scales(model)
     _hold_in_tensors(model)
+    echoes = take_echoes(model)
     nodes = _out_of_range(OnnxGraph(model))
     kept = name_nodes(model, nodes) if nodes else []
     with quietly():
@@ -96,6 +98,7 @@ def to_float16(model: ModelProto, *, keep_io: bool = True) -> ModelProto:
             ) from error
     result: ModelProto = converted
     sort_nodes(result)  # the converter appends the casts of the inputs
+    give_back(result, echoes)
     return result
 
 

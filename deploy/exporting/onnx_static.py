@@ -17,6 +17,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.save import save
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
@@ -24,7 +25,8 @@ from ..runtimes.session import Session, encode, first_line
 from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
 from .clipped_ranges import Histogram, Range, edges
 from .onnx_activations import watched_values
-from .onnx_misread import one_scale
+from .onnx_misread import left_in_float, one_scale
+from .onnx_outputs import give_back, take_echoes
 
 _METHODS: dict[CalibrationMethod, str] = {
     "minmax": "MinMax",
@@ -73,7 +75,8 @@ def quantize_static(
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
     order = np.arange(len(calibration[0]))
     extra: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
-    extra["TensorQuantOverrides"] = one_scale(load(source))
+    model = load(source)
+    extra["TensorQuantOverrides"] = one_scale(model)
     if method in ("entropy", "percentile"):
         # The histogram's bins are as wide as the first values need: largest first, since one that
         # grows a hundredfold later takes minutes to search.
@@ -81,7 +84,11 @@ def quantize_static(
         extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
         extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
     reader = partial(_reader, open_runtime(source), calibration, order)
+    echoes = take_echoes(model)
     with quantizing("Plan or export for float32 instead."), TemporaryDirectory() as folder:
+        if echoes:
+            beside, source = source.parent, Path(folder) / "parted.onnx"
+            save(model, beside, source, overwrite=True, external=external, check=False)
         ranges = Path(folder) / "ranges.json"
         cached = {}
         if method == "entropy":
@@ -100,10 +107,14 @@ def quantize_static(
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
             use_external_data_format=external,
-            nodes_to_exclude=list(exclude),
+            nodes_to_exclude=[*exclude, *left_in_float(model)],
             extra_options=extra,
             **cached,
         )
+    if echoes:
+        made = load(path)
+        give_back(made, echoes)
+        save(made, path.parent, path, overwrite=True, external=external, check=False)
 
 
 def _reader(runtime: Session, calibration: Sequence[Array], order: Array) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import pytest
 from onnx_nets import floats, graph, node
 
 from dsconvert.deploy.exporting.export import export
@@ -34,3 +37,40 @@ def test_a_transposed_convolution_of_groups_with_a_bias(tmp_path):
         one.name: one.data_type for one in onnx.load(tmp_path / "small.onnx").graph.initializer
     }
     assert onnx.TensorProto.INT8 in stored.values()
+
+
+FORMS = {
+    "norm of several axes": node("LayerNormalization", "c s t", "y", axis=1),
+    "dilated mean": node("AveragePool", "c", "y", kernel_shape=[2, 2], dilations=[2, 2]),
+    "crop beyond the image": node(
+        "Resize", "c roi  sizes", "y", mode="linear", extrapolation_value=9.0,
+        coordinate_transformation_mode="tf_crop_and_resize",
+    ),
+}  # fmt: skip
+FORMS["crop beyond the image"].input[:] = ["c", "roi", "", "sizes"]
+
+
+def quantized(nodes, path: Path, quantize="int8", opset=19, ir=9, outputs="y", **weights):
+    """Write a network of one convolution and these nodes, quantize it, and return what was made."""
+    nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), *nodes]
+    weights["w"] = floats(4, 3, 3, 3)
+    onnx.save(graph(nodes, ["n", 3, 8, 8], outputs, opset, ir, **weights), path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype(np.float32)
+    return export(path / "m.onnx", path / "small.onnx", quantize=quantize, calibration=[x])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_that_it_does_not_know_stay_in_float(form, tmp_path):
+    roi = np.array([0, 0, -0.5, -0.5, 1, 1, 1.5, 1.5], np.float32)
+    weights = {"s": floats(4, 8, 8), "t": floats(4, 8, 8, seed=1)}
+    given = [name for name in FORMS[form].input if name in ("s", "t", "roi", "sizes")]
+    weights |= {"roi": roi, "sizes": np.array([1, 4, 9, 9])}
+    made = quantized([FORMS[form]], tmp_path, **{name: weights[name] for name in given})
+    assert made.fidelity[0].sqnr_db > 25
+
+
+@pytest.mark.parametrize("quantize", ["int8", "float16", "dynamic"])
+def test_an_input_that_is_an_output_stays(quantize, tmp_path):
+    made = quantized([], tmp_path, quantize, outputs="c x")
+    assert [one.name for one in onnx.load(tmp_path / "small.onnx").graph.output] == ["c", "x"]
+    assert made.fidelity[0].sqnr_db > 25
