@@ -11,7 +11,6 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 
-from .crc32c import masked_crc32c
 from .record_files import Record, content, damaged
 from .sources import Request
 
@@ -19,6 +18,8 @@ _IMAGES = ("image/encoded", "image", "image_raw", "jpg", "png")
 _LABELS = ("label", "image/class/label", "class", "cls")
 _HEAD, _TAIL = 12, 4
 """Bytes around each record: its length with a checksum, and the checksum of its content."""
+_MASK = 0xA282EAD8
+"""Is added, so that the checksum of data that hold checksums is none of theirs."""
 
 
 class TfRecords:
@@ -33,7 +34,8 @@ class TfRecords:
     """
 
     def __init__(self, request: Request) -> None:
-        require("tensorflow", "keras", "to read .tfrecord files")
+        for package in ("tensorflow", "google_crc32c"):
+            require(package, "keras", "to read .tfrecord files")
         self._names = (*_IMAGES, "x", *request.names[:1])
         self._shape = request.shapes[0][1:] if request.shapes else ()
 
@@ -50,7 +52,7 @@ class TfRecords:
                 size, checksum = struct.unpack("<QI", head) if len(head) == _HEAD else (end, None)
                 if start + _HEAD + size + _TAIL > end:
                     raise damaged(file, f"record {len(records)} is longer than the file")
-                if checksum != masked_crc32c(head[:8]):
+                if checksum != _checksum(head[:8]):
                     raise damaged(file, f"the checksum before record {len(records)} is wrong")
                 records.append(Record(file, f"record {len(records)}", start + _HEAD, size))
                 start += _HEAD + size + _TAIL
@@ -100,7 +102,7 @@ class TfRecords:
         from tensorflow.train import Example
 
         found = content(record.file, record.start, record.size + _TAIL)
-        if struct.unpack("<I", found[-_TAIL:])[0] != masked_crc32c(found[:-_TAIL]):
+        if struct.unpack("<I", found[-_TAIL:])[0] != _checksum(found[:-_TAIL]):
             raise damaged(record.file, f"the checksum of {record.name} is wrong")
         example = Example()
         try:
@@ -113,3 +115,11 @@ class TfRecords:
 def _values(feature: Any) -> tuple[str, Any]:
     kind = feature.WhichOneof("kind") or ""
     return kind, getattr(feature, kind).value if kind else ()
+
+
+def _checksum(content: bytes) -> int:
+    """Return what a file stores beside this content: its CRC-32C, turned and moved."""
+    from google_crc32c import value
+
+    crc: int = value(content)
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
