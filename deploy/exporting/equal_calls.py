@@ -13,29 +13,24 @@ import numpy as np
 
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
-from dsconvert.formats.quantization import Format
 
-_SPELLED = {
-    "tflite": ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
-    "onnx": ("area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
-}
-"""Ways to resize that a format has no operator for; those of ONNX that come close to area are not
-equal to it."""
+_SPELLED = ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic")
+"""Ways to resize that no format has an operator for. That of ONNX for cubic filters is 1e-3 away,
+and ONNX Runtime refuses it behind a Transpose that it has moved."""
 _UNSMOOTHED = ("nearest", "area")
 """Ways in which TensorFlow does not smooth beforehand, though it is asked to."""
 
 
 @contextmanager
-def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
-    """Let functions that a format has no operator for compute by others, inside the context.
+def equal_calls(*, static: bool = False) -> Iterator[None]:
+    """Let functions that a file has no operator for compute by others, inside the context.
 
     Args:
-        format: What is traced for.
         static: Whether activations are quantized.
     """
     tf = require("tensorflow", "keras", "to export Keras models")
     with ExitStack() as stack:
-        stack.enter_context(_replaced(tf.image, "resize", _by_matrices(tf, _SPELLED[format])))
+        stack.enter_context(_replaced(tf.image, "resize", _by_matrices(tf)))
         if static:
             stack.enter_context(_replaced(tf, "reverse", _by_slices(tf)))
         yield
@@ -70,7 +65,7 @@ def _by_slices(tf: Any) -> Callable[..., Any]:
     return turned
 
 
-def _by_matrices(tf: Any, spelled: tuple[str, ...]) -> Callable[..., Any]:
+def _by_matrices(tf: Any) -> Callable[..., Any]:
     """Resize height, then width, each by a matrix, where the sizes are known.
 
     Every way to resize is linear and takes the two axes apart; a matrix has one column for each
@@ -95,7 +90,7 @@ def _by_matrices(tf: Any, spelled: tuple[str, ...]) -> Callable[..., Any]:
         wanted, shape = tf.get_static_value(size), images.shape
         known = wanted is not None and shape.rank == 4 and None not in shape[1:3]
         smoothed = antialias and method not in _UNSMOOTHED
-        if not known or preserve_aspect_ratio or not (smoothed or method in spelled):
+        if not known or preserve_aspect_ratio or not (smoothed or method in _SPELLED):
             return resize(images, size, method, preserve_aspect_ratio, antialias, name)
         (height, width), (rows, columns) = shape[1:3], (int(one) for one in wanted)
         y = tf.transpose(tf.cast(images, tf.float32), (0, 2, 3, 1))

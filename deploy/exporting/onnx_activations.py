@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,14 +120,19 @@ def watched_values(
         path: A file with the same inputs.
         samples: One array per input, (n, ...); those that fill no batch are left out.
         at_most: Samples of a batch whose size is free.
+
+    Raises:
+        InputError: If ONNX Runtime refuses the file, or the model with these values read.
     """
     from onnx import ValueInfoProto
+
+    runtime = open_runtime(path)
 
     watched = copied(model)
     own = {value.name for value in model.graph.output}
     watched.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in own)
-    running = session(watched)
-    runtime = open_runtime(path)
+    with _running(path):
+        running = session(watched)
     largest = largest_of(model, None, [(1, *array.shape[1:]) for array in samples])
     size = runtime.batch or samples_at_once(largest, at_once(samples, at_most))
     count = len(samples[0]) // size * size or size
@@ -136,4 +142,19 @@ def watched_values(
             info.name: np.ascontiguousarray(array[rows], info.dtype)
             for info, array in zip(runtime.inputs, samples, strict=True)
         }
-        yield dict(zip(values, running.run(list(values), feed), strict=True))
+        with _running(path):
+            found = running.run(list(values), feed)
+        yield dict(zip(values, found, strict=True))
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Make a sentence of what ONNX Runtime raises."""
+    try:
+        yield
+    except Exception as error:  # its exceptions share no base class
+        raise InputError(
+            f"{path} does not run in ONNX Runtime where values inside it are read: "
+            f"{sentence(error)}",
+            code="does-not-run",
+        ) from error

@@ -74,12 +74,14 @@ def _misread(node: NodeProto, ranks: Mapping[str, int]) -> bool:
     """Tell whether the quantizer, or ONNX Runtime behind it, takes a node for a simpler one.
 
     A scale of several axes is more than one for each channel. QLinearAveragePool knows no
-    dilations. What a crop finds outside the image may lie outside the range of the image, too.
+    dilations. What a crop finds outside the image may lie outside the range of the image, too, and
+    so may what a cubic filter makes of it; with quantized neighbours ONNX Runtime takes that one to
+    (N, H, W, C), for which it has no kernel.
     """
     if is_op(node, "LayerNormalization"):
         return ranks.get(node.input[1], 1) > 1
     given = attributes(node)
     if is_op(node, "AveragePool"):
         return any(dilation > 1 for dilation in given.get("dilations", ()))
-    rule = str(given.get("coordinate_transformation_mode", ""))
-    return is_op(node, "Resize") and rule == "tf_crop_and_resize"
+    ways = {given.get("coordinate_transformation_mode"), given.get("mode")}
+    return is_op(node, "Resize") and not ways.isdisjoint(("tf_crop_and_resize", "cubic"))

@@ -133,5 +133,5 @@ def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
         return "Please report the model: its conversion changed it."
     milder = "choose a milder quantization"
     if SCHEMES[quantize].static:
-        milder = "leave the worst layers in float with --keep-float auto"
+        milder = "leave the worst layers in float with --keep-float auto --min-sqnr 20"
     return f"Check the calibration data's preprocessing, or {milder}."

@@ -114,6 +114,15 @@ class TestWarnings:
         assert "group-below" in codes(quiet, wild)
         assert "group-below" in codes(quiet, dead, FLOAT)  # floats have no steps
 
+    @pytest.mark.parametrize("over", [(1, 2), (1, 2, 3), (2,)])
+    def test_shares_of_a_whole_are_small_and_judged(self, over):
+        r = np.exp(np.random.default_rng(0).uniform(size=(20, 20, 80, 5)))
+        r /= r.sum(axis=over, keepdims=True)
+
+        assert r.max() < 1 / 32
+        assert "group-below" in codes(r, 0 * r)
+        assert codes(r, in_steps(r)) == set()
+
     def test_constant_reference(self):
         r = np.concatenate([np.full((20, 1), 3.0), np.random.default_rng(0).random((20, 1))], 1)
 

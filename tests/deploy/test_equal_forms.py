@@ -90,8 +90,7 @@ def test_ways_to_resize(name, suffix, tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 9, 7, 2)).astype(np.float32)
     export(model, tmp_path / f"m.{suffix}")
     got = open_runtime(tmp_path / f"m.{suffix}").predict([x])[0]
-    native = suffix == "onnx" and name == "bicubic"  # TensorFlow's kernel is a table of 1,024 rows
-    np.testing.assert_allclose(got, outputs(model, x), atol=2e-3 if native else 1e-5)
+    np.testing.assert_allclose(got, outputs(model, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["count", "multi_hot", "one_hot"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import pytest
 from onnx_nets import floats, graph, node
+from refusals import refuses
 
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.onnx_activations import watched_values
 
 
 def test_attention_of_onnx_is_not_that_of_microsoft(tmp_path):
@@ -67,6 +70,23 @@ def test_forms_that_it_does_not_know_stay_in_float(form, tmp_path):
     weights |= {"roi": roi, "sizes": np.array([1, 4, 9, 9])}
     made = quantized([FORMS[form]], tmp_path, **{name: weights[name] for name in given})
     assert made.fidelity[0].sqnr_db > 25
+
+
+def test_a_cubic_filter_of_an_image_from_keras(tmp_path):
+    image = keras.Input((16, 16, 3))
+    small = keras.layers.Resizing(11, 21, interpolation="bicubic")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(small))
+    model = keras.Model(image, keras.layers.Dense(5, "softmax")(pooled))
+    x = np.random.default_rng(0).random((16, 16, 16, 3)).astype(np.float32)
+    made = export(model, tmp_path / "small.onnx", quantize="int8", calibration=[x])
+    assert made.fidelity[0].sqnr_db > 25
+
+
+def test_a_file_that_is_refused_when_its_inside_is_read_is_a_sentence(tmp_path):
+    model = graph([node("Relu", "x", "y")], [1, 4], "y")
+    onnx.save(model, tmp_path / "m.onnx")
+    with refuses("does-not-run"):
+        list(watched_values(model, ["z"], tmp_path / "m.onnx", [np.ones((1, 4), np.float32)], 1))
 
 
 @pytest.mark.parametrize("quantize", ["int8", "float16", "dynamic"])

@@ -103,5 +103,21 @@ def is_distribution(rows: Array) -> bool:
     """Tell whether every row, (n, classes), holds probabilities of classes: they sum to one."""
     if rows.shape[1] < 2:
         return False
-    near = np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= _SUM
-    return bool(np.all(rows >= _LOW) and np.all(near))
+    return bool(np.all(rows >= _LOW)) and _is_one(rows.sum(axis=1, dtype=np.float64))
+
+
+def are_shares(values: Array) -> bool:
+    """Tell whether values, (n, ..., C), are shares of one whole: a softmax over the positions.
+
+    They sum to one along all axes of a sample, along those of the positions, or along one of these.
+    A heat map of 64 × 64 holds nothing but small ones.
+    """
+    if values.ndim < 3 or not np.all(values >= _LOW):
+        return False
+    places = tuple(range(1, values.ndim - 1))
+    over = [(*places, values.ndim - 1), places, *((axis,) for axis in places)]
+    return any(_is_one(values.sum(axis=axes, dtype=np.float64)) for axes in over)
+
+
+def _is_one(sums: Array) -> bool:
+    return bool(np.all(np.abs(sums - 1) <= _SUM))

@@ -88,7 +88,8 @@ def _groups(measure: OutputMeasure, tolerance: Tolerance) -> Iterator[Finding]:
 
 def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -> Iterator[Finding]:
     sqnr, variation = group.sqnr_db, group.variation_db
-    rounding = group.probabilities and group.noise <= tolerance.half_step
+    small = group.probabilities and not measure.shares
+    rounding = small and group.noise <= tolerance.half_step
     if sqnr is None or (rounding and not tolerance.strict):
         return
     least = tolerance.min_sqnr_db * _OF_VARIATION
@@ -139,7 +140,7 @@ def _unjudged(
 ) -> Finding | None:
     """Return the warning that takes the place of an SQNR where the reference says too little."""
     figures = {"peak": group.peak, "noise": group.noise}
-    small = _NEAR_ZERO * tolerance.half_step
+    small = 0.0 if measure.shares else _NEAR_ZERO * tolerance.half_step
     near = group.probabilities and group.peak < small and group.noise <= small
     if near or group.peak < _FLOAT_NOISE * measure.peak:
         told = (

@@ -25,7 +25,7 @@ from .channel_groups import (
     scale_groups,
 )
 from .channel_sums import ChannelSums, Mask
-from .class_counts import ClassCounts, ClassFidelity
+from .class_counts import ClassCounts, ClassFidelity, are_shares
 from .defect import Channels, Defect
 
 _STILL = 1e-6
@@ -88,6 +88,7 @@ class OutputMeasure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         constant: Channels that never change in the reference; None if there are none.
         classes: For scores of classes only.
         defects: What the error looks like.
+        shares: Whether the reference's values are shares of a whole, over the positions.
     """
 
     name: str
@@ -102,6 +103,7 @@ class OutputMeasure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     constant: ConstantChannels | None
     classes: ClassFidelity | None
     defects: tuple[Defect, ...]
+    shares: bool = False
 
     @property
     def worst(self) -> GroupFidelity | None:
@@ -133,6 +135,7 @@ class OutputComparison:
         self._sums: ChannelSums | None = None
         self._classes: ClassCounts | None = None
         self._positions = 1
+        self._shares = True
 
     def add(self, reference: Array, other: Array, start: Array | None = None) -> None:
         """Add a batch of both, (n, ...).
@@ -162,6 +165,7 @@ class OutputComparison:
         fed = None if start is None else channels_last(start, self.axis).reshape(r.shape)
         self._sums.add(r, y, fed)
         self._classes.add(r, y)
+        self._shares = self._shares and are_shares(r)
 
     def result(self) -> OutputMeasure:
         """Return what was found.
@@ -190,6 +194,7 @@ class OutputComparison:
             constant=_constant(sums, still),
             classes=found,
             defects=defects.find(sums, grouped),
+            shares=self._shares,
         )
 
 
