@@ -1,4 +1,4 @@
-"""plan, sweep and rewrite --plan as a user meets them."""
+"""plan and rewrite --plan as a user meets them."""
 
 from __future__ import annotations
 
@@ -9,73 +9,22 @@ import sys
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import onnx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_twin import onnx_twin
+from plan_commands import MACS, PLAN, call, done, filled, planned, read_plan, refused
 
 from dsconvert.base.files import sha256
 from dsconvert.cli import main
 from dsconvert.cli.options import as_preprocessing, preprocessing_words
 from dsconvert.converter.core.types import Plan
 from dsconvert.models.data.preprocess import Preprocessing
-from dsconvert.workflows import sweep as sweep_workflow
-
-PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
-MACS = f"{PLAN} --target-macs 0.5x"
 
 
 @pytest.fixture(scope="module")
 def folder(digits, digits_cnn, tmp_path_factory) -> Path:
-    """The digits network in both formats, data with labels and without."""
-    place = tmp_path_factory.mktemp("cli_plan")
-    images, labels = digits
-    digits_cnn.save(place / "model.keras")
-    onnx.save(onnx_twin(digits_cnn), place / "model.onnx")
-    other = onnx_twin(digits_cnn)
-    other.doc_string = "the same names in another file"
-    onnx.save(other, place / "other.onnx")
-    old = onnx_twin(digits_cnn)
-    old.opset_import[0].version = 11  # which has all its operators, and means the same by them
-    onnx.save(old, place / "opset11.onnx")
-    np.savez(place / "data.npz", x=images[:80])
-    np.savez(place / "test.npz", x=images[1200:1500], y=labels[1200:1500])
-    np.savez(place / "few.npz", x=images[:5])
-    return place
-
-
-def call(arguments: str, folder: Path) -> Result:
-    """Run a command in-process; arguments with a known file name get its folder."""
-    endings = (".keras", ".npz", ".onnx", ".json")
-    words = [str(folder / w) if w.endswith(endings) else w for w in arguments.split()]
-    return CliRunner().invoke(main, words)
-
-
-def done(arguments: str, folder: Path) -> Result:
-    result = call(arguments, folder)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(arguments: str, folder: Path, code: int, *parts: str) -> None:
-    result = call(arguments, folder)
-    assert isinstance(result.exception, SystemExit), result.output
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    for part in parts:
-        assert part in result.stderr
-
-
-def read_plan(path: Path) -> Plan:
-    return msgspec.json.decode(path.read_bytes(), type=Plan)
-
-
-def planned(record: dict) -> Plan:
-    return msgspec.convert(record["plan"], Plan)
+    return filled(digits, digits_cnn, tmp_path_factory.mktemp("cli_plan"))
 
 
 @given(
@@ -276,49 +225,6 @@ class TestRefusals:
         assert "it cannot be changed any more" in result.stderr
 
 
-class TestMaxDrop:
-    command = f"{MACS.replace('0.5x', '0.9x')} --data test.npz --labels --max-pairs 2"
-
-    def test_reached(self, folder):
-        result = done(f"{self.command} --max-drop 40% --json", folder)
-        record = json.loads(result.stdout)
-        dropped, plan = record["dropped"], planned(record)
-        assert (dropped["allowed"], dropped["refined"]) == (0.4, None)
-        assert dropped["lost"] <= 0.4
-        assert dropped["original"] > 0.9
-        assert 1 <= len(dropped["tried"]) <= 5
-        assert plan.after.macs <= 0.9 * plan.before.macs
-        assert [*plan.goal, dropped["lost"]] in dropped["tried"]
-        assert read_plan(folder / "plan.json") == plan
-        # What it says of the plan is true of the plan's rewrite.
-        done(
-            "rewrite model.onnx -o ds.onnx --overwrite --plan plan.json --calibration data.npz",
-            folder,
-        )
-        (report,) = json.loads(done("evaluate ds.onnx --data test.npz --json", folder).stdout)
-        assert report["top1"]["value"] == pytest.approx(dropped["original"] - dropped["lost"])
-
-    def test_an_unreadable_time_is_refused_before_anything_is_measured(self, folder):
-        result = call(f"{self.command} --max-drop 40% --refine soon --json", folder)
-        assert json.loads(result.stderr.splitlines()[-1])["code"] == "not-a-time"
-        assert "Measuring" not in result.stderr
-
-    def test_the_table_says_what_was_tried(self, folder):
-        lines = done(f"{self.command} --max-drop 40%", folder).stdout.splitlines()
-        assert any(line.startswith("tried MACs ≤ ") and "points" in line for line in lines)
-        assert any("points (allowed: 40.00 points)" in line for line in lines)
-
-    def test_not_reached(self, folder):
-        command = self.command.replace("plan.json", "short.json").replace("0.9x", "0.56x")
-        result = call(f"{command} --max-drop 0%", folder)
-        assert result.exit_code == 1, result.output
-        assert result.stdout == ""
-        assert "the best plan tried loses" in result.stderr
-        assert "0.00 points allowed" in result.stderr
-        assert f"It is in {folder / 'short.json'}" in result.stderr
-        assert read_plan(folder / "short.json").chosen
-
-
 class TestRewrite:
     command = "rewrite model.onnx -o ds.onnx --overwrite --plan plan.json"
 
@@ -378,63 +284,6 @@ class TestRewrite:
         refused(command, folder, 2, "the plan rewrites 'my_middle'", "stem, middle, last")
 
 
-class TestSweep:
-    command = "sweep model.onnx --calibration data.npz --points 3 --max-pairs 2 --runtime ort"
-
-    @pytest.fixture(autouse=True)
-    def by_macs(self, monkeypatch):
-        """Sweep always measures; here it shall not."""
-        import contextlib
-
-        session = sweep_workflow.plan_session
-
-        @contextlib.contextmanager
-        def unmeasured(model, goals, **settings):
-            from dsconvert.converter.core.planning.goals import Goals
-
-            settings["target"] = None
-            timeless = Goals(max_error=1.0)
-            with session(model, goals or timeless, **settings) as found:
-                yield found
-
-        monkeypatch.setattr(sweep_workflow, "plan_session", unmeasured)
-
-    def test_the_curve(self, folder):
-        result = done(f"{self.command} --json -o sweep.json --overwrite", folder)
-        record = json.loads(result.stdout)
-        points = record["points"]
-        assert (folder / "sweep.json").read_text() == result.stdout
-        assert record["schema"] == "dsconvert.sweep/1"
-        macs = [point["totals"]["macs"] for point in points]
-        output_errors = [point["totals"]["harm"] for point in points]
-        assert macs == sorted(macs, reverse=True)
-        assert output_errors == sorted(output_errors)
-        assert (output_errors[0], points[0]["pairs"]) == (0, {})
-        assert set(points[-1]["pairs"]) == {"middle", "last"}
-        assert all(point["top1"] is None for point in points)
-
-    def test_with_data_every_point_is_evaluated(self, folder):
-        result = done(f"{self.command} --data test.npz", folder)
-        lines = result.stdout.splitlines()
-        assert lines[0].split() == [
-            "MACs", "parameters", "cost", "output", "error", "top-1", "rewritten", "pairs"
-        ]  # fmt: skip
-        *points, following = lines[1:]
-        assert following.startswith("next: dsconvert plan ")
-        assert len(points) == 3
-        best, *_, worst = (float(point.split("%")[0].split()[-1]) for point in points)
-        assert best > 90
-        assert worst < best
-
-    def test_data_without_labels(self, folder):
-        refused(f"{self.command} --data data.npz", folder, 2, "labels")
-
-    def test_the_file_is_not_overwritten_unasked(self, folder):
-        (folder / "mine.json").write_text("mine")
-        refused(f"{self.command} -o mine.json", folder, 2, "exists already")
-        assert (folder / "mine.json").read_text() == "mine"
-
-
 def fresh_python(words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in an interpreter of its own, and print what frameworks it has loaded."""
     code = f"""
@@ -463,60 +312,6 @@ def test_onnx_models_are_planned_without_tensorflow(folder, goal):
     assert modules == "[]"
     # Nothing else got onto stdout, from native code either.
     assert json.loads("\n".join(result))["schema"] == "dsconvert.planned/1"
-
-
-MEASURED = {
-    "litert": ("model.keras", "", "LiteRT float32, 1 thread"),
-    "ort": ("model.onnx", "", "ONNX Runtime float32, 1 thread"),
-    "ort-int8": ("model.onnx", "--precision int8", "ONNX Runtime int8, 1 thread"),
-    # Older than what quantization per channel needs.
-    "ort-int8-old": ("opset11.onnx", "--precision int8", "ONNX Runtime int8, 1 thread"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", MEASURED)
-def test_a_measured_plan(folder, target):
-    model, options, words = MEASURED[target]
-    command = f"plan {model} -o measured.json --overwrite --calibration data.npz --max-pairs 2"
-    result = done(f"{command} {options} --json", folder)
-    record = json.loads(result.stdout)
-    plan, timed = planned(record), record["timed"]
-    assert plan.target.startswith(words)
-    assert plan.unit == "ms"
-    assert plan.before.cost > 0
-    width = 1 if "int8" in options else 4
-    assert plan.before.bytes == width * plan.before.params
-    for layer in plan.layers:
-        assert layer.cost_before.value > 0
-        if layer.choice is not None:
-            assert layer.cost_after.ratio_high < 1
-            assert layer.cost_after.faster
-        else:
-            assert layer.reason.code in ("no-gain", "kept")
-    if plan.chosen:
-        assert timed["unit"] == "ms"
-        assert timed["ratio_low"] <= timed["after"] / timed["before"] <= timed["ratio_high"]
-        error = (timed["after"] - timed["predicted"]) / timed["after"]
-        assert timed["error"] == pytest.approx(error)
-    table = done(f"{command} {options}", folder).stdout
-    assert f"target: {plan.target}" in table
-    done(f"rewrite {model} -o m{Path(model).suffix} --overwrite --plan measured.json", folder)
-
-
-@pytest.mark.slow
-def test_a_plan_for_an_npu(folder):
-    pytest.importorskip("ethosu.vela")
-    command = "plan model.keras -o npu.json --overwrite --calibration data.npz --max-pairs 1"
-    result = done(f"{command} --device ethos-u55-128 --json", folder)
-    record = json.loads(result.stdout)
-    plan = planned(record)
-    assert plan.unit == "cycles"
-    assert "Ethos-U55-128" in plan.target
-    if plan.chosen:
-        assert record["timed"]["unit"] == "cycles"
-        assert record["timed"]["before"] == plan.before.cost
-    refused(f"{command} --device ethos-u55-128 --target-latency 3ms", folder, 2, "gives cycles")
 
 
 def test_the_cache_is_where_the_variable_says(folder):
