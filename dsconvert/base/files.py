@@ -103,7 +103,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unwritable(path, "it may not be written to")
     refuse_folder(path)
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:  # a link may lead nowhere
         raise InputError(
             f"{path} exists already.",
             "Name another file, or add --overwrite.",

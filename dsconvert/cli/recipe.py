@@ -17,6 +17,8 @@ import click
 
 from dsconvert.base.files import read_whole
 
+from .terminal import one_line
+
 SHARED = {
     "model": "The model file.",
     "data": "Images: an .npz file, a folder, or module:function.",
@@ -61,7 +63,7 @@ def take(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     recipe = read(path)
     wrong = list(faults(recipe, group.commands, ctx))
     if wrong:
-        lines = "\n".join(f"  {fault}" for fault in wrong)
+        lines = "\n".join(f"  {one_line(fault)}" for fault in wrong)
         count = f"{len(wrong)} fault{'s' if len(wrong) > 1 else ''}"
         raise click.UsageError(f"{path}: {count}:\n{lines}", ctx)
     ctx.default_map = {**(ctx.default_map or {}), **defaults_for(ctx.command, recipe)}

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _quiet = False
 _UNBOUNDED = 200
 """Columns of text that goes to a file or a pipe."""
+_NARROWEST = 20
+"""Columns that a table gets in any case: in fewer nothing is left of it."""
 _INTERRUPTED = 130
 """The exit code of what Ctrl-C ended: 128 and the signal's number."""
 _BETWEEN_LINES = 30.0
@@ -71,7 +73,7 @@ def speaks(
                         blocks = found.details() if verbose else found.blocks()
                         _print(out, blocks, after(found) if after else ())
 
-                exit_on_error(work, as_json=as_json, verbose=bool(verbose), shown=visible)
+                exit_on_error(work, as_json=as_json, verbose=bool(verbose), shown=one_line)
             if getattr(results[0], "passed", True) is False:
                 sys.exit(1)
             if getattr(results[0], "interrupted", False):
@@ -99,8 +101,9 @@ def _print(out: TextIO, blocks: Iterable[Block], after: Iterable[str]) -> None:
     to_people = console(out)
     if to_people.is_terminal:
         to_people.soft_wrap = True
-    elif "COLUMNS" not in os.environ:  # a file or a pipe has no width
+    elif os.environ.get("COLUMNS", "0") == "0":  # a file or a pipe has no width
         to_people.width = _UNBOUNDED
+    to_people.width = max(to_people.width, _NARROWEST)
     shown = (
         part
         for block in blocks
@@ -108,24 +111,34 @@ def _print(out: TextIO, blocks: Iterable[Block], after: Iterable[str]) -> None:
     )
     for block in shown:
         if isinstance(block, str):
-            to_people.print(visible(block))
+            to_people.print(one_line(block))
             continue
         grid = Grid(box=None, pad_edge=False)
         for title, right in block.columns:
             grid.add_column(title, justify="right" if right else "left")
         for cells in block.full_rows():
-            grid.add_row(*map(visible, cells))
+            grid.add_row(*map(one_line, cells))
         to_people.print(grid)
     for line in after:  # a command that is copied must stay on its line
         to_people.print(visible(line), soft_wrap=True)
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What steers a terminal; the last two ranges begin lines, and turn the direction of text."""
 
 
 def visible(text: str) -> str:
     """Show control characters as escapes: a name in a model file must not steer the terminal."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Show text on one line, below the empty ones that it begins with.
+
+    A name with a line break in it could tell a result that is none.
+    """
+    words = text.lstrip("\n")
+    return "\n" * (len(text) - len(words)) + visible(words).replace("\n", "\\n")
 
 
 def console(out: TextIO) -> Console:
@@ -191,7 +204,7 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one note."""
         text = getattr(record, "options", record.getMessage())
-        click.secho(visible(f"Note: {text}"), fg="yellow", err=True)
+        click.secho(one_line(f"Note: {text}"), fg="yellow", err=True)
 
 
 def _let_memory_go() -> None:

@@ -25,6 +25,11 @@ class TestReplacing:
         assert path.read_text() == "new"
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_a_link_that_leads_nowhere_is_in_the_way_from_the_beginning(self, tmp_path):
+        (tmp_path / "model.keras").symlink_to(tmp_path / "absent.keras")
+        with refuses("output-exists"):
+            check_writable(tmp_path / "model.keras", overwrite=False)
+
     def test_a_folder_that_takes_no_files(self, tmp_path, monkeypatch):
         def refuse(**_):
             raise PermissionError(13, "Permission denied")

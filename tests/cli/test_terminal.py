@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from conv_stacks import conv_stack
 from onnx_nets import small_cnn
 from rich.table import Table
 
@@ -87,6 +89,31 @@ def test_nothing_else_makes_a_console():
 
 def test_control_characters_are_shown_and_not_obeyed():
     assert terminal.visible("a\x1b[2J\x07\tb\n\x9b") == "a\\x1b[2J\\x07\tb\n\\x9b"
+    assert terminal.visible("a\u202eb\u2028c") == "a\\u202eb\\u2028c"
+
+
+def test_a_name_with_a_line_break_tells_no_result_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("faulty.toml").write_text('"x\\npassed \\u001b" = 1\n')
+    np.savez("d.npz", **{"x\npassed": np.ones(3)})
+    conv_stack(Path("m.onnx"), [3])
+    for words in (
+        ["inspect", "no\npassed.onnx"],
+        ["inspect", "m.onnx", "--recipe", "faulty.toml"],
+        ["evaluate", "m.onnx", "--data", "d.npz"],
+    ):
+        told = CliRunner().invoke(main, words).stderr
+        assert "passed" in told
+        assert not any(line.startswith("passed") for line in told.splitlines())
+        assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "5"])
+def test_a_terminal_without_width_shows_the_result(tmp_path, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    conv_stack(tmp_path / "m.onnx", [3, 3])
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.onnx")]).stdout
+    assert "can be replaced" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(

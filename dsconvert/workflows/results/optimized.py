@@ -275,9 +275,7 @@ def _files(run: OptimizeResult) -> Table:
 def _plot(run: OptimizeResult) -> Iterator[str]:
     from ..reporting.terminal_plot import pareto
 
-    drawn = pareto(run.to_dict())
-    if drawn:
-        yield drawn
+    yield from pareto(run.to_dict()).splitlines()
 
 
 def _failed(run: OptimizeResult) -> Iterator[str]:
