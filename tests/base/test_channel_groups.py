@@ -59,6 +59,17 @@ class TestGroups:
     def test_axis_by_sizes(self, shape, axis):
         assert channel_axis(np.random.default_rng(0).random(shape)) == axis
 
+    @pytest.mark.parametrize("shape", [(12, 12, 12), (24, 10, 12), (8, 20, 30)])
+    @pytest.mark.parametrize("size", [0.0, 0.05])
+    def test_axis_of_a_map_with_a_frame(self, shape, size):
+        r = np.random.default_rng(0).normal(size=(8, *shape))
+        frame = np.full(shape[1:], size)
+        frame[1:-1, 1:-1] = 1
+        r *= frame
+
+        assert channel_axis(r) == 1
+        assert channel_axis(np.moveaxis(r, 1, -1)) == 3
+
     def test_axis_by_values(self):
         detections = detector(8)
 

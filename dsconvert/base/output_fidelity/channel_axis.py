@@ -22,6 +22,9 @@ _SQUARE, _COLOURS, _SHORTEST = 3.0, 2.0, 0.2
 """What the sizes of a map say of an axis, in logarithms of values: that the others are equal, that
 it is far shorter than they, or shorter."""
 _FEW_COLOURS = 4
+_FRAME, _PICTURE = 0.1, 8
+"""Share of an axis' typical size that its ends stay below where a picture has a frame, and the
+least size of such an axis."""
 _MOST_BY_ROUGHNESS = 0.6
 _SMOOTH = 0.15
 """Roughness up to which neighbours along an axis are pixels of a picture."""
@@ -76,6 +79,9 @@ def _of_rows(values: Array, first: int, last: int) -> int:
 
 def _of_map(values: Array, long: Sequence[int]) -> int:
     """Tell which axis of a map holds its channels: the one that is unlike those of positions."""
+    frameless = [axis for axis in (long[0], long[-1]) if not _is_framed(values, axis)]
+    if len(frameless) == 1:
+        return frameless[0]
     spreads = {axis: _spread(values, axis) for axis in long}
     if len(long) > 3:
         second, most = sorted(spreads, key=lambda axis: spreads[axis])[-2:]
@@ -93,6 +99,15 @@ def _of_map(values: Array, long: Sequence[int]) -> int:
     for axis in unlike:
         unlike[axis] += _by_sizes(values.shape[axis], [values.shape[i] for i in long if i != axis])
     return first if unlike[first] > unlike[last] else last
+
+
+def _is_framed(values: Array, axis: int) -> bool:
+    """Tell whether both ends of an axis hold next to nothing, as those of a padded picture do."""
+    peaks = _peaks(values, axis)
+    if len(peaks) < _PICTURE:
+        return False
+    ends, inside = float(max(peaks[0], peaks[-1])), float(np.median(peaks[1:-1]))
+    return ends < _FRAME * inside
 
 
 def _by_sizes(size: int, others: Sequence[int]) -> float:
@@ -116,9 +131,15 @@ def _looked_at(reference: Array) -> Array:
     return np.where(np.isfinite(few), few, 0.0).astype(np.float64)
 
 
+def _peaks(values: Array, axis: int) -> Array:
+    """Max |r| of each slice across an axis."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    return np.asarray(np.abs(values).max(axis=others, initial=0.0))
+
+
 def _spread(values: Array, axis: int) -> float:
     """Standard deviation of log max |r| along an axis; 0 where it has one size."""
-    peaks = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis), initial=0.0)
+    peaks = _peaks(values, axis)
     peaks = peaks[peaks > peaks.max(initial=0.0) * 1e-6]
     return float(np.std(np.log(peaks))) if len(peaks) > 1 else 0.0
 
