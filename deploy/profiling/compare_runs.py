@@ -137,6 +137,13 @@ def compare_runs(
             f"cannot allow {unknown[0]!r} to differ; allowed: {', '.join(DIFFERENCES)}.",
             code="unknown-difference",
         )
+    for run in (first, second):
+        if not isinstance(run, Sequence) or not all(isinstance(one, Measurement) for one in run):
+            raise InputError(
+                f"a run is a {type(run).__name__}; what profile returned is required, or the file "
+                "that it was saved to.",
+                code="wrong-type",
+            )
     estimated = [one.path for one in (*first, *second) if one.estimate is not None]
     if estimated:
         raise InputError(

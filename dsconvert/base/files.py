@@ -57,6 +57,8 @@ def read_whole(path: Path, most: int = _MOST) -> bytes:
     Raises:
         OSError: If it cannot be read, is no regular file, or has more bytes.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "No name of a file has a zero in it", str(path))
     ways = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, os.O_RDONLY | ways)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from .model_files import ModelSource
 
-    DataSource: TypeAlias = str | Path | Data | Array | Sequence[Array]
+    Arrays: TypeAlias = Array | Sequence[Array] | Mapping[str, Array]
+    """Samples of a model's one input, or of each, (n, ...), in their order or by their names."""
+    DataSource: TypeAlias = str | Path | Data | Arrays
     """A file, a folder or "module:function"; or samples that are loaded already."""
 
 
@@ -119,6 +121,7 @@ def as_data(
     """
     from dsconvert.base.errors import InputError
     from dsconvert.models.data import datasets
+    from dsconvert.models.data.checks import check_number
 
     if isinstance(source, str | Path):
         return datasets.load_data(
@@ -138,7 +141,10 @@ def as_data(
             "Apply it first: preprocessing.apply(images), or load_data(..., preprocessing=...).",
             code="preprocessing-ignored",
         )
-    data = _in_memory(source, input_names).laid_out(input_shapes)
+    data = _in_memory(source, input_names)
+    check_number(input_shapes, data)
+    datasets.check_counts(data.inputs, data.labels, data.source)
+    data = data.laid_out(input_shapes)
     if labels and data.labels is None:
         raise InputError(
             f"the data of {data.source} have no labels.",
@@ -148,15 +154,40 @@ def as_data(
     return data
 
 
-def _in_memory(source: Data | Array | Sequence[Array], names: Sequence[str]) -> Data:
+def _in_memory(source: Data | Arrays, names: Sequence[str]) -> Data:
+    """Return samples in memory, as they are given or in float32.
+
+    Raises:
+        InputError: If they are no arrays of numbers, or lack an input's.
+    """
     import numpy as np
 
+    from dsconvert.base.errors import InputError
+    from dsconvert.models.data.array_names import arrays_by_name
     from dsconvert.models.data.datasets import Data
+    from dsconvert.models.data.sources import numeric
 
     if isinstance(source, Data):
+        for array in source.inputs:
+            if isinstance(array, np.ndarray):
+                numeric(array, f"an input of {source.source}")
         return source
-    arrays = [source] if isinstance(source, np.ndarray) else list(source)
-    return Data(tuple(np.asarray(array, np.float32) for array in arrays), names=tuple(names))
+    if isinstance(source, Mapping):
+        source = arrays_by_name(source, names or tuple(source))
+    elif hasattr(source, "__array__"):  # of NumPy, or a tensor
+        source = [np.asanyarray(source)]
+    elif not isinstance(source, Iterable) or isinstance(source, bytes):
+        raise InputError(
+            f"the data are a {type(source).__name__}; arrays of numbers are required.",
+            "Give an array (n, ...), one for each input, or where they are stored.",
+            code="not-a-data-source",
+        )
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused later, with its samples
+            arrays = [np.asarray(numeric(array, "an input"), np.float32) for array in source]
+    except ValueError as error:  # lists of several lengths
+        raise InputError(f"the data are no arrays: {error}.", code="not-numbers") from error
+    return Data(tuple(arrays), names=tuple(names))
 
 
 def data_for(opened: ModelFile, source: DataSource, *, warn: bool = True, **wishes: Any) -> Data:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsconvert.base.arguments import as_path, of_kind
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
@@ -93,7 +94,8 @@ def export(
     from .results.exported import ExportedFile
     from .results.shown import shown
 
-    options, path = options or ExportOptions(), Path(output)
+    options = of_kind(options, ExportOptions, "options") or ExportOptions()
+    path = as_path(output, "output")
     told = as_progress(progress)
     measurable = calibration is not None and options.verify
     file_format = options.format or path.suffix.lower().removeprefix(".")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsconvert.base.arguments import of_kind
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources, data_for, data_memory
@@ -93,7 +94,8 @@ def finetune(
     from dsconvert.models.training.replicas import place_of, replicas_of
     from dsconvert.models.training.settings import FinetuneSettings
 
-    settings, told = settings or FinetuneSettings(), as_progress(progress)
+    settings = of_kind(settings, FinetuneSettings, "settings") or FinetuneSettings()
+    told = as_progress(progress)
     worker = place_of(settings.strategy)
     path = None
     if output is not None and worker.index == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dsconvert.base.arguments import as_path
 from dsconvert.base.input_size import SizeWords, as_sizes
 
 from .model_files import ModelFile, ModelPath, open_model
@@ -50,7 +51,7 @@ def load(
     """
     return open_model(
         ModelPath(
-            Path(path),
+            as_path(path, "path"),
             trust=trust,
             custom_objects=custom_objects,
             dequantize=dequantize,

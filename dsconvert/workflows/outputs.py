@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsconvert.base.arguments import as_path
+
 from .model_files import path_of, refuse_tflite
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def place(
     from dsconvert.base.errors import InputError
     from dsconvert.base.files import check_writable, refuse_folder
 
-    source, path = path_of(model), Path(output)
+    source, path = path_of(model), as_path(output, "output")
     if source is not None:
         refuse_tflite(source)
     refuse_folder(path)

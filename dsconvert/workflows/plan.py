@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsconvert.base.arguments import of_kind
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
@@ -123,7 +124,8 @@ def plan(
 
     from .accuracy_goal import allowed_drop
 
-    options, goals = options or PlanOptions(), goals or Goals()
+    options = of_kind(options, PlanOptions, "options") or PlanOptions()
+    goals = of_kind(goals, Goals, "goals") or Goals()
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     if accuracy is not None:  # refused before anything is measured

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from dsconvert.base.arguments import as_path, of_kind
 from dsconvert.base.input_size import SizeWords, as_sizes
 from dsconvert.base.progress import as_progress
 
@@ -105,8 +106,10 @@ def profile(
     from .results.measured import MeasuredFile, measurement_blocks
     from .results.shown import Results, shown
 
-    options = options or ProfileOptions()
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    options = of_kind(options, ProfileOptions, "options") or ProfileOptions()
+    one = isinstance(files, str | Path | bytes) or not isinstance(files, Sequence)
+    named = cast("Sequence[str | Path]", [files] if one else files)
+    paths = [as_path(file, "a file") for file in named]
     inputs = None
     check_sources(data)
     if data is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from dsconvert.base.arguments import as_path
 from dsconvert.base.tables import Block, Shown
 
 from .optimize.folder_files import PAGE, REPORT
@@ -63,8 +64,9 @@ def report(
     """
     from dsconvert.base.files import check_writable
 
-    folders = [Path(folder), *([] if other is None else [Path(other)])]
-    path = folders[0] / PAGE if output is None else Path(output)
+    wanted = [folder] if other is None else [folder, other]
+    folders = [as_path(one, "a run's folder") for one in wanted]
+    path = folders[0] / PAGE if output is None else as_path(output, "output")
     runs = [_read(one) for one in folders]
     check_writable(path, overwrite=overwrite or output is None)
     write_text(path, _page(runs, folders))

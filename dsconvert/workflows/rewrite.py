@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from dsconvert.base.arguments import of_kind
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
@@ -177,7 +178,7 @@ def rewrite(
     from dsconvert.converter.core.planning.limits import parse_limit
     from dsconvert.converter.rewrite import rewrite as run
 
-    options = options or RewriteOptions()
+    options = of_kind(options, RewriteOptions, "options") or RewriteOptions()
     if output is not None:
         allowed = (".onnx",) if kind_of_source(model) == "onnx" else (".keras", ".h5")
         output = place(model, output, overwrite=overwrite, allowed=allowed)
@@ -311,9 +312,11 @@ def _style(options: RewriteOptions) -> str:
 def _plan(plan: Plan | PlanResult | str | Path | None) -> Plan | None:
     if isinstance(plan, str | Path):
         return read_plan(Path(plan))
+    from dsconvert.converter.core.types import Plan
+
     from .results.planned import PlanResult
 
-    return plan.plan if isinstance(plan, PlanResult) else plan
+    return of_kind(plan.plan if isinstance(plan, PlanResult) else plan, Plan, "plan")
 
 
 def read_plan(path: Path) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsconvert.base.arguments import of_kind
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources
@@ -65,7 +66,7 @@ def sweep(
         >>> curve.unit
         'ms'
     """
-    options = options or PlanOptions()
+    options = of_kind(options, PlanOptions, "options") or PlanOptions()
     if output is not None:
         output = place(model, output, overwrite=overwrite, allowed=(".json",))
     told = as_progress(progress)

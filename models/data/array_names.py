@@ -7,7 +7,10 @@ A Keras input "left image" is "left_image" in a .tflite file, and "image:0" of T
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dsconvert.base.errors import InputError
 
 _OTHERS = re.compile(r"[^A-Za-z0-9]+")
 
@@ -34,6 +37,26 @@ def find_arrays(keys: Iterable[str], wanted: Sequence[Sequence[str]]) -> list[st
         if found[place] is None:
             found[place] = _alike([key for key in keys if key not in found], names)
     return found
+
+
+def arrays_by_name(arrays: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Return the arrays of a model's inputs, in their order.
+
+    Args:
+        arrays: The arrays by their names.
+        names: The names of the inputs.
+
+    Raises:
+        InputError: With the names that are missing.
+    """
+    found = dict(zip(names, find_arrays(arrays, [[name] for name in names]), strict=True))
+    missing = [name for name, key in found.items() if key is None]
+    if missing:
+        raise InputError(
+            f"got inputs named {', '.join(map(str, arrays))}; {', '.join(missing)} are missing.",
+            code="inputs-missing",
+        )
+    return [arrays[key] for key in found.values() if key is not None]
 
 
 def _alike(keys: Sequence[str], names: Sequence[str]) -> str | None:

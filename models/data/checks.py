@@ -21,11 +21,7 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
     Raises:
         InputError: With what was got and expected for every input.
     """
-    if len(input_shapes) != len(data.inputs):
-        raise InputError(
-            f"{data.source} gives {len(data.inputs)} inputs, the model takes {len(input_shapes)}.",
-            code="inputs-missing",
-        )
+    check_number(input_shapes, data)
     names = data.names or tuple(f"input {number}" for number in range(len(input_shapes)))
     pairs = list(zip(names, data.inputs, input_shapes, strict=True))
     wrong = [
@@ -47,6 +43,19 @@ def check_against(input_shapes: Sequence[Shape], data: Data) -> None:
         else "Give the data in the shape that the model was trained with.",
         code="shape-mismatch",
     )
+
+
+def check_number(input_shapes: Sequence[Shape], data: Data) -> None:
+    """Refuse data of more or fewer inputs than the model has.
+
+    Raises:
+        InputError: With both numbers.
+    """
+    if len(input_shapes) != len(data.inputs):
+        raise InputError(
+            f"{data.source} gives {len(data.inputs)} inputs, the model takes {len(input_shapes)}.",
+            code="inputs-missing",
+        )
 
 
 def layout_notes(data: Data) -> list[str]:

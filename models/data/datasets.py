@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dsconvert.base.arguments import as_path
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import Layout, arrange, arranged, channels_last, choose, then
 from dsconvert.base.predictor import Array, Shape
@@ -169,7 +170,7 @@ def load_data(
         memory=memory,
     )
     raw = _read(source, request, image_size)
-    _check_counts(raw, str(source))
+    check_counts(raw.inputs, raw.labels, str(source))
     if labels and raw.labels is None:
         raise InputError(
             f"{source} has no labels for its {split} data.",
@@ -267,7 +268,7 @@ def check_source(source: str | Path) -> None:
     Raises:
         InputError: With the forms that are known.
     """
-    path = Path(source)
+    path = as_path(source, "the data")
     if is_records(str(source)) or path.is_dir() or is_function(str(source)):
         return
     if path.suffix in (".npz", ".npy"):
@@ -286,7 +287,7 @@ def check_source(source: str | Path) -> None:
 
 def _read(source: str | Path, request: Request, image_size: tuple[int, int] | None) -> Raw:
     check_source(source)
-    path = Path(source)
+    path = as_path(source, "the data")
     if is_records(str(source)):
         return read_records(str(source), request, image_size)
     if path.is_dir():
@@ -296,11 +297,18 @@ def _read(source: str | Path, request: Request, image_size: tuple[int, int] | No
     return read_function(str(source), request)
 
 
-def _check_counts(raw: Raw, source: str) -> None:
-    counts = [len(array) for array in raw.inputs]
-    if raw.labels is not None:
-        counts.append(len(raw.labels))
-    if counts[0] == 0:
+def check_counts(
+    inputs: Sequence[Array | Stored], labels: Array | Stored | None, source: str
+) -> None:
+    """Refuse inputs and labels of different numbers of samples, or of none.
+
+    Raises:
+        InputError: With the numbers.
+    """
+    counts = [len(array) for array in inputs]
+    if labels is not None:
+        counts.append(len(labels))
+    if 0 in counts[:1]:
         raise InputError(f"{source} holds no samples.", code="no-samples")
     if len(set(counts)) > 1:
         raise InputError(

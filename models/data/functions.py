@@ -14,7 +14,7 @@ from dsconvert.base.image_layout import fits
 from dsconvert.base.predictor import Array, Shape
 
 from ..user_code import import_named, users_code
-from .array_names import find_arrays
+from .array_names import arrays_by_name
 from .sources import Raw, Request, numeric
 
 
@@ -49,7 +49,7 @@ def read_function(source: str, request: Request) -> Raw:
             else:
                 raw = _joined(_batches(given, request), request.samples)
                 index = slice(request.samples)
-            labels = None if raw.labels is None else _numbers(raw.labels)[index]
+            labels = None if raw.labels is None else numeric(raw.labels, "y")[index]
     except InputError as error:
         said = error.words
         raise InputError(f"{source}: {said.message}", said.hint, code=error.code) from error
@@ -58,13 +58,6 @@ def read_function(source: str, request: Request) -> Raw:
             f"{source} failed: {type(error).__name__}: {error}", code="function-failed"
         ) from error
     return Raw(tuple(array[index] for array in raw.inputs), labels, drawn=True)
-
-
-def _numbers(labels: Array) -> Array:
-    """Return labels, those of objects as the numbers that these are."""
-    if labels.dtype.hasobject:
-        labels = np.asarray(labels.tolist())
-    return numeric(labels, "y")
 
 
 def _call(function: Callable[..., Any], request: Request) -> Any:
@@ -90,14 +83,8 @@ def _parts(element: Any, request: Request) -> _Part:
         x, y = element[0], element[1] if len(element) == 2 else None
     if isinstance(x, Mapping):
         names = request.names or tuple(x)
-        found = dict(zip(names, find_arrays(x, [[name] for name in names]), strict=True))
-        missing = [name for name, key in found.items() if key is None]
-        if missing:
-            raise InputError(
-                f"got inputs named {', '.join(map(str, x))}; {', '.join(missing)} are missing.",
-                code="inputs-missing",
-            )
-        inputs = tuple(numeric(x[key], f"the input {name}") for name, key in found.items())
+        found = zip(names, arrays_by_name(x, names), strict=True)
+        inputs = tuple(numeric(array, f"the input {name}") for name, array in found)
     else:
         inputs = (numeric(x, "x"),)
     return _Part(inputs, None if y is None else np.asarray(y))

@@ -251,12 +251,14 @@ def decode_array(content: bytes, what: str) -> Array:
 
 
 def numeric(values: Any, what: str) -> Array:
-    """Return an array of numbers.
+    """Return an array of numbers; those that are stored as objects become what they are.
 
     Raises:
         InputError: If it holds anything else.
     """
     array: Array = np.asanyarray(values)  # a memory map stays one
+    if array.dtype.kind == "O":
+        array = np.asarray(array.tolist())
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise InputError(
             f"{what} is an array of type {array.dtype} and shape {array.shape}: "

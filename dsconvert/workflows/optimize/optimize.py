@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dsconvert.base.arguments import of_kind
 from dsconvert.base.messages import note
 from dsconvert.base.progress import as_progress
 
@@ -79,7 +80,8 @@ def optimize(
     from dsconvert.models.evaluation.metrics import find_metric
 
     preprocessing = preprocessing or Preprocessing()
-    options, path = options or OptimizeOptions(), path_of(model)
+    options = of_kind(options, OptimizeOptions, "options") or OptimizeOptions()
+    path = path_of(model)
     metric = find_metric(options.metric or "top1")
     allowed = allowed_drop(options.max_drop, metric)
     if path is None:
