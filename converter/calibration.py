@@ -10,6 +10,7 @@ import numpy as np
 from dsconvert.base.errors import InputError
 from dsconvert.base.finite import check_finite
 from dsconvert.base.predictor import Array, Shape
+from dsconvert.base.whole_numbers import check_held
 
 HELD_OUT = 0.2
 """The share of the images that choose between the ways of fitting."""
@@ -44,13 +45,16 @@ def split(inputs: Sequence[Array], seed: int) -> CalibrationImages:
 
 
 def as_inputs(
-    calibration: Array | Sequence[Array] | None, shapes: Sequence[Shape]
+    calibration: Array | Sequence[Array] | None,
+    shapes: Sequence[Shape],
+    types: Sequence[str] = (),
 ) -> list[Array] | None:
     """Return the data as a list with one array per input, once they fit the model.
 
     Args:
         calibration: Images (n, ...), or one such array per input, or None.
         shapes: Those of the model's inputs; None where a size is free.
+        types: Of the model's inputs, where they are known.
 
     Raises:
         InputError: With the shapes, or the number of images.
@@ -60,6 +64,8 @@ def as_inputs(
     given = [calibration] if isinstance(calibration, np.ndarray) else calibration
     inputs = [np.asarray(array) for array in given]
     _check(inputs, shapes)
+    for array, kind in zip(inputs, types, strict=False):
+        check_held(array, kind, "the calibration data")
     return inputs
 
 

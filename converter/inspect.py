@@ -158,7 +158,7 @@ def inspect(
     fits: dict[str, dict[int, tuple[Order, float]]] = {}
     blocks: dict[str, tuple[BlockOption, ...]] = {}
     images = 0
-    inputs = as_inputs(calibration, source.input_shapes)
+    inputs = as_inputs(calibration, source.input_shapes, source.input_types)
     if inputs is not None:
         images = len(inputs[0])
         names = [convolution.name for convolution in convolutions if convolution.reason is None]

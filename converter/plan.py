@@ -83,7 +83,7 @@ def search_space(
         InputError: If the model or the data cannot be used.
     """
     source = backend_for(model, folder)
-    images = as_inputs(calibration, source.input_shapes)
+    images = as_inputs(calibration, source.input_shapes, source.input_types)
     if images is None:
         raise InputError(
             "a plan needs calibration images to measure what each choice harms.",

@@ -125,7 +125,11 @@ def rewrite(
         if block is not None:
             plan, remarks = with_block_style(plan, block)
         plan = replay_plan(plan, convolutions)
-    images = as_inputs(calibration, source.input_shapes) if method == "data" else None
+    images = (
+        as_inputs(calibration, source.input_shapes, source.input_types)
+        if method == "data"
+        else None
+    )
     if images is None or not plan.chosen:
         data, shared = None, False
         fit_runs = [_factorize(convolutions, plan.chosen, method, seed)]

@@ -46,6 +46,10 @@ class Backend(Protocol):
         """One shape per input; None where a size is free."""
 
     @property
+    def input_types(self) -> tuple[str, ...]:
+        """What each input holds: "float32", "uint8"."""
+
+    @property
     def convolutions(self) -> Sequence[Convolution]:
         """All convolutions in the order of the network."""
 

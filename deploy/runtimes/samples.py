@@ -13,6 +13,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.finite import check_finite
 from dsconvert.base.in_batches import samples_first
 from dsconvert.base.predictor import Array
+from dsconvert.base.whole_numbers import check_held
 
 from .tensor_info import TensorInfo
 
@@ -133,6 +134,8 @@ def _check_array(array: Array, info: TensorInfo, what: str) -> None:
             code="not-numbers",
         )
     check_finite(array, f"{what}: input {info.name}")
+    if info.scale is None:
+        check_held(array, info.dtype, f"{what}: input {info.name}")
 
 
 def random_count(inputs: Sequence[TensorInfo], free_size: int) -> int:

@@ -112,6 +112,11 @@ class Session(ABC):
         return tuple(info.shape for info in self.inputs)
 
     @property
+    def input_types(self) -> tuple[str, ...]:
+        """What they hold; float32 for what is quantized on its way in."""
+        return tuple("float32" if info.scale is not None else info.dtype for info in self.inputs)
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, in the order in which they are returned."""
         return tuple(info.name for info in self.outputs)

@@ -89,6 +89,7 @@ def finetune(
         True
     """
     from dsconvert.base.finite import check_finite
+    from dsconvert.base.whole_numbers import check_held
     from dsconvert.models.training.event_log import event_log
     from dsconvert.models.training.finetune import finetune as run
     from dsconvert.models.training.replicas import place_of, replicas_of
@@ -123,6 +124,8 @@ def finetune(
     looked_at = images.take(slice(_LOOKED_AT)).loaded() if images.on_disk else images
     for array in looked_at.inputs:
         check_finite(array, images.source)
+    for array, tensor in zip(looked_at.inputs, learner.model.inputs, strict=True):
+        check_held(array, tensor.dtype, images.source)
     if settings.log_dir is not None:
         callbacks = (*callbacks, event_log(Path(settings.log_dir)))
     network = watched = None

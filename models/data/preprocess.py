@@ -79,7 +79,8 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """
         if layout is None:
             layout = "moved first" if self.channels_first and values.ndim == 4 else "as stored"
-        result = arrange(values, layout).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused where samples are looked at
+            result = arrange(values, layout).astype(np.float32)
         mean = self._per_channel("mean", self.mean, result.shape, layout)
         std = self._per_channel("std", self.std, result.shape, layout)
         if self.scale != 1:

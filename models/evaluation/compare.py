@@ -15,6 +15,7 @@ from dsconvert.base.in_batches import filled
 from dsconvert.base.label_agreement import OutputKind
 from dsconvert.base.predictor import Array, Predictor, Shape
 from dsconvert.base.progress import Progress, silent
+from dsconvert.base.whole_numbers import check_held
 
 from ..data.checks import check_against, check_same_inputs
 from ..data.datasets import Data
@@ -123,6 +124,10 @@ def predict_all(
             outputs = predictor.predict(inputs)
             advance()
         return outputs
+    types = getattr(predictor, "input_types", ())
+    for array, kind in zip(inputs, types, strict=False):
+        if isinstance(array, np.ndarray):  # what is on disk is looked at part by part
+            check_held(array, kind, "the data")
     starts = range(0, len(inputs[0]), _CHUNK)
     chunks = []
     with progress(label, len(starts)) as advance:

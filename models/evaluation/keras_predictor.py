@@ -85,6 +85,11 @@ class KerasPredictor:
         return tuple(tuple(tensor.shape) for tensor in self._model.inputs)
 
     @property
+    def input_types(self) -> tuple[str, ...]:
+        """What they hold."""
+        return tuple(str(tensor.dtype) for tensor in self._model.inputs)
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs: those of their layers, numbered where a layer has several."""
         names = [tensor._keras_history.operation.name for tensor in self._model.outputs]

@@ -47,6 +47,11 @@ class KerasBackend:
         """One shape per input; None where a size is free."""
         return tuple(tuple(self.graph.symbolic[value].shape) for value in self.graph.inputs)
 
+    @property
+    def input_types(self) -> tuple[str, ...]:
+        """What each input holds: "float32", "uint8"."""
+        return tuple(str(self.graph.symbolic[value].dtype) for value in self.graph.inputs)
+
     @cached_property
     def convolutions(self) -> Sequence[KerasConvolution]:
         """All convolutions in the order of the network."""

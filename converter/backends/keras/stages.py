@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from dsconvert.base.errors import InputError
+from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 
 from ...core.network.partition import Wires, depth_first, live_at
@@ -18,8 +19,30 @@ from .emit import emit_block
 from .graph import FlatGraph, Step, keras_module
 from .read import conv_spec, holds_its_kernel, is_pointwise
 
+_AROUND = re.compile(r"Exception encountered when calling .*|\x1b\[\d+m|\{\{.*?\}\}")
 HEAD_FEATURES = 4096
 """Above this many features a dense layer is not refitted: the normal equations grow too large."""
+
+
+@contextmanager
+def _told(operation: Any) -> Iterator[None]:
+    """Make a sentence of what TensorFlow cannot compute of these values: a place out of range."""
+    tf = require("tensorflow", "keras", "to run Keras models")
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"the model does not run on these data, in the layer {operation.name!r}: "
+            f"{_words(error.message)}",
+            "Give data like those that it was trained with.",
+            code="does-not-run",
+        ) from error
+
+
+def _words(message: str) -> str:
+    """Return TensorFlow's own line, without what Keras writes around it."""
+    told = _AROUND.sub("", message).strip().splitlines()
+    return told[0][:300] if told else "an operation fails."
 
 
 class KerasStages:
@@ -87,10 +110,11 @@ class KerasStages:
         given, kept = set(tensors), set(self._live[stage])
         for index in range(*self._cuts[stage : stage + 2]):
             step, block = self.steps[index], self._blocks.get(index)
-            if block is None:
-                step.run(tensors)
-            else:
-                tensors[step.writes[0]] = block(tensors[next(iter(step.reads.values()))])
+            with _told(step.operation):
+                if block is None:
+                    step.run(tensors)
+                else:
+                    tensors[step.writes[0]] = block(tensors[next(iter(step.reads.values()))])
             for value in set(step.reads.values()) - kept:  # a stage may be long
                 if self._readers[value][-1] <= index:
                     del tensors[value]

@@ -58,6 +58,11 @@ class OnnxBackend:
         """One shape per input; None where a size is free."""
         return tuple(shape_of(value) or () for value in self.graph.inputs)
 
+    @property
+    def input_types(self) -> tuple[str, ...]:
+        """What each input holds: "float32", "uint8"."""
+        return tuple(str(self.graph.input_types[value.name]) for value in self.graph.inputs)
+
     @cached_property
     def convolutions(self) -> Sequence[OnnxConvolution]:
         """All convolutions in the order of the graph."""
