@@ -218,7 +218,10 @@ def compare_import(drawn: ConvertedModel, inputs: Sequence[Array]) -> tuple[Outp
         references = runtime.predict(inputs)
         kinds = runtime.output_kinds
         outputs = _answers(drawn, drawn.model, inputs, runtime.batch if runtime.has_batch else None)
-    return compare_outputs(drawn.converted.output_names, references, outputs, kinds)
+    # Of a number for each sample, as of a loss, Keras makes a row of one.
+    pairs = zip(outputs, references, strict=True)
+    alike = [one.reshape(like.shape) if like.shape == (one.size,) else one for one, like in pairs]
+    return compare_outputs(drawn.converted.output_names, references, alike, kinds)
 
 
 def _answers(

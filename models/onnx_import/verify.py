@@ -15,6 +15,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.half import HALF
 from dsconvert.formats.onnx.session import sentence
 
+from .batch import fixed_batch
 from .drawing import ConvertedGraph
 from .graph import Graph
 from .probe import DATA_SIZED, ProbedValues, opened, random_feed
@@ -69,7 +70,7 @@ def compare(
         for number, (scale, shift) in enumerate(_RANGES)
     ]
     if given is not None:
-        sets.append([check_given(graph, given)])
+        sets.append(_in_batches(check_given(graph, given), fixed_batch(graph, facts)))
     leaping = _leaping(graph)
     pairs = [[_run_both(graph, run, drawn, feed, leaping) for feed in feeds] for feeds in sets]
     for index, name in enumerate(graph.outputs):
@@ -97,6 +98,15 @@ def compare(
                 _CHAOTIC if chaotic else _REPORT,
                 code="outputs-differ",
             )
+
+
+def _in_batches(feed: dict[str, Array], batch: int | None) -> list[dict[str, Array]]:
+    """Share real inputs out to batches of the size that a model has; what fills none is left."""
+    count = min(len(array) for array in feed.values())
+    if batch is None or count < batch:
+        return [feed]
+    starts = range(0, count - batch + 1, batch)
+    return [{name: x[start : start + batch] for name, x in feed.items()} for start in starts]
 
 
 def _random_feeds(

@@ -277,6 +277,12 @@ def test_a_batch_that_belongs_together_stays_fixed_and_it_is_said():
     assert "'y'" in note
 
 
+def test_real_inputs_of_a_batch_that_stays_fixed_are_shared_out():
+    nodes = [node("ReduceMean", "x", "m", axes=[0]), node("Sub", "x m", "y")]
+    imported = import_onnx(graph(nodes, [4, 3], "y"), inputs=[floats(11, 3)])
+    assert imported.model.input_shape == (4, 3)
+
+
 def test_a_batch_that_is_called_free_and_is_not_becomes_so():
     """Exporters write a constant batch into a Reshape behind a free one."""
     nodes = [node("Conv", "x w", "c"), node("Reshape", "c s", "y")]

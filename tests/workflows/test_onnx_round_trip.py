@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_nets import floats, graph, node
 
 import dsconvert as ds
 from dsconvert.workflows.model_files import open_model
@@ -96,3 +97,12 @@ def test_images_fix_the_sizes_that_cannot_stay_free(tmp_path):
         made = ds.export(tmp_path / "m.onnx", output=tmp_path / "m.tflite", overwrite=True, **data)
         assert made.inputs[0].shape[1:] == (12, 10, 3)
         assert made.fidelity[0].relative_error < 1e-5
+
+
+def test_one_number_for_the_whole_input_is_compared_on_real_inputs():
+    """ONNX Runtime gives one for each sample, and Keras a row of one."""
+    model = graph([node("Conv", "x w", "c"), node("ReduceMean", "c", "y", keepdims=0)],
+                  ["n", 3, 5, 5], "y", w=floats(2, 3, 3, 3))  # fmt: skip
+    x = floats(4, 3, 5, 5)
+    (close,) = ds.import_onnx(model, data=x).record.fidelity
+    assert close.sqnr_db is None or close.sqnr_db > 100
