@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import os
@@ -28,6 +29,13 @@ _NO_ROOM = (
 """What the system says of a file that cannot be written or finished."""
 
 
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""What a text in another encoding, or of Windows' editors, begins with."""
 _MOST = 64 << 20
 """Bytes that a plan, a recipe or a record may have."""
 
@@ -46,7 +54,7 @@ def _state(path: Path) -> tuple[str, int, int]:
 
 
 def read_whole(path: Path, most: int = _MOST) -> bytes:
-    """Read a file that people or dsconvert wrote: a plan, a recipe, a record.
+    """Read a text that people or dsconvert wrote, in UTF-8: a plan, a recipe, a record.
 
     A device that never ends is not read, and a named pipe that nobody writes to not waited for.
 
@@ -68,6 +76,15 @@ def read_whole(path: Path, most: int = _MOST) -> bytes:
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"It has more than {most:,} bytes", str(path))
+    return _in_utf8(content)
+
+
+def _in_utf8(content: bytes) -> bytes:
+    """Return text that begins with a mark of its encoding as UTF-8; Windows' shells write such."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            with suppress(UnicodeDecodeError):
+                return content.decode(encoding).encode()
     return content
 
 

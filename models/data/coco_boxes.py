@@ -14,6 +14,8 @@ from dsconvert.base.predictor import Array
 
 NAME = "boxes.json"
 """The file beside the images, e.g. a copy of instances_val2017.json."""
+_LARGEST = 1e9
+"""Pixels that no image has in a row."""
 _MOST = 2 << 30
 """Bytes that it may have: COCO's own of 118,000 images has 0.45 GB."""
 
@@ -62,7 +64,7 @@ def read_boxes(folder: Path, files: Sequence[Path]) -> Array | None:
         return None
     try:
         content = msgspec.json.decode(read_whole(path, _MOST), type=_File)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, RecursionError, msgspec.DecodeError) as error:
         raise InputError(
             f"{path} cannot be read: {error}.",
             "It takes COCO's images (id, file_name, width, height), annotations (image_id, "
@@ -78,7 +80,9 @@ def read_boxes(folder: Path, files: Sequence[Path]) -> Array | None:
             "List every image, those without boxes too.",
             code="boxes-unreadable",
         )
-    numbers = {one: place for place, one in enumerate(sorted(one.id for one in content.categories))}
+    numbers = {
+        one: place for place, one in enumerate(sorted({one.id for one in content.categories}))
+    }
     rows: dict[int, list[tuple[float, ...]]] = {image.id: [] for image in content.images}
     sizes = {image.id: (image.width, image.height) for image in content.images}
     for one in content.annotations:
@@ -93,6 +97,12 @@ def read_boxes(folder: Path, files: Sequence[Path]) -> Array | None:
         if min(w, h) <= 0:
             raise InputError(
                 f"{path}: image {one.image_id} is {w}×{h} pixels.", code="boxes-unreadable"
+            )
+        if not (0 <= width < _LARGEST and 0 <= height < _LARGEST > max(abs(left), abs(top))):
+            raise InputError(
+                f"{path}: a box of image {one.image_id} is {one.bbox}.",
+                "Left, top, width and height are wanted, in pixels.",
+                code="boxes-unreadable",
             )
         corners = (left / w, top / h, (left + width) / w, (top + height) / h)
         rows[one.image_id].append((*corners, numbers[one.category_id], one.iscrowd))
