@@ -55,7 +55,7 @@ def read_records(source: str, request: Request, image_size: tuple[int, int] | No
             "Give an .npz file with one array per input, named after it.",
             code="inputs-missing",
         )
-    files = _of_split(_files(source), request)
+    files = _of_split(files_of(source), request)
     kind: Records = TarShards() if files[0].suffix == ".tar" else TfRecords(request)
     records = [record for found in in_threads(kind.list, files) for record in found]
     if not records:
@@ -112,10 +112,14 @@ def _is_shard(path: Path) -> bool:
     return path.suffix == ".tar" or _TFRECORD.search(path.name) is not None
 
 
-def _files(source: str) -> list[Path]:
-    """Return the files that a source names, sorted."""
+def files_of(source: str) -> list[Path]:
+    """Return the files of records that a source names, of all splits, sorted.
+
+    Raises:
+        InputError: If there are none, or are of two kinds.
+    """
     if source.startswith(_TFDS):
-        return _files(str(_prepared(source.removeprefix(_TFDS))))
+        return files_of(str(_prepared(source.removeprefix(_TFDS))))
     if Path(source).is_dir():
         files = [path for path in Path(source).iterdir() if _is_shard(path)]
     else:

@@ -9,8 +9,19 @@ import pytest
 from refusals import refuses
 
 from dsconvert.base.errors import InputError, MissingExtra, require
-from dsconvert.base.files import check_writable, replacing, sha256
+from dsconvert.base.files import check_writable, read_whole, replacing, sha256
 from dsconvert.converter.core.network.activation_store import Store
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_texts_of_windows_shells_are_read(tmp_path, encoding):
+    (tmp_path / "run.json").write_bytes('["ü"]'.encode(encoding))
+    assert read_whole(tmp_path / "run.json") == '["ü"]'.encode()
+
+
+def test_a_mark_before_other_bytes_is_left(tmp_path):
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
+    assert read_whole(tmp_path / "run.json") == b"\xff\xfe\x00"
 
 
 class TestReplacing:

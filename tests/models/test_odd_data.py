@@ -1,6 +1,7 @@
 """Data files and functions that are damaged, or of a form that libraries read as something else."""
 
 import io
+import json
 import re
 import sys
 import tarfile
@@ -141,3 +142,34 @@ def test_labels_of_a_function_that_are_numbers_as_objects(module):
 def test_a_function_that_ends_the_program(module):
     with refuses("function-failed"):
         load_data(f"{module}ends", split="test")
+
+
+def boxes(folder, content):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "a.png")
+    (folder / "boxes.json").write_text(content)
+    return load_data(folder, split="test").labels
+
+
+def coco(box, categories=(1,)):
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+            "annotations": [{"image_id": 1, "category_id": categories[-1], "bbox": box}],
+            "categories": [{"id": number} for number in categories],
+        }
+    )
+
+
+@pytest.mark.parametrize("box", [(0, 0, -4, 4), (0, 0, 4, 1e300), (1e39, 0, 4, 4)])
+def test_boxes_that_are_none(tmp_path, box):
+    with refuses("boxes-unreadable"):
+        boxes(tmp_path, coco(box))
+
+
+def test_boxes_nested_too_deeply(tmp_path):
+    with refuses("boxes-unreadable"):
+        boxes(tmp_path, '{"other":' * 5000)
+
+
+def test_a_category_that_is_listed_twice_is_one(tmp_path):
+    assert boxes(tmp_path, coco((0, 0, 4, 4), (1, 1, 2)))[0, 0, 4] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from dsconvert.base.files import sha256
 
 from .functions import expanded_size
 from .messages import undecodable
-from .tensors import embedded, is_external, tensors_of
+from .tensors import embedded, external_place, is_external, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,7 +30,7 @@ class OnnxFile:
     Attributes:
         model: The graph; weights in external files are named, not loaded.
         path: The file; external weights are beside it.
-        sha256: Of the file.
+        sha256: Of the file; where it has weights in others, of its hash and theirs.
         repairs: What had to be repaired, in sentences.
         dequantized: Whether it was quantized or in half precision, and its float form was asked
             for.
@@ -98,6 +99,19 @@ def _check_functions(model: ModelProto, path: Path) -> None:
         )
 
 
+def _digest(model: ModelProto, path: Path) -> str:
+    """Return a hash that changes with the weights, wherever they are.
+
+    Raises:
+        InputError: If external data are missing, too short, or outside the folder.
+    """
+    tensors = (tensor for tensor, _ in tensors_of(model) if is_external(tensor))
+    others = sorted({external_place(tensor, path.parent)[0] for tensor in tensors})
+    if not others:
+        return sha256(path)
+    return hashlib.sha256("".join(map(sha256, (path, *others))).encode()).hexdigest()
+
+
 def embed_weights(model: ModelProto, folder: Path | None) -> None:
     """Read a model's external data into the model itself.
 
@@ -129,6 +143,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
 
     path = Path(path)
     model = load(path)
+    digest = _digest(model, path)
     quantized, half = is_quantized(model), is_half(model)
     if dequantize and (quantized or half):
         embed_weights(model, path.parent)
@@ -151,4 +166,4 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             code="does-not-run",
         ) from error
     check_sizes(model, path.parent, str(path))
-    return OnnxFile(model, path, sha256(path), repairs, dequantize and (quantized or half))
+    return OnnxFile(model, path, digest, repairs, dequantize and (quantized or half))

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,16 +245,33 @@ def _overheard() -> Iterator[list[str]]:
 
 
 def fingerprint(source: str | Path) -> str:
-    """Hash a file, or the names, sizes and times of a folder's files; else the text itself."""
-    path = Path(source)
+    """Hash what a source of data, or a function of the user's, depends on, as far as that is known.
+
+    Returns:
+        The hash of a file, or of the module in which a function is; that of the names, sizes and
+        times of the files of a folder or pattern; else the text itself.
+    """
+    from dsconvert.models.data.functions import is_function
+    from dsconvert.models.data.records import files_of, is_records
+
+    path, text = Path(source), str(source)
     if path.is_file():
         return sha256(path)
-    if not path.is_dir():
-        return str(source)
+    if path.is_dir():
+        return _of_files(
+            sorted(Path(root) / name for root, _, files in os.walk(path) for name in files)
+        )
+    if is_records(text):
+        return _of_files(files_of(text))
+    if is_function(text):
+        module = Path(*text.partition(":")[0].split(".")).with_suffix(".py")
+        return f"{text} {sha256(module)}" if module.is_file() else text
+    return text
+
+
+def _of_files(files: Iterable[Path]) -> str:
     found = hashlib.sha256()
-    for root, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            status = (Path(root) / name).stat()
-            found.update(f"{root}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for file in files:
+        status = file.stat()
+        found.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
     return found.hexdigest()

@@ -342,7 +342,7 @@ def _measuring(
 ) -> tuple[Stage, Stage]:
     """Return the two stages that look at all files together."""
     measured = {"files": names, "on": (options.device, options.threads)}
-    metric = {"metric": options.metric}
+    metric = {"metric": options.metric and fingerprint(options.metric)}
     count = f"{len(names)} files"
     return (
         Stage("evaluate", f"Measure the accuracy of {count}", data | measured | metric, after),
