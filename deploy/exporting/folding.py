@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import require
+from dsconvert.base.keras_weights import give_weights
 from dsconvert.converter.backends.keras.read import holds_its_kernel
 
 
@@ -58,7 +59,7 @@ def fold_norms(model: Any) -> Any:
             values = layer.get_weights()
             if layer.name in biased and not layer.use_bias:
                 values.append(np.zeros(copy.bias.shape, np.float32))
-            copy.set_weights(values)
+            give_weights(copy, values)
     for fold in folds:
         _move(folded, fold)
     return folded

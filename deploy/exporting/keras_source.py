@@ -10,6 +10,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.in_batches import InBatches
+from dsconvert.base.keras_weights import give_weights
 from dsconvert.base.label_agreement import LABEL_TYPES
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
@@ -306,5 +307,5 @@ def _in_float32(keras: Any, model: Any) -> Any:
         return type(layer).from_config(with_policy(layer.get_config()))
 
     clone = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    clone.set_weights(model.get_weights())
+    give_weights(clone, model.get_weights())
     return clone

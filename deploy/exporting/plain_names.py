@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from dsconvert.base.keras_weights import give_weights
+
 _TOLD = 3
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -38,7 +40,7 @@ def with_plain_names(model: Any) -> tuple[Any, str]:
         return type(layer).from_config(config | {"name": plain[layer.name]})
 
     clone = keras.models.clone_model(model, clone_function=copy)
-    clone.set_weights(model.get_weights())
+    give_weights(clone, model.get_weights())
     told = ", ".join(f"{name!r} is {new}" for name, new in islice(changed.items(), _TOLD))
     more = ", …" if len(changed) > _TOLD else ""
     return clone, f"layers whose names no graph takes have others in the file: {told}{more}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.keras_weights import give_weights
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.converter.backends.keras.composed import ComposedModel
@@ -75,7 +76,7 @@ class RoundingSearch:
             )
         names = source.output_names
         model = keras.models.clone_model(source.model, clone_function=copy_layer, recursive=True)
-        model.set_weights(source.model.get_weights())
+        give_weights(model, source.model.get_weights())
         model(list(model.inputs))  # Keras exports no model that was never called
         student = _Rounded(_flat(model, names), calibration)
         reference = _flat(source.reference, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dsconvert.base.keras_weights import give_weights
 from dsconvert.base.predictor import Shape
 from dsconvert.base.quiet import captured
 
@@ -25,7 +26,7 @@ def with_fixed_sizes(model: Any, shapes: Sequence[Shape]) -> Any:
     with captured():
         fixed = _Rebuilding(made).rebuilt(model, shapes)
     for layer, copy in made:
-        copy.set_weights(layer.get_weights())
+        give_weights(copy, layer.get_weights())
     return fixed
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.keras_weights import take_in
 
 from .container import Source
 
@@ -54,9 +55,7 @@ def restore(
             )
     except _UNREADABLE as error:
         raise _mismatch(source, f"they cannot be read ({error})") from error
-    for leaf in leaves:
-        if hasattr(leaf, "finalize_state") and leaf.weights:
-            leaf.finalize_state()
+    take_in(model)
     kernels = f"{mirrored} kernel{'s' if mirrored > 1 else ''}"
     return f"mirrored {kernels}, which Theano stores the other way" if mirrored else None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.keras_weights import give_weights
 
 from ..evaluation.keras_predictor import leaf_layers
 
@@ -57,7 +58,7 @@ def copy_model(model: Any, *, mixed_precision: bool = False) -> Any:
             "Only functional and sequential models whose layers have get_config can be trained.",
             code="layer-not-copied",
         ) from error
-    copy.set_weights(model.get_weights())
+    give_weights(copy, model.get_weights())
     return keras.Model(bare(copy.inputs), bare(copy.outputs), name=model.name)
 
 

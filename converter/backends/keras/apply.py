@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.keras_weights import give_weights
 
 from ...core.stages import Weights
 from ...core.types import Factorization
@@ -58,7 +59,7 @@ class _Rebuild:
     def run(self) -> tuple[Any, list[str]]:
         rebuilt = self._model(self.source)
         for old, new in self.pending:  # every layer was built by being called
-            new.set_weights(old.get_weights())
+            give_weights(new, old.get_weights())
             self._refit(old, new)
         return rebuilt, self.notes
 
