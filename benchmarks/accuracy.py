@@ -165,9 +165,7 @@ def as_int8(model: Any, calibration: Any, data: Path, kind: str) -> str:
             ds.export(model, file, ds.ExportOptions(quantize="int8"), calibration=calibration)
         except ds.DsconvertError as error:
             return f"refused: {error.message[:80]}"
-        found = ds.evaluate(file, data).top1
-    assert found is not None
-    return f"{100 * found.value:.2f}"
+        return f"{accuracy(file, data):.2f}"
 
 
 if __name__ == "__main__":

@@ -151,10 +151,9 @@ def images(data: Path, count: int = 1000, seed: int = 0) -> np.ndarray[Any, Any]
 
 
 def accuracy(model: Any, data: Path) -> float:
-    """Top-1 on the test images, in percent."""
-    from dsconvert.models.data.datasets import load_data
-    from dsconvert.models.evaluation.evaluate import evaluate
+    """Top-1 of a Keras model or of a file on the test images, in percent."""
+    import dsconvert as ds
 
-    result = evaluate(model, load_data(data, split="test"))
+    result = ds.evaluate(model, data)
     assert result.top1 is not None
     return 100 * result.top1.value

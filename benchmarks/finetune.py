@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +53,9 @@ def main() -> None:
         )
     if "int8" in chosen.only:
         table(
-            f"{RESNET8} rewritten and trained, as a float and as an int8 file",
-            ["pairs", "training", "images", "epochs", "float top-1 %", "int8 top-1 %", "lost"],
-            int8(chosen.models, chosen.data, count=20_000, tested=5000, epochs=3),
+            "Rewritten and trained without labels: top-1 in float and as int8 .tflite files",
+            ["student", "training", "epochs", "float", "plain", "best", "plain lost", "best lost"],
+            int8(chosen.models, chosen.data, chosen.students.split(",")),
         )
 
 
@@ -92,15 +93,7 @@ def by_epoch(models: Path, data: Path, students: list[str]) -> Iterator[list[Any
 
     for one in map(STUDENTS.__getitem__, students):
         teacher: Any = ds.load(models / one.file).model
-        x = images(data)
-        plan = options = None
-        if one.structure == "plan":
-            plan = ds.plan(teacher, calibration=x, goals=ds.Goals(macs=one.macs))
-        elif one.macs is None:
-            options = ds.RewriteOptions(structure="pairs", pairs=1)
-        else:
-            options = ds.RewriteOptions(structure=one.structure, macs=one.macs)
-        made = ds.rewrite(teacher, calibration=x, plan=plan, options=options, refine=one.refine)
+        made = _rewritten(one, teacher, data)
         yield [
             Path(one.file).name,
             one.structure,
@@ -110,6 +103,21 @@ def by_epoch(models: Path, data: Path, students: list[str]) -> Iterator[list[Any
             f"{accuracy(made.model, data):.2f}",
             *_tuned(made.model, teacher, data, one.epochs),
         ]
+
+
+def _rewritten(one: Student, teacher: Any, data: Path) -> Any:
+    """Return the result of a rewrite that saw 1,000 images."""
+    import dsconvert as ds
+
+    x = images(data)
+    plan = options = None
+    if one.structure == "plan":
+        plan = ds.plan(teacher, calibration=x, goals=ds.Goals(macs=one.macs))
+    elif one.macs is None:
+        options = ds.RewriteOptions(structure="pairs", pairs=1)
+    else:
+        options = ds.RewriteOptions(structure=one.structure, macs=one.macs)
+    return ds.rewrite(teacher, calibration=x, plan=plan, options=options, refine=one.refine)
 
 
 def _tuned(student: Any, teacher: Any, data: Path, epochs: int) -> list[str]:
@@ -223,41 +231,57 @@ def _silent() -> Callable[..., Any]:
 
 
 def int8(
-    models: Path, data: Path, *, count: int, tested: int, epochs: int, pairs: int = 2
+    models: Path, data: Path, students: list[str], *, count: int = 20_000, epochs: int = 3
 ) -> Iterator[list[Any]]:
-    """Yield the rewritten network as it comes, trained in float, and then trained for int8."""
+    """Yield each student as it comes, trained in float, and then trained for int8."""
     import dsconvert as ds
-    from dsconvert.converter.rewrite import rewrite
-    from dsconvert.models.data.datasets import load_data
 
-    teacher: Any = ds.load(models / RESNET8).model
-    train, test = images(data, count), load_data(data, split="test").take(slice(tested))
-    student: Any = rewrite(teacher, calibration=images(data, seed=1), pairs=pairs).model
-    ranges = train[:500]
+    train = images(data, count)
+    for name in students:
+        one = STUDENTS[name]
+        teacher: Any = ds.load(models / one.file).model
+        student: Any = _rewritten(one, teacher, data).model
+        before = _in_int8(student, data, train[:1000])
+        yield [name, "none", "", *_cells(before)]
+        ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
+        in_float = _in_int8(student, data, train[:1000])
+        yield [name, "in float", epochs, *_cells(in_float)]
+        settings = ds.FinetuneSettings(epochs=epochs, quantize="int8")
+        ds.finetune(student, teacher, train, settings)
+        yield [name, "for int8", epochs, *_cells(_in_int8(student, data, train[:1000]), in_float)]
 
-    def row(training: str, passes: int) -> list[Any]:
-        found = []
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            as_trained = ds.ExportOptions(
-                quantize="int8", equalize="off", correct_biases=False, verify=False
-            )
-            best = ds.ExportOptions(quantize="int8", verify=False)
-            chosen = as_trained if training == "for int8" else best
-            ds.export(student, path, chosen, calibration=(ranges,))
-            for model in (student, path):
-                judged = ds.evaluate(model, test)
-                assert judged.top1 is not None
-                found.append(100 * judged.top1.value)
-        figures = [f"{value:.2f}" for value in (*found, found[0] - found[1])]
-        return [pairs, training, count if passes else "", passes or "", *figures]
 
-    yield row("none", 0)
-    ds.finetune(student, teacher, train, ds.FinetuneSettings(epochs=epochs))
-    yield row("in float", epochs)
-    settings = ds.FinetuneSettings(epochs=epochs, quantize="int8")
-    ds.finetune(student, teacher, train, settings)
-    yield row("for int8", epochs)
+class InInt8(NamedTuple):
+    """Top-1 of a network, in percent.
+
+    Attributes:
+        in_float: Of itself.
+        plain: Of its int8 file without what `export` tries to make it better.
+        best: Of the int8 file that `export` writes by itself.
+    """
+
+    in_float: float
+    plain: float
+    best: float
+
+
+def _in_int8(model: Any, data: Path, ranges: np.ndarray[Any, Any]) -> InInt8:
+    import dsconvert as ds
+
+    best = ds.ExportOptions(quantize="int8")
+    # What is tried on held-out images is not tried where nothing is verified.
+    plain = replace(best, verify=False)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "plain.tflite", Path(folder) / "best.tflite"
+        ds.export(model, files[0], plain, calibration=ranges)
+        ds.export(model, files[1], best, calibration=ranges)
+        return InInt8(*(accuracy(judged, data) for judged in (model, *files)))
+
+
+def _cells(found: InInt8, trained: InInt8 | None = None) -> list[str]:
+    """Return accuracies, and what the int8 files lose to the network as it was trained in float."""
+    to = (trained or found).in_float
+    return [f"{value:.2f}" for value in (*found, to - found.plain, to - found.best)]
 
 
 if __name__ == "__main__":
