@@ -1,14 +1,15 @@
-"""Faults of Keras that would make a wrong result look right, mended where Keras is first imported.
+"""Faults of Keras, mended where it is first imported.
 
-A reference that shares a fault with the file it is compared with proves nothing. Each fault is
-probed
-for: a version of Keras without it is left as it is.
+Some would make a wrong result look right: a reference that shares a fault with the file it is
+compared with proves nothing. These are probed for: a version of Keras without them is left as it
+is. Others stop work that can be done.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import re
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ def mend(keras: ModuleType) -> None:
         return
     _looked_at.add(id(keras))
     _mend_channels_first_bias(keras)
+    _mend_scopes()
 
 
 def _mend_channels_first_bias(keras: ModuleType) -> None:
@@ -50,3 +52,30 @@ def _mend_channels_first_bias(keras: ModuleType) -> None:
 
     numpy.add = add
     logger.info("Keras %s adds channels-first biases to columns; mended", keras.__version__)
+
+
+_FIRST = re.compile(r"[A-Za-z0-9.]")
+_OUTSIDE = re.compile(r"[^A-Za-z0-9_.\\/>-]")
+
+
+def _mend_scopes() -> None:
+    """Let graphs of TensorFlow be traced of layers with any name that Keras takes.
+
+    Keras opens a scope of the layer's name, and TensorFlow takes no brackets, blanks or letters
+    beyond ASCII in one: a model of another backend can be computed and not be trained. The name
+    itself, and those of its variables, stay.
+    """
+    core: Any = importlib.import_module("keras.src.backend.tensorflow.core")
+    tensorflow: Any = importlib.import_module("tensorflow")
+    scope = core.name_scope
+    given = scope.__init__
+
+    def begin(self: Any, name: str, **options: Any) -> None:
+        given(self, name, **options)
+        plain = _OUTSIDE.sub("_", name)
+        if not tensorflow.get_current_name_scope() and not _FIRST.match(plain):
+            plain = f".{plain}"  # an outermost scope begins otherwise than those inside it
+        if plain != name:
+            self._tf_name_scope = tensorflow.name_scope(plain)
+
+    scope.__init__ = begin
