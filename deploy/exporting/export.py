@@ -263,7 +263,8 @@ def _compared(
     Returns:
         The verdict, and on what else it was reached.
     """
-    verdict = judge(file, source.output_names, references, data.compared, quantize)
+    real = data.verified_on != "random inputs"
+    verdict = judge(file, source.output_names, references, data.compared, quantize, real=real)
     if data.verified_on == "random inputs" and may_be_rounding(verdict.findings, quantize):
         passed = on_another_range(source, file, data.compared, quantize)
         if passed is not None:

@@ -46,6 +46,8 @@ def judge(
     references: Sequence[Array],
     inputs: Sequence[Array],
     quantize: Quantization,
+    *,
+    real: bool = False,
 ) -> Verdict:
     """Run the file in its real runtime and compare every output with the reference's.
 
@@ -55,6 +57,7 @@ def judge(
         references: What the outputs should be, (n, ...) each.
         inputs: The inputs they belong to.
         quantize: What the file was made with; chooses the gate.
+        real: Whether the inputs are real ones, and not random.
     """
 
     def compared(file: Path) -> tuple[OutputFidelity, ...]:
@@ -64,7 +67,7 @@ def judge(
 
     try:
         fidelity = compared(path)
-        findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance)
+        findings = judge_outputs(fidelity, SCHEMES[quantize].tolerance, real=real)
         findings += integer_pairs.find(path, fidelity, compared)
     except (InputError, ValueError) as error:
         return Verdict((), (str(error).replace(str(path), path.name),), runs=False)

@@ -16,6 +16,8 @@ from ..schemes import SCHEMES
 
 _SOFT = ("scale", "offset", "saturated", "group-below")
 """What is no more than told where thresholds were asked for that allow it."""
+_MANY = 16
+"""Samples from which an output that hardly changes is taken for one that changes no more."""
 
 
 def tolerance_of(precision: Precision) -> Tolerance:
@@ -51,7 +53,11 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def judge_outputs(
-    outputs: Sequence[OutputFidelity], tolerance: Tolerance, asked: Thresholds | None = None
+    outputs: Sequence[OutputFidelity],
+    tolerance: Tolerance,
+    asked: Thresholds | None = None,
+    *,
+    real: bool = False,
 ) -> tuple[Finding, ...]:
     """Find what is wrong, or doubtful, with the outputs of a file.
 
@@ -61,11 +67,16 @@ def judge_outputs(
         asked: Thresholds instead of the SQNR that the quantization asks for. An output that they
             allow may be scaled, shifted or cut off; a dead, exchanged or moved one is refused in
             any case.
+        real: Whether these are answers to real inputs, on which an output changes as it should.
 
     Returns:
         The findings on each output, its failures first.
     """
-    return tuple(one for output in outputs for one in _judged(output, tolerance, asked))
+    return tuple(
+        one
+        for output in outputs
+        for one in _certain(output, _judged(output, tolerance, asked), real and asked is None)
+    )
 
 
 def remarks(outputs: Sequence[OutputFidelity]) -> tuple[str, ...]:
@@ -100,6 +111,20 @@ def _judged(
     ]
     found += _asked(output, asked)
     return sorted(found, key=lambda one: one.severity != "failure")
+
+
+def _certain(output: OutputFidelity, found: list[Finding], real: bool) -> list[Finding]:
+    """Let an output be refused whose changes are all lost: that of a regression far from 0.
+
+    A part of an output may detect what these images do not show.
+    """
+    lost = [one for one in found if one.code == "changes-lost"]
+    measure = output.measure
+    if not real or measure is None or measure.samples < _MANY or len(lost) < len(measure.groups):
+        return found
+    return [
+        msgspec.structs.replace(one, severity="failure") if one in lost else one for one in found
+    ]
 
 
 def _of_labels(

@@ -133,7 +133,8 @@ def verify(
             if thresholds is not None:
                 _check_applicable(fidelity, thresholds)
             unlike = _read_otherwise(path, a.predictor, images, fidelity)
-            return fidelity, (*unlike, *judge_outputs(fidelity, tolerance, thresholds))
+            found = judge_outputs(fidelity, tolerance, thresholds, real=data is not None)
+            return fidelity, (*unlike, *found)
 
         fidelity, findings = judged(images)
         if around_0 and thresholds is None and may_be_rounding(findings, _FLOATS.get(precision)):

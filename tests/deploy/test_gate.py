@@ -125,6 +125,41 @@ def test_thresholds_that_are_asked_for_excuse_noise_and_nothing_else():
     assert [one.code for one in refused if one.severity == "failure"] == ["swapped"]
 
 
+@pytest.mark.parametrize(
+    ("offset", "real", "samples", "severity"),
+    [
+        (0, True, 40, None),
+        (500, True, 40, "failure"),
+        (500, True, 8, "warning"),  # too few to know
+        (500, False, 40, "warning"),  # random inputs need not change anything
+    ],
+)
+def test_changes_beside_a_large_constant(offset, real, samples, severity):
+    """A regression far from 0, in 255 steps of an integer that begin at 0."""
+    reference = offset + np.random.default_rng(0).normal(size=(samples, 1))
+    step = np.abs(reference).max() / 127
+    output = compare_output("y", reference, np.round(reference / step) * step)
+
+    found = judge_outputs([output], SCHEMES["int8"].tolerance, real=real)
+
+    told = [(one.code, one.severity) for one in found if one.code == "changes-lost"]
+    assert told == ([("changes-lost", severity)] if severity else [])
+    asked = judge_outputs([output], SCHEMES["int8"].tolerance, Thresholds(min_sqnr_db=9), real=real)
+    assert not failures(one for one in asked if one.code == "changes-lost")
+
+
+def test_a_part_that_hardly_changes_is_told_only():
+    rng = np.random.default_rng(0)
+    reference = np.stack([rng.normal(size=40), 500 + rng.normal(size=40)], 1)
+    output = compare_output("y", reference, reference + [0, 4] * rng.normal(size=(40, 2)))
+
+    found = judge_outputs([output], SCHEMES["int8"].tolerance, real=True)
+
+    assert [(one.code, one.severity) for one in found if one.code == "changes-lost"] == [
+        ("changes-lost", "warning")
+    ]
+
+
 def test_agreement_on_one_class_is_said_to_prove_nothing():
     assert "proves nothing" in remarks([output(top1_agreement=1.0, reference_classes=1)])[0]
     assert not remarks([output(top1_agreement=1.0, reference_classes=2), output()])

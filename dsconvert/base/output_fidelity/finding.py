@@ -15,6 +15,7 @@ FindingCode = (
     | Literal[
         "not-finite",
         "group-below",
+        "changes-lost",
         "class-lost",
         "sum",
         "not-constant",

@@ -97,6 +97,7 @@ def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -
     flat = variation is not None and variation < least
     handed_on = group.change_db is not None and group.change_db < tolerance.min_sqnr_db * _OF_CHANGE
     if not low and not ((flat or handed_on) and group.noise > tolerance.floor * group.peak):
+        yield from _lost(measure, group, tolerance)
         return
     told = f"SQNR {_decibels(sqnr)} dB; at least {tolerance.min_sqnr_db:g} dB required"
     if not low and not flat:
@@ -128,6 +129,21 @@ def _below(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -
         told += "; the model changes little on these images: give images like those it is made for"
     severity: Severity = "failure" if certain else "warning"
     yield finding(measure, "group-below", severity, group.channels, figures, told)
+
+
+def _lost(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) -> Iterator[Finding]:
+    """Changes that are smaller than the steps of an integer that also holds what is constant."""
+    sqnr, variation = group.sqnr_db, group.variation_db
+    if sqnr is None or variation is None or variation >= 0:
+        return
+    if not tolerance.half_step or group.probabilities:
+        return
+    told = (
+        f"what changes in it is lost in rounding: SQNR {_decibels(variation)} dB of that "
+        f"({sqnr:.1f} dB with what is constant); a last layer in float keeps it (--keep-float 1)"
+    )
+    figures = {"sqnr_db": sqnr, "variation_db": variation, "peak": group.peak}
+    yield finding(measure, "changes-lost", "warning", group.channels, figures, told)
 
 
 def _decibels(value: float) -> str:
