@@ -8,13 +8,69 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import ModuleType
+from typing import IO, Any
 
 logger = logging.getLogger(__name__)
+
+
+class _Sink:
+    """Where descriptors lead while somebody holds them: several threads may, in any order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: Counter[int] = Counter()
+        self._originals: dict[int, int] = {}
+        self._file: IO[bytes] | None = None
+        self._watching = 0
+        self._warned: list[warnings.WarningMessage] = []
+        self._filters: warnings.catch_warnings[Any] | None = None
+
+    def take(self, descriptors: Sequence[int], *, warned: bool) -> None:
+        """Lead descriptors, and warnings if wished, here unless they do already."""
+        with self._lock:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the last user
+            for descriptor in descriptors:
+                if not self._users[descriptor]:
+                    self._originals[descriptor] = os.dup(descriptor)
+                    os.dup2(self._file.fileno(), descriptor)
+                self._users[descriptor] += 1
+            if warned and not self._watching:
+                self._filters = warnings.catch_warnings(record=True)
+                self._warned = self._filters.__enter__() or []
+                warnings.simplefilter("always")
+            self._watching += warned
+
+    def give_back(self, descriptors: Sequence[int], *, warned: bool) -> Iterator[str]:
+        """Let those that nobody else holds lead where they did; yield what came, at the end."""
+        _flush_native()
+        told: list[str] = []
+        with self._lock:
+            for descriptor in descriptors:
+                self._users[descriptor] -= 1
+                if not self._users[descriptor]:
+                    original = self._originals.pop(descriptor)
+                    os.dup2(original, descriptor)
+                    os.close(original)
+            if self._file is not None and not self._users.total():
+                self._file.seek(0)
+                told = self._file.read().decode(errors="replace").splitlines()
+                self._file.close()
+                self._file = None
+            self._watching -= warned
+            if warned and not self._watching and self._filters is not None:
+                self._filters.__exit__(None, None, None)
+                told += [f"{one.category.__name__}: {one.message}" for one in self._warned]
+        yield from told
+
+
+_sink = _Sink()
 
 
 @contextmanager
@@ -30,26 +86,15 @@ def captured(descriptors: Sequence[int] = (1, 2)) -> Iterator[None]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        saved = {descriptor: os.dup(descriptor) for descriptor in descriptors}
-        for descriptor in saved:
-            os.dup2(sink.fileno(), descriptor)
-        try:
-            yield
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError):
-                    stream.flush()
-            _flush_native()
-            for descriptor, original in saved.items():
-                os.dup2(original, descriptor)
-                os.close(original)
-            sink.seek(0)
-            for line in sink.read().decode(errors="replace").splitlines():
-                logger.debug("%s", line)
-            for warning in warned:
-                logger.debug("%s: %s", warning.category.__name__, warning.message)
+    _sink.take(descriptors, warned=True)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        for line in _sink.give_back(descriptors, warned=True):
+            logger.debug("%s", line)
 
 
 def _flush_native() -> None:
@@ -67,14 +112,11 @@ def without_greeting(module: str) -> ModuleType:
     if module in sys.modules or logging.getLogger().level <= logging.DEBUG:
         return importlib.import_module(module)
     sys.stderr.flush()
-    saved = os.dup(2)
-    with Path(os.devnull).open("w") as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            return importlib.import_module(module)
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    _sink.take((2,), warned=False)
+    try:
+        return importlib.import_module(module)
+    finally:
+        list(_sink.give_back((2,), warned=False))  # nobody asked for it
 
 
 def import_quietly(module: str) -> None:

@@ -58,3 +58,24 @@ def test_a_framework_that_is_required_does_not_greet(tmp_path):
     command = [sys.executable, "-c", GREETING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+THREADS = """
+import os, warnings
+from dsconvert.base.quiet import captured
+first, second = captured(), captured((2,))
+filters = list(warnings.filters)
+first.__enter__()
+second.__enter__()
+first.__exit__(None, None, None)  # as in another thread, which ends first
+os.write(1, b"for stdout")
+os.write(2, b"held")
+second.__exit__(None, None, None)
+os.write(2, b"for stderr")
+assert warnings.filters == filters
+"""
+
+
+def test_threads_that_overlap_give_the_streams_back():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"for stdout", b"for stderr")
