@@ -30,14 +30,15 @@ def equal_calls(*, static: bool = False) -> Iterator[None]:
     """
     tf = require("tensorflow", "keras", "to export Keras models")
     with ExitStack() as stack:
-        stack.enter_context(_replaced(tf.image, "resize", _by_matrices(tf)))
+        stack.enter_context(replaced(tf.image, "resize", _by_matrices(tf)))
         if static:
-            stack.enter_context(_replaced(tf, "reverse", _by_slices(tf)))
+            stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
         yield
 
 
 @contextmanager
-def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Let a module have another function of a name, inside the context."""
     given = getattr(module, name)
     setattr(module, name, function)
     try:

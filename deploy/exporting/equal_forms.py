@@ -15,7 +15,7 @@ from dsconvert.base.errors import require
 from dsconvert.formats.quantization import Format
 from dsconvert.models.parts import parts_of
 
-from .equal_calls import equal_calls
+from .equal_calls import equal_calls, replaced
 from .masked_scores import masked_softmax, scored_attention
 
 Form = Callable[..., Any]
@@ -195,12 +195,16 @@ def _category_encoding(layer: Any, given: Callable[..., Any], inputs: Any, *more
 
 
 def _discretization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
-    """Count the boundaries up to a value."""
-    ops = _ops()
-    if layer.output_mode != "int":
+    """Count the boundaries up to a value, whatever is made of the count."""
+
+    def counted(values: Any, boundaries: Any) -> Any:
+        ops = _ops()
+        values = ops.cast(values, "float32")
+        above = ops.expand_dims(values, -1) >= ops.convert_to_tensor(boundaries, values.dtype)
+        return ops.sum(ops.cast(above, "int32"), axis=-1)
+
+    with replaced(layer.backend.numpy, "digitize", counted):
         return given(x)
-    above = ops.expand_dims(x, -1) >= ops.convert_to_tensor(layer.bin_boundaries, x.dtype)
-    return ops.sum(ops.cast(above, layer.output_dtype), axis=-1)
 
 
 def _first_largest(layer: Any, given: Callable[..., Any], x: Any) -> Any:

@@ -103,14 +103,19 @@ def test_categories(mode):
         np.testing.assert_array_equal(outputs(model, given), expected)
 
 
-def test_bins():
-    values = keras.Input((9,))
-    model = keras.Model(values, L.Discretization(bin_boundaries=[-1.0, 0.0, 0.5])(values))
-    given = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
-    given[0, :3] = -1.0, 0.0, 0.5
+@pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count"])
+def test_bins(mode, tmp_path):
+    values = keras.Input((1,) if mode == "one_hot" else (9,))
+    layer = L.Discretization(bin_boundaries=[-1.0, 0.0, 0.5], output_mode=mode)
+    model = keras.Model(values, keras.ops.cast(layer(values), "float32"))
+    given = np.random.default_rng(0).normal(size=(4, *values.shape[1:])).astype(np.float32)
+    given[:3, 0] = -1.0, 0.0, 0.5
     expected = outputs(model, given)
     with equal_forms(model, "onnx"):
         np.testing.assert_array_equal(outputs(model, given), expected)
+    export(model, tmp_path / "m.onnx")
+    got = open_runtime(tmp_path / "m.onnx").predict([given])[0]
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("function", ["argmax", "argmin"])
