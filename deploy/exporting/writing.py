@@ -207,7 +207,7 @@ def _quantized(
             large = size > _LARGE
             if large and (options.improvement.keep_float or options.improvement.report):
                 raise InputError(
-                    f"{source.path.name} is too large for its layers to be looked at.",
+                    "the model is too large for its layers to be looked at.",
                     "Leave --keep-float and --report out.",
                     code="too-large",
                 )
@@ -220,7 +220,7 @@ def _quantized(
                 method, worst_db = improved.method, improved.worst_db
             if not _quantizes(load(raw)):
                 raise InputError(
-                    f"ONNX Runtime found nothing in {source.path.name} to quantize.",
+                    "ONNX Runtime found nothing in the model to quantize.",
                     "Keep the float32 file, or try --quantize float16.",
                     code="nothing-to-quantize",
                 )

@@ -134,7 +134,8 @@ def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
         return f"It was compared on random inputs. {_RANDOM}"
     if quantize == "none":
         return "Please report the model: its conversion changed it."
-    milder = "choose a milder quantization"
+    milder = "or choose a milder quantization"
     if SCHEMES[quantize].static:
-        milder = "leave the worst layers in float with --keep-float auto --min-sqnr 20"
-    return f"Check the calibration data's preprocessing, or {milder}."
+        kept = "leave the worst layers in float with --keep-float auto --min-sqnr 20"
+        milder = f"{kept}, {milder}"
+    return f"Check the calibration data's preprocessing, {milder}."
