@@ -140,7 +140,7 @@ def _lost(measure: OutputMeasure, group: GroupFidelity, tolerance: Tolerance) ->
         return
     told = (
         f"what changes in it is lost in rounding: SQNR {_decibels(variation)} dB of that "
-        f"({sqnr:.1f} dB with what is constant); a last layer in float keeps it (--keep-float 1)"
+        f"({sqnr:.1f} dB with what is constant); --quantize dynamic keeps it"
     )
     figures = {"sqnr_db": sqnr, "variation_db": variation, "peak": group.peak}
     yield finding(measure, "changes-lost", "warning", group.channels, figures, told)
