@@ -28,6 +28,7 @@ from dsconvert.base.predictor import Array
 from ..types import Float
 from .fit import Terms
 from .moments import Statistics
+from .quadratic import Dense, Quadratic
 from .solves import solve_positive
 
 _WIDE = 512
@@ -41,14 +42,29 @@ class Point:
     Attributes:
         value: J.
         last: V, (R, N).
-        variance: Var(u_rᵀx), (R,).
-        moved: (C + λI)·U of each block of input channels, (D, R).
+        gram: UᵀCU without λ, (R, R).
+        right: B, (R, N).
+        moved: What `quadratic.Quadratic.moved` gives of each block of input channels.
     """
 
     value: float
     last: Float
-    variance: Float
+    gram: Float
+    right: Float
     moved: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the data make of the terms, without λ and without weights of the outputs.
+
+    Attributes:
+        variance: Var(u_rᵀx), (R,).
+        missed: Σ_n E(y_n − ŷ_n)², if the bias is right.
+    """
+
+    variance: Float
+    missed: float
 
 
 @dataclass(frozen=True)
@@ -56,32 +72,44 @@ class _Part:
     """The regularised quadratic of one block of input channels.
 
     Attributes:
-        cov: C without λ, (D, D): the one of the moments, no copy.
+        stats: The moments.
+        cov: C without λ.
         cross: (G + λW)·s, (D, N), in the precision of ``cov``.
         terms: The rest.
     """
 
-    cov: Array
+    stats: Statistics
+    cov: Quadratic
     cross: Array
     terms: Terms
 
     @classmethod
     def of(cls, stats: Statistics, terms: Terms) -> _Part:
-        return cls(stats.cov, terms.cross.reshape(len(stats.cov), -1), terms)
+        return cls(stats, Dense(stats.cov), terms.cross.reshape(len(stats.cov), -1), terms)
 
     def in_float32(self) -> _Part:
-        return _Part(self.cov.astype(np.float32), self.cross.astype(np.float32), self.terms)
+        return replace(self, cov=self.stats.single, cross=self.cross.astype(np.float32))
 
     def features(self, first: Float, taps: Float) -> Array:
         """Return U, (D, R), of this block's own p, in the precision of the moments."""
         first, taps = first.astype(self.cov.dtype), taps.astype(self.cov.dtype)
-        return (first[:, None, :] * taps).reshape(len(self.cov), -1)
+        return (first[:, None, :] * taps).reshape(len(self.cross), -1)
 
-    def pulled(self, features: Array) -> Array:
-        """Return (C + λI)·U."""
-        moved = self.cov @ features
-        moved += self.cov.dtype.type(self.terms.noise) * features
-        return moved
+    def squares(self, first: Float, taps: Float) -> Float:
+        """Return λ·UᵀU, (R, R): as U is made of products, so is this."""
+        return np.asarray(self.terms.noise * (first.T @ first) * (taps.T @ taps))
+
+    def gradient(
+        self, first: Float, taps: Float, moved: Array, last: Float, H: Float
+    ) -> tuple[Float, Float]:
+        """Return its share of half the gradient: by its own p (C, R), and by q (k², R)."""
+        dtype = self.cov.dtype
+        slope = self.cov.slope(moved, H.astype(dtype)) - self.cross @ last.T.astype(dtype)
+        slope = slope.reshape(len(first), len(taps), -1)
+        by_first = np.einsum("car,ar->cr", slope, taps.astype(dtype))
+        by_taps = np.einsum("car,cr->ar", slope, first.astype(dtype))
+        by_first = by_first + self.terms.noise * (first @ ((taps.T @ taps) * H))
+        return by_first, by_taps + self.terms.noise * (taps @ ((first.T @ first) * H))
 
 
 @dataclass(frozen=True)
@@ -127,7 +155,7 @@ class CpObjective:
         A descent ends as low there as in float64, to a thousandth of J: what rounding adds to the
         objective, some 1e-7 of J(0), is far below what ten steps gain before it stops.
         """
-        if max(len(part.cov) for part in self.parts) < _WIDE:
+        if max(len(part.cross) for part in self.parts) < _WIDE:
             return self
         return replace(self, parts=tuple(part.in_float32() for part in self.parts))
 
@@ -146,14 +174,24 @@ class CpObjective:
         found = []
         for part in self.parts:
             C, k2, _ = part.terms.kernel.shape
-            variances = np.diag(part.cov).reshape(C, k2).mean(axis=1, dtype=np.float64)
+            variances = np.diag(part.stats.cov).reshape(C, k2).mean(axis=1, dtype=np.float64)
             found.append(variances + part.terms.noise)
         return np.asarray(np.sqrt(np.concatenate(found)))
+
+    def roots(self) -> list[Float]:
+        """Return the root of the covariance of the input channels of each block, (C, C), with λ."""
+        found = []
+        for part in self.parts:
+            taps = part.terms.kernel.shape[1]
+            values, vectors = np.linalg.eigh(part.stats.of_channels(taps))
+            size = np.sqrt(np.maximum(values, 0.0) + part.terms.noise)
+            found.append((vectors * size) @ vectors.T)
+        return found
 
     def work(self, channels: int) -> float:
         """Multiplications of one evaluation with its gradient, to plan with."""
         each: list[float] = [
-            len(part.cov) * channels * (len(part.cov) + 2.0 * channels + 2.0 * part.cross.shape[1])
+            len(part.cross) * channels * (len(part.cross) + 2.0 * (channels + part.cross.shape[1]))
             for part in self.parts
         ]
         return sum(each) + float(channels**3)
@@ -161,42 +199,59 @@ class CpObjective:
     def at(self, first: Float, taps: Float) -> Point:
         """Return the objective at p (C, R) and q (k², R), with the best v for them."""
         R, N = taps.shape[1], self.parts[0].cross.shape[1]
-        normal, right, moved = np.zeros((R, R)), np.zeros((R, N)), []
-        for part, features in self._features(first, taps):
-            pulled = part.pulled(features)
-            normal += features.T @ pulled
+        gram, ridge, right, moved = np.zeros((R, R)), np.zeros((R, R)), np.zeros((R, N)), []
+        for part, own, features in self._blocks(first, taps):
+            moved.append(part.cov.moved(features))
+            gram += part.cov.gram(features, moved[-1])
+            ridge += part.squares(own, taps)
             right += features.T @ part.cross
-            moved.append(pulled)
-        variance = np.maximum(np.diag(normal), 0.0)
+        normal = gram + ridge
+        variance = np.diag(normal)
         # The length of each feature is free: solve for features of variance 1.
         root = np.sqrt(np.where(variance > 0, variance, 1.0))
         scaled = normal / root / root[:, None]
         scaled[np.diag_indices(R)] += self.penalty
         last = solve_positive(scaled, right / root[:, None]) / root[:, None]
-        return Point(self.constant - float(np.vdot(last, right)), last, variance, tuple(moved))
+        value = self.constant - float(np.vdot(last, right))
+        return Point(value, last, gram, right, tuple(moved))
 
     def gradient(self, first: Float, taps: Float, point: Point) -> tuple[Float, Float]:
         """∂J/∂p (C, R) and ∂J/∂q (k², R) at the point that `at` returned for p and q."""
         H = point.last @ point.last.T
         H[np.diag_indices(len(H))] *= 1 + self.penalty
         by_first, by_taps, start = [], np.zeros_like(taps), 0
-        for part, pulled in zip(self.parts, point.moved, strict=True):
-            C, k2, _ = part.terms.kernel.shape
-            dtype = part.cov.dtype
-            slope = pulled @ H.astype(dtype) - part.cross @ point.last.T.astype(dtype)
-            slope = 2 * slope.reshape(C, k2, -1)
-            by_first.append(np.einsum("car,ar->cr", slope, taps))
-            by_taps += np.einsum("car,cr->ar", slope, first[start : start + C])
-            start += C
-        return np.concatenate(by_first), by_taps
+        for part, moved in zip(self.parts, point.moved, strict=True):
+            own = first[start : start + len(part.terms.kernel)]
+            by_own, by_shared = part.gradient(own, taps, moved, point.last, H)
+            by_first.append(by_own)
+            by_taps += by_shared
+            start += len(own)
+        return 2 * np.concatenate(by_first), 2 * by_taps
 
-    def _features(self, first: Float, taps: Float) -> list[tuple[_Part, Array]]:
-        """U (D, R) beside each part."""
+    def seen(self, first: Float, taps: Float, point: Point, scale: Float) -> Seen:
+        """Read off a point what the data make of its terms: nothing is multiplied by C again.
+
+        Args:
+            first: p, (C, R).
+            taps: q, (k², R).
+            point: What `at` returned for p and q.
+            scale: (N,) that the objective was made with.
+        """
+        last, cross, var_y = point.last / scale, point.right.copy(), 0.0
+        for part, _, features in self._blocks(first, taps):
+            weights = part.terms.kernel.reshape(len(features), -1)
+            cross -= part.terms.noise * (features.T @ weights)
+            var_y += float(part.stats.var_y.sum())
+        gained = 2 * float(np.vdot(last, cross / scale)) - float(np.vdot(last, point.gram @ last))
+        return Seen(np.maximum(np.diag(point.gram), 0.0), max(var_y - gained, 0.0))
+
+    def _blocks(self, first: Float, taps: Float) -> list[tuple[_Part, Float, Array]]:
+        """Return each part, its own p (C, R) and U (D, R)."""
         found, start = [], 0
         for part in self.parts:
-            C = len(part.terms.kernel)
-            found.append((part, part.features(first[start : start + C], taps)))
-            start += C
+            own = first[start : start + len(part.terms.kernel)]
+            found.append((part, own, part.features(own, taps)))
+            start += len(own)
         return found
 
 

@@ -9,6 +9,7 @@ asymmetric case in which x has drifted and y has not).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from dsconvert.base.predictor import Array
 
 from ..types import Float, as_float
 from .overflow import refuse_overflow
+from .quadratic import Quadratic, in_float32
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Statistics:
     mean_y: Float
     var_y: Float
     count: int
+
+    @cached_property
+    def single(self) -> Quadratic:
+        """The covariance for products in float32: all fits to these moments take this one."""
+        return in_float32(self.cov, self.count)
+
+    def of_channels(self, taps: int) -> Float:
+        """Return the covariance of the input channels, (C, C), a mean over the k² taps."""
+        cov = self.cov.reshape(len(self.cov) // taps, taps, -1, taps)
+        return as_float(sum(cov[:, tap, :, tap] for tap in range(taps)) / taps)
 
     def explained(self, kernel: Float) -> Float:
         """E(y − E y − Wᵀ(x − E x))² for each output, (N,), of a kernel (D, N)."""

@@ -9,6 +9,7 @@ which costs less than a sweep.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,21 +18,20 @@ import scipy.optimize
 
 from dsconvert.base.predictor import Array
 
-from ..types import Float, Order, as_float, error_between
-from .cp_objective import CpObjective, channel_blocks
-from .cp_starts import Start, starts
+from ..types import Float, Order, as_float
+from .cp_objective import CpObjective, Point, channel_blocks
+from .cp_starts import Inputs, Start
 from .factorize import by_channel, from_weights
 from .fit import FitOptions, Problem
 from .moments import Statistics
 from .threads import single_threaded
-from .three_factor import ThreeFactors, from_pairs, rescaled
+from .three_factor import ThreeFactors, from_pairs
+from .three_factor_end import finished
 
 _WORK_OF_STARTS = 1e10
 """Multiplications of the fits from all starts together, where a layer gets more than one."""
 _WIDE = 4608
 """Features, C·k², from which on the weights' own fit looks at blocks of channels."""
-_CANCELLING = 5.0
-"""Σ_r Var(term r) / Var(y) from which the reader is told: it is 1 for uncorrelated terms."""
 _PATIENCE = 10
 """Steps over which the gain is judged."""
 _RELATIVE = 1e-3
@@ -84,12 +84,13 @@ def fit_three_factors(
     scale = np.sqrt(np.maximum(weight, 1e-6 * max(float(weight.max()), 1e-300)))
     if channels >= full_channels(kernel.shape):  # any kernel can be met, so take the best one
         made = _exact(_best_kernel(stats, kernel, scale, options.ridge) / scale)
-    else:
-        objective = CpObjective.of(stats, kernel, scale, options.ridge, options.penalty)
-        first, taps, last = _best(objective, channels, options, seed, start, trace)
-        made = _pack(first, taps, last / scale, kernel.shape)
-    made = _normalized(made, stats)
-    return _judged(made, stats, kernel, keeps_bias)
+        return finished(made, stats, kernel, keeps_bias)
+    objective = CpObjective.of(stats, kernel, scale, options.ridge, options.penalty)
+    begin = _starts(objective, channels, options, seed, start)
+    first, taps, point = _best(objective, begin, options, trace)
+    made = _pack(first, taps, point.last / scale, kernel.shape)
+    seen = objective.seen(first, taps, point, scale)
+    return finished(made, stats, kernel, keeps_bias, seen)
 
 
 def three_factors_from_weights(
@@ -138,31 +139,41 @@ def _pack(first: Float, taps: Float, last: Float, shape: tuple[int, ...]) -> Thr
 # Minimising.
 
 
-def _best(
+def _starts(
     objective: CpObjective,
     channels: int,
     options: FitOptions,
     seed: int,
     start: ThreeFactors | None,
-    trace: Callable[[float], None] | None,
-) -> tuple[Float, Float, Float]:
-    """Return the factors p, q and v of the best of several fits."""
-    work = objective.work(channels)
-    steps = min(max(int(options.work / work), options.fewest_steps), options.steps)
+) -> list[Start]:
+    """Return where to begin: at another block's largest terms, or at starts from the kernel."""
     if start is not None:
-        taps = start.depthwise.reshape(-1, start.channels)[:, :channels]
-        begin: list[Start] = [(start.pointwise_in[:, :channels], taps)]
-    else:
-        count = int(np.clip(_WORK_OF_STARTS / (work * steps), 1, options.starts))
-        spread = objective.spread()
-        made = starts(
-            objective.kernel * spread[:, None, None], channels, np.random.default_rng(seed)
-        )
-        begin = [(p / spread[:, None], q) for p, q in (next(made) for _ in range(count))]
+        taps = start.depthwise.reshape(-1, start.channels)
+        return [(start.pointwise_in[:, :channels], taps[:, :channels])]
+    work = objective.work(channels) * _steps(objective, channels, options)
+    count = int(np.clip(_WORK_OF_STARTS / work, 1, options.starts))
+    inputs = Inputs(objective.spread(), objective.roots())
+    made = inputs.starts(objective.kernel, channels, np.random.default_rng(seed))
+    return list(itertools.islice(made, count))
+
+
+def _steps(objective: CpObjective, channels: int, options: FitOptions) -> int:
+    within = int(options.work / objective.work(channels))
+    return min(max(within, options.fewest_steps), options.steps)
+
+
+def _best(
+    objective: CpObjective,
+    begin: Sequence[Start],
+    options: FitOptions,
+    trace: Callable[[float], None] | None,
+) -> tuple[Float, Float, Point]:
+    """Return the factors p and q of the best of several fits, and the objective there."""
     kept, history = None, []
     quick = objective.for_descent()
     for first, taps in begin:
         values: list[float] = []
+        steps = _steps(objective, taps.shape[1], options)
         first, taps = _descend(quick, first, taps, steps, options.tolerance, values.append)
         point = objective.at(first, taps)
         if kept is None or point.value < kept[2].value:
@@ -171,7 +182,7 @@ def _best(
     if trace is not None:
         for value in history:
             trace(value)
-    return kept[0], kept[1], kept[2].last
+    return kept
 
 
 def _descend(
@@ -206,11 +217,12 @@ def _descend(
 
     def evaluate(values: Float) -> tuple[float, Float]:
         p, q = factors(values)
-        point = objective.at(p, q)
+        point = known.pop() if known else objective.at(p, q)
         by_first, by_taps = objective.gradient(p, q, point)
         slope = np.concatenate([(by_first / (spread * size)).ravel(), (by_taps / size).ravel()])
         return point.value / constant, slope / constant
 
+    known = [point]  # of the factors that the descent begins with
     values = [point.value / constant]
     trace(point.value)
 
@@ -231,83 +243,6 @@ def _descend(
         options={"maxiter": steps, "maxcor": 10, "ftol": 0.0, "gtol": 1e-9},
     )
     return factors(result.x)
-
-
-# What is returned.
-
-
-def _normalized(factors: ThreeFactors, stats: Sequence[Statistics]) -> ThreeFactors:
-    """Give the R channels a mean square of 1 on both sides of the depthwise convolution.
-
-    The largest terms come first.
-    """
-    kh, kw, R = factors.depthwise.shape
-    taps = factors.depthwise.reshape(kh * kw, R)
-    before, after = np.zeros(R), np.zeros(R)
-    mean_before, mean_after = np.zeros((kh * kw, R)), np.zeros(R)
-    start = 0
-    for part in stats:
-        C = len(part.cov) // (kh * kw)
-        own = factors.pointwise_in[start : start + C]
-        cov, mean = part.cov.reshape(C, kh * kw, C, kh * kw), part.mean_x.reshape(C, kh * kw)
-        for tap in range(kh * kw):
-            before += np.einsum("cr,cr->r", own, cov[:, tap, :, tap] @ own) / (kh * kw)
-        mean_before += mean.T @ own
-        features = (own[:, None, :] * taps).reshape(-1, R)
-        after += np.einsum("dr,dr->r", features, part.cov @ features)
-        mean_after += part.mean_x @ features
-        start += C
-    total = sum(float(part.var_y.sum()) for part in stats)
-    summed = float(after @ (factors.pointwise_out**2).sum(axis=1))
-    factors = replace(factors, cancellation=summed / total if total > 0 else 0.0)
-    before += (mean_before**2).mean(axis=0)
-    made = rescaled(factors, _one_over_root(before), _one_over_root(after + mean_after**2))
-    order = np.argsort(-np.linalg.norm(made.pointwise_out, axis=1), kind="stable")
-    return replace(
-        made,
-        pointwise_in=np.ascontiguousarray(made.pointwise_in[:, order]),
-        depthwise=np.ascontiguousarray(made.depthwise[..., order]),
-        pointwise_out=made.pointwise_out[order],
-    )
-
-
-def _one_over_root(square: Float) -> Float:
-    usable = square > 0
-    return np.where(usable, 1 / np.sqrt(np.where(usable, square, 1.0)), 1.0)
-
-
-def _judged(
-    factors: ThreeFactors,
-    stats: Sequence[Statistics],
-    kernel: Array,
-    keeps_bias: bool,
-) -> ThreeFactors:
-    """Add the bias and the errors."""
-    N = kernel.shape[3]
-    estimate = factors.kernel()
-    flat = by_channel(estimate, "depthwise-first").reshape(-1, N)
-    bias, missed, total, first = np.zeros(N), 0.0, 0.0, 0
-    for part in stats:
-        own = flat[first : first + len(part.cov)]
-        bias += part.mean_y - own.T @ part.mean_x
-        missed += max(float(part.explained(own).sum()), 0.0)
-        total += float(part.var_y.sum())
-        first += len(part.cov)
-    cancelling = (factors.cancellation or 0.0) > _CANCELLING
-    return replace(
-        factors,
-        notes=(*factors.notes, _cancels(factors)) if cancelling else factors.notes,
-        bias=bias if keeps_bias else None,
-        weight_error=error_between(kernel, estimate),
-        data_error=float(np.sqrt(missed / total)) if total > 0 else 0.0,
-    )
-
-
-def _cancels(factors: ThreeFactors) -> str:
-    return (
-        f"its terms cancel each other: their variances add up to {factors.cancellation:.0f} times "
-        "the output's, which costs accuracy in 8 bits"
-    )
 
 
 def _white(kernel: Array) -> list[Statistics]:
