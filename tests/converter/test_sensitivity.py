@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -19,18 +20,21 @@ from numpy_network import (
     softmax,
     statistics,
 )
+from threadpoolctl import ThreadpoolController
 
 from dsconvert.base import fidelity
-from dsconvert.converter.core.fitting.linear_block import best_fit
-from dsconvert.converter.core.network import stage_runner
+from dsconvert.converter.core.fitting.linear_block import LinearBlock, best_fit
+from dsconvert.converter.core.network import sensitivity, stage_runner
 from dsconvert.converter.core.network.activation_store import Store
 from dsconvert.converter.core.network.fit_network import place_bias
 from dsconvert.converter.core.network.fit_state import FitSettings
+from dsconvert.converter.core.network.patch_stream import fits_at_once
 from dsconvert.converter.core.network.sensitivity import QUICK, input_sizes, measure_effects
 from dsconvert.converter.core.stages import Weights
 from dsconvert.converter.core.types import ORDERS, Choice, Effect
 
 DW, PW = ORDERS
+BLAS = ThreadpoolController().select(user_api="blas")
 CHOICES = tuple(Choice(pairs=pairs, order=order) for order in ORDERS for pairs in (1, 2))
 
 
@@ -141,6 +145,34 @@ class Counting(Network):
 def counting():
     plain = classifier()
     return Counting(plain.layers, plain.calls)
+
+
+def test_fits_side_by_side_give_what_they_give_one_by_one(images, monkeypatch):
+    choices = dict.fromkeys("ab", CHOICES)
+    results, threads = [], []
+
+    def watch(self, data, choice, *more):
+        threads[-1].add(current_thread().name)
+        assert {one["num_threads"] for one in BLAS.info()} == {1}
+        return fit(self, data, choice, *more)
+
+    fit = LinearBlock.fit
+    monkeypatch.setattr(LinearBlock, "fit", watch)
+    for at_once in (1, 3):
+        threads.append(set())
+        monkeypatch.setattr(sensitivity, "processors", lambda at_once=at_once: at_once)
+        with BLAS.limit(limits=2):
+            results.append(measure(classifier(), images, choices))
+    assert results[0] == results[1]
+    assert len(threads[0]) <= 2  # one for each layer
+    assert len(threads[1]) > 2
+
+
+def test_wide_layers_fit_fewer_at_once():
+    site = classifier().layers["b"]
+    blocks = [slice(0, site.spec.in_channels)]
+    each = 8 * (site.spec.taps * site.spec.in_channels) ** 2  # bytes of a covariance
+    assert [fits_at_once(site, blocks, n * each) for n in (1, 4, 5, 6, 9)] == [1, 1, 1, 2, 3]
 
 
 def test_what_is_known_is_not_measured_again(images):

@@ -1,5 +1,7 @@
 """Three-factor blocks: steps go downhill, exact cases are met, and free scales are free."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from fitted_layers import exact, flat, layer
@@ -11,6 +13,7 @@ from dsconvert.converter.core.fitting.cp_objective import CpObjective
 from dsconvert.converter.core.fitting.factorize import from_weights
 from dsconvert.converter.core.fitting.fit import FitOptions
 from dsconvert.converter.core.fitting.mobilenet_block import fresh_block
+from dsconvert.converter.core.fitting.threads import one_blas_thread, single_threaded
 from dsconvert.converter.core.fitting.three_factor import from_pairs, rescaled
 from dsconvert.converter.core.fitting.three_factor_fit import (
     fit_three_factors,
@@ -48,6 +51,19 @@ def test_a_fit_takes_one_blas_thread_and_gives_the_others_back():
         assert {one["num_threads"] for one in libraries.info()} == {2}
     # The history is told at the end of the fit, which is inside it.
     assert seen == {1}
+
+
+def test_a_fit_that_ends_leaves_the_others_one_blas_thread():
+    libraries = ThreadpoolController().select(user_api="blas")
+
+    def numbers():
+        return {one["num_threads"] for one in libraries.info()}
+
+    with libraries.limit(limits=2):
+        with one_blas_thread(), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(single_threaded(numbers)).result() == {1}
+            assert numbers() == {1}
+        assert numbers() == {2}
 
 
 # The fit.

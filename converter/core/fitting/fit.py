@@ -166,6 +166,7 @@ def fit(
     options = replace(options, sweeps=min(options.sweeps, max(8, 40_000 // len(stats.cov))))
     problem = Problem.of(stats, kernel, scale, options.ridge)
     matrices = by_channel(kernel, order)
+    missed: float | None = None
     if pairs >= min(matrices.shape[1:]):  # any kernel can be met, so take the best one
         factors = from_weights(problem.best_kernel(kernel.shape) / scale, None, order, pairs)
     else:
@@ -173,6 +174,7 @@ def fit(
         taps, mixers = solver(problem, pairs, options, trace)
         if order == "depthwise-first":
             mixers = mixers / scale
+            missed = _missed(stats, taps, mixers)
         else:
             taps = taps / scale[:, None]
         factors = pack(order, *_unit_taps(taps, mixers), kernel, None)
@@ -182,7 +184,7 @@ def fit(
         factors,
         bias=bias,
         weight_error=error_between(kernel, factors.kernel()),
-        data_error=stats.relative_error(flat),
+        data_error=stats.relative_error(flat, missed),
     )
 
 
@@ -277,11 +279,32 @@ def _solve_mixers(problem: Problem, taps: Float) -> tuple[Float, float]:
     """
     T, C, _ = taps.shape
     N = problem.cross.shape[-1]
-    half = np.einsum("tia,iajb->tijb", taps, problem.cov, optimize=True)
-    normal = np.einsum("tijb,sjb->tisj", half, taps, optimize=True).reshape(T * C, T * C)
+    normal = _gram(problem.cov, taps)
     right = np.einsum("tia,ian->tin", taps, problem.cross, optimize=True).reshape(T * C, N)
     mixers = solve_positive(normal, right)
     return mixers.reshape(T, C, N), problem.constant - float(np.vdot(mixers, right))
+
+
+def _gram(cov: Float, taps: Float) -> Float:
+    """Return UᵀCU of the features of depthwise kernels (T, C, k²), (T·C, T·C).
+
+    Args:
+        cov: (C, k², C, k²).
+        taps: u.
+    """
+    T, C, _ = taps.shape
+    half = np.einsum("tia,iajb->tijb", taps, cov, optimize=True)
+    return as_float(np.einsum("tijb,sjb->tisj", half, taps, optimize=True)).reshape(T * C, T * C)
+
+
+def _missed(stats: Statistics, taps: Float, mixers: Float) -> float:
+    """Return Σ_n E(y_n − ŷ_n)² of depthwise-first pairs, by their T·C features instead of C·k²."""
+    T, C, k2 = taps.shape
+    flat = mixers.reshape(T * C, -1)
+    gram = _gram(stats.cov.reshape(C, k2, C, k2), taps)
+    right = np.einsum("tia,ian->tin", taps, stats.cross.reshape(C, k2, -1), optimize=True)
+    gained = 2 * float(np.vdot(mixers, right)) - float(np.vdot(flat, gram @ flat))
+    return float(stats.var_y.sum()) - gained
 
 
 def _sweep_taps(problem: Problem, inverses: Float, taps: Float, mixers: Float) -> Float:

@@ -55,10 +55,15 @@ class Statistics:
         quadratic = np.einsum("dn,dn->n", kernel, self.cov @ kernel)
         return as_float(self.var_y - 2 * np.einsum("dn,dn->n", kernel, self.cross) + quadratic)
 
-    def relative_error(self, kernel: Float) -> float:
-        """‖y − ŷ‖ / ‖y − E y‖ of a kernel (D, N) whose bias is right."""
+    def relative_error(self, kernel: Float, missed: float | None = None) -> float:
+        """‖y − ŷ‖ / ‖y − E y‖ of a kernel (D, N) whose bias is right.
+
+        Args:
+            kernel: Ŵ.
+            missed: Σ_n E(y_n − ŷ_n)², where that is known already.
+        """
         total = float(self.var_y.sum())
-        error = max(float(self.explained(kernel).sum()), 0.0)
+        error = max(float(self.explained(kernel).sum()) if missed is None else missed, 0.0)
         return float(np.sqrt(error / total)) if total > 0 else 0.0
 
     def output_variance(self, kernel: Float) -> Float:

@@ -9,7 +9,9 @@ thread; on busy ones it took a minute. One of 256 → 256 channels took 22 s and
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
 
 import scipy.linalg  # noqa: F401 - a library that is loaded later would not be found
@@ -25,6 +27,23 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def processors() -> int:
+    """Count the processors that this process may use, and that fits may use side by side."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Compute with one BLAS thread inside the block, in every thread of this process.
+
+    Whoever runs fits side by side holds this around all of them: a fit that ends would give the
+    others their threads back.
+    """
+    limit: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
+    return limit
+
+
 def single_threaded(function: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
     """Let a function compute with one BLAS thread, whatever the caller's number is.
 
@@ -33,7 +52,7 @@ def single_threaded(function: Callable[_Given, _Made]) -> Callable[_Given, _Made
 
     @functools.wraps(function)
     def run(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
-        with _controller().limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             return function(*args, **kwargs)
 
     return run

@@ -34,9 +34,9 @@ _WIDE = 4608
 """Features, C·k², from which on the weights' own fit looks at blocks of channels."""
 _PATIENCE = 10
 """Steps over which the gain is judged."""
-_RELATIVE = 1e-3
-"""Share of the objective that these steps must gain: the error then ends within some tenths of a
-percent of where it would end."""
+_RELATIVE = 2e-3
+"""Share of the objective that these steps must gain: the error then ends within half a percent of
+where it would end with half of that."""
 
 
 def full_channels(kernel_shape: tuple[int, ...]) -> int:

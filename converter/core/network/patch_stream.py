@@ -63,6 +63,19 @@ def site_bytes(site: Site, blocks: int, sets: int) -> int:
     return moment_bytes(features, blocks=blocks, sets=sets)
 
 
+def fits_at_once(site: Site, blocks: Sequence[slice], memory: int, sets: int = 1) -> int:
+    """Tell how many fits to the same moments have room, at least one: each solves by itself.
+
+    Args:
+        site: The layer.
+        blocks: Its input channels as `channel_blocks` gives them.
+        memory: As there.
+        sets: As there.
+    """
+    each = 8 * max(_widths(site, blocks)) ** 2 * _SOLVING
+    return 1 + max(0, memory - site_bytes(site, len(blocks), sets)) // each
+
+
 def drifts(fit_run: FitRun, site: Site, clean: FitRun) -> bool:
     """Tell whether the fit run fits this site to inputs of its own."""
     return (fit_run.strategy.sequential or site.role != "conv") and fit_run.live is not clean.live

@@ -7,21 +7,26 @@ with that one layer changed.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from dsconvert.base import fidelity
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
+from ..fitting.block_style import BlockStyle, SiteData
 from ..fitting.fit import FitOptions
 from ..fitting.styles import block_style
+from ..fitting.threads import one_blas_thread, processors
 from ..stages import Site, Stages, Weights
 from ..types import Choice, Effect, Factorization, Size
+from .between_widths import between_others, interpolated, is_wide
 from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
 
-QUICK = FitOptions(sweeps=10, tolerance=1e-3, steps=40, work=3e10, fewest_steps=15, starts=1)
+QUICK = FitOptions(sweeps=10, tolerance=1e-3, steps=40, work=4e10, fewest_steps=16, starts=1)
 """Enough to tell choices apart; the rewrite itself fits longer."""
 
 
@@ -52,34 +57,45 @@ def measure_effects(
         progress: Told of each stage.
 
     Returns:
-        The effect of each (name, choice), those known included. What mixes all channels at once, as
-        pointwise first does, has none in a layer so wide that its moments do not fit into the
-        memory together.
+        The effect of each (name, choice), those known included; in wide layers those of blocks of
+        some widths lie between the effects of others, see `between_widths`. What mixes all channels
+        at once, as pointwise first does, has none in a layer so wide that its moments do not fit
+        into the memory together.
     """
     effects: Effects = dict(known or {})
+    sites = stages.sites
+    wide = {site.name for site in sites if site is not None and is_wide(site.spec)}
+    between = {name: between_others(options) for name, options in choices.items() if name in wide}
     wanted = {
-        name: [choice for choice in options if (name, choice) not in effects]
+        name: [
+            choice
+            for choice in options
+            if (name, choice) not in effects and choice not in between.get(name, ())
+        ]
         for name, options in choices.items()
     }
-    sites = stages.sites
     last = max(
         (i for i, site in enumerate(sites) if site is not None and wanted.get(site.name)),
         default=-1,
     )
-    if last < 0:
-        return effects
-    with room_for(stages, settings) as store:
-        runner = StageRunner(stages, inputs, held_out, settings, store)
-        trial = _Trial(runner)
-        with progress("Trying choices", last + 1) as advance:
-            for index, site in enumerate(sites[: last + 1]):
-                if site is not None and wanted.get(site.name):
-                    for choice, effect in trial.run(index, site, wanted[site.name]):
-                        effects[site.name, choice] = effect
-                        record(site.name, choice, effect)
-                if index < last:
-                    runner.clean.live = runner.after(index, runner.clean)
-                advance()
+    if last >= 0:
+        with room_for(stages, settings) as store:
+            runner = StageRunner(stages, inputs, held_out, settings, store)
+            trial = _Trial(runner)
+            with progress("Trying choices", last + 1) as advance:
+                for index, site in enumerate(sites[: last + 1]):
+                    if site is not None and wanted.get(site.name):
+                        for choice, effect in trial.run(index, site, wanted[site.name]):
+                            effects[site.name, choice] = effect
+                            record(site.name, choice, effect)
+                    if index < last:
+                        runner.clean.live = runner.after(index, runner.clean)
+                    advance()
+    for name, places in between.items():
+        for choice, (below, above) in places.items():
+            if (name, choice) not in effects and {(name, below), (name, above)} <= set(effects):
+                ends = effects[name, below], effects[name, above]
+                effects[name, choice] = interpolated(choice, below, above, *ends)
     return effects
 
 
@@ -116,14 +132,9 @@ class _Trial:
             return  # a shared layer is judged by its last call
         data = runner.site_data(site, fit_run, fit_run.moments.pop(site.name))
         if self.expected is None:
+            self._outputs(index, None)  # the runner learns how many images go at once
             self.expected = self._outputs(index, None)
-        before: dict[str, Factorization] = {}  # by style: wide blocks come before narrow ones
-        for choice in choices:
-            style = block_style(choice.block)
-            if len(data.stats) > 1 and not style.fits_in_parts(choice):
-                continue
-            factors = style.fit(data, choice, QUICK, before.get(choice.block)).factors
-            before[choice.block] = factors
+        for choice, factors in self._fitted(data, choices):
             outputs = self._outputs(index, placed(site, factors, site.norm))
             yield (
                 choice,
@@ -133,6 +144,32 @@ class _Trial:
                 ),
             )
 
+    def _fitted(
+        self, data: SiteData, choices: Sequence[Choice]
+    ) -> Iterator[tuple[Choice, Factorization]]:
+        """Fit each choice by itself, several at once, and yield them in their order."""
+        possible = [
+            (choice, style)
+            for choice in choices
+            for style in [block_style(choice.block)]
+            if len(data.stats) == 1 or style.fits_in_parts(choice)
+        ]
+        at_once = min(processors(), self.runner.fits_at_once(data.site))
+        under_way: deque[tuple[Choice, Future[Factorization]]] = deque()
+        with one_blas_thread(), ThreadPoolExecutor(at_once) as pool:
+            try:
+                for choice, style in possible:
+                    under_way.append((choice, pool.submit(_factors, style, data, choice)))
+                    if len(under_way) > at_once:  # what is finished takes memory, too
+                        first, fit = under_way.popleft()
+                        yield first, fit.result()
+                while under_way:
+                    first, fit = under_way.popleft()
+                    yield first, fit.result()
+            finally:
+                for _, fit in under_way:
+                    fit.cancel()
+
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
         """Return the network's outputs for the held-out images, with other weights at one stage."""
         stages = self.runner.stages
@@ -140,3 +177,7 @@ class _Trial:
         for stage in range(index, len(stages.sites)):
             live = self.runner.through(stage, live, weights if stage == index else None)
         return [live[value] for value in stages.outputs]
+
+
+def _factors(style: BlockStyle, data: SiteData, choice: Choice) -> Factorization:
+    return style.fit(data, choice, QUICK).factors

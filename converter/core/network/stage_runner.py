@@ -16,7 +16,13 @@ from ..stages import Site, Stages, Weights
 from ..types import Float
 from .activation_store import Store
 from .fit_state import FitRun, FitSettings, FitStrategy
-from .patch_stream import channel_blocks, gather_moments, site_bytes, stream_patches
+from .patch_stream import (
+    channel_blocks,
+    fits_at_once,
+    gather_moments,
+    site_bytes,
+    stream_patches,
+)
 
 SAMPLE_HELD_OUT = 0.2
 """The share of a sample's images that chooses how a MobileNet block starts."""
@@ -52,6 +58,7 @@ class StageRunner:
         self.fitting = self.total - held_out
         self.rng = np.random.default_rng(settings.seed)
         self.clean = FitRun(FitStrategy(), dict(zip(stages.inputs, inputs, strict=True)))
+        self._widths: dict[int, int] = {}  # values per image, of the widest that a stage makes
 
     def after(self, index: int, fit_run: FitRun) -> dict[int, Array]:
         """Return a fit run's live values after a stage, for all images."""
@@ -81,13 +88,13 @@ class StageRunner:
     ) -> Iterator[tuple[slice, dict[int, Array]]]:
         """Run a stage batch by batch: rows, and what was made of them."""
         total = len(next(iter(live.values())))
-        widest = max(map(_width, live.values()))
+        widest = max(*map(_width, live.values()), self._widths.get(index, 0))
         fixed = self.stages.batch_size
         first = 0
         with self.stages.using(index, weights):
             while first < total:
                 # What comes out may be far wider than what goes in, so one image goes first.
-                size = fixed or _images_at_once(widest, limit=128 if first else 1)
+                size = fixed or _images_at_once(widest, limit=128 if index in self._widths else 1)
                 rows = slice(first, min(first + size, total))
                 batch = {value: array[rows] for value, array in live.items()}
                 if fixed:
@@ -96,6 +103,7 @@ class StageRunner:
                 count = rows.stop - rows.start
                 yield rows, {value: array[:count] for value, array in made.items()}
                 widest = max(widest, *map(_width, made.values()), 1)
+                self._widths[index] = widest
                 first = rows.stop
 
     def gather(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
@@ -159,6 +167,10 @@ class StageRunner:
             "patches": self.settings.patches,
             "rng": self.rng,
         }
+
+    def fits_at_once(self, site: Site) -> int:
+        """Tell how many fits to the moments of a site the memory has room for, at least one."""
+        return fits_at_once(site, self.blocks(site), moment_share(self.settings), self.sets)
 
     def blocks(self, site: Site) -> list[slice]:
         """Return the input channels that are fitted together."""
