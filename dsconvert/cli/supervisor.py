@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 _HINTS = {
     "export": "Try another quantization (--quantize dynamic or float16), or the other format.",
@@ -83,7 +84,7 @@ def supervised(command: Callable[[], object], words: list[str]) -> int:
     if child == 0:
         os.setpgid(0, 0)  # the terminal's Ctrl-C comes through the parent, once
         _die_with_parent()
-        command()
+        _run(command)
         return 0
     for number in _PASSED_ON:
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell's & ignores Ctrl-C
@@ -98,6 +99,32 @@ def supervised(command: Callable[[], object], words: list[str]) -> int:
     if code >= 0:
         return code
     return _ended_by(-code, words)
+
+
+class _Ended(BaseException):
+    """Somebody ended the command: it removes its temporary files on the way out."""
+
+
+def _run(command: Callable[[], object]) -> None:
+    """Run the command; a signal that ends it does so once everything is put away."""
+    came: list[int] = []
+
+    def end(number: int, frame: object) -> NoReturn:
+        del frame
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one is obeyed at once
+        raise _Ended
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+    try:
+        command()
+    finally:
+        if came:
+            signal.signal(came[0], signal.SIG_DFL)
+            os.kill(os.getpid(), came[0])
 
 
 def _pass_on(child: int, number: int) -> None:

@@ -72,6 +72,27 @@ def test_signals_reach_the_command_once(number, tmp_path):
     assert (tmp_path / "got").read_text() == f"{int(number)} "
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_ended_puts_its_files_away(number, tmp_path):
+    body = f"""
+    import tempfile, time
+    try:
+        with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}) as folder:
+            open(folder + "/ready", "w").close()
+            time.sleep(60)
+    except Exception:
+        print("taken for an error")"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN.format(body=body)], stdout=subprocess.PIPE
+    )
+    while not list(tmp_path.glob("*/ready")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == (b"", None)
+    assert process.returncode == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
 def test_the_command_ends_with_its_parent(tmp_path):
     body = f"""
