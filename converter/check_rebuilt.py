@@ -49,6 +49,9 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
         # A network that makes much of little, as recurrent ones may, does so with rounding too.
         echo = _error(outputs[value], echoes[value])
         tolerance = max(tolerance, 10 * echo if math.isfinite(echo) else 0.0)
+        if not error <= tolerance and _are_places(wanted):
+            # Places of a MaxPool's largest values count on from one image of a batch to the next.
+            error = _error(_from_zero(wanted[:count]), _from_zero(outputs[value]))
         if not error <= tolerance:
             raise GateFailed(
                 f"the rewritten model's output differs by {error:.2g} (relative) from what was "
@@ -72,6 +75,17 @@ def _computed(stages: Stages, given: Mapping[int, Array]) -> dict[int, Array]:
 def _error(wanted: Array, got: Array) -> float:
     """Return the relative error of the worst group of channels of like scale."""
     return math.sqrt(max(group_noise(wanted, got), default=0.0))
+
+
+def _are_places(values: Array) -> bool:
+    """Tell whether an output is of several whole numbers for each image, whatever holds them."""
+    return values[0].size > 1 and bool(np.all(values == np.rint(values)))
+
+
+def _from_zero(places: Array) -> Array:
+    """Return whole numbers less the least one of each image."""
+    axes = tuple(range(1, places.ndim))
+    return np.asarray(places - places.min(axis=axes, keepdims=True))
 
 
 def _nudged(array: Array) -> Array:

@@ -278,3 +278,16 @@ def test_fitted_to_data(tail, order):
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.05
     assert errors[-1] < (5e-3 if tail == "half" else 1e-5)
+
+
+def test_places_of_largest_values_as_an_output():
+    """They count on from one image of a batch to the next."""
+    net = Net()
+    net.conv("x", "a", (6, 12), pads=[1] * 4)
+    net.node("Relu", "a", "r")
+    net.node("MaxPool", "r", "y places", kernel_shape=[2, 2], strides=[2, 2])
+    model = net.model("y", inputs={"x": ("N", 6, 9, 10)})
+    places = onnx.helper.make_tensor_value_info("places", onnx.TensorProto.INT64, ["N", 12, 4, 5])
+    model.graph.output.append(places)
+    report = rewrite(model, calibration=images(20, 6, 9, 10), include=["a"]).report
+    assert report.rewritten
