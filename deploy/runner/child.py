@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import select
@@ -71,6 +72,9 @@ def in_child(work: Callable[[Send], None], log: Path, attached: bool) -> Iterato
 
 def _be_child(work: Callable[[Send], None], log: Path, writer: int) -> None:
     """Work and end, without running anything that the parent has prepared for its own end."""
+    # Objects of the parent's may wait for its threads, which are not here, as they are destroyed:
+    # OpenVINO's in a cycle let the collection before a measurement wait for ever.
+    gc.freeze()
     status = 1
     try:
         with contextlib.suppress(Exception):  # not Linux

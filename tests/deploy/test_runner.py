@@ -1,6 +1,7 @@
 """The runner: one file of the standard library and numpy, for old Pythons, that survives files."""
 
 import ast
+import gc
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from dsconvert.deploy.devices.pack import packed_runner
 from dsconvert.deploy.devices.records import DeviceInfo
 from dsconvert.deploy.runner import engines, ort_engine
 from dsconvert.deploy.runner import measuring as measuring_module
+from dsconvert.deploy.runner.child import in_child
 from dsconvert.deploy.runner.emulation import is_emulated
 from dsconvert.deploy.runner.job import read_job
 from dsconvert.deploy.runner.measuring import measure
@@ -319,6 +321,34 @@ class TestMeasuring:
         assert engines.installed("litert") is None
         with pytest.raises(ImportError, match="no LiteRT is installed"):
             engines.load("litert")
+
+
+class Lasting:
+    """An object that only a collection destroys."""
+
+    def __init__(self, ended: list[int]) -> None:
+        self.ended, self.itself = ended, self
+
+    def __del__(self) -> None:
+        self.ended.append(os.getpid())
+
+
+def test_what_the_parent_left_is_not_destroyed_in_a_child(tmp_path):
+    """OpenVINO's objects wait there for threads that only the parent has."""
+    ended: list[int] = []
+    gc.disable()  # so that it is left until the child collects
+    try:
+        Lasting(ended)
+
+        def work(send):
+            gc.collect()
+            send({"ended": len(ended)})
+
+        assert list(in_child(work, tmp_path / "log", attached=False)) == [{"ended": 0}]
+    finally:
+        gc.enable()
+    gc.collect()
+    assert ended == [os.getpid()]
 
 
 class TestEmulation:
