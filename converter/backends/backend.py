@@ -47,7 +47,7 @@ class Backend(Protocol):
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        """What each input holds: "float32", "uint8"."""
+        """Return what each input holds: "float32", "uint8"."""
 
     @property
     def convolutions(self) -> Sequence[Convolution]:

@@ -113,7 +113,7 @@ class Session(ABC):
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        """What they hold; float32 for what is quantized on its way in."""
+        """Return what they hold; float32 for what is quantized on its way in."""
         return tuple("float32" if info.scale is not None else info.dtype for info in self.inputs)
 
     @property

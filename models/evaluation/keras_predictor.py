@@ -86,7 +86,7 @@ class KerasPredictor:
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        """What they hold."""
+        """Return what they hold."""
         return tuple(str(tensor.dtype) for tensor in self._model.inputs)
 
     @property

@@ -49,7 +49,7 @@ class KerasBackend:
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        """What each input holds: "float32", "uint8"."""
+        """Return what each input holds: "float32", "uint8"."""
         return tuple(str(self.graph.symbolic[value].dtype) for value in self.graph.inputs)
 
     @cached_property

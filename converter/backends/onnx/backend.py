@@ -60,7 +60,7 @@ class OnnxBackend:
 
     @property
     def input_types(self) -> tuple[str, ...]:
-        """What each input holds: "float32", "uint8"."""
+        """Return what each input holds: "float32", "uint8"."""
         return tuple(str(self.graph.input_types[value.name]) for value in self.graph.inputs)
 
     @cached_property
