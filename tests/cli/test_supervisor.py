@@ -83,7 +83,10 @@ def test_what_is_ended_puts_its_files_away(number, tmp_path):
     except Exception:
         print("taken for an error")"""
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN.format(body=body)], stdout=subprocess.PIPE
+        [sys.executable, "-c", RUN.format(body=body)],
+        stdout=subprocess.PIPE,
+        # What nohup starts ignores SIGHUP, and so do its children.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
     )
     while not list(tmp_path.glob("*/ready")):
         time.sleep(0.05)
