@@ -19,6 +19,7 @@ from .equal_forms import equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_layers
+from .lookups import without_tables
 from .onnx_operators import HANDLERS, pad_outputs, round_scales_up
 
 OPSET = 17
@@ -51,9 +52,10 @@ def convert(source: KerasSource, path: Path) -> None:
                 raise FreeSizesRefused(
                     "ONNX", source.free_inputs, _reason(error, source)
                 ) from error
+            told = _reason(error, source)
             raise InputError(
-                f"ONNX cannot hold this model: {_reason(error, source)}",
-                "Replace what is named, or export to .tflite.",
+                f"ONNX cannot hold this model: {told}",
+                without_tables(told, "Replace what is named, or export to .tflite."),
                 code="not-convertible",
             ) from error
     model = load(path)

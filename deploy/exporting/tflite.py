@@ -24,6 +24,7 @@ from .equal_forms import MOST_STEPS, equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_layers
+from .lookups import without_tables
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
@@ -288,7 +289,9 @@ def unsupported_operation(
         less = "int8, dynamic" if quantize == "int16x8" else "dynamic"
         hint = f"Try --quantize {less} or float16."
     return InputError(
-        f"TFLite cannot hold this model{_quantized(quantize)}: {told}", hint, code="not-convertible"
+        f"TFLite cannot hold this model{_quantized(quantize)}: {told}",
+        without_tables(told, hint),
+        code="not-convertible",
     )
 
 

@@ -375,6 +375,19 @@ def test_a_fixed_batch_is_kept_where_its_samples_depend_on_each_other(tmp_path, 
     assert done.fidelity[0].relative_error < 1e-5
 
 
+def test_what_is_behind_a_lookup_is_exported_as_the_refusal_says(tmp_path):
+    words = keras.Input((4,), dtype="int64")
+    lookup = layers.IntegerLookup(vocabulary=[1, 2, 3])
+    x = layers.Flatten()(layers.Embedding(8, 4)(lookup(words)))
+    model = keras.Model(words, layers.Dense(2)(x))
+    behind = keras.Model(lookup.output, model.output)
+    for suffix in ("tflite", "onnx"):
+        with refuses("not-convertible") as refused:
+            export(model, tmp_path / f"m.{suffix}")
+        assert "keras.Model(lookup.output, model.output)" in refused.value.words.hint
+        assert export(behind, tmp_path / f"m.{suffix}").fidelity
+
+
 class Rows(layers.Layer):
     """Divides by the number of rows, which it has to know."""
 
