@@ -7,6 +7,8 @@ import numpy as np
 from .errors import InputError
 from .predictor import Array
 
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
 
 def check_held(array: Array, dtype: object, what: str) -> None:
     """Refuse samples that an input of whole numbers cannot hold.
@@ -42,6 +44,3 @@ def check_held(array: Array, dtype: object, what: str) -> None:
         "Give the values as they are stored, 0 … 255 of an image: without --scale, --mean, --std.",
         code="values-do-not-fit",
     )
-
-
-_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import call
 
 from dsconvert.cli import main
 from dsconvert.workflows import formatting
@@ -48,15 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(place / "gray.npz", x=x[..., 0])
     np.savez(place / "data.npz", x_train=x, y_train=y, x_test=x[:40], y_test=y[:40])
     return place
-
-
-def call(arguments: str, folder: Path) -> Result:
-    """Run a command in-process; arguments with a known file name get its folder."""
-    words = [
-        str(folder / word) if word.endswith((".keras", ".npz", ".tflite", ".onnx", ".h5")) else word
-        for word in arguments.split()
-    ]
-    return CliRunner().invoke(main, words)
 
 
 def refused(arguments: str, folder: Path, code: int, *parts: str) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import call
 
-from dsconvert.cli import main
 from dsconvert.deploy.exporting.metadata import read_metadata
 from dsconvert.deploy.runtimes.registry import open_runtime
 
@@ -39,13 +38,6 @@ def folder(digits, digits_cnn, tmp_path_factory) -> Path:
     (place / "few.txt").write_text("zero\none\n")
     (place / "gap.txt").write_text("zero\n\ntwo\n")
     return place
-
-
-def call(arguments: str, folder: Path) -> Result:
-    """Run a command in-process; words that end as files do are in the folder."""
-    endings = (".keras", ".npz", ".tflite", ".onnx", ".txt")
-    words = [str(folder / w) if w.endswith(endings) else w for w in arguments.split()]
-    return CliRunner().invoke(main, words)
 
 
 def done(arguments: str, folder: Path) -> Any:

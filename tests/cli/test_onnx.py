@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from commands import call
 from onnx import helper
 from onnx_commands import (
     FIT,
     FLOAT,
-    call,
     done,
     filled,
     filter_of_images,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from commands import call
 from onnx import numpy_helper
 from onnx_commands import (
     FIT,
-    call,
     done,
     filled,
     filter_of_images,

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from commands import call
 from onnx import helper
 from onnx_commands import (
     FIT,
-    call,
     conv,
     done,
     filled,

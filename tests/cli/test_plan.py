@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_commands import MACS, PLAN, call, done, filled, planned, read_plan, refused
+from plan_commands import MACS, PLAN, done, filled, planned, read_plan, refused
 
 from dsconvert.base.files import sha256
 from dsconvert.cli import main

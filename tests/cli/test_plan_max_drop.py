@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from plan_commands import MACS, call, done, filled, planned, read_plan
+from commands import call
+from plan_commands import MACS, done, filled, planned, read_plan
 
 
 @pytest.fixture(scope="module")

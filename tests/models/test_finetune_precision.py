@@ -5,10 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import call
 from keras import layers
-
-from dsconvert.cli import main
 
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64")
 
@@ -40,13 +38,6 @@ def folder(tmp_path_factory):
         network(policy).save(place / f"{policy}.keras")
         done(f"rewrite {policy}.keras -o {policy}_ds.keras --include second --pairs 1", place)
     return place
-
-
-def call(words, folder):
-    endings = (".keras", ".npz")
-    return CliRunner().invoke(
-        main, [str(folder / w) if w.endswith(endings) else w for w in words.split()]
-    )
 
 
 def done(words, folder):

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from click.testing import CliRunner, Result
+from commands import call
 from onnx import helper, numpy_helper
-
-from dsconvert.cli import main
 
 FIT = "--data data.npz --scale 1/255"
 FLOAT = onnx.TensorProto.FLOAT
@@ -141,13 +139,6 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
     if given.shape[0] == 1:
         return np.concatenate([opened.run(None, {given.name: one[None]})[0] for one in x])
     return opened.run(None, {given.name: x})[0]
-
-
-def call(arguments: str, folder: Path) -> Result:
-    """Run a command in-process; words that end as files do, or name a folder, are in the folder."""
-    endings = (".keras", ".npz", ".tflite", ".onnx", ".h5", "_model")
-    words = [str(folder / w) if w.endswith(endings) else w for w in arguments.split()]
-    return CliRunner().invoke(main, words)
 
 
 def done(arguments: str, folder: Path) -> Any:

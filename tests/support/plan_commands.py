@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import call
 from onnx_twin import onnx_twin
 
-from dsconvert.cli import main
 from dsconvert.converter.core.types import Plan
 
 PLAN = "plan model.onnx -o plan.json --calibration data.npz --overwrite"
@@ -34,13 +34,6 @@ def filled(digits, digits_cnn, place: Path) -> Path:
     np.savez(place / "test.npz", x=images[1200:1500], y=labels[1200:1500])
     np.savez(place / "few.npz", x=images[:5])
     return place
-
-
-def call(arguments: str, folder: Path) -> Result:
-    """Run a command in-process; arguments with a known file name get its folder."""
-    endings = (".keras", ".npz", ".onnx", ".json")
-    words = [str(folder / w) if w.endswith(endings) else w for w in arguments.split()]
-    return CliRunner().invoke(main, words)
 
 
 def done(arguments: str, folder: Path) -> Result:
