@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
-from threading import current_thread
+from threading import Condition
 
 import numpy as np
 import pytest
@@ -41,6 +41,13 @@ CHOICES = tuple(Choice(pairs=pairs, order=order) for order in ORDERS for pairs i
 @pytest.fixture(scope="module")
 def images():
     return smooth_images()
+
+
+def measure_with(at_once, images):
+    """Measure two layers; two BLAS threads where fits may use them, as sums depend on it."""
+    with pytest.MonkeyPatch.context() as patch, BLAS.limit(limits=2):
+        patch.setattr(sensitivity, "processors", lambda: at_once)
+        return measure(classifier(), images, dict.fromkeys("ab", CHOICES))
 
 
 def measure(network, images, choices, held_out=HELD_OUT, settings=EVERYTHING, **more):
@@ -147,25 +154,43 @@ def counting():
     return Counting(plain.layers, plain.calls)
 
 
-def test_fits_side_by_side_give_what_they_give_one_by_one(images, monkeypatch):
-    choices = dict.fromkeys("ab", CHOICES)
-    results, threads = [], []
+class Meeting:
+    """Lets fits wait for each other, so that it does not depend on time whether they meet."""
 
+    def __init__(self, expected):
+        self.expected, self.running, self.most = expected, 0, 0
+        self.changed = Condition()
+
+    def __enter__(self):
+        with self.changed:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.expected, timeout=30)
+
+    def __exit__(self, *_):
+        with self.changed:
+            self.running -= 1
+
+
+@pytest.fixture(scope="module")
+def fitted_one_by_one(images):
+    return measure_with(1, images)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_fits_side_by_side_give_what_they_give_one_by_one(
+    at_once, fitted_one_by_one, images, monkeypatch
+):
     def watch(self, data, choice, *more):
-        threads[-1].add(current_thread().name)
-        assert {one["num_threads"] for one in BLAS.info()} == {1}
-        return fit(self, data, choice, *more)
+        with meeting:
+            assert {one["num_threads"] for one in BLAS.info()} == {1}
+            return fit(self, data, choice, *more)
 
-    fit = LinearBlock.fit
+    meeting, fit = Meeting(at_once), LinearBlock.fit
     monkeypatch.setattr(LinearBlock, "fit", watch)
-    for at_once in (1, 3):
-        threads.append(set())
-        monkeypatch.setattr(sensitivity, "processors", lambda at_once=at_once: at_once)
-        with BLAS.limit(limits=2):
-            results.append(measure(classifier(), images, choices))
-    assert results[0] == results[1]
-    assert len(threads[0]) <= 2  # one for each layer
-    assert len(threads[1]) > 2
+    assert measure_with(at_once, images) == fitted_one_by_one
+    assert meeting.most == at_once
 
 
 def test_wide_layers_fit_fewer_at_once():
