@@ -25,7 +25,7 @@ from ..runtimes.session import Session, encode, first_line
 from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
 from .clipped_ranges import Histogram, Range, edges
 from .onnx_activations import watched_values
-from .onnx_misread import left_in_float, one_scale
+from .onnx_misread import hold_in_float, left_in_float, one_scale
 from .onnx_outputs import give_back, take_echoes
 
 _METHODS: dict[CalibrationMethod, str] = {
@@ -84,7 +84,7 @@ def quantize_static(
         extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
         extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
     reader = partial(_reader, open_runtime(source), calibration, order)
-    echoes = take_echoes(model)
+    in_float, echoes = left_in_float(model), take_echoes(model)
     with quantizing("Plan or export for float32 instead."), TemporaryDirectory() as folder:
         if echoes:
             beside, source = source.parent, Path(folder) / "parted.onnx"
@@ -107,13 +107,14 @@ def quantize_static(
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
             use_external_data_format=external,
-            nodes_to_exclude=[*exclude, *left_in_float(model)],
+            nodes_to_exclude=[*exclude, *in_float],
             extra_options=extra,
             **cached,
         )
-    if echoes:
-        made = load(path)
+    made = load(path) if echoes or in_float else None
+    if made is not None:
         give_back(made, echoes)
+        hold_in_float(made, in_float)
         save(made, path.parent, path, overwrite=True, external=external, check=False)
 
 

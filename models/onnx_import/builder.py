@@ -15,7 +15,7 @@ from .graph import Graph, Node
 from .maker import KerasMaker
 from .neighbours import bias_of, is_non_negative, origin
 from .probe import ProbedValues
-from .values import Constant, Order, Sizes, Tensor, Value
+from .values import Constant, Order, Sizes, Tensor, Value, in_float32
 from .weights import Arrange, Binding
 
 _WITHOUT_KERAS = (
@@ -27,6 +27,13 @@ _WITHOUT_KERAS = (
 def refuse(node: Node, why: str, hint: str = _WITHOUT_KERAS) -> InputError:
     """Return the error for a node that cannot be drawn in Keras; to be raised."""
     return InputError(f"{node} cannot be imported: {why}.", hint, code="operator-not-imported")
+
+
+def _computed(node: Node, name: str) -> InputError:
+    return refuse(
+        node,
+        f"its input {name!r} is computed from the model's inputs, and Keras needs a constant there",
+    )
 
 
 def _as_it_is(array: Array) -> Array:
@@ -61,6 +68,8 @@ class KerasBuilder(KerasMaker):
     def value(self, node: Node, index: int) -> Value:
         """Input `index`: a `Tensor`, or a `Constant` where it does not depend on the data."""
         value = self._values[node.inputs[index]]
+        if isinstance(value, Constant) and not value.is_fixed:
+            value = self._for_each_sample(value) or value
         return self.unflatten(value) if isinstance(value, Tensor) else value
 
     def tensor(self, node: Node, index: int = 0, *, rows: bool = False) -> Tensor:
@@ -76,7 +85,10 @@ class KerasBuilder(KerasMaker):
         """
         value = self._values[node.inputs[index]]
         if isinstance(value, Constant):
-            raise refuse(node, f"its input {value.name!r} is a constant")
+            drawn = None if value.is_fixed else self._for_each_sample(value)
+            if drawn is None:
+                raise refuse(node, f"its input {value.name!r} is a constant")
+            return drawn
         return value if rows else self.unflatten(value)
 
     def constant(self, node: Node, index: int, default: Any = None) -> Any:
@@ -91,11 +103,7 @@ class KerasBuilder(KerasMaker):
             return default
         value = self._values[node.inputs[index]]
         if isinstance(value, Tensor):
-            raise refuse(
-                node,
-                f"its input {value.name!r} is computed from the model's inputs, and Keras needs "
-                "a constant there",
-            )
+            raise _computed(node, value.name)
         return value.value
 
     def is_constant(self, node: Node, index: int) -> bool:
@@ -149,6 +157,8 @@ class KerasBuilder(KerasMaker):
         """
         reader, place, moves = origin(self.graph, node, index)
         value = reader.inputs[place]
+        if value not in self._facts.constants:
+            raise _computed(node, value)
         if moves is None:
             whole = arrange
         else:
@@ -276,6 +286,40 @@ class KerasBuilder(KerasMaker):
     def read(self, name: str) -> Value:
         """Return a value by its ONNX name."""
         return self._values[name]
+
+    def _for_each_sample(self, value: Constant) -> Tensor | None:
+        """Return a constant that is the same for each sample, with a batch that is free.
+
+        Coordinates, tokens and grids are expanded so. None where it is no such constant.
+        """
+        info = next((x for x in self.graph.inputs if self._has_rows_of(value, x.name)), None)
+        if info is None:
+            return None
+        source, row = self.read(info.name), in_float32(value.probes[0][:1])
+        assert isinstance(source, Tensor), "an input holds data"
+        shapes = tuple(probe.shape for probe in value.probes)
+        one = self.keras.ops.get_item(source.keras, (slice(None), *[slice(1)] * (source.rank - 1)))
+        self.rename(one, f"{value.name}_near")
+        ones = [(size, *(1,) * (row.ndim - 1)) for size, *_ in shapes]
+        near = [(size, *(1,) * (source.rank - 1)) for size, *_ in shapes]
+        one = self.reshape(one, near, ones, f"{value.name}_axes")
+        zeros = self.keras.ops.zeros_like(one, dtype=row.dtype.name)
+        self.rename(zeros, f"{value.name}_zeros")
+        join = "logical_or" if row.dtype.kind == "b" else "add"
+        made = getattr(self.keras.ops, join)(zeros, self.held(row, source.keras))
+        self.rename(made, value.name)
+        drawn = Tensor(value.name, made, layout.identity(row.ndim), shapes)
+        self.store(drawn)
+        return drawn
+
+    def _has_rows_of(self, value: Constant, name: str) -> bool:
+        """Tell whether a constant has one and the same row for each sample of an input."""
+        counts = [shape[:1] for shape in self._facts.inputs[name]]
+        row = value.probes[0][:1]
+        return [probe.shape[:1] for probe in value.probes] == counts and all(
+            probe.shape[1:] == row.shape[1:] and bool((probe == row).all())
+            for probe in value.probes
+        )
 
     def _aligned(self, value: Value, order: Order) -> Any:
         rank = len(order)

@@ -73,6 +73,12 @@ class ConvertedGraph:
     output_axes: tuple[Order, ...]
 
 
+def known_operators() -> set[str]:
+    """Return the operators that a handler draws, or a refusal says something of."""
+    ops.load()
+    return {*HANDLERS, *_INSTEAD}
+
+
 def check_supported(graph: Graph) -> None:
     """Refuse a graph with operators that no handler knows, all of them in one message.
 

@@ -12,7 +12,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 from dsconvert.formats.onnx.composites import composed
 from dsconvert.formats.onnx.contrib import spelled_out
-from dsconvert.formats.onnx.functions import inlined
+from dsconvert.formats.onnx.functions import inlined, spelled_by_onnx
 from dsconvert.formats.onnx.loops import without_control_flow
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
@@ -20,7 +20,7 @@ from dsconvert.formats.onnx.sequences import without_sequences
 
 from . import weights
 from .batch import check_each_sample, fixed_batch, free_batch
-from .drawing import ConvertedGraph, check_supported, convert_graph
+from .drawing import ConvertedGraph, check_supported, convert_graph, known_operators
 from .graph import Graph, read_graph
 from .probe import ProbedValues, probe
 from .values import Order, common_shape
@@ -113,6 +113,7 @@ def import_onnx(
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
         source = composed(without_sequences(without_control_flow(source)))
+        source = spelled_by_onnx(source, known_operators())
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

@@ -72,6 +72,35 @@ def test_forms_that_it_does_not_know_stay_in_float(form, tmp_path):
     assert made.fidelity[0].sqnr_db > 25
 
 
+BETWEEN = {
+    "cubic filter": node("Resize", "c roi scales", "d", mode="cubic"),
+    "resize within a box": node(
+        "Resize", "c roi roi sizes", "d", axes=[3, 2], mode="linear",
+        keep_aspect_ratio_policy="not_larger",
+    ),
+    "pad of named axes": node("Pad", "c pads value axes", "d"),
+    "dilated mean": node("AveragePool", "c", "d", kernel_shape=[2, 2], dilations=[2, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", BETWEEN)
+def test_they_stay_in_float_between_two_convolutions(form, tmp_path):
+    weights = {
+        "v": floats(4, 4, 3, 3, seed=1),
+        "roi": np.zeros(0, np.float32),
+        "scales": np.array([1, 1, 1.5, 1.5], np.float32),
+        "sizes": np.array([11, 13]),
+        "pads": np.array([2, 1, 0, 1]),
+        "value": np.float32(0),
+        "axes": np.array([-1, 2]),
+    }
+    read = {"v", *BETWEEN[form].input}
+    weights = {name: array for name, array in weights.items() if name in read}
+    nodes = [BETWEEN[form], node("Conv", "d v", "y")]
+    made = quantized(nodes, tmp_path, **weights)
+    assert made.fidelity[0].sqnr_db > 25
+
+
 def test_a_cubic_filter_of_an_image_from_keras(tmp_path):
     image = keras.Input((16, 16, 3))
     small = keras.layers.Resizing(11, 21, interpolation="bicubic")(image)

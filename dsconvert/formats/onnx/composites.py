@@ -1,7 +1,8 @@
 """Operators of ONNX that are sums and products of others: spelled out in those.
 
 Signals (STFT, DFT) are products with constant sines, a deformable convolution is a 1×1 convolution
-for each of its taps, and Col2Im a transposed convolution that moves values to their places.
+for each of its taps, and Col2Im a transposed convolution that moves values to their places. A bias
+that is computed is added behind its convolution.
 """
 
 from __future__ import annotations
@@ -231,10 +232,23 @@ def _compress(to: _Composer) -> str | None:
     return to.make("Gather", x, to.sizes(*np.flatnonzero(condition)), axis=axis or 0)
 
 
+def _biased(to: _Composer) -> str | None:
+    """A convolution without its bias, which is computed, and a sum."""
+    kernel = to.shape(1)
+    if not to.input(2) or to.input(2) in to.graph.fixed or kernel is None:
+        return None
+    made = to.make(to.node.op_type, to.input(0), to.input(1), **to.given)
+    return to.make(
+        "Add", made, to.make("Reshape", to.input(2), to.sizes(-1, *[1] * (len(kernel) - 2)))
+    )
+
+
 _SPELLED: dict[str, Callable[[_Composer], str | None]] = {
     "STFT": _stft,
     "DFT": _dft,
     "Col2Im": _col2im,
     "DeformConv": _deform,
     "Compress": _compress,
+    "Conv": _biased,
+    "ConvTranspose": _biased,
 }

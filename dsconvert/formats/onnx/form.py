@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import require
 
 from .checking import light_copy
+from .declared import declare_channels, declare_opset, free_sizes
 from .messages import assign
 from .session import session
 from .shapes import shape_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
-    """Sort the nodes, name the graph, and declare the shapes that the nodes give.
+    """Sort the nodes, name the graph, and declare the opset and the shapes that the nodes give.
 
     Args:
         model: The model, which is changed.
@@ -36,6 +37,14 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
     if not model.graph.name:
         model.graph.name = "graph"
         told.append("its graph had no name")
+    if declare_opset(model):
+        told.append("its opset was declared twice, or under another name than the usual one")
+    if free_sizes(model):
+        told.append("sizes that it declared as negative, or a batch of 0, are free")
+    channels = declare_channels(model)
+    if channels:
+        names = ", ".join(map(repr, channels))
+        told.append(f"the channels of {names}, which it left open, are those of its convolutions")
     if _declare_types(model, folder):
         told.append("outputs whose type it did not declare have that of ONNX Runtime")
     if _declare_shapes(model, folder):
@@ -71,6 +80,12 @@ def _declare_shapes(model: ModelProto, folder: Path | None) -> bool:
     """Correct declared shapes of outputs; drop those of inner values if any is wrong."""
     onnx = require("onnx", "onnx", "to read .onnx files")
     graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.output:  # what reads it would find it without a shape
+        if value.name in stored and shape_of(value) is None:
+            tensor = stored[value.name]
+            known = onnx.helper.make_tensor_value_info(value.name, tensor.data_type, tensor.dims)
+            value.CopyFrom(known)
     missing = any(shape_of(value) is None for value in graph.output)
     light = light_copy(model, folder)
     try:
@@ -82,12 +97,12 @@ def _declare_shapes(model: ModelProto, folder: Path | None) -> bool:
             return False
     del light.graph.value_info[:]
     for value in light.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.name not in stored:
+            value.type.tensor_type.ClearField("shape")
     try:
         light = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
     except Exception:  # the model itself is wrong, not what it declares
         return False
-    stored = {tensor.name: tensor for tensor in graph.initializer}
     found = {value.name: value for value in (*light.graph.output, *light.graph.input)}
     for value in graph.output:
         known = found[value.name]

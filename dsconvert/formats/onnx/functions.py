@@ -6,7 +6,7 @@ Their calls are replaced by the bodies where something inside is to be changed o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from .tensors import DOMAINS
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+_LEVELS = 4
+"""How deep functions of ONNX may call each other."""
 _Key = tuple[str, str]
 """A function's domain and name."""
 
@@ -42,6 +44,42 @@ def inlined(
     result: ModelProto = inliner.inline_selected_functions(_of_one_version(model), sorted(names))
     trim_inputs(result)
     return result
+
+
+def spelled_by_onnx(model: ModelProto, known: Container[str]) -> ModelProto:
+    """Spell out operators for which ONNX itself gives a function of others: Attention is one.
+
+    Args:
+        model: The model, without functions of its own; it is not changed.
+        known: Names of the operators to keep.
+
+    Returns:
+        A new model; the given one where nothing is to be done.
+    """
+    for _ in range(_LEVELS):
+        kinds = {node.op_type for node in nodes_of(model.graph) if node.domain in DOMAINS}
+        version = max(
+            (one.version for one in model.opset_import if one.domain in DOMAINS), default=1
+        )
+        wanted = [one for one in sorted(kinds) if one not in known and _has_body(one, version)]
+        if not wanted:
+            break
+        inliner = require("onnx.inliner", "onnx", "to read .onnx files")
+        model = inliner.inline_selected_functions(
+            model, [("", kind) for kind in wanted], inline_schema_functions=True
+        )
+        trim_inputs(model)
+    return model
+
+
+def _has_body(kind: str, version: int) -> bool:
+    from onnx import defs
+
+    try:
+        schema = defs.get_schema(kind, version, "")
+    except defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def trim_inputs(model: ModelProto) -> bool:

@@ -91,6 +91,8 @@ def layer_normalization(node: Node, build: KerasBuilder) -> Tensor | list[Tensor
     wanted = x.shape[first:]
     given = [build.constant(node, i) for i in (1, 2) if node.has(i)]
     stock = all(array.shape == wanted for array in given) and axes[0] > 0
+    if node.op == "RMSNormalization":  # Keras multiplies its scale as if it were the last axes'
+        stock = stock and axes == list(range(first, x.rank))
     if not stock or any(build.is_used(name) for name in node.outputs[1:]):
         return _by_hand(node, build, x, axes)
     kept = tuple(x.order[axis] - first for axis in axes)

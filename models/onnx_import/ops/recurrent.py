@@ -126,7 +126,7 @@ def _layer(node: Node, build: KerasBuilder, index: int, backwards: bool, *, mask
 def _initial(node: Node, build: KerasBuilder, steps: Any, index: int, layout: int) -> list[Any]:
     """Return the states before the first step, (n, units), as Keras takes them; none for zeros."""
     places = [place for place in ((5, 6) if node.op == "LSTM" else (5,)) if node.has(place)]
-    values = [build.value(node, place) for place in places]
+    values = [build.read(node.inputs[place]) for place in places]
     if all(isinstance(one, Constant) and not any(map(np.any, one.probes)) for one in values):
         return []
     if node.op == "LSTM" and len(values) != 2:

@@ -14,6 +14,8 @@ from ..registry import op
 from ..values import Order, Tensor
 
 _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
+_WHOLE = (0.0, 1.0)
+"""The part of an axis that is all of it."""
 
 
 @op("Resize", "Upsample")
@@ -25,13 +27,14 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
         raise refuse(node, f"the mode {sampling.mode!r}")
     scales = _scales(node, build, x)
     targets = build.output_shapes(node)
+    regions = _regions(node, build, x.rank)
     axes = [
         axis
         for axis in range(x.rank)
-        if scales[axis] != 1 or any(old[axis] != new[axis] for old, new in _probes(x, targets))
+        if scales[axis] != 1
+        or regions[axis] != _WHOLE  # which may be read at scale 1 too
+        or any(old[axis] != new[axis] for old, new in _probes(x, targets))
     ]
-    if sampling.coordinates == "tf_crop_and_resize":
-        axes = list(range(x.rank))  # a region may be read at scale 1 too
     if not axes:
         return build.result(node, x.keras, x.order)
     if x.rank in (3, 4, 5) and min(axes) >= 2:
@@ -40,7 +43,6 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
         if tensor is not None:
             return build.result(node, tensor, x.order)
     tensor = x.keras
-    regions = _regions(node, build, x.rank)
     outside = np.zeros(0)
     for axis in axes:
         size, target = x.shape[axis], targets[0][axis]
@@ -108,7 +110,7 @@ def _probes(x: Tensor, targets: Any) -> list[tuple[Any, Any]]:
 
 def _regions(node: Node, build: KerasBuilder, rank: int) -> list[tuple[float, float]]:
     """Return the part of each axis that is read, in 0 … 1."""
-    regions = [(0.0, 1.0)] * rank
+    regions = [_WHOLE] * rank
     if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         axes = [axis % rank for axis in node.get("axes", range(rank))]
         roi = build.constant(node, 1)
