@@ -285,7 +285,7 @@ def _open_onnx(source: ModelPath) -> ModelFile:
         from dsconvert.models.loading.saved_model_onnx import as_onnx
 
         note(f"{path.name}: a SavedModel without Keras layers; read through tf2onnx as ONNX")
-        path = as_onnx(path)
+        path = as_onnx(path, trust=source.trust)
     try:
         file = open_onnx(path, dequantize=dequantize)
     except InputError as error:

@@ -74,6 +74,7 @@ def restore_saved_model(model: Any, path: Path) -> None:
         Misfit: If the checkpoint's weights are not those of the model, or cannot be read.
     """
     tensorflow = require("tensorflow", "keras", "to read SavedModels")
+    check_members(path)
     try:
         reader = tensorflow.train.load_checkpoint(str(path / "variables" / "variables"))
         shapes = reader.get_variable_to_shape_map()
@@ -84,6 +85,21 @@ def restore_saved_model(model: Any, path: Path) -> None:
     left = objects.unused()
     if left:
         raise Misfit(f"no layer has {first_few(sorted(left))}")
+
+
+def check_members(path: Path) -> None:
+    """Refuse a folder with a pipe or a device in it: reading these may never end.
+
+    Raises:
+        InputError: With the name.
+    """
+    for item in sorted(path.rglob("*")):
+        if item.exists() and not (item.is_file() or item.is_dir()):
+            raise InputError(
+                f"{item} is no regular file.",
+                "Copy or download the folder again.",
+                code="damaged-file",
+            )
 
 
 def folder_sha256(path: Path) -> str:

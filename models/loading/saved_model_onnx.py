@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from dsconvert.base.cache_folder import cache_folder
-from dsconvert.base.child_process import run_python
+from dsconvert.base.child_process import Finished, run_python
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import replacing
 from dsconvert.base.messages import note
 
-from .saved_model import folder_sha256
+from .saved_model import check_members, folder_sha256
 
+_CONVERT = Path(__file__).with_name("saved_model_convert.py")
 _OPSET = 17
 _DEFAULT = b"\n\x0fserving_default\x12"
 """The usual signature, as the key of a map in a protobuf message."""
@@ -20,39 +22,63 @@ _TAKEN = re.compile(r"using first signature: (\S+)")
 _SECONDS = 900
 
 
-def as_onnx(path: Path) -> Path:
+def as_onnx(path: Path, *, trust: bool = False) -> Path:
     """Convert a SavedModel to an .onnx file in the cache; one that is there already is used.
 
-    TensorFlow reads the folder in a child process. A SavedModel is a program: it may contain
-    operations that read files. Only its graph is read here; nothing of it is run.
+    TensorFlow reads the folder in a child process. A SavedModel is a program, and loading it runs
+    what fills its tables. One with operations that reach beyond it is not loaded.
 
     Args:
         path: The folder.
+        trust: Whether its operations may read and write files.
 
     Raises:
-        InputError: If tf2onnx cannot convert it, with its last words.
+        InputError: If tf2onnx cannot convert it, with its last words; if it is damaged, or reads or
+            writes files.
         MissingExtra: If tf2onnx or TensorFlow is not installed.
     """
     require("tf2onnx", "all", "to read SavedModels without Keras layers")
+    check_members(path)
     made = cache_folder() / "saved_models" / f"{folder_sha256(path)[:32]}.onnx"
     if made.is_file():
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     with replacing(made, overwrite=True) as temporary:
-        options = ["--saved-model", str(path.resolve()), "--output", str(temporary)]
-        if _DEFAULT in (path / "saved_model.pb").read_bytes():
-            options += ["--signature_def", "serving_default"]
-        done = run_python(
-            ["-m", "tf2onnx.convert", *options, "--opset", str(_OPSET)], timeout=_SECONDS
-        )
+        usual = _DEFAULT in (path / "saved_model.pb").read_bytes()
+        words = [str(path.resolve()), str(temporary), str(_OPSET)]
+        words += ["serving_default" if usual else "", str(int(trust))]
+        done = run_python([str(_CONVERT), *words], timeout=_SECONDS)
         if done.failure or not temporary.is_file():
-            raise InputError(
-                f"{path} is a SavedModel that tf2onnx cannot convert: "
-                f"{done.failure or 'nothing was written'}.",
-                "Save the model as .keras where it was made: model.save('model.keras').",
-                code="saved-model",
-            )
+            raise _refusal(path, done)
         taken = _TAKEN.search(done.stderr)
         if taken:
             note(f"{path.name}: it has no serving_default; its signature {taken[1]} is read")
     return made
+
+
+def _refusal(path: Path, done: Finished) -> InputError:
+    """Return the error for a folder that was not converted."""
+    try:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        code, problem = str(found["code"]), str(found["problem"])
+    except (ValueError, LookupError, TypeError):
+        code, problem = "", done.failure or "nothing was written"
+    if code == "needs-trust":
+        return InputError(
+            f"{path} is a SavedModel that reaches beyond itself: {problem}. To load it runs such "
+            "operations, which can read and write your files.",
+            "Give --trust (in Python trust=True) if you know who made it; or save the part that "
+            "computes alone.",
+            code="needs-trust",
+        )
+    if code == "damaged-file":
+        return InputError(
+            f"{path} is damaged or incomplete: {problem}.",
+            "Copy or download the folder again.",
+            code="damaged-file",
+        )
+    return InputError(
+        f"{path} is a SavedModel that tf2onnx cannot convert: {problem}.",
+        "Save the model as .keras where it was made: model.save('model.keras').",
+        code="saved-model",
+    )
