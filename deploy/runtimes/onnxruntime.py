@@ -11,6 +11,7 @@ from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 from dsconvert.formats.onnx.dequantize import is_quantized
 from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.outputs import left_out_by
 from dsconvert.formats.onnx.session import PROVIDERS, session
 from dsconvert.formats.onnx.sizes import largest_of
 
@@ -41,7 +42,7 @@ class OnnxRuntimeSession(Session):
             )
         return (
             tuple(_onnx_info(path, argument) for argument in self._session.get_inputs()),
-            tuple(_onnx_info(path, argument) for argument in self._session.get_outputs()),
+            tuple(_onnx_info(path, one, output=True) for one in self._session.get_outputs()),
         )
 
     def _largest(self, shapes: tuple[Shape, ...]) -> int:
@@ -90,12 +91,13 @@ _ONNX_TYPES = {"float": "float32", "double": "float64"} | {
 }
 
 
-def _onnx_info(path: Path, argument: Any) -> TensorInfo:
+def _onnx_info(path: Path, argument: Any, *, output: bool = False) -> TensorInfo:
     """Describe an input or output of an .onnx file."""
     dtype = _ONNX_TYPES.get(argument.type.removeprefix("tensor(").removesuffix(")"))
     if dtype is None:
         raise InputError(
             f"{path}: {argument.name} is a {argument.type}; only numeric tensors can be run.",
+            f"Leave it out: {left_out_by([argument.name], str(path))}" if output else "",
             code="not-numeric",
         )
     shape = tuple(size if isinstance(size, int) else None for size in argument.shape)

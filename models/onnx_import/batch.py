@@ -97,6 +97,27 @@ def check_each_sample(original: Graph, freed: Graph, facts: ProbedValues, seed: 
             )
 
 
+def check_kept(freed: Graph, facts: ProbedValues) -> None:
+    """See that what is computed of a batch has as many rows as it, wherever that is.
+
+    A condition on the mean of all samples, say, may fall out alike for the few that are tried.
+
+    Args:
+        freed: The graph with a free batch.
+        facts: What is known of its values.
+
+    Raises:
+        InputError: If a value is the same size whatever the batch is.
+    """
+    for node in freed.live:
+        for name in filter(None, node.outputs):
+            if len(set(facts.shapes[name])) == 1 < len(facts.shapes[name]):
+                raise InputError(
+                    f"{name!r} is computed of all samples together",
+                    code="samples-not-independent",
+                )
+
+
 def _written_batch(graph: Graph, facts: ProbedValues, node: Node, batch: int) -> Any:
     """Return the shape that is given to a node, if the batch stands in its first place."""
     index = _TARGETS.get(node.op)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dsconvert.base.errors import DsconvertError, InputError
 from dsconvert.base.units import first_few
+from dsconvert.formats.onnx.outputs import left_out_by, not_numeric
 
 from . import layout, ops
 from .builder import KerasBuilder, refuse
@@ -80,12 +79,21 @@ def known_operators() -> set[str]:
 
 
 def check_supported(graph: Graph) -> None:
-    """Refuse a graph with operators that no handler knows, all of them in one message.
+    """Refuse a graph with operators that no handler knows, or with outputs of text and the like.
 
     Raises:
         InputError: If there are any.
     """
     ops.load()
+    odd = not_numeric(graph.proto)
+    if odd:
+        told = "s" if len(odd) > 1 else ""
+        raise InputError(
+            f"the output{told} {', '.join(map(repr, odd))} {'are' if told else 'is'} no tensor of "
+            "numbers, and Keras has no other.",
+            f"Leave out what names, lists or maps the results: {left_out_by(odd)}",
+            code="not-numeric",
+        )
     unknown = [node for node in graph.live if node.domain or node.op not in HANDLERS]
     if not unknown:
         return
@@ -164,17 +172,11 @@ def _ends(graph: Graph, builder: KerasBuilder) -> dict[str, Tensor]:
         return kept
     told = "s" if len(constant) > 1 else ""
     does = "do" if told else "does"
-    code = (
-        'import onnx; m = onnx.load("MODEL.onnx"); [m.graph.output.remove(x) '
-        f"for x in [*m.graph.output] if x.name in {json.dumps(constant)}]; "
-        'onnx.save(m, "kept.onnx")'
-    )
     raise InputError(
         f"the output{told} {', '.join(map(repr, constant))} {does} not depend on what is in the "
         "model's inputs: there is nothing to be computed in Keras.",
-        # A name in a file of anybody's must not leave its place in a command that is copied.
         "Leave out what is the same for every sample; ONNX Runtime gives it once: "
-        f"python -c {shlex.quote(code)}"
+        f"{left_out_by(constant)}"
         if kept
         else "Give a model with an output that depends on its inputs.",
         code="output-is-constant",

@@ -19,7 +19,7 @@ from dsconvert.formats.onnx.open import embed_weights, open_onnx
 from dsconvert.formats.onnx.sequences import without_sequences
 
 from . import weights
-from .batch import check_each_sample, fixed_batch, free_batch
+from .batch import check_each_sample, check_kept, fixed_batch, free_batch
 from .drawing import ConvertedGraph, check_supported, convert_graph, known_operators
 from .graph import Graph, read_graph
 from .probe import ProbedValues, probe
@@ -175,6 +175,7 @@ def _draw(
             freed_facts = probe(freed, None, seed)
             if fixed_batch(freed, freed_facts) is not None:
                 raise InputError("it does not run on a larger one", code="samples-not-independent")
+            check_kept(freed, freed_facts)
             drawn = convert_graph(freed, freed_facts)
             compare(freed, freed_facts, drawn, inputs, seed)
         except DsconvertError as error:

@@ -94,3 +94,18 @@ def test_a_choice_by_the_data_computes_both_branches():
 def test_a_choice_between_two_shapes_is_refused():
     with refuses("operators-not-imported"):
         import_onnx(choice(("Relu", {}), ("GlobalMaxPool", {})))
+
+
+def test_a_condition_on_all_samples_keeps_the_batch():
+    """For two samples that are tried it may fall out as for each of them alone."""
+    then, other = (body([node(kind, "a", "b")], [], [typed("b")]) for kind in ("Relu", "Identity"))
+    nodes = [
+        node("Conv", "x k", "a"),
+        node("ReduceMax", "x", "m", keepdims=0),
+        node("Greater", "m zero", "c"),  # of normal numbers the largest always is
+        node("If", "c", "y", then_branch=then, else_branch=other),
+    ]
+    proto = graph(nodes, [1, 3, 6, 6], "y", k=KERNEL, zero=np.float32(0))
+    imported = import_onnx(proto)
+    assert imported.model.input_shape == (1, 6, 6, 3)
+    assert "batch of 1 stays fixed" in imported.notes[0]

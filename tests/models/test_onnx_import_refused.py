@@ -197,3 +197,13 @@ def test_a_wrong_steep_output_is_refused(monkeypatch):
     monkeypatch.setattr(importing, "convert_graph", wrong)
     with refuses("outputs-differ"):
         import_onnx(proto, inputs=[x])
+
+
+def test_a_norm_of_an_old_opset_that_trains():
+    """Its further outputs say so: ONNX Runtime takes the statistics of the batch then."""
+    nodes = [node("BatchNormalization", "x s b m v", "y m2 v2 sm sv")]
+    weights = {"s": floats(3), "b": floats(3, seed=1), "m": floats(3), "v": np.ones(3, np.float32)}
+    proto = graph(nodes, ["n", 3, 6, 6], "y", opset=9, ir=4, **weights)
+    with refuses("operator-not-imported") as refused:
+        import_onnx(proto)
+    assert "training" in str(refused.value)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op, reads_of
+from dsconvert.formats.onnx.outputs import not_numeric
+from dsconvert.formats.onnx.shapes import inferred
 
 _SELECTING = ("NonMaxSuppression", "NonZero", "Compress", "Unique")
 """Operators whose results are as many as the values decide."""
+_LISTING = ("SplitToSequence", "SequenceConstruct", "ZipMap", "Optional")
+"""Operators whose results are no tensors."""
+_TEXT = 8
+"""ONNX's number of strings."""
 
 
 def comparable_outputs(graph: OnnxGraph) -> tuple[str, ...]:
     """Return the values that say how close a rewritten graph is, of one shape for every image.
 
     Boxes that NMS selects are another number for each image. In their place stand the boxes and
-    scores that it selects from.
+    scores that it selects from; and what a list, a map or the names of classes are made of in
+    theirs.
 
     Args:
         graph: The graph.
@@ -23,9 +32,11 @@ def comparable_outputs(graph: OnnxGraph) -> tuple[str, ...]:
     """
     varying: set[str] = set()
     before: list[str] = []
+    texts = _texts(graph) if not_numeric(graph.model) else set()
     made = {name for node in graph.depending_on_data for name in node.output}
     for node in graph.depending_on_data:
-        if is_op(node, *_SELECTING):
+        names = not texts.isdisjoint(node.output) or node.op_type in _LISTING
+        if is_op(node, *_SELECTING) or (names and varying.isdisjoint(reads_of(node))):
             before += [name for name in reads_of(node) if name in made]
         elif varying.isdisjoint(reads_of(node)):
             continue
@@ -41,3 +52,15 @@ def comparable_outputs(graph: OnnxGraph) -> tuple[str, ...]:
         elif is_op(node, "Conv"):  # it works behind the selection, or beside it
             return tuple(graph.outputs)
     return tuple(found)
+
+
+def _texts(graph: OnnxGraph) -> Set[str]:
+    """Return the values that hold strings."""
+    try:
+        found = inferred(graph.model, graph.folder)
+    except Exception:  # whatever onnx raises; what is declared is known all the same
+        found = {}
+    return {
+        *not_numeric(graph.model),
+        *(name for name, (_, kind) in found.items() if kind == _TEXT),
+    }

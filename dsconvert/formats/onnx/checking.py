@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .messages import copy_without_graph
+from .messages import assign, copied, copy_without_graph
 from .nodes import nodes_of
 from .session import sentence, session
 from .tensors import (
@@ -22,7 +22,7 @@ from .tensors import (
 )
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 _SMALL = 4096
 """Bytes up to which a tensor may be a shape, a scale or another value that decides the graph."""
@@ -101,6 +101,26 @@ def _check_bias(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> None:
         raise Refused(f"node {name!r} gives {channels} channels, and its bias is {told}")
 
 
+def _of_known_shapes(model: ModelProto) -> ModelProto:
+    """Return a model without the outputs that say no shape, which the checker would ask for.
+
+    What comes out of a Loop or a list has none, and ONNX Runtime does not need it.
+    """
+    known = [value for value in model.graph.output if _says_shape(value)]
+    if len(known) == len(model.graph.output):
+        return model
+    model = copied(model)
+    assign(model.graph.output, known)
+    return model
+
+
+def _says_shape(value: ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    if kind == "sequence_type":
+        return value.type.sequence_type.elem_type.tensor_type.HasField("shape")
+    return kind in (None, "tensor_type") and value.type.tensor_type.HasField("shape")
+
+
 def check_runs(model: ModelProto, folder: Path | None) -> None:
     """See that a model is valid ONNX and that ONNX Runtime has a kernel for every node.
 
@@ -120,7 +140,7 @@ def check_runs(model: ModelProto, folder: Path | None) -> None:
         _check_bias(node, shapes)
     light = light_copy(model, folder)
     try:
-        onnx.checker.check_model(light, full_check=True)
+        onnx.checker.check_model(_of_known_shapes(light), full_check=True)
     except Exception as error:  # ValidationError, InferenceError, or what the parser raises
         raise Refused(f"onnx.checker: {sentence(error)}") from error
     try:

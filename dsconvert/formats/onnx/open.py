@@ -162,7 +162,8 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             "export or import, or of a reference to verify or evaluate, as in "
             f"dsconvert export {shlex.quote(str(path))} --dequantize"
             if quantized and not dequantize
-            else "Export it for plain ONNX Runtime, without custom operators.",
+            else "Export it anew, of ONNX's own operators: what the message names is not as ONNX "
+            "defines it.",
             code="does-not-run",
         ) from error
     check_sizes(model, path.parent, str(path))
