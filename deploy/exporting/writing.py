@@ -19,7 +19,7 @@ from dsconvert.formats.onnx.save import data_path, save, without_unused_domains
 from dsconvert.formats.quantization import CalibrationMethod, Format
 
 from ..schemes import SCHEMES
-from . import onnx_export, onnx_reduce, tflite
+from . import onnx_export, onnx_half, onnx_reduce, tflite
 from .export_options import Options
 from .held_out import HeldOut
 from .improve import Improved, improve
@@ -193,8 +193,11 @@ def _quantized(
     if options.quantize == "none":
         proto = load(source.path, weights=True)
     elif options.quantize == "float16":
-        proto = onnx_reduce.to_float16(
-            inlined(load(source.path, weights=True)), keep_io=options.keep_io
+        proto = onnx_half.to_float16(
+            inlined(load(source.path, weights=True)),
+            keep_io=options.keep_io,
+            path=source.path,
+            samples=samples,
         )
         notes = ("float16 is stored; a CPU computes in float32 where it has no float16 kernels",)
     else:

@@ -11,8 +11,8 @@ from onnx_native import Net, images, outputs
 from dsconvert.base.errors import InputError
 from dsconvert.deploy.exporting import onnx_prepare
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.onnx_half import to_float16
 from dsconvert.deploy.exporting.onnx_prepare import prepared
-from dsconvert.deploy.exporting.onnx_reduce import to_float16
 from dsconvert.deploy.exporting.onnx_source import read_onnx
 
 X = images(8, 6, 9, 10)

@@ -16,7 +16,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from dsconvert.deploy.exporting.onnx_reduce import quantize_dynamic, to_float16
+from dsconvert.deploy.exporting.onnx_half import to_float16
+from dsconvert.deploy.exporting.onnx_reduce import quantize_dynamic
 from dsconvert.deploy.exporting.onnx_static import quantize_static
 
 SIZE = 16

@@ -1,0 +1,65 @@
+"""What float16 cannot hold, or an operator does not take in it, stays float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from onnx_graphs import run
+from onnx_nets import floats, graph, node
+
+from dsconvert.deploy.exporting.export import export
+
+X = np.random.default_rng(0).normal(size=(8, 3, 6, 6)).astype(np.float32)
+FIRST = node("Conv", "x w", "c", pads=[1, 1, 1, 1])
+LAST = node("Conv", "r v", "y", pads=[1, 1, 1, 1])
+
+
+def half(nodes, path, opset=17, **weights):
+    """Write a network as float16; its file, and the SQNR of its output."""
+    model = graph(nodes, ["n", 3, 6, 6], "y", opset=opset, w=floats(4, 3, 3, 3), **weights)
+    onnx.save(model, path / "m.onnx")
+    made = export(path / "m.onnx", path / "h.onnx", quantize="float16", calibration=[X])
+    return onnx.load(path / "h.onnx"), made.fidelity[0].sqnr_db
+
+
+def inside(model):
+    """Largest float16 value that the file computes, on the images."""
+    outputs = [name for one in model.graph.node for name in one.output]
+    watched = onnx.ModelProto.FromString(model.SerializeToString())
+    own = {value.name for value in model.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=one) for one in outputs if one not in own)
+    values = [value for value in run(watched, [X]) if value.dtype == np.float16]
+    return max(np.abs(value).max() for value in values)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-6, 1e-12])
+def test_outputs_beyond_its_range(scale, tmp_path):
+    nodes = [FIRST, node("Mul", "c scale", "m"), node("Identity", "m", "y")]
+    model, sqnr = half(nodes, tmp_path, scale=np.float32(scale))
+    assert sqnr > 60
+    assert np.isfinite(inside(model))
+
+
+def test_values_between_two_layers_are_not_narrowed(tmp_path):
+    """Neither of the two constants is out of range by much; what is between them is."""
+    nodes = [
+        FIRST,
+        node("Mul", "c up", "u"),
+        node("Relu", "u", "a"),
+        node("Mul", "a down", "r"),
+        LAST,
+    ]
+    weights = {"up": np.float32(6e4), "down": np.float32(1 / 6e4), "v": floats(4, 4, 3, 3, seed=1)}
+    model, sqnr = half(nodes, tmp_path, **weights)
+    assert sqnr > 60
+    assert inside(model) < 1e3
+    convolutions = [one for one in model.graph.node if one.op_type == "Conv"]
+    stored = {one.name: one.data_type for one in model.graph.initializer}
+    assert {stored[one.input[1]] for one in convolutions} == {TensorProto.FLOAT16}
+
+
+def test_an_operator_that_has_no_float16(tmp_path):
+    nodes = [FIRST, node("Celu", "c", "r", alpha=0.5), LAST]
+    assert half(nodes, tmp_path, v=floats(4, 4, 3, 3, seed=1))[1] > 60
