@@ -43,6 +43,8 @@ _MARGIN = 2.0
 """How much larger activations of other samples may be."""
 _FLOAT, _FLOAT16 = 1, 10
 """ONNX's numbers of float32 and float16."""
+_OF_FLOAT = ("AffineGrid",)
+"""Operators that ONNX Runtime spells out for float32 alone, whatever ONNX says."""
 _FULL, _HALF = "tensor(float)", "tensor(float16)"
 
 
@@ -165,6 +167,8 @@ def _takes_half(node: NodeProto, opset: int) -> bool:
 
     if node.domain not in DOMAINS:
         return True
+    if node.op_type in _OF_FLOAT:
+        return False
     try:
         schema = defs.get_schema(node.op_type, opset, "")
     except defs.SchemaError:

@@ -25,7 +25,9 @@ from ..runtimes.session import Session, encode, first_line
 from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
 from .clipped_ranges import Histogram, Range, edges
 from .onnx_activations import watched_values
+from .onnx_masks import masking
 from .onnx_misread import hold_in_float, left_in_float, one_scale
+from .onnx_norms import dividing
 from .onnx_outputs import give_back, take_echoes
 
 _METHODS: dict[CalibrationMethod, str] = {
@@ -85,6 +87,7 @@ def quantize_static(
         extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
     reader = partial(_reader, open_runtime(source), calibration, order)
     in_float, echoes = left_in_float(model), take_echoes(model)
+    parts = [*masking(model), *dividing(model)]
     with quantizing("Plan or export for float32 instead."), TemporaryDirectory() as folder:
         if echoes:
             beside, source = source.parent, Path(folder) / "parted.onnx"
@@ -107,7 +110,7 @@ def quantize_static(
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=getattr(quantization.CalibrationMethod, _METHODS[method]),
             use_external_data_format=external,
-            nodes_to_exclude=[*exclude, *in_float],
+            nodes_to_exclude=[*exclude, *in_float, *parts],
             extra_options=extra,
             **cached,
         )

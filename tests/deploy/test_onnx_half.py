@@ -63,3 +63,12 @@ def test_values_between_two_layers_are_not_narrowed(tmp_path):
 def test_an_operator_that_has_no_float16(tmp_path):
     nodes = [FIRST, node("Celu", "c", "r", alpha=0.5), LAST]
     assert half(nodes, tmp_path, v=floats(4, 4, 3, 3, seed=1))[1] > 60
+
+
+def test_an_operator_that_onnx_runtime_spells_out_for_float32(tmp_path):
+    nodes = [FIRST, node("ReduceMean", "c axes", "m", keepdims=0),
+             node("Unsqueeze", "m ends", "u"), node("Add", "u matrix", "t"),
+             node("AffineGrid", "t size", "g"), node("GridSample", "c g", "y")]  # fmt: skip
+    weights = {"ends": np.array([1, 2]), "matrix": np.eye(2, 3, dtype=np.float32)[None],
+               "size": np.array([8, 4, 5, 5]), "axes": np.array([1, 2, 3])}  # fmt: skip
+    assert half(nodes, tmp_path, opset=20, **weights)[1] > 45

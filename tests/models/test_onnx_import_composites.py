@@ -100,3 +100,30 @@ def test_what_a_constant_condition_keeps(axis):
         k=floats(4, 3, 3, 3), kept=np.array([True, False, True, True]),
     )  # fmt: skip
     assert_same(proto, [floats(1, 3, 6, 6, seed=2)])
+
+
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("size", [(3, 5, 6), (2, 3, 4, 5)])
+def test_a_grid_of_computed_matrices(aligned, size):
+    rank = len(size) - 1
+    nodes = [
+        node("MatMul", "x w", "t"), node("Reshape", "t form", "theta"),
+        node("AffineGrid", "theta size", "y", align_corners=aligned),
+    ]  # fmt: skip
+    proto = graph(
+        nodes, ["n", 7], "y", opset=20, ir=9, w=floats(7, rank * (rank + 1)),
+        form=np.array([-1, rank, rank + 1]), size=np.array([3, *size]),
+    )  # fmt: skip
+    assert_same(proto, [floats(3, 7, seed=2)])
+
+
+def test_values_towards_zero():
+    proto = graph([node("Shrink", "x", "y", lambd=0.3, bias=0.1)], ["n", 3, 6, 6], "y")
+    assert_same_in_tflite(proto, [floats(2, 3, 6, 6)])
+
+
+def test_what_onnx_spells_out_by_the_types_of_constants():
+    """Of a crop, here: it asks what type the constant of the sizes has."""
+    nodes = [node("Conv", "x k", "a"), node("CenterCropPad", "a size", "y", axes=[2, 3])]
+    proto = graph(nodes, [1, 3, 6, 6], "y", opset=18, k=floats(4, 3, 3, 3), size=np.array([3, 6]))
+    assert_same(proto, [floats(1, 3, 6, 6, seed=2)])

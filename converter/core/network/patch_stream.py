@@ -178,19 +178,19 @@ def stream_patches(
     kernels = [
         kernel[block].reshape(width, -1) for block, width in zip(blocks, widths, strict=True)
     ]
-    size = images_of(clean.live[site.reads], site).shape[1:3]
+    frames, *size = images_of(clean.live[site.reads][:1], site).shape[:3]
     wanted = patches or _enough(max(widths))
-    per_image = max(1, -(-wanted // images))
-    for rows in batches(per_image * sum(widths)):
+    per_image = max(1, -(-wanted // (images * frames)))
+    for rows in batches(per_image * frames * sum(widths)):
         x = images_of(clean.live[site.reads][rows], site)
-        where = sample_positions(rng, len(x), output_size(site.spec, size), per_image)
+        where = sample_positions(rng, len(x), output_size(site.spec, (size[0], size[1])), per_image)
         for some in _pieces(where, most // sum(widths)):
             seen = _by_block(gather(x, site.spec, some), blocks)
             targets = [part @ weights for part, weights in zip(seen, kernels, strict=True)]
             if site.bias is not None:
                 targets[0] += site.bias
             each = _of_each(site, clean, fit_runs, blocks, rows, some, (seen, targets))
-            yield rows.start + some[0], each
+            yield rows.start + some[0] // frames, each
 
 
 def _of_each(
@@ -227,7 +227,12 @@ def _widths(site: Site, blocks: Sequence[slice]) -> list[int]:
 
 
 def images_of(array: Array, site: Site) -> Array:
-    """Return the array as (n, H, W, C): features (n, F) become a 1×1 image."""
+    """Return the array as (n, H, W, C): features (n, F) become a 1×1 image.
+
+    Several images or rows of features of one sample, (n, k, …), are images of their own.
+    """
+    if array.ndim in (3, 5):
+        array = array.reshape(-1, *array.shape[2:])
     if array.ndim == 2:
         return array[:, None, None, :]
     return array.transpose(0, 2, 3, 1) if site.channels_first else array

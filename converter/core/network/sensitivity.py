@@ -109,7 +109,7 @@ def input_sizes(
         for index, site in enumerate(stages.sites):
             if site is not None and site.role == "conv":
                 shape = runner.clean.live[site.reads].shape
-                height, width = shape[2:4] if site.channels_first else shape[1:3]
+                height, width = shape[-2:] if site.channels_first else shape[-3:-1]
                 sizes[site.name] = (*sizes.get(site.name, ()), (height, width))
             runner.clean.live = runner.after(index, runner.clean)
     return sizes

@@ -232,6 +232,30 @@ def _compress(to: _Composer) -> str | None:
     return to.make("Gather", x, to.sizes(*np.flatnonzero(condition)), axis=axis or 0)
 
 
+def _affine_grid(to: _Composer) -> str | None:
+    """A product of constant places with the matrices of the samples."""
+    size = to.value(1)
+    if size is None or int(np.prod(size[2:])) * len(size) > _MOST:
+        return None
+    aligned = bool(to.given.get("align_corners", 0))
+    axes = [np.linspace(-1, 1, n) if aligned else (2 * np.arange(n) + 1) / n - 1 for n in size[2:]]
+    places = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)  # x first
+    ones = np.ones((*places.shape[:-1], 1))
+    rows = np.concatenate([places, ones], axis=-1).reshape(-1, len(size) - 1)
+    turned = to.make("Transpose", to.input(0), perm=[0, 2, 1])
+    moved = to.make("MatMul", to.floats(rows), turned)
+    return to.make("Reshape", moved, to.sizes(0, *size[2:], len(size) - 2))
+
+
+def _shrink(to: _Composer) -> str | None:
+    """Values of less than a limit are 0, the others are moved towards it."""
+    x, limit, bias = to.input(0), to.given.get("lambd", 0.5), to.given.get("bias", 0.0)
+    above = to.make("Sub", x, to.floats(bias))
+    below = to.make("Add", x, to.floats(bias))
+    rest = to.make("Where", to.make("Greater", x, to.floats(limit)), above, to.floats(0.0))
+    return to.make("Where", to.make("Less", x, to.floats(-limit)), below, rest)
+
+
 def _biased(to: _Composer) -> str | None:
     """A convolution without its bias, which is computed, and a sum."""
     kernel = to.shape(1)
@@ -249,6 +273,8 @@ _SPELLED: dict[str, Callable[[_Composer], str | None]] = {
     "Col2Im": _col2im,
     "DeformConv": _deform,
     "Compress": _compress,
+    "Shrink": _shrink,
+    "AffineGrid": _affine_grid,
     "Conv": _biased,
     "ConvTranspose": _biased,
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .messages import copied
+from .messages import assign, copied
 from .nodes import nodes_of
 from .tensors import DOMAINS
 
@@ -65,10 +65,29 @@ def spelled_by_onnx(model: ModelProto, known: Container[str]) -> ModelProto:
         if not wanted:
             break
         inliner = require("onnx.inliner", "onnx", "to read .onnx files")
-        model = inliner.inline_selected_functions(
-            model, [("", kind) for kind in wanted], inline_schema_functions=True
-        )
+        try:
+            made = inliner.inline_selected_functions(
+                _with_types(model), [("", kind) for kind in wanted], inline_schema_functions=True
+            )
+        except Exception:  # onnx raises RuntimeError where it knows too little of a type
+            break
+        assign(made.graph.value_info, model.graph.value_info)
+        model = made
         trim_inputs(model)
+    return model
+
+
+def _with_types(model: ModelProto) -> ModelProto:
+    """Return a copy that tells the types of what it holds: onnx looks for them there."""
+    from onnx import helper
+
+    model = copied(model)
+    known = {value.name for value in model.graph.value_info}
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(one.name, one.data_type, one.dims)
+        for one in model.graph.initializer
+        if one.name not in known
+    )
     return model
 
 
