@@ -117,8 +117,8 @@ def _of_known_shapes(model: ModelProto) -> ModelProto:
 def _says_shape(value: ValueInfoProto) -> bool:
     kind = value.type.WhichOneof("value")
     if kind == "sequence_type":
-        return value.type.sequence_type.elem_type.tensor_type.HasField("shape")
-    return kind in (None, "tensor_type") and value.type.tensor_type.HasField("shape")
+        return bool(value.type.sequence_type.elem_type.tensor_type.HasField("shape"))
+    return kind in (None, "tensor_type") and bool(value.type.tensor_type.HasField("shape"))
 
 
 def check_runs(model: ModelProto, folder: Path | None) -> None:
