@@ -11,6 +11,7 @@ from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.errors import GateFailed, InputError
+from dsconvert.base.fidelity import compare_outputs
 from dsconvert.deploy.exporting import onnx_reduce, random_ranges
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.onnx_prepare import prepared
@@ -135,3 +136,34 @@ def test_whole_numbers_beside_samples_are_larger_where_the_model_takes_them(most
     (_, numbers), _ = telling_inputs(predict, [signals, np.tile([0, 1], 16)])
     assert (numbers.max() > 8) == (most > 8)
     assert numbers.dtype == np.int64
+
+
+def with_bias(folder, name, bias):
+    """A network of images whose outputs are means over the image."""
+    nodes = [
+        node("Conv", "x w b", "c"),
+        node("ReduceMean", "c", "y", axes=[2, 3], keepdims=0),
+    ]
+    weights = {"w": floats(4, 3, 3, 3), "b": np.full(4, bias, np.float32)}
+    onnx.save(graph(nodes, ["n", 3, 12, 12], "y", **weights), folder / name)
+    return folder / name
+
+
+def test_a_float32_file_that_bright_images_hide_the_fault_of(tmp_path):
+    """Beside outputs of 200 a bias of 0.05 keeps more than 60 dB."""
+    sound, broken = (with_bias(tmp_path, f"{b}.onnx", b) for b in (0.0, 0.05))
+    assert ds.verify(sound, sound).passed
+    assert not ds.verify(sound, broken).passed
+
+
+def test_a_float32_file_that_amplifies_rounding_on_images_too():
+    """What it differs by on numbers one step apart, ten times as much is allowed."""
+    x = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
+
+    def steep(inputs):
+        return [np.sin(np.float32(1e5) * inputs[0])]
+
+    (wanted,) = steep([x])
+    for apart, allowed in ((1e-3, True), (1.0, False)):
+        close = compare_outputs(["y"], [wanted], [wanted * np.float32(1 + apart)])
+        assert random_ranges.leaves_rounding_alone(close, "none", steep, [x]) == allowed
