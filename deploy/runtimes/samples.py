@@ -210,7 +210,18 @@ def random_samples(
 
 def _random_array(rng: np.random.Generator, info: TensorInfo, shape: Any) -> Array:
     """Return one random array; see `random_inputs`."""
-    dtype = np.dtype(info.dtype)
+    try:
+        dtype = np.dtype(info.dtype)
+    except TypeError:  # texts
+        dtype = np.dtype(object)
+    if dtype.kind in "OSU":
+        raise InputError(
+            f"input {info.name} takes values of the type {info.dtype}; only numbers are made up, "
+            "exported and compared.",
+            "Give the part of the model behind what reads them: keras.Model(inputs, outputs) of "
+            "the first tensor of numbers.",
+            code="text-input",
+        )
     array: Array
     if dtype.kind == "f":
         array = rng.standard_normal(shape, dtype=np.float32)

@@ -21,6 +21,8 @@ RANGES = (("0 … 255", 64.0, 128.0), ("0 … 1", 0.25, 0.5))
 _HARDLY = 1 / 16
 """Standard deviation over the samples, as a share of an output's size, below which it hardly
 changes: 16 of the 255 steps of an 8-bit output."""
+_TELLS_MORE = 4
+"""Times as much change from which on another range tells more, where each hardly changes them."""
 _FEW = 4
 """Samples that tell it."""
 
@@ -57,7 +59,7 @@ def telling_inputs(predict: Predict, inputs: Sequence[Array]) -> tuple[tuple[Arr
         return chosen, told
     for name, scale, shift in RANGES:
         change = _change(predict(in_range(few, scale, shift)))
-        if change > max(most, _HARDLY):
+        if change > most and (change > _HARDLY or change > _TELLS_MORE * most):
             most, chosen = change, in_range(inputs, scale, shift)
             told = f"compared on random images of {name}: around 0 the outputs hardly change"
     return chosen, told

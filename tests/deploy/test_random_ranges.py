@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -167,3 +168,24 @@ def test_a_float32_file_that_amplifies_rounding_on_images_too():
     for apart, allowed in ((1e-3, True), (1.0, False)):
         close = compare_outputs(["y"], [wanted], [wanted * np.float32(1 + apart)])
         assert random_ranges.leaves_rounding_alone(close, "none", steep, [x]) == allowed
+
+
+def test_a_range_on_which_little_changes_is_taken_where_less_changes_around_0():
+    """Means over images, as behind a pooling of everything, hardly change on any range."""
+
+    def predict(inputs):
+        (images,) = inputs
+        return [10.0 + images.reshape(len(images), -1).mean(axis=1, keepdims=True) / 255]
+
+    images = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+    (chosen,), told = telling_inputs(predict, [images])
+    assert np.array_equal(chosen, images * 64 + 128)
+    assert "0 … 255" in told
+
+
+def test_no_texts_are_made_up(tmp_path):
+    word = keras.Input((1,), dtype="string")
+    table = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    keras.Model(word, keras.layers.Dense(2)(table(word))).save(tmp_path / "words.keras")
+    with refuses("text-input"):
+        ds.export(tmp_path / "words.keras", tmp_path / "words.tflite")
