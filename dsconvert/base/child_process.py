@@ -6,6 +6,7 @@ learns of the signal and goes on. A child never imports modules from the user's 
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def run_python(
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=timeout,
+            env=_surroundings(),
             preexec_fn=_limiter(computing, memory) if limited else None,
         )
     except subprocess.TimeoutExpired as error:
@@ -90,6 +92,15 @@ def run_python(
         done.stderr.decode("utf-8", "replace"),
         timed_out=limited and done.returncode == -signal.SIGXCPU,
     )
+
+
+def _surroundings() -> dict[str, str]:
+    """Return the environment, but for what would change what a child says, and whether it works.
+
+    Its output is read as UTF-8, and a library's warning is no failure.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    return {**kept, "PYTHONIOENCODING": "utf-8"}
 
 
 class _limiter:  # noqa: N801 - a function with a value

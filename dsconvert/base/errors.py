@@ -11,6 +11,7 @@ thing to try; ``code`` is the same from release to release, for programs and tes
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import ClassVar, NamedTuple
 
@@ -132,10 +133,15 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
 
     Raises:
         MissingExtra: If the module, or one that it imports, is not installed.
+        InputError: If Keras is told to run on something else than TensorFlow, and that is missing.
     """
     try:
         found = without_greeting(module)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, ValueError) as error:
+        if module == "keras":
+            refuse_backend(error)
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         missing = (error.name or module).split(".")[0]  # the module, or what it needs in turn
         raise MissingExtra(
             f"{missing} is needed {purpose} and is not installed.",
@@ -144,3 +150,24 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     if module == "keras":
         mend(found)
     return found
+
+
+def refuse_backend(error: Exception) -> None:
+    """Say so where Keras was not imported for the backend that it is told to run on.
+
+    Args:
+        error: What its import raised.
+
+    Raises:
+        InputError: If a backend is the cause.
+    """
+    missing = (getattr(error, "name", None) or "").split(".")[0]
+    unknown = re.search(r"Unable to import backend ?: *(\S+)", str(error))
+    backend = unknown[1] if unknown else {"torch": "torch", "jax": "jax"}.get(missing)
+    if backend is not None:
+        raise InputError(
+            f"Keras is told to run on {backend} (KERAS_BACKEND, or keras.json in ~/.keras), which "
+            "cannot be imported; dsconvert works with Keras on TensorFlow.",
+            "Set the environment variable KERAS_BACKEND=tensorflow.",
+            code="other-backend",
+        ) from error

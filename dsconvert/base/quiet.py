@@ -121,5 +121,5 @@ def without_greeting(module: str) -> ModuleType:
 
 def import_quietly(module: str) -> None:
     """Import a framework early; where it is missing, whoever needs it says so."""
-    with suppress(ModuleNotFoundError):
+    with suppress(ModuleNotFoundError, ValueError):  # Keras does not know its backend
         without_greeting(module)

@@ -24,7 +24,7 @@ _PASSED_ON = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
     if hasattr(signal, name)  # Windows lacks some, and forks no process
 )
-_REPORT = "If the file is sound, please report it with the output of: dsconvert doctor"
+_REPORT = "if the file is sound, please report it with the output of: dsconvert doctor"
 
 
 def main() -> None:
@@ -80,12 +80,14 @@ def supervised(command: Callable[[], object], words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    heard, told = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)  # the terminal's Ctrl-C comes through the parent, once
         _die_with_parent()
-        _run(command)
+        _run(command, told)
         return 0
+    os.close(told)
     for number in _PASSED_ON:
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell's & ignores Ctrl-C
             signal.signal(number, lambda number, _: _pass_on(child, number))
@@ -96,8 +98,9 @@ def supervised(command: Callable[[], object], words: list[str]) -> int:
         except InterruptedError:
             continue
     code = os.waitstatus_to_exitcode(status)
+    os.set_blocking(heard, False)  # a process that the child left may still hold the other end
     if code >= 0:
-        return code
+        return code if _heard(heard) else _left(code, words)
     return _ended_by(-code, words)
 
 
@@ -105,8 +108,13 @@ class _Ended(BaseException):
     """Somebody ended the command: it removes its temporary files on the way out."""
 
 
-def _run(command: Callable[[], object]) -> None:
-    """Run the command; a signal that ends it does so once everything is put away."""
+def _run(command: Callable[[], object], told: int) -> None:
+    """Run the command; a signal that ends it does so once everything is put away.
+
+    Args:
+        command: As for `supervised`.
+        told: A pipe, to which one byte goes where Python itself comes to the end of the command.
+    """
     came: list[int] = []
 
     def end(number: int, frame: object) -> NoReturn:
@@ -122,9 +130,28 @@ def _run(command: Callable[[], object]) -> None:
     try:
         command()
     finally:
+        os.write(told, b".")
         if came:
             signal.signal(came[0], signal.SIG_DFL)
             os.kill(os.getpid(), came[0])
+
+
+def _heard(pipe: int) -> bool:
+    try:
+        return bool(os.read(pipe, 1))
+    except BlockingIOError:
+        return False
+
+
+def _left(code: int, words: list[str]) -> int:
+    """Say that a library ended the process: its exit code, even 0, says nothing of the work."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    _say(
+        f"Error: a library ended {f'dsconvert {command}'.strip()} with exit code {code} before the "
+        "work was done; nothing was written under its name.",
+        "TensorFlow does so over a wrong setting (XLA_FLAGS, TF_XLA_FLAGS). Otherwise " + _REPORT,
+    )
+    return 1
 
 
 def _pass_on(child: int, number: int) -> None:
@@ -148,7 +175,7 @@ def _ended_by(number: int, words: list[str]) -> int:
     what = f"dsconvert {command}".strip()
     _say(
         f"Error: native code brought {what} down ({name}); nothing was written under its name.",
-        _HINTS.get(command, _REPORT),
+        _HINTS.get(command, _REPORT.capitalize()),
     )
     return 1
 

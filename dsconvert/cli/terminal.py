@@ -59,6 +59,7 @@ def speaks(
             global _quiet
             _quiet = quiet
             _set_up_logging(verbose, quiet)
+            _leave_settings_outside()
             if "memory" in options:
                 _let_memory_go()
             with _stdout_kept() as out:
@@ -230,6 +231,19 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
     notes.handlers, notes.propagate = [_Notes()], False
     for name in ("absl", "tensorflow", "tf2onnx", "h5py"):
         logging.getLogger(name).setLevel(logging.ERROR if verbose < 2 else logging.DEBUG)
+
+
+def _leave_settings_outside() -> None:
+    """Let neither warnings as errors nor a Keras of other settings change what a command does."""
+    import warnings
+
+    from dsconvert.base.keras_faults import use_own_settings
+
+    if any(option.startswith("error") for option in sys.warnoptions):  # PYTHONWARNINGS=error
+        warnings.resetwarnings()
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+    use_own_settings()
 
 
 @contextmanager

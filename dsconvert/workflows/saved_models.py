@@ -113,8 +113,8 @@ def save_keras(
 
     trust = loading.trust if loading else False
     with replacing(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
-        # Keras calls .h5 legacy; it was asked for.
-        warnings.filterwarnings("ignore", message=".*HDF5.*")
+        # Keras calls .h5 legacy, and a warning that the user made an error of is no failure.
+        warnings.simplefilter("ignore")
         try:
             if temporary.suffix != ".keras":  # libhdf5 ends the process on a full disk
                 take_room(temporary, _bytes_of(model))

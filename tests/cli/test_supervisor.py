@@ -41,6 +41,14 @@ def test_a_crash_is_a_sentence_and_exit_code_1(name):
     assert "--quantize" in done.stderr  # what else to do
 
 
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_an_end_that_a_library_chose_is_a_sentence_and_exit_code_1(code):
+    """Native code that calls exit() leaves no word, and an exit code that says nothing."""
+    done = run(f"import os; os._exit({code})")
+    assert done.returncode == 1
+    assert f"exit code {code} before the work was done" in done.stderr
+
+
 def test_a_crash_without_a_stderr_is_still_exit_code_1():
     body = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     command = [sys.executable, "-c", RUN.format(body=body)]
