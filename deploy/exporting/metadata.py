@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.json_text import encoded
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.tflite import metadata as tflite_metadata
 
@@ -27,7 +28,7 @@ def stamp_tflite(path: Path, metadata: Metadata, layers: Collection[str] = ()) -
         metadata: What it shall say.
         layers: The names of the model's layers, the first time that it is stamped.
     """
-    tflite_metadata.write(path, KEY, msgspec.json.encode(metadata), metadata.labels, layers)
+    tflite_metadata.write(path, KEY, encoded(metadata), metadata.labels, layers)
 
 
 def stamp_onnx(model: Any, metadata: Metadata) -> None:
@@ -35,7 +36,7 @@ def stamp_onnx(model: Any, metadata: Metadata) -> None:
     kept = [entry for entry in model.metadata_props if entry.key != KEY]
     properties = {entry.key: entry.value for entry in kept}
     del model.metadata_props[:]
-    properties[KEY] = msgspec.json.encode(metadata).decode()
+    properties[KEY] = encoded(metadata).decode()
     for key, value in properties.items():
         model.metadata_props.add(key=key, value=value)
 

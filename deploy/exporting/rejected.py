@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from dsconvert.base.json_text import indented
 from dsconvert.formats.onnx.open import load
 from dsconvert.formats.onnx.save import data_path, save
 
@@ -32,5 +33,5 @@ def keep(temporary: Path, path: Path, artifact: Artifact) -> str:
     else:
         temporary.replace(place)
     record = msgspec.structs.replace(artifact, path=str(place))
-    report.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    report.write_bytes(indented(record) + b"\n")
     return f"It is at {place}, its report at {report}."

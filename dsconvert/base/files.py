@@ -122,12 +122,33 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unwritable(path, "it may not be written to")
     refuse_folder(path)
+    if path.suffix in (".onnx", ".tflite") and not _is_text(str(path)):
+        raise _unwritable(path, "its name is no UTF-8, and no runtime could open it")
     if (path.exists() or path.is_symlink()) and not overwrite:  # a link may lead nowhere
         raise InputError(
             f"{path} exists already.",
             "Name another file, or add --overwrite.",
             code="output-exists",
         )
+
+
+_LONGEST_NAME = 200
+"""Bytes of a name that leave room for more before and behind it; file systems take 255."""
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return True
+
+
+def _plain_name(path: Path) -> str:
+    """Return the name of a temporary file: the file's own, unless it leaves no room for more."""
+    if path.suffix == ".onnx":  # whose weights may lie in a file that bears its name
+        return path.name
+    return path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else f"file{path.suffix}"
 
 
 @contextmanager
@@ -141,11 +162,12 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     check_writable(path, overwrite=overwrite)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        name = _plain_name(path)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=path.parent))
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     try:
-        temporary = folder / path.name
+        temporary = folder / name
         yield temporary
         if overwrite:
             temporary.replace(path)

@@ -73,13 +73,19 @@ def exit_on_error(
     _exit(told, as_json=as_json, verbose=verbose, shown=shown)
 
 
+def told_of(error: Exception) -> tuple[str, str, int]:
+    """Return what is said of an error that is no refusal: a message, a hint and the exit code."""
+    told = _used_up(error) if _is_memory(error) else _bug(error)
+    return told.message, told.hint, told.exit_code
+
+
 def _exit(told: _Told, *, as_json: bool, verbose: bool, shown: Callable[[str], str]) -> NoReturn:
     if as_json:
-        import msgspec
+        from dsconvert.base.json_text import encoded
 
         record = {"schema": "dsconvert.error/1", "code": told.code, "message": told.message}
         record |= {"hint": told.hint, "docs": f"{_PAGE}#{told.code}"}
-        click.echo(msgspec.json.encode(record).decode(), err=True)
+        click.echo(encoded(record).decode(), err=True)
         sys.exit(told.exit_code)
     click.secho(shown(f"Error: {told.message}"), fg="red", err=True)
     if told.hint:
@@ -103,6 +109,8 @@ def _while_printing(error: OSError) -> bool:
 
 def _is_memory(error: Exception) -> bool:
     """Tell whether the memory was used up: TensorFlow has an error of its own for that."""
+    if isinstance(error, ImportError):  # a library that does not fit
+        return "failed to map segment" in str(error) or "allocate memory" in str(error)
     return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 

@@ -129,6 +129,10 @@ def _run(command: Callable[[], object], told: int) -> None:
             signal.signal(number, end)
     try:
         command()
+    except OSError:
+        raise
+    except Exception as error:
+        sys.exit(_escaped(error))
     finally:
         os.write(told, b".")
         if came:
@@ -152,6 +156,18 @@ def _left(code: int, words: list[str]) -> int:
         "TensorFlow does so over a wrong setting (XLA_FLAGS, TF_XLA_FLAGS). Otherwise " + _REPORT,
     )
     return 1
+
+
+def _escaped(error: Exception) -> int:
+    """Say what went wrong before a command begins, or while it ends; return the exit code."""
+    try:
+        from .failures import told_of
+
+        message, hint, code = told_of(error)
+    except Exception:  # the memory does not even take what tells it
+        message, hint, code = "the memory is used up.", "Use a machine with more memory.", 2
+    _say(f"Error: {message}", hint)
+    return code
 
 
 def _pass_on(child: int, number: int) -> None:

@@ -87,10 +87,9 @@ def speaks(
 
 
 def _print_json(out: TextIO, result: Any) -> None:
-    import msgspec
+    from dsconvert.base.json_text import indented
 
-    record = getattr(result, "record", result)
-    out.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+    out.write(indented(getattr(result, "record", result)).decode() + "\n")
 
 
 def _print(out: TextIO, blocks: Iterable[Block], after: Iterable[str]) -> None:

@@ -53,9 +53,8 @@ def place(
 
 def write_json(record: Any, path: Path, *, overwrite: bool) -> None:
     """Write a record where it takes its place at once."""
-    import msgspec
-
     from dsconvert.base.files import replacing
+    from dsconvert.base.json_text import indented
 
     with replacing(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        temporary.write_bytes(indented(record) + b"\n")

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from refusals import refuses
 
 from dsconvert.base.errors import InputError, MissingExtra, require
 from dsconvert.base.files import check_writable, read_whole, replacing, sha256
+from dsconvert.base.json_text import encoded
 from dsconvert.converter.core.network.activation_store import Store
 
 
@@ -213,3 +215,27 @@ class TestStore:
         assert [array[0] for array in arrays] == [0, 1, 2]
         store.close()
         assert list(tmp_path.iterdir()) == []
+
+
+class TestNames:
+    def test_a_long_name_leaves_room_for_the_temporary_file(self, tmp_path):
+        path = tmp_path / f"{'a' * 240}.keras"
+        with replacing(path, overwrite=False) as temporary:
+            temporary.write_bytes(b"model")
+            assert temporary.suffix == ".keras"
+        assert path.read_bytes() == b"model"
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+    def test_a_name_that_no_runtime_opens(self, suffix, tmp_path):
+        path = tmp_path / f"{os.fsdecode(bytes([0xFF]))}{suffix}"
+        with pytest.raises(InputError) as refused:
+            check_writable(path, overwrite=False)
+        assert refused.value.code == "not-writable"
+        check_writable(path.with_suffix(".keras"), overwrite=False)
+
+
+def test_half_characters_are_question_marks_in_json():
+    record = {"path": os.fsdecode(bytes([0x61, 0xFF])), "in\ud800": ["\udfff", 1]}
+    assert json.loads(encoded(record)) == {"path": "a?", "in?": ["?", 1]}
+    assert encoded(dict(reversed(record.items())), ordered=True) == encoded(record, ordered=True)

@@ -80,3 +80,28 @@ def test_a_backend_that_is_not_there_is_told(backend, files):
     assert done.returncode == 2
     assert "KERAS_BACKEND=tensorflow" in done.stderr
     assert "code: other-backend" in done.stderr
+
+
+def test_an_error_is_json_whatever_bytes_are_in_a_name(files):
+    """The name of a file need not be text; the error over it ended in a traceback."""
+    missing = os.fsdecode(bytes([0x61, 0xFF])) + ".keras"
+    done = dsconvert("inspect", files / missing, "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stderr)["code"] == "model-not-found"
+    assert "a?.keras" in done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+@pytest.mark.parametrize("kib", [600_000, 120_000])
+def test_memory_that_does_not_take_the_libraries_is_told(kib, files):
+    command = f'ulimit -v {kib}; exec "$0" -c "{ENTRY}" inspect "$1"'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, str(files / "net.keras")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "memory is used up" in done.stderr
+    assert "Traceback" not in done.stderr

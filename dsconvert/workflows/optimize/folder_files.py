@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from dsconvert.base.files import sha256
+from dsconvert.base.json_text import indented
 from dsconvert.base.messages import note
 
 from ..outputs import write_json
@@ -52,7 +51,7 @@ def write_results(work: Work, result: OptimizeResult, preprocessing: Preprocessi
         "files": _hashes(work),
     }
     _write_page(work)
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    encoded = indented(manifest)
     write_bytes(folder / MANIFEST, encoded + b"\n")
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from dsconvert.base.errors import DsconvertError, InputError
 from dsconvert.base.files import read_whole, replacing, sha256
+from dsconvert.base.json_text import encoded
 from dsconvert.base.messages import LOGGER
 
 STAGES, LOCK, LOG = "stages", ".lock", "log.txt"
@@ -88,7 +89,7 @@ class Ledger:
     def key(self, stage: Stage) -> str:
         """Hash what a stage's result depends on; the stages before it must have been run."""
         before = [self.records[name].key for name in stage.after]
-        text = msgspec.json.encode([stage.name, stage.inputs, before], order="deterministic")
+        text = encoded([stage.name, stage.inputs, before], ordered=True)
         return hashlib.sha256(text).hexdigest()
 
     def finished(self, stage: Stage) -> StageRecord | None:
@@ -148,7 +149,7 @@ class Ledger:
             code=code,
             result=result,
         )
-        write_bytes(self._path(stage), msgspec.json.encode(record))
+        write_bytes(self._path(stage), encoded(record))
         self.ran.append(stage.name)
         self._log(stage, f"finished in {record.seconds:.1f} s")
         return record
