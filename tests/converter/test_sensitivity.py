@@ -166,7 +166,7 @@ class Meeting:
             self.running += 1
             self.most = max(self.most, self.running)
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.most >= self.expected, timeout=30)
+            self.changed.wait_for(lambda: self.most >= self.expected, timeout=10)
 
     def __exit__(self, *_):
         with self.changed:
