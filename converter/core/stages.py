@@ -110,5 +110,28 @@ class Stages(Protocol):
     def using(self, stage: int, weights: Weights | None) -> AbstractContextManager[None]:
         """Within this context the stage's site has the given weights."""
 
-    def run(self, stage: int, values: Mapping[int, Array]) -> dict[int, Array]:
-        """Run one stage on one batch: from its live values to the next stage's."""
+    def run(
+        self, stage: int, values: Mapping[int, Array], last: int | None = None
+    ) -> dict[int, Array]:
+        """Run one stage on one batch, or all up to another one.
+
+        Args:
+            stage: The first stage to run.
+            values: Its live values.
+            last: The last stage to run; by default the first one. Where it is another one, no
+                stage has other weights than its own.
+
+        Returns:
+            What was made of the values that the next stage reads.
+        """
+
+
+def one_by_one(
+    stages: Stages, first: int, values: Mapping[int, Array], last: int
+) -> dict[int, Array]:
+    """Run some stages on one batch, each by itself: see `Stages.run`."""
+    live = dict(values)
+    for stage in range(first, last + 1):
+        live |= stages.run(stage, live)
+        live = {value: live[value] for value in stages.live_after(stage)}
+    return {value: array for value, array in live.items() if value not in values}

@@ -100,10 +100,10 @@ class TestWalk:
         seen = {"fit": [], "check": []}
         run = OnnxStages.run
 
-        def counted(self, stage, values):
+        def counted(self, stage, values, last=None):
             of_fit = len(self.sites) > 1
             seen["fit" if of_fit else "check"].append((stage, len(next(iter(values.values())))))
-            return run(self, stage, values)
+            return run(self, stage, values, last)
 
         monkeypatch.setattr(OnnxStages, "run", counted)
         model, inputs, _ = residual()

@@ -243,9 +243,9 @@ class TestCache:
             recorded.append(0)
             run = stages.run
 
-            def counting(index, values):
+            def counting(*them):
                 recorded[-1] += 1
-                return run(index, values)
+                return run(*them)
 
             monkeypatch.setattr(stages, "run", counting)
             return measure_effects(stages, *args, **kwargs)

@@ -78,10 +78,11 @@ class Network:
         yield
         self.current = dict(self.trained)
 
-    def run(self, stage, values):
+    def run(self, stage, values, last=None):
         assert self.batch_size in (None, *(len(array) for array in values.values()))
-        made = self.compute(values, self.cuts[stage], self.cuts[stage + 1])
-        return {v: made[v].astype(np.float32) for v in self.live_after(stage) if v not in values}
+        last = stage if last is None else last
+        made = self.compute(values, self.cuts[stage], self.cuts[last + 1])
+        return {v: made[v].astype(np.float32) for v in self.live_after(last) if v not in values}
 
     def compute(self, values, start, stop):
         values = dict(values)

@@ -13,9 +13,10 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.onnx.constants import constant_of
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op, key, reads_of, with_inputs
 from dsconvert.formats.onnx.subgraph import Part, Unable
+from dsconvert.formats.onnx.tensors import size_in_bytes
 
 from ...core.network.partition import Wires, depth_first, live_at
-from ...core.stages import Role, Site, Weights
+from ...core.stages import Role, Site, Weights, one_by_one
 from ...core.types import ConvSpec, Factorization, Float, as_float
 from .channel_affine import tail_after
 from .classifier_head import Head, head_at
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _SVD = "Use --method svd, which needs no data."
 _KERNEL, _BIAS = "dsconvert.kernel", "dsconvert.bias"
 """Names of the site's weights where they are inputs of its stage."""
+_TOGETHER = 256 << 20
+"""Bytes of weights up to which several stages are one model: ONNX Runtime holds them again."""
 
 
 class OnnxStages:
@@ -76,6 +79,8 @@ class OnnxStages:
         self._live = [live_at(cut, *wires, self.inputs, self.outputs) for cut in self._cuts[1:]]
         self._current: dict[int, Weights] = {}
         self._part: tuple[int, Factorization | None, Part] | None = None
+        self._weights = sum(map(size_in_bytes, graph.initializers.values()))
+        self._several: tuple[tuple[int, int], Part] | None = None
         self._settle_batch(inputs)
 
     @property
@@ -97,37 +102,62 @@ class OnnxStages:
         finally:
             self._current.pop(stage, None)
 
-    def run(self, stage: int, values: Mapping[int, Array]) -> dict[int, Array]:
-        """Compute the steps of one stage for one batch."""
-        if self._cuts[stage] == self._cuts[stage + 1]:
+    def run(
+        self, stage: int, values: Mapping[int, Array], last: int | None = None
+    ) -> dict[int, Array]:
+        """Compute the steps of some stages for one batch: see `Stages.run`."""
+        last = stage if last is None else last
+        if self._cuts[stage] == self._cuts[last + 1]:
             return {}
+        if last > stage and self._weights > _TOGETHER:
+            return one_by_one(self, stage, values, last)
+        feeds = {
+            self.value_names[value]: self._out(value, array) for value, array in values.items()
+        }
+        if last > stage:
+            made = self._part_of_several(stage, last).run(feeds)
+        else:
+            made = self._part_of_one(stage).run(feeds | self._site_feeds(stage))
+        return {self._number[name]: self._back(name, array) for name, array in made.items()}
+
+    # The parts.
+
+    def _part_of_one(self, stage: int) -> Part:
         weights = self._current.get(stage)
         block = None if weights is None else weights.block
         if self._part is None or self._part[0] != stage or self._part[1] is not block:
             self._part = None  # free the last one first
             self._part = stage, block, self._make_part(stage)
-        feeds = {
-            self.value_names[value]: self._out(value, array) for value, array in values.items()
-        }
-        made = self._part[2].run(feeds | self._site_feeds(stage))
-        return {self._number[name]: self._back(name, array) for name, array in made.items()}
+        return self._part[2]
 
-    # The parts.
+    def _part_of_several(self, first: int, last: int) -> Part:
+        if self._several is None or self._several[0] != (first, last):
+            self._several = None  # free the last one first
+            nodes, given, wanted = self._between(first, last)
+            part = Part(self.graph, nodes, given, wanted, self._folded, self._shapes)
+            self._several = (first, last), part
+        return self._several[1]
 
-    def _make_part(self, stage: int) -> Part:
-        start, stop = self._cuts[stage : stage + 2]
-        nodes = list(self.steps[start:stop])
+    def _between(
+        self, first: int, last: int
+    ) -> tuple[list[NodeProto], dict[str, np.dtype[Any]], list[str]]:
+        """Return the nodes of some stages, what they are given by type, and what is wanted."""
+        nodes = list(self.steps[self._cuts[first] : self._cuts[last + 1]])
         made = {name for node in nodes for name in node.output}
         read = {name for node in nodes for name in reads_of(node)}
         given = {name: self._types[name] for name in self.value_names if name in read - made}
-        wanted = [self.value_names[v] for v in self._live[stage] if self.value_names[v] in made]
+        wanted = [self.value_names[v] for v in self._live[last] if self.value_names[v] in made]
+        return nodes, given, wanted
+
+    def _make_part(self, stage: int) -> Part:
+        nodes, given, wanted = self._between(stage, stage)
         site, weights = self.sites[stage], self._current.get(stage)
         if site is not None and weights is not None and weights.block is not None:
             blocks, stored = self._blocks(nodes[0], site, weights)
             folded = self._folded | stored
             return Part(self.graph, blocks + nodes[1:], given, wanted, folded, self._shapes)
         if site is not None:
-            self._open(nodes, start, given)
+            self._open(nodes, self._cuts[stage], given)
         return Part(self.graph, nodes, given, wanted, self._folded, self._shapes)
 
     def _blocks(

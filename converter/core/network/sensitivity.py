@@ -132,7 +132,9 @@ class _Trial:
             return  # a shared layer is judged by its last call
         data = runner.site_data(site, fit_run, fit_run.moments.pop(site.name))
         if self.expected is None:
-            self._outputs(index, None)  # the runner learns how many images go at once
+            live: Mapping[int, Array] = runner.unseen(runner.clean)
+            for stage in range(index, len(runner.stages.sites)):
+                live = runner.through(stage, live, None)  # learns how many images go at once
             self.expected = self._outputs(index, None)
         for choice, factors in self._fitted(data, choices):
             outputs = self._outputs(index, placed(site, factors, site.norm))
@@ -173,9 +175,10 @@ class _Trial:
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
         """Return the network's outputs for the held-out images, with other weights at one stage."""
         stages = self.runner.stages
-        live: Mapping[int, Array] = self.runner.unseen(self.runner.clean)
-        for stage in range(index, len(stages.sites)):
-            live = self.runner.through(stage, live, weights if stage == index else None)
+        last = len(stages.sites) - 1
+        live = self.runner.through(index, self.runner.unseen(self.runner.clean), weights)
+        if index < last:
+            live = self.runner.through(index + 1, live, None, last)
         return [live[value] for value in stages.outputs]
 
 

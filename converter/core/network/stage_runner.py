@@ -69,13 +69,25 @@ class StageRunner:
         return {value: array[self.fitting :] for value, array in fit_run.live.items()}
 
     def through(
-        self, index: int, live: Mapping[int, Array], weights: Weights | None
+        self,
+        index: int,
+        live: Mapping[int, Array],
+        weights: Weights | None,
+        last: int | None = None,
     ) -> dict[int, Array]:
-        """Return the live values after a stage from those before it, of any number of images."""
+        """Return the live values after a stage from those before it, of any number of images.
+
+        Args:
+            index: The stage.
+            live: The values before it.
+            weights: What its site has instead of its own, where only this stage is passed.
+            last: The last stage to pass, where it is another one.
+        """
         results: dict[int, Array] = {}
-        passed = {value: live[value] for value in self.stages.live_after(index) if value in live}
+        after = self.stages.live_after(index if last is None else last)
+        passed = {value: live[value] for value in after if value in live}
         total = len(next(iter(live.values())))
-        for rows, made in self.stream(index, live, weights):
+        for rows, made in self.stream(index, live, weights, last):
             for value, array in made.items():
                 if value not in results:
                     results[value] = self.store.empty((total, *array.shape[1:]))
@@ -84,26 +96,33 @@ class StageRunner:
         return passed | results
 
     def stream(
-        self, index: int, live: Mapping[int, Array], weights: Weights | None
+        self,
+        index: int,
+        live: Mapping[int, Array],
+        weights: Weights | None,
+        last: int | None = None,
     ) -> Iterator[tuple[slice, dict[int, Array]]]:
-        """Run a stage batch by batch: rows, and what was made of them."""
+        """Run stages batch by batch: rows, and what was made of them; see `through`."""
         total = len(next(iter(live.values())))
-        widest = max(*map(_width, live.values()), self._widths.get(index, 0))
+        passed = range(index, (index if last is None else last) + 1)
+        widest = max(*map(_width, live.values()), *(self._widths.get(s, 0) for s in passed), 1)
         fixed = self.stages.batch_size
         first = 0
         with self.stages.using(index, weights):
             while first < total:
                 # What comes out may be far wider than what goes in, so one image goes first.
-                size = fixed or _images_at_once(widest, limit=128 if index in self._widths else 1)
+                known = all(stage in self._widths for stage in passed)
+                size = fixed or _images_at_once(widest, limit=128 if known else 1)
                 rows = slice(first, min(first + size, total))
                 batch = {value: array[rows] for value, array in live.items()}
                 if fixed:
                     batch = {value: _filled(array, fixed) for value, array in batch.items()}
-                made = self.stages.run(index, batch)
+                made = self.stages.run(index, batch, last)
                 count = rows.stop - rows.start
                 yield rows, {value: array[:count] for value, array in made.items()}
-                widest = max(widest, *map(_width, made.values()), 1)
-                self._widths[index] = widest
+                if len(passed) == 1:
+                    widest = max(widest, *map(_width, made.values()), 1)
+                    self._widths[index] = widest
                 first = rows.stop
 
     def gather(self, site: Site, fit_runs: Sequence[FitRun]) -> None:
