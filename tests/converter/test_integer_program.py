@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsconvert.converter.core.planning.integer_program import (
+    TOLERANCE,
     Infeasible,
     Option,
     frontier,
@@ -50,6 +51,24 @@ def test_what_the_solver_prints_does_not_reach_stdout(capfd, monkeypatch):
     monkeypatch.setattr(scipy.optimize, "milp", talkative)
     assert least_output_error([[Option(1.0, {"ms": 1.0}), Option(0.0, {"ms": 2.0})]], {"ms": 1.5})
     assert capfd.readouterr().out == ""
+
+
+decades = st.floats(-12, 1).map(lambda power: 10.0**power) | st.just(0.0)
+of_decades = st.builds(lambda error, ms: Option(error, {"ms": ms}), decades, st.floats(1, 9))
+UNTOUCHED = Option(0.0, {"ms": 10.0})
+
+
+@given(
+    st.lists(st.lists(of_decades, max_size=4).map(lambda more: [UNTOUCHED, *more]), min_size=1),
+    decades,
+)
+def test_a_limit_far_below_the_largest_error_is_kept(layers, limit):
+    layers = layers[:4]
+    chosen = least_cost(layers, "ms", limit)
+    assert total(layers, chosen) <= limit * (1 + 2 * TOLERANCE)
+    within = [c for c in everything(layers) if total(layers, c) <= limit]
+    best = min(total(layers, c, "ms") for c in within)
+    assert total(layers, chosen, "ms") <= best + 1e-8
 
 
 @given(networks, shares, shares)

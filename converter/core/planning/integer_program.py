@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..types import Float, as_float
 _SCALE = 1e4
 """What the largest term of the objective becomes: HiGHS stops at an absolute gap of 1e-6."""
 
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 """By what share of the largest figure HiGHS lets a limit be passed."""
 
 ROUNDS = 500
@@ -180,6 +180,24 @@ def _least(layers: Layers, resource: str | None) -> float:
     return float(sum(min(_value(option, resource) for option in layer) for layer in layers))
 
 
+def _possible(layers: Layers, limits: Mapping[str, float]) -> np.ndarray[Any, Any]:
+    """Tell of each option whether the limits can be kept with it: if all others take the least.
+
+    Without the others no figure is far above its limit, so that what the solver lets pass, a share
+    of the largest figure, is little beside the limit, too.
+    """
+    found = np.ones(sum(map(len, layers)), bool)
+    for resource, limit in limits.items():
+        left = limit - _least(layers, resource)
+        more = [
+            _value(option, resource) - min(_value(other, resource) for other in layer)
+            for layer in layers
+            for option in layer
+        ]
+        found &= np.array(more) <= _met(left, limit)
+    return found
+
+
 def _solve(
     layers: Layers, objective: Float, limits: Mapping[str, float], rule: Rule | None
 ) -> list[int]:
@@ -207,19 +225,23 @@ def _best(
     sizes = [len(layer) for layer in layers]
     owner = np.repeat(np.arange(len(layers)), sizes)
     one_each = (owner == np.arange(len(layers))[:, None]).astype(float)
+    possible = _possible(layers, limits)
+    if not all(np.any(possible[owner == layer]) for layer in range(len(layers))):
+        raise Infeasible({resource: _least(layers, resource) for resource in limits})
     rows, most = np.empty((len(limits), len(owner))), np.empty(len(limits))
     for place, (resource, limit) in enumerate(limits.items()):
-        row = _values(layers, None if resource == "output_error" else resource)
+        row = np.where(possible, _values(layers, resource), 0.0)
         scale = max(float(np.abs(row).max()), abs(limit)) or 1.0
         rows[place], most[place] = row / scale, limit / scale
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     parts = np.zeros((len(cuts), len(owner)))
     for row, part in zip(parts, cuts, strict=True):
         row[[starts[layer] + option for layer, option in part.items()]] = 1
+    objective = np.where(possible, objective, 0.0)
     largest = float(np.abs(objective).max())
     # HiGHS keeps limits to 1e-6, but its presolve can miss a choice that meets one exactly. So it
     # gets more room at first; what keeps the limits all the same is the best there is.
-    for room in (2 * _TOLERANCE, 0.0):
+    for room in (2 * TOLERANCE, 0.0):
         constraints = [LinearConstraint(one_each, 1, 1)]
         if limits:
             constraints.append(LinearConstraint(rows, -np.inf, most + room))
@@ -229,13 +251,13 @@ def _best(
             result = milp(
                 objective * (_SCALE / largest if largest > 0 else 1.0),
                 integrality=np.ones(len(objective)),
-                bounds=Bounds(0, 1),
+                bounds=Bounds(0, possible.astype(float)),
                 constraints=constraints,
                 options={"mip_rel_gap": 0.0},
             )
         if result.x is None:
             break
         picked = [int(np.argmax(np.where(owner == i, result.x, -1.0))) for i in range(len(layers))]
-        if not room or np.all(rows[:, picked].sum(axis=1) <= most + _TOLERANCE):
+        if not room or np.all(rows[:, picked].sum(axis=1) <= most + TOLERANCE):
             return [int(place - start) for place, start in zip(picked, starts, strict=True)]
     raise Infeasible({resource: _least(layers, resource) for resource in limits})

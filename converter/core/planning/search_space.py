@@ -17,6 +17,7 @@ from .arena_rule import ArenaRule, MemoryModel
 from .candidates import Candidate, LayerCandidates
 from .goals import WORDS, Goals
 from .integer_program import (
+    TOLERANCE,
     Infeasible,
     Option,
     frontier,
@@ -93,11 +94,12 @@ class SearchSpace:
                 return self._at_the_knee()
         except Infeasible as error:
             raise self._unreachable(goals, error.least, rule) from error
-        if goals.max_error is not None and total(self._options, chosen) > goals.max_error:
+        most, made = goals.max_error, total(self._options, chosen)
+        if most is not None and made > most * (1 + 2 * TOLERANCE):
             kept = msgspec.structs.replace(goals, max_error=None).words()
             raise InputError(
-                f"within {', '.join(kept)} the least output error is "
-                f"{total(self._options, chosen):.3g}; {goals.max_error:g} is allowed.",
+                f"within {', '.join(kept)} the least output error is {made:.3g}; "
+                f"{most:g} is allowed.",
                 "Allow more of one or the other.",
                 code="error-not-reachable",
             )
