@@ -277,6 +277,12 @@ def _readable(what: Path | str) -> Iterator[None]:
         raise
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "allow_pickle" in reason:
+            raise InputError(
+                f"{what} holds an array of Python objects; to unpickle them would run code.",
+                "Save it as numbers: numpy.savez(..., y=numpy.asarray(y, dtype='int64')).",
+                code="data-unreadable",
+            ) from error
         raise InputError(
             f"{what} cannot be read as a NumPy file: {reason}",
             "Copy it again, or write it again with numpy.save or numpy.savez.",

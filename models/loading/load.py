@@ -206,6 +206,13 @@ def _build(
     except Exception as error:  # whatever Keras raises over a file that it does not understand
         reason = str(error).split("Exception encountered: ")[-1].strip()
         reason = " ".join(reason.split()) or type(error).__name__
+        if "safe_mode" in reason and not trust:  # Keras names its own way out of a refusal
+            raise InputError(
+                f"{source.path}: Keras {keras.__version__} refuses to load this model, since that "
+                f"could run code: {reason.split('. ')[0][:_MOST_REASON]}.",
+                "Give --trust (in Python trust=True) if you know who made the file.",
+                code="needs-trust",
+            ) from error
         raise InputError(
             f"{source.path}: Keras {keras.__version__} cannot rebuild this model, "
             f"written by Keras {source.keras_version}: {reason[:_MOST_REASON]}",

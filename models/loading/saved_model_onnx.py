@@ -40,7 +40,10 @@ def as_onnx(path: Path, *, trust: bool = False) -> Path:
     require("tf2onnx", "all", "to read SavedModels without Keras layers")
     check_members(path)
     made = cache_folder() / "saved_models" / f"{folder_sha256(path)[:32]}.onnx"
+    first = made.with_suffix(".signature")
     if made.is_file():
+        if first.is_file():
+            _tell_signature(path, first.read_text())
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     with replacing(made, overwrite=True) as temporary:
@@ -52,8 +55,13 @@ def as_onnx(path: Path, *, trust: bool = False) -> Path:
             raise _refusal(path, done)
         taken = _TAKEN.search(done.stderr)
         if taken:
-            note(f"{path.name}: it has no serving_default; its signature {taken[1]} is read")
+            first.write_text(taken[1])
+            _tell_signature(path, taken[1])
     return made
+
+
+def _tell_signature(path: Path, name: str) -> None:
+    note(f"{path.name}: it has no serving_default; its signature {name} is read")
 
 
 def _refusal(path: Path, done: Finished) -> InputError:

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,6 +85,27 @@ def test_resources_that_keep_to_themselves_are_loaded_and_with_trust_all(tmp_pat
     log = tmp_path / "log"
     loud = saved(tmp_path / "loud", fill=lambda: tf.io.write_file(str(log), "loaded"))
     assert ds.inspect(ds.load(loud, trust=True)).params > 0
+
+
+@pytest.mark.slow
+def test_which_signature_is_read_is_told_each_time(tmp_path, caplog):
+    net = tf.Module()
+    image = tf.TensorSpec([None, 8, 8, 2], tf.float32, name="image")
+    net.call = tf.function(lambda image: {"y": 2.0 * image}, input_signature=[image])
+    tf.saved_model.save(net, str(tmp_path / "named"), signatures={"twice": net.call})
+    for _ in range(2):  # the second time the file in the cache is taken
+        caplog.clear()
+        ds.load(tmp_path / "named")
+        assert "its signature twice is read" in caplog.text
+
+
+def test_what_keras_refuses_as_unsafe_names_trust(plain, tmp_path):
+    """Keras' own words name an argument that the command line does not have."""
+    layer = keras.layers.TFSMLayer(str(plain), call_endpoint="serving_default")
+    keras.Sequential([keras.Input((8, 8, 2)), layer]).save(tmp_path / "net.keras")
+    with pytest.raises(InputError) as refused:
+        ds.load(tmp_path / "net.keras")
+    assert (refused.value.code, "--trust" in refused.value.words[1]) == ("needs-trust", True)
 
 
 @pytest.fixture(scope="module")
