@@ -182,8 +182,10 @@ class TestRefused:
         model.graph.initializer[0].external_data.add(key="location", value=name)
         model.graph.initializer[0].ClearField("raw_data")
         (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-        with refuses("external-data-missing" if name == "pipe" else "external-data-outside"):
+        code = "external-data-missing" if name == "pipe" else "external-data-outside"
+        with refuses(code) as refused:
             open_onnx(tmp_path / "m.onnx")
+        assert ("cp -rL" in str(refused.value)) == (name == "link")
 
     @pytest.mark.parametrize("last", ["Relu", "F0"])
     def test_functions_that_make_too_many_nodes(self, last, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from math import prod
@@ -150,9 +151,15 @@ def external_place(tensor: TensorProto, folder: Path | None) -> tuple[Path, int,
         )
     path = (folder / location.replace("\0", "")).resolve()  # with it, no system has such a file
     if not location or "\0" in location or not path.is_relative_to(folder.resolve()):
+        beside = Path(os.path.normpath(folder / location.replace("\0", "")))
+        link = bool(location) and "\0" not in location and beside.is_relative_to(folder)
         raise InputError(
-            f"tensor {tensor.name!r} has its data in {location!r}, outside the model's folder.",
-            "Save the model again with its external data beside it.",
+            f"tensor {tensor.name!r} has its data in {location!r}, "
+            f"{'a link that leads ' if link else ''}outside the model's folder.",
+            # Caches of downloaded models hold such links.
+            "Copy the folder with what its links lead to: cp -rL FOLDER COPY"
+            if link
+            else "Save the model again with its external data beside it.",
             code="external-data-outside",
         )
     needed = size_in_bytes(tensor)
