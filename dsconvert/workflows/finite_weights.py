@@ -38,10 +38,25 @@ def check_weights(opened: ModelFile) -> None:
 def _of_keras(opened: Any) -> Iterator[str]:
     import numpy as np
 
+    masks = {id(weight) for weight in _held_constants(opened.model)}
     for weight in opened.model.weights:
         stored = np.asarray(weight)
-        if stored.dtype.kind in "fV" and not np.isfinite(stored.astype(np.float32)).all():
+        if stored.dtype.kind not in "fV":
+            continue
+        values = stored.astype(np.float32)
+        wrong = np.isnan(values) if id(weight) in masks else ~np.isfinite(values)
+        if wrong.any():
             yield weight.path.rsplit("/", 1)[0]
+
+
+def _held_constants(model: Any) -> Iterator[Any]:
+    """Yield the constants that the import of an ONNX file holds in layers: masks may be among them.
+
+    Each is the one row of an Embedding that does not train.
+    """
+    for layer in model._flatten_layers():
+        if type(layer).__name__ == "Embedding" and layer.input_dim == 1 and not layer.trainable:
+            yield from layer.weights
 
 
 def _of_onnx(opened: Any) -> Iterator[str]:

@@ -90,8 +90,8 @@ class Graph:
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """The names of its outputs."""
-        return tuple(self.onnx.outputs)
+        """The names of its outputs; one that is listed twice is given once."""
+        return tuple(dict.fromkeys(self.onnx.outputs))
 
     @cached_property
     def tensors(self) -> dict[str, TensorProto]:

@@ -9,11 +9,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_calibration import Reader
 from onnx_native import Net, images, outputs
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+from refusals import refuses
 
 import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.formats.onnx.checking import check_runs
 from dsconvert.formats.onnx.dequantize import dequantized, is_quantized
+from dsconvert.formats.onnx.open import open_onnx
 from dsconvert.workflows.model_files import ModelPath
 
 X = images(32, 6, 9, 10)
@@ -196,3 +198,34 @@ def test_a_float_file_has_nothing_to_export(tmp_path):
             ModelPath(tmp_path / "m.onnx", dequantize=True), tmp_path / "n.onnx", ds.ExportOptions()
         )
     assert caught.value.code == "onnx-already"
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT8E4M3FN, TensorProto.INT4, TensorProto.UINT16, TensorProto.FLOAT]
+)
+def test_activations_of_few_bits(kind):
+    """Whole numbers or not; a zero point of float32 is no such thing, whatever wrote it."""
+    net = Net()
+    net.conv("x", "a", pads=[1] * 4)
+    net.constant("s", np.float32(0.1))
+    net.node("QuantizeLinear", "a s z", "q")
+    net.node("DequantizeLinear", "q s z", "d")
+    net.conv("d", "y", (8, 8), pads=[1] * 4)
+    model = net.model(opset=21)
+    model.graph.initializer.append(helper.make_tensor("z", kind, [], [0]))
+    if kind == TensorProto.FLOAT:
+        with refuses("damaged-file"):
+            dequantized(model, None)
+        return
+    assert not is_quantized(dequantized(model, None))
+
+
+def test_half_precision_weights_that_hold_too_little(tmp_path):
+    net = Net()
+    net.conv("x", "y", pads=[1] * 4)
+    model = net.model(opset=17)
+    kernel = model.graph.initializer[0]
+    kernel.data_type, kernel.raw_data = TensorProto.FLOAT16, kernel.raw_data[:100]
+    onnx.save(model, tmp_path / "m.onnx")
+    with refuses("damaged-file"):
+        open_onnx(tmp_path / "m.onnx", dequantize=True)

@@ -9,6 +9,8 @@ from onnx_nets import floats, graph, node
 from refusals import refuses
 
 from dsconvert.models.onnx_import import import_onnx
+from dsconvert.workflows.finite_weights import check_weights
+from dsconvert.workflows.model_files import open_model
 
 CROP = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
 X = floats(3, 3, 6, 6, seed=1)
@@ -101,3 +103,26 @@ def test_attention_of_onnx(causal):
     weights = {"q": floats(8, 8), "o": floats(8, 4, seed=1)}
     proto = graph(nodes, ["n", 5, 8], "y", opset=23, ir=11, **weights)
     assert_same(proto, [floats(3, 5, 8, seed=2)])
+
+
+def test_an_output_that_is_listed_twice_is_one():
+    proto = graph([node("Conv", "x w", "y")], ["n", 3, 6, 6], "y", w=floats(4, 3, 1, 1))
+    proto.graph.output.append(proto.graph.output[0])
+    assert len(import_onnx(proto).model.outputs) == 1
+
+
+def test_an_infinite_mask_is_no_broken_weight(tmp_path):
+    """The import holds it in a layer; weights of a training that went wrong are refused still."""
+    mask = np.where(np.tril(np.ones((64, 64))), 0, -np.inf).astype(np.float32)
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Add", "c mask", "m"),
+        node("Softmax", "m", "y", axis=-1),
+    ]
+    proto = graph(nodes, ["n", 3, 64, 64], "y", w=floats(4, 3, 1, 1), mask=mask, opset=12)
+    model = import_onnx(proto).model
+    assert any(np.isinf(one.numpy()).any() for one in model.weights)
+    check_weights(open_model(model))
+    model.get_layer("Conv_c").kernel.assign(model.get_layer("Conv_c").kernel * np.inf)
+    with refuses("not-finite"):
+        check_weights(open_model(model))

@@ -17,6 +17,7 @@ from dsconvert.base.predictor import Array, Shape
 
 from .constants import constant_of
 from .graph import OnnxGraph
+from .masks import FAR, kept_by
 from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
 
@@ -27,6 +28,10 @@ _GRID_SAMPLE = 16
 """The opset from which on there is GridSample."""
 _MOST = 20_000_000
 """Values that a constant may have that stands for an operator."""
+_LAST_AXIS = 13
+"""The opset from which on a softmax is over one axis."""
+_AXES_GIVEN = 18
+"""The opset from which on the axes of the largest value are an input."""
 _TAPS = 256
 """That a deformable convolution may have."""
 
@@ -75,6 +80,12 @@ class _Composer(NodeWriter):
     def sizes(self, *values: int) -> str:
         """Return the name of a constant of whole numbers."""
         return self.constant(values, np.int64)
+
+    def reduced(self, kind: str, x: str) -> str:
+        """Add a reduction over the last axis, which stays."""
+        if self.graph.opset < _AXES_GIVEN:
+            return self.make(kind, x, axes=[-1], keepdims=1)
+        return self.make(kind, x, self.sizes(-1), keepdims=1)
 
     def part(self, x: str, axis: int, start: int, stop: int) -> str:
         """Add a slice along one axis."""
@@ -232,6 +243,29 @@ def _compress(to: _Composer) -> str | None:
     return to.make("Gather", x, to.sizes(*np.flatnonzero(condition)), axis=axis or 0)
 
 
+def _masked_softmax(to: _Composer) -> str | None:
+    """A softmax of scores, where what is masked stands a little below the rest and not far.
+
+    int8 has one scale for both. Masks that are computed stay as they are.
+    """
+    found = kept_by(to.graph, to.input(0))
+    shape = to.shape(0)
+    axis = int(to.given.get("axis", -1 if to.graph.opset >= _LAST_AXIS else 1))
+    last = shape is not None and axis % len(shape) == len(shape) - 1
+    if found is None or not last or to.graph.opset < _LAST_AXIS:
+        return None
+    scores, mask, rest = found
+    if not mask.ndim or not mask.any(axis=-1).all():
+        return None  # a row of which nothing is kept
+    kept = to.constant(mask, bool)
+    if rest is not None:
+        scores = to.make("Add", scores, to.floats(rest))
+    least = to.reduced("ReduceMin", scores)
+    largest = to.reduced("ReduceMax", to.make("Where", kept, scores, least))
+    below = to.make("Where", kept, to.make("Sub", scores, largest), to.floats(FAR))
+    return to.make("Softmax", below, axis=-1)
+
+
 def _affine_grid(to: _Composer) -> str | None:
     """A product of constant places with the matrices of the samples."""
     size = to.value(1)
@@ -274,6 +308,7 @@ _SPELLED: dict[str, Callable[[_Composer], str | None]] = {
     "DeformConv": _deform,
     "Compress": _compress,
     "Shrink": _shrink,
+    "Softmax": _masked_softmax,
     "AffineGrid": _affine_grid,
     "Conv": _biased,
     "ConvTranspose": _biased,

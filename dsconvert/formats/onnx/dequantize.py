@@ -67,6 +67,28 @@ def dequantized(model: ModelProto, folder: Path | None) -> ModelProto:
     return rewriting.done()
 
 
+def _limits(kind: np.dtype[Any], name: str) -> tuple[float, float, int]:
+    """Return the least and the greatest number of a type of few bits, and how many bits.
+
+    Raises:
+        InputError: If it is no such type.
+    """
+    import ml_dtypes
+
+    for limits, most in ((np.iinfo, 32), (ml_dtypes.iinfo, 8), (ml_dtypes.finfo, 8)):
+        try:
+            found = limits(kind)
+        except (ValueError, TypeError):
+            continue
+        if found.bits <= most:
+            return float(found.min), float(found.max), int(found.bits)
+    raise InputError(
+        f"the zero point behind {name!r} is of {kind}, and no number of few bits.",
+        "Export the file again from where it was made.",
+        code="damaged-file",
+    )
+
+
 class _Rewriting:
     def __init__(self, model: ModelProto, folder: Path | None) -> None:
         self.graph = OnnxGraph(model, folder)
@@ -185,10 +207,9 @@ class _Rewriting:
     def _in_range(self, name: str, output: str, scale: str, zero: str) -> None:
         """Let a value stand for a quantized one, cut off where its range was meant to."""
         z = self._zero(zero)
-        limits = np.iinfo(z.dtype)
-        ends = (limits.min, limits.max)
-        low, high = ((end - z.astype(np.float64)) * self.value(scale) for end in ends)
-        self._cut(name, output, low, high, limits.bits)
+        least, most, bits = _limits(z.dtype, output)
+        low, high = ((end - z.astype(np.float64)) * self.value(scale) for end in (least, most))
+        self._cut(name, output, low, high, bits)
 
     def _cut(self, name: str, output: str, low: Array, high: Array, bits: int) -> None:
         from onnx import helper

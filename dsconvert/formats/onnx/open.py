@@ -123,6 +123,25 @@ def embed_weights(model: ModelProto, folder: Path | None) -> None:
             tensor.CopyFrom(embedded(tensor, folder))
 
 
+def _check_stored(model: ModelProto, path: Path) -> None:
+    """Refuse tensors that hold more or less than they say: their values are about to be read.
+
+    Raises:
+        InputError: With the first of them.
+    """
+    from onnx import numpy_helper
+
+    for tensor, _ in tensors_of(model):
+        try:
+            numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"{path} is damaged: tensor {tensor.name!r} cannot be read: {error}",
+                "Copy it again, or export it again from where it was made.",
+                code="damaged-file",
+            ) from error
+
+
 def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     """Read an .onnx file that is valid and that ONNX Runtime runs.
 
@@ -147,6 +166,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     quantized, half = is_quantized(model), is_half(model)
     if dequantize and (quantized or half):
         embed_weights(model, path.parent)
+        _check_stored(model, path)
         mend_form(model, path.parent)
         if half:
             model = in_float32(model)
