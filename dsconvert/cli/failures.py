@@ -28,6 +28,10 @@ _MOST_REASON = 300
 """Characters of what is said of the memory: TensorFlow tells the whole graph."""
 
 
+_EXHAUSTED = "ResourceExhaustedError"
+"""What TensorFlow raises where it gets no memory."""
+
+
 class _Told(NamedTuple):
     """What is said of an error."""
 
@@ -57,7 +61,8 @@ def exit_on_error(
     try:
         work()
     except DsconvertError as error:
-        told = _Told(error.code, *error.words, error.exit_code)
+        cause = _exhausted_behind(error)
+        told = _used_up(cause) if cause else _Told(error.code, *error.words, error.exit_code)
     except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
         raise
     except OSError as error:
@@ -107,14 +112,25 @@ def _while_printing(error: OSError) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in _PRINTERS)
 
 
-def _is_memory(error: Exception) -> bool:
+def _is_memory(error: BaseException) -> bool:
     """Tell whether the memory was used up: TensorFlow has an error of its own for that."""
     if isinstance(error, ImportError):  # a library that does not fit
         return "failed to map segment" in str(error) or "allocate memory" in str(error)
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    return isinstance(error, MemoryError) or type(error).__name__ == _EXHAUSTED
 
 
-def _used_up(error: Exception) -> _Told:
+def _exhausted_behind(error: BaseException) -> BaseException | None:
+    """Return TensorFlow's want of memory that a refusal came from: it is no fault of the file's.
+
+    A plain MemoryError may well be one: of a header that tells of more than there is.
+    """
+    cause = error.__cause__
+    while cause is not None and type(cause).__name__ != _EXHAUSTED:
+        cause = cause.__cause__
+    return cause
+
+
+def _used_up(error: BaseException) -> _Told:
     lines = " ".join(str(error).split())[:_MOST_REASON]
     return _Told(
         "out-of-memory",

@@ -153,7 +153,8 @@ def _left(code: int, words: list[str]) -> int:
     _say(
         f"Error: a library ended {f'dsconvert {command}'.strip()} with exit code {code} before the "
         "work was done; nothing was written under its name.",
-        "TensorFlow does so over a wrong setting (XLA_FLAGS, TF_XLA_FLAGS). Otherwise " + _REPORT,
+        "TensorFlow does so over a wrong setting (XLA_FLAGS, TF_XLA_FLAGS), OpenBLAS where memory "
+        f"is short (ulimit -v). Otherwise {_REPORT}",
     )
     return 1
 

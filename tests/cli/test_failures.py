@@ -8,6 +8,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 
 
@@ -54,6 +55,26 @@ def test_what_is_said_in_json(failing):
     _, exit_code, code = failing
     result = CliRunner().invoke(main, ["inspect", "net.onnx", "--json"])
     assert result.exit_code == exit_code
+    assert json.loads(result.stderr)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (ResourceExhaustedError("OOM when allocating tensor"), "out-of-memory"),
+        (MemoryError("a header tells of 9 EiB"), "not-rebuilt"),
+    ],
+)
+def test_a_refusal_over_tensorflows_memory_blames_no_file(cause, code, monkeypatch):
+    def fails(*args, **options):
+        try:
+            raise RuntimeError("Exception encountered") from cause
+        except RuntimeError as error:
+            raise InputError("net.h5: cannot be rebuilt", code="not-rebuilt") from error
+
+    monkeypatch.setattr("dsconvert.workflows.inspect.inspect", fails)
+    result = CliRunner().invoke(main, ["inspect", "net.onnx", "--json"])
+    assert result.exit_code == 2
     assert json.loads(result.stderr)["code"] == code
 
 
