@@ -72,3 +72,12 @@ def test_an_operator_that_onnx_runtime_spells_out_for_float32(tmp_path):
     weights = {"ends": np.array([1, 2]), "matrix": np.eye(2, 3, dtype=np.float32)[None],
                "size": np.array([8, 4, 5, 5]), "axes": np.array([1, 2, 3])}  # fmt: skip
     assert half(nodes, tmp_path, opset=20, **weights)[1] > 45
+
+
+def test_an_input_that_is_one_number(tmp_path):
+    """A sampling rate, say, beside a signal: the two have no samples in common."""
+    model = graph([FIRST, node("Mul", "c rate", "y")], [1, 3, 6, 6], "y", w=floats(4, 3, 3, 3))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("rate", TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "m.onnx")
+    made = export(tmp_path / "m.onnx", tmp_path / "h.onnx", quantize="float16")
+    assert made.fidelity[0].sqnr_db > 45
