@@ -20,6 +20,7 @@ from dsconvert.formats.onnx.save import data_path, save
 from dsconvert.formats.quantization import Format, Quantization
 
 from ..runtimes.registry import open_runtime
+from ..runtimes.samples import samples_of
 from ..runtimes.tensor_info import TensorInfo
 from ..schemes import SCHEMES
 from ..verification.gate import Verdict, check_references, judge, refused
@@ -193,7 +194,7 @@ def export(
                 fidelity=verdict.fidelity,
                 findings=verdict.findings,
                 verified_on=metadata.verified_on,
-                samples=len(data.compared[0]) if gate else 0,
+                samples=samples_of(data.compared) if gate else 0,
                 preprocessing=metadata.preprocessing,
                 calibration=metadata.calibration,
                 labels=len(labels),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.in_batches import InBatches
+from dsconvert.base.in_batches import InBatches, first_size, samples_first
 from dsconvert.base.keras_weights import give_weights
 from dsconvert.base.label_agreement import LABEL_TYPES
 from dsconvert.base.predictor import Array
@@ -65,6 +65,8 @@ class KerasSource:
         Raises:
             InputError: If the model cannot run on arrays of these sizes.
         """
+        if not samples_first([one.shape for one in self.inputs]):  # inputs of one invocation
+            return tuple(np.atleast_1d(output) for output in self._invoked(inputs))
         outputs = [self.reference.output[name] for name in self.output_names]
         running = InBatches(
             self._invoked,
@@ -189,7 +191,7 @@ def read_source(
         notes=tuple(notes),
         alone=alone,
     )
-    batch = inputs[0].shape[0] or 1
+    batch = first_size([one.shape for one in source.inputs]) or 1
     if batch == 1 or _is_of_samples(source, batch):
         return source
     told = f"takes a batch of {batch}, as the model does: its samples depend on each other"

@@ -22,6 +22,7 @@ from dsconvert.formats.onnx.sizes import largest_of
 
 from ..runtimes.onnxruntime import OnnxRuntimeSession
 from ..runtimes.registry import open_runtime
+from ..runtimes.samples import are_samples, samples_of
 from ..runtimes.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
@@ -135,12 +136,14 @@ def watched_values(
         running = session(watched)
     largest = largest_of(model, None, [(1, *array.shape[1:]) for array in samples])
     size = runtime.batch or samples_at_once(largest, at_once(samples, at_most))
-    count = len(samples[0]) // size * size or size
+    together = samples_of(samples)
+    count = together // size * size or size
     for start in range(0, count, size):
-        rows = np.arange(start, start + size) % len(samples[0])
+        rows = np.arange(start, start + size) % together
+        part = [array[rows] for array in samples] if are_samples(samples) else list(samples)
         feed = {
-            info.name: np.ascontiguousarray(array[rows], info.dtype)
-            for info, array in zip(runtime.inputs, samples, strict=True)
+            info.name: np.asarray(array, info.dtype, order="C")
+            for info, array in zip(runtime.inputs, part, strict=True)
         }
         with _running(path):
             found = running.run(list(values), feed)

@@ -28,7 +28,7 @@ from dsconvert.formats.onnx.nodes import nodes_of
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import DOMAINS, constant_value, free_weights
 
-from ..runtimes.samples import are_samples
+from ..runtimes.samples import first_samples
 from ..runtimes.session import first_line
 from .onnx_activations import watched_values
 from .onnx_outputs import give_back, take_echoes
@@ -82,9 +82,9 @@ def to_float16(
     echoes = take_echoes(model)
     graph = OnnxGraph(model)
     bad = _constants_out_of_range(graph)
-    if path is not None and len(samples) and are_samples(samples):
+    if path is not None and len(samples):
         with suppress(InputError):  # a model of more than 2 GiB runs from its file alone
-            bad |= _activations_out_of_range(graph, path, [array[:_SAMPLES] for array in samples])
+            bad |= _activations_out_of_range(graph, path, first_samples(samples, _SAMPLES))
     nodes = [
         node
         for node in graph.nodes

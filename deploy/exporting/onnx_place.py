@@ -18,6 +18,7 @@ from dsconvert.formats.onnx.save import save
 from dsconvert.formats.quantization import Quantization, VerifiedOn
 
 from ..runtimes.registry import open_runtime
+from ..runtimes.samples import samples_of
 from ..verification.gate import judge, refused
 from . import rejected
 from .metadata import stamp_onnx
@@ -90,7 +91,7 @@ def place_onnx(
             fidelity=verdict.fidelity,
             findings=verdict.findings,
             verified_on=verified_on,
-            samples=len(inputs[0]),
+            samples=samples_of(inputs),
             failures=verdict.failures,
             notes=(*notes, *warnings(verdict.findings)),
         )

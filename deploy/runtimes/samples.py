@@ -114,6 +114,15 @@ def are_samples(arrays: Sequence[Array]) -> bool:
     return len(counts) == 1 and () not in counts
 
 
+def samples_of(arrays: Sequence[Array]) -> int:
+    """Count the samples in the inputs of a model; 1 where they have no common batch.
+
+    >>> samples_of([np.array(0.5), np.zeros((32, 8, 8, 3))])
+    1
+    """
+    return len(arrays[0]) if are_samples(arrays) else 1
+
+
 def _check_array(array: Array, info: TensorInfo, what: str) -> None:
     """Check one array; see `check_inputs`."""
     fits = array.ndim == len(info.shape) and all(

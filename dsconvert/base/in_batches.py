@@ -147,6 +147,17 @@ def samples_first(shapes: Sequence[Shape]) -> bool:
     return () not in first and (len(first) <= 1 or first == {(None,), (1,)})
 
 
+def first_size(shapes: Sequence[Shape]) -> int | None:
+    """Return the size of the batch, by the first input that has axes; None where it is free.
+
+    A rate or a threshold, which has none, may stand before the images.
+
+    >>> first_size([(), (4, 8, 8, 3)])
+    4
+    """
+    return next((shape[0] for shape in shapes if shape), None)
+
+
 def output_kinds(labels: Iterable[bool], forms: Sequence[OutputForm]) -> tuple[OutputKind, ...]:
     """Return the kind of each output.
 

@@ -121,12 +121,13 @@ def _compared(
 ) -> tuple[tuple[OutputFidelity, ...], int, tuple[str, ...]]:
     """Return the figures, on how many samples, and what is to be said of them."""
     from dsconvert.base.errors import InputError
+    from dsconvert.deploy.runtimes.samples import samples_of
 
     if inputs is not None:
-        return compare_import(drawn, inputs), len(inputs[0]), ()
+        return compare_import(drawn, inputs), samples_of(inputs), ()
     try:
         inputs = random_arrays(drawn, seed)
-        return compare_import(drawn, inputs), len(inputs[0]), ()
+        return compare_import(drawn, inputs), samples_of(inputs), ()
     except (InputError, ValueError) as error:  # of sizes that happen not to go together
         text = "the import was compared with ONNX Runtime, but there are no figures"
         return (), 0, (f"{text}: {getattr(error, 'message', error)}",)

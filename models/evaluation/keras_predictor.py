@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
-from dsconvert.base.in_batches import InBatches, output_kinds, samples_first
+from dsconvert.base.in_batches import InBatches, first_size, output_kinds, samples_first
 from dsconvert.base.label_agreement import LABEL_TYPES, OutputKind
 from dsconvert.base.predictor import Array, Shape
 
@@ -58,7 +58,7 @@ class KerasPredictor:
                 code="model-not-built",
             )
         self._model = model
-        self._fixed = model.inputs[0].shape[0] or batch
+        self._fixed = first_size([tuple(one.shape) for one in model.inputs]) or batch
         own = [tuple(range(len(tensor.shape))) for tensor in model.outputs]
         self._axes = [tuple(np.argsort(order)) for order in output_axes] or own
         self._batch_size = self._fixed or batch_size
@@ -158,7 +158,7 @@ class KerasPredictor:
     def _invoked(self, inputs: Sequence[Array]) -> list[Array]:
         """Run once."""
         tensors = [
-            np.asarray(array, tensor.dtype)
+            np.asarray(array, tensor.dtype).reshape(np.shape(array) if tensor.shape else ())
             for array, tensor in zip(inputs, self._model.inputs, strict=True)
         ]
         outputs = self._run(*tensors)

@@ -189,3 +189,16 @@ def test_no_texts_are_made_up(tmp_path):
     keras.Model(word, keras.layers.Dense(2)(table(word))).save(tmp_path / "words.keras")
     with refuses("text-input"):
         ds.export(tmp_path / "words.keras", tmp_path / "words.tflite")
+
+
+def test_a_number_that_stands_before_the_images(tmp_path):
+    """The samples were counted by the first input, and a threshold has none."""
+    nodes = [node("Conv", "x w", "c"), node("Mul", "c factor", "y")]
+    model = graph(nodes, ["n", 3, 8, 8], "y", inputs="x factor", w=floats(4, 3, 3, 3))
+    images = onnx.ValueInfoProto.FromString(model.graph.input[0].SerializeToString())
+    del model.graph.input[:]
+    model.graph.input.extend([onnx.helper.make_tensor_value_info("factor", 1, []), images])
+    onnx.save(model, tmp_path / "m.onnx")
+    half = export(tmp_path / "m.onnx", tmp_path / "half.onnx", quantize="float16")
+    assert half.fidelity[0].sqnr_db > 60
+    assert ds.import_onnx(tmp_path / "m.onnx").record.fidelity[0].sqnr_db > 100
