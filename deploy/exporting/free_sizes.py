@@ -17,7 +17,7 @@ class FreeSizesRefused(InputError):
         quantized: How it was to be quantized, in words.
 
     Example:
-        >>> print(FreeSizesRefused("ONNX", ["image"], "no size.", ""))
+        >>> print(FreeSizesRefused("ONNX", ["image"], "no size.", "").message)
         ONNX cannot hold this model with the free sizes of image: no size.
     """
 

@@ -27,7 +27,8 @@ class FinetuneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         learning_rate: The highest rate, as a share of each tensor's root mean square; reached after
             ``warmup`` and lowered to 0 along a cosine. None takes 0.02 for each nat, or unit of
             relative squared error, between the student's outputs and the teacher's at the start, at
-            most 0.02; at least 0.00025 for each root of the number of steps, within 0.002 … 0.01.
+            most 0.02; at least 0.00025 for each root of the number of steps, within 0.002 … 0.01,
+            where the student is not so near that 0.15 for each nat is less.
             With ``quantize`` half as much for each nat, within 0.001 … 0.005.
         warmup: Share of all steps in which the rate rises linearly from 0.
         frozen_epochs: Epochs at the start in which the layers that the teacher has too (same name

@@ -20,6 +20,7 @@ _SMALLEST_BIAS = 1e-2
 
 _RATE_PER_ERROR, _LARGEST_RATE = 0.02, 0.02
 _RATE_PER_ROOT_OF_STEPS, _LEAST_RATE, _MIDDLE_RATE = 2.5e-4, 2e-3, 1e-2
+_MOST_PER_ERROR, _SMALLEST_RATE = 0.15, 5e-4
 _ROUNDED_RATE_PER_ERROR, _LEAST_ROUNDED_RATE, _LARGEST_ROUNDED_RATE = 0.01, 1e-3, 5e-3
 
 
@@ -27,9 +28,9 @@ def rate_for(error: float | None, steps: int, *, rounded: bool = False) -> float
     """Return the highest rate for a student that is so far from its teacher.
 
     A student that is near is spoilt by steps that one far off needs, unless there are enough steps
-    for it to come back. Through a rounding it does not come back. Measured were the best rates of
-    networks with errors of 0.06, 0.2 and 0.9 nats, and of 90, 280 and 1,800 steps; with rounding
-    those for errors of 0.12 and 0.27 nats and 300 steps.
+    for it to come back; one that is very near does not, and neither does one through a rounding.
+    Measured were the best rates of networks with errors of 0.012, 0.06, 0.2 and 0.9 nats, and of
+    90, 280 and 1,800 steps; with rounding those for errors of 0.12 and 0.27 nats and 300 steps.
 
     Args:
         error: `dsconvert.base.fidelity.output_error` at the start; None where it is not finite.
@@ -37,18 +38,20 @@ def rate_for(error: float | None, steps: int, *, rounded: bool = False) -> float
         rounded: Whether the weights are rounded in the forward pass.
 
     Example:
-        >>> [round(rate_for(error, 280), 4) for error in (0.0, 0.225, 0.9, 5.0)]
-        [0.0042, 0.0045, 0.018, 0.02]
-        >>> [round(rate_for(0.06, steps), 4) for steps in (10, 280, 1800)]
+        >>> [round(rate_for(error, 280), 4) for error in (0.0, 0.012, 0.225, 0.9, 5.0)]
+        [0.0005, 0.0018, 0.0045, 0.018, 0.02]
+        >>> [round(rate_for(0.07, steps), 4) for steps in (10, 280, 1800)]
         [0.002, 0.0042, 0.01]
         >>> [round(rate_for(error, 280, rounded=True), 4) for error in (0.0, 0.225, 0.9)]
-        [0.001, 0.0022, 0.005]
+        [0.001, 0.0023, 0.005]
     """
     if rounded:
         per_error, least, most = _ROUNDED_RATE_PER_ERROR, _LEAST_ROUNDED_RATE, _LARGEST_ROUNDED_RATE
     else:
         per_error, most = _RATE_PER_ERROR, _LARGEST_RATE
         least = min(max(_RATE_PER_ROOT_OF_STEPS * math.sqrt(steps), _LEAST_RATE), _MIDDLE_RATE)
+        if error is not None:
+            least = min(least, max(_MOST_PER_ERROR * error, _SMALLEST_RATE))
     wanted = most if error is None else per_error * error
     return min(max(wanted, least), most)
 

@@ -39,6 +39,8 @@ def find(measure: OutputMeasure, tolerance: Tolerance) -> tuple[Finding, ...]:
         tolerance: How close the file must be.
 
     Example:
+        >>> import numpy as np
+        >>> from dsconvert.base.output_fidelity.measure import measure
         >>> boxes = np.array([[640.0, 0.9], [320.0, 0.1], [100.0, 0.5], [500.0, 0.2]])
         >>> dead = boxes * [1, 0]
         >>> found = find(measure("boxes", boxes, dead), Tolerance(min_sqnr_db=10, floor=0.01))
