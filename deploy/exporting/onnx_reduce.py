@@ -26,7 +26,7 @@ def quantize_dynamic(source: Path, path: Path, *, external: bool = False) -> Non
         InputError: If ONNX Runtime cannot quantize the file.
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
-    with quantizing("Try --quantize int8 with calibration data, or float16."):
+    with quantizing("Try --quantize int8 with calibration data, or float16.", source):
         quantization.quantize_dynamic(
             str(source),
             str(path),

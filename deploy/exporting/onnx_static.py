@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.files import refuse_without_room
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.open import load
@@ -88,7 +89,7 @@ def quantize_static(
     reader = partial(_reader, open_runtime(source), calibration, order)
     in_float, echoes = left_in_float(model), take_echoes(model)
     parts = [*masking(model), *dividing(model)]
-    with quantizing("Plan or export for float32 instead."), TemporaryDirectory() as folder:
+    with quantizing("Plan or export for float32 instead.", source), TemporaryDirectory() as folder:
         if echoes:
             beside, source = source.parent, Path(folder) / "parted.onnx"
             save(model, beside, source, overwrite=True, external=external, check=False)
@@ -216,19 +217,21 @@ def _least_error_ranges(
 
 
 @contextmanager
-def quantizing(hint: str) -> Iterator[None]:
+def quantizing(hint: str, source: Path) -> Iterator[None]:
     """Keep the quantizer's advice off the terminal, and make a sentence of what it raises.
 
     Args:
         hint: What to do instead.
+        source: The file, of which copies are written beside it and among temporary files.
 
     Raises:
-        InputError: If it raises anything.
+        InputError: If it raises anything; of a full disk, which it calls a corrupt model.
     """
     with quietly():
         try:
             yield
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
+            refuse_without_room([Path(gettempdir()), source.parent], 2 * source.stat().st_size)
             raise InputError(
                 f"ONNX Runtime cannot quantize the model: {first_line(error)}",
                 hint,

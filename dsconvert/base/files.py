@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +39,8 @@ _MARKS = (
 _MOST = 64 << 20
 """Bytes that a plan, a recipe or a record may have."""
 
+_SCRATCH = re.compile(r"tmp[a-z0-9_]{8}|dsconvert[-.].*")
+"""Names of folders of temporary files: Python's, and those of this tool."""
 _written: set[tuple[str, int, int]] = set()
 """The files that `replacing` made in this process: their paths, times of change and sizes."""
 
@@ -114,6 +116,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
             ``overwrite`` is false.
     """
     if not path.parent.is_dir():
+        _refuse_file_as_folder(path)
         raise InputError(
             f"cannot write {path}: the folder {path.parent} does not exist.",
             f"Try: mkdir -p {path.parent}",
@@ -130,6 +133,23 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
             "Name another file, or add --overwrite.",
             code="output-exists",
         )
+
+
+def _refuse_file_as_folder(path: Path) -> None:
+    """Refuse a file where a folder should be: no folder can be made there.
+
+    Raises:
+        InputError: With the file.
+    """
+    for folder in path.parents:
+        if folder.is_dir():
+            return
+        if folder.exists():
+            raise InputError(
+                f"cannot write {path}: {folder} is a file, not a folder.",
+                "Name a file in a folder with -o.",
+                code="folder-not-found",
+            )
 
 
 _LONGEST_NAME = 200
@@ -179,11 +199,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
         number = _number(error)
         if number not in _NO_ROOM:
             raise
-        raise InputError(
-            f"cannot write {path}: {os.strerror(number)}.",
-            "Free some space, or name a file elsewhere with -o.",
-            code="not-writable",
-        ) from error
+        raise _unfinished(path, number) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -198,6 +214,33 @@ def take_room(path: Path, size: int) -> None:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
         path.unlink()
+
+
+def refuse_without_room(folders: Iterable[Path], size: int) -> None:
+    """Refuse folders of which one has no room for so many bytes, as far as the system tells.
+
+    Asked after a failure: libraries write half a file, and say that it is damaged.
+
+    Args:
+        folders: Where a library wrote.
+        size: Bytes that it needed in each.
+
+    Raises:
+        InputError: With the first that has not.
+    """
+    for folder in folders:
+        descriptor, name = tempfile.mkstemp(prefix=".room.", dir=folder)
+        os.close(descriptor)
+        try:
+            take_room(Path(name), size)
+        except OSError as error:
+            raise InputError(
+                f"{folder} has no room for {size:,} bytes: {error.strerror}.",
+                "Free some space, or name another folder: TMPDIR=/large/tmp.",
+                code="not-writable",
+            ) from error
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 def lacks_room(error: BaseException) -> bool:
@@ -243,6 +286,25 @@ def _linked(temporary: Path, path: Path) -> bool:
             return False
         temporary.replace(path)
     return True
+
+
+def _unfinished(path: Path, number: int) -> InputError:
+    """Return the error of a file that was begun.
+
+    It may lie in a hidden folder beside the file that was asked for, which is the one to name, or
+    among temporary files, to which -o does nothing.
+    """
+    elsewhere = "name a file elsewhere with -o."
+    for folder in path.parents:
+        if folder.name.startswith(f".{path.name}."):
+            path = folder.parent / path.name
+        if folder.parent == Path(tempfile.gettempdir()) and _SCRATCH.fullmatch(folder.name):
+            elsewhere = "name another folder for temporary files: TMPDIR=/large/tmp."
+    return InputError(
+        f"cannot write {path}: {os.strerror(number)}.",
+        f"Free some space, or {elsewhere}",
+        code="not-writable",
+    )
 
 
 def _unwritable(path: Path, cause: str) -> InputError:

@@ -4,13 +4,21 @@ import gc
 import hashlib
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from refusals import refuses
 
 from dsconvert.base.errors import InputError, MissingExtra, require
-from dsconvert.base.files import check_writable, read_whole, replacing, sha256
+from dsconvert.base.files import (
+    check_writable,
+    read_whole,
+    refuse_without_room,
+    replacing,
+    sha256,
+)
 from dsconvert.base.json_text import encoded
 from dsconvert.converter.core.network.activation_store import Store
 
@@ -135,6 +143,56 @@ class TestReplacing:
         with refuses("output-is-a-folder"):
             check_writable(tmp_path, overwrite=True)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_in_the_place_of_a_folder(self, tmp_path):
+        (tmp_path / "out").write_text("mine")
+        with refuses("folder-not-found") as caught:
+            check_writable(tmp_path / "out" / "run" / "a.keras", overwrite=True)
+        assert f"{tmp_path / 'out'} is a file" in str(caught.value)
+        assert "mkdir" not in caught.value.hint
+
+    def test_a_full_disk_names_the_file_that_was_asked_for(self, tmp_path):
+        def save():
+            with (
+                replacing(tmp_path / "model.onnx", overwrite=False) as temporary,
+                replacing(temporary, overwrite=False),
+            ):
+                raise OSError(28, os.strerror(28))
+
+        with pytest.raises(InputError) as caught:
+            save()
+        assert f"cannot write {tmp_path / 'model.onnx'}:" in str(caught.value)
+        assert "TMPDIR" not in caught.value.hint
+
+    def test_a_full_disk_of_temporary_files_names_their_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+        def save():
+            with (
+                tempfile.TemporaryDirectory(prefix="dsconvert-") as folder,
+                replacing(Path(folder) / "part.onnx", overwrite=False),
+            ):
+                raise OSError(28, os.strerror(28))
+
+        with pytest.raises(InputError) as caught:
+            save()
+        assert "TMPDIR" in caught.value.hint
+        assert "elsewhere" not in caught.value.hint
+
+
+def test_folders_without_room_are_refused(tmp_path, monkeypatch):
+    refuse_without_room([tmp_path], 1 << 16)
+    assert list(tmp_path.iterdir()) == []
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with refuses("not-writable") as caught:
+        refuse_without_room([tmp_path], 1 << 16)
+    assert str(tmp_path) in str(caught.value)
+    assert "TMPDIR" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sha256(tmp_path):

@@ -229,6 +229,27 @@ class TestRefused:
         assert judged.groups[0].change_db == pytest.approx(20 * np.log10(2))
         assert find(judged, allowed) == ()
 
+    @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+    def test_small_values_on_both_sides_of_0_are_no_quiet_scores(self, size):
+        r = np.random.default_rng(5).normal(0, size, (20, 12, 12, 4))
+        wrong = np.random.default_rng(6).normal(0, size, r.shape)
+
+        assert codes(r, in_steps(r)) == set()
+        assert "group-below" in codes(r, wrong)
+        assert "scale" in codes(r, in_steps(1.15 * r))
+
+    @pytest.mark.parametrize("shape", [(40, 10), (20, 12, 12, 4)])
+    def test_one_scaled_channel_of_logits(self, shape):
+        """An SQNR over all channels, of 10 dB, and the errors of sound channels hide it."""
+        r = np.random.default_rng(7).normal(0.3, 1, shape)
+        y = r.copy()
+        y[..., 1] *= 1.15
+        (told,) = [one for one in find(measure("y", r, in_steps(y)), INT8) if one.code == "scale"]
+
+        assert (told.severity, told.channels) == ("failure", ((1, 1),))
+        assert told.figures["size"] == pytest.approx(1.15, abs=0.01)
+        assert codes(r, in_steps(r)) == set()
+
     def test_one_value_outside_of_the_calibrated_range(self):
         r = np.random.default_rng(4).normal(0, 1, (64, 1))
         r[0] = 6.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,9 +13,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 from onnx_twin import onnx_twin
+from refusals import refuses
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.fidelity import compare_output
+from dsconvert.deploy.exporting.onnx_reduce import quantize_dynamic
 from dsconvert.deploy.exporting.onnx_static import quantize_static
 
 
@@ -122,3 +126,25 @@ def test_a_file_that_cannot_be_quantized(tmp_path, monkeypatch, digits_cnn, imag
     assert caught.value.message.endswith(": no such thing")
     assert "float32" in caught.value.hint
     assert logging.getLogger().level == level
+
+
+def test_a_full_disk_of_temporary_files_is_no_corrupt_model(digits_cnn, tmp_path, monkeypatch):
+    """The quantizer's shape inference writes what there is room for, and then reads it."""
+    source = tmp_path / "plain.onnx"
+    onnx.save(onnx_twin(digits_cnn, "N"), source)
+    infer = onnx.shape_inference.infer_shapes_path
+
+    def half(model, output, *more):
+        infer(model, output, *more)
+        os.truncate(output, Path(output).stat().st_size // 2)
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("onnx.shape_inference.infer_shapes_path", half)
+    with refuses("not-quantizable"):  # there is room: it is something else
+        quantize_dynamic(source, tmp_path / "int8.onnx")
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with refuses("not-writable") as caught:
+        quantize_dynamic(source, tmp_path / "int8.onnx")
+    assert "TMPDIR" in caught.value.hint

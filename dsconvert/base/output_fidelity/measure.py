@@ -45,7 +45,7 @@ class GroupFidelity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             of an input's shape: a denoiser hands most of it on, whatever becomes of its weights.
         spread: √E (r − E r)², in the unit of the output.
         noise: √E (r − y)², in the unit of the output.
-        probabilities: Whether all of the reference's values lie in 0 … 1.
+        probabilities: Whether all of the reference's values lie in 0 … 1, but for rounding.
     """
 
     channels: Ranges
@@ -257,7 +257,7 @@ def _group(sums: ChannelSums, channels: Channels) -> GroupFidelity:
         variation_db=_decibels(spread, noise),
         spread=math.sqrt(spread / count),
         noise=math.sqrt(noise / count),
-        probabilities=low >= -UNIT and high <= 1 + UNIT,
+        probabilities=low >= -UNIT * high and high <= 1 + UNIT,  # tiny ones below 0 are none
         change_db=None if changed is None else _decibels(changed, noise),
     )
 
