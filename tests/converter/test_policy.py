@@ -178,6 +178,16 @@ class TestPlan:
         with pytest.raises(InputError, match=message):
             replay_plan(Plan(layers=(layer,)), network())
 
+    def test_a_plan_that_says_two_things_of_a_layer(self):
+        one, other = (
+            LayerPlan(name="block1/conv", spec=None, choice=choice)
+            for choice in (Choice(pairs=1), None)
+        )
+        for layers in ((one, other), (other, one)):
+            with refuses("choice-not-possible"):
+                replay_plan(Plan(layers=layers), network())
+        assert "block1/conv" in replay_plan(Plan(layers=(one, one)), network()).chosen
+
     def test_own_plan_is_replayed_as_it_was(self):
         plan = make_plan(network(), Policy(include=("stem", "block*")), "ab12")
 

@@ -86,9 +86,17 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
 
     Raises:
         InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
-            a block style refuses the choice, as less than one pair.
+            says two things of one, or a block style refuses the choice, as less than one pair.
     """
     known = {candidate.name: candidate for candidate in candidates}
+    given: dict[str, LayerPlan] = {}
+    for layer in plan.layers:
+        if given.setdefault(layer.name, layer).choice != layer.choice:
+            raise InputError(
+                f"the plan has {layer.name!r} twice, with different choices.",
+                "Take one of them out of the plan.",
+                code="choice-not-possible",
+            )
     for name, choice in plan.chosen.items():
         if name not in known:
             raise InputError(
@@ -111,7 +119,6 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
                 "Change the choice, or take it out of the plan to leave the layer alone.",
                 code="choice-not-possible",
             ) from error
-    given = {layer.name: layer for layer in plan.layers}
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
     return msgspec.structs.replace(plan, layers=layers)
 
