@@ -121,7 +121,7 @@ def affine_each(sums: ChannelSums, visible: Mask) -> Iterator[Defect]:
 def is_far(slope: Float, explained: Float) -> Mask:
     """Tell which channels are scaled by so much, and by little else, that no rounding does it.
 
-    The slopes of sound int8 files were within 0.012 of 1.
+    The slopes of sound int8 files were within 0.015 of 1.
     """
     return (np.abs(slope - 1) >= _FAR) & (explained >= _CERTAIN)
 
