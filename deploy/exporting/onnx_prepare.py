@@ -61,7 +61,8 @@ def prepared(
         samples: One array per input, (n, ...), on which each step is compared with the source.
 
     Returns:
-        The file, which is the source where nothing could be done; and what its user should know.
+        The file, which is a copy of the source where nothing could be done; and what its user
+        should know.
 
     Raises:
         InputError: If its opset is too old and onnx cannot convert it, or converts it to a model
@@ -84,8 +85,21 @@ def prepared(
                 _as_the_quantizer_reads(folded)
             changed = _changed(source, folded, few)
         except Exception:  # unfoldable graphs are quantized as they are
-            return current, notes
-    return (current if changed else folded), notes
+            changed = True
+    return (_in_folder(current, source, folder) if changed else folded), notes
+
+
+def _in_folder(current: Path, source: OnnxSource, folder: Path) -> Path:
+    """Return the file, or a copy of the source: the quantizer writes a file beside what it reads.
+
+    That is NAME-inferred.onnx, which it removes again, whoever wrote it.
+    """
+    if current != source.path:
+        return current
+    copied = folder / "as-it-is.onnx"
+    beside = current.parent
+    save(load(current), beside, copied, overwrite=True, external=source.external, check=False)
+    return copied
 
 
 def _fitted(

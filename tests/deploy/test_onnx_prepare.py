@@ -54,6 +54,28 @@ def test_a_conversion_that_changes_the_outputs_is_refused(tmp_path, monkeypatch)
         ready(upsampled(10), tmp_path)
 
 
+@pytest.mark.parametrize("quantize", ["dynamic", "int8"])
+@pytest.mark.parametrize("external", [False, True])
+def test_files_beside_the_model_stay(quantize, external, tmp_path, monkeypatch):
+    """ONNX Runtime's quantizer writes and removes NAME-inferred.onnx beside what it reads."""
+    cannot_be_called = None
+    monkeypatch.setattr(
+        "onnxruntime.quantization.shape_inference.quant_pre_process", cannot_be_called
+    )
+    net = Net()
+    net.conv("x", "y")
+    source, beside = tmp_path / "models", tmp_path / "models" / "m-inferred.onnx"
+    source.mkdir()
+    beside.write_bytes(b"somebody's")
+    more = {"save_as_external_data": True, "size_threshold": 0} if external else {}
+    onnx.save(net.model(), source / "m.onnx", **more)
+    there = sorted(source.iterdir())
+    chosen = {"calibration": [X]} if quantize == "int8" else {}
+    export(source / "m.onnx", tmp_path / "out.onnx", quantize=quantize, **chosen)
+    assert beside.read_bytes() == b"somebody's"
+    assert sorted(source.iterdir()) == there
+
+
 def test_folding_that_changes_the_outputs_is_not_used(tmp_path, monkeypatch):
     net = Net()
     net.conv("x", "y")
