@@ -83,10 +83,10 @@ def prepared(
             )
             if not source.external:
                 _as_the_quantizer_reads(folded)
-            changed = _changed(source, folded, few)
+            kept = not _changed(source, folded, few)
         except Exception:  # unfoldable graphs are quantized as they are
-            changed = True
-    return (_in_folder(current, source, folder) if changed else folded), notes
+            kept = False
+    return (folded if kept else _in_folder(current, source, folder)), notes
 
 
 def _in_folder(current: Path, source: OnnxSource, folder: Path) -> Path:

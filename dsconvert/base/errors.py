@@ -163,7 +163,7 @@ def refuse_backend(error: Exception) -> None:
     """
     missing = (getattr(error, "name", None) or "").split(".")[0]
     unknown = re.search(r"Unable to import backend ?: *(\S+)", str(error))
-    backend = unknown[1] if unknown else {"torch": "torch", "jax": "jax"}.get(missing)
+    backend = unknown[1] if unknown else missing if missing in ("torch", "jax") else None
     if backend is not None:
         raise InputError(
             f"Keras is told to run on {backend} (KERAS_BACKEND, or keras.json in ~/.keras), which "

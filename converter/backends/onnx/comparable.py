@@ -7,13 +7,12 @@ from collections.abc import Set
 from dsconvert.formats.onnx.graph import OnnxGraph, is_op, reads_of
 from dsconvert.formats.onnx.outputs import not_numeric
 from dsconvert.formats.onnx.shapes import inferred
+from dsconvert.formats.onnx.tensors import STRING
 
 _SELECTING = ("NonMaxSuppression", "NonZero", "Compress", "Unique")
 """Operators whose results are as many as the values decide."""
 _LISTING = ("SplitToSequence", "SequenceConstruct", "ZipMap", "Optional")
 """Operators whose results are no tensors."""
-_TEXT = 8
-"""ONNX's number of strings."""
 
 
 def comparable_outputs(graph: OnnxGraph) -> tuple[str, ...]:
@@ -62,5 +61,5 @@ def _texts(graph: OnnxGraph) -> Set[str]:
         found = {}
     return {
         *not_numeric(graph.model),
-        *(name for name, (_, kind) in found.items() if kind == _TEXT),
+        *(name for name, (_, kind) in found.items() if kind == STRING),
     }

@@ -226,7 +226,7 @@ def _best(
     owner = np.repeat(np.arange(len(layers)), sizes)
     one_each = (owner == np.arange(len(layers))[:, None]).astype(float)
     possible = _possible(layers, limits)
-    if not all(np.any(possible[owner == layer]) for layer in range(len(layers))):
+    if not all(possible[owner == layer].any() for layer in range(len(layers))):
         raise Infeasible({resource: _least(layers, resource) for resource in limits})
     rows, most = np.empty((len(limits), len(owner))), np.empty(len(limits))
     for place, (resource, limit) in enumerate(limits.items()):

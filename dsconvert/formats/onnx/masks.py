@@ -20,7 +20,7 @@ _BETWEEN = (
 
 def mask_of(graph: OnnxGraph, name: str) -> Array | None:
     """Return a constant that holds such values; None for anything else."""
-    value = constant_of(graph, name) if name in graph.stored or name in graph.fixed else None
+    value = _constant(graph, name)
     holds = value is not None and value.dtype.kind == "f" and bool((value <= FAR).any())
     return value if holds else None
 
@@ -62,11 +62,7 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
     if maker is None or not is_op(maker, "Add", "Where"):
         return None
     if is_op(maker, "Where"):
-        condition = (
-            constant_of(graph, maker.input[0])
-            if maker.input[0] in graph.fixed | graph.stored
-            else None
-        )
+        condition = _constant(graph, maker.input[0])
         for place, other in ((1, 2), (2, 1)):
             mask = mask_of(graph, maker.input[place])
             if condition is not None and mask is not None and (mask <= FAR).all():
@@ -79,3 +75,7 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
             rest = np.where(kept, mask, 0)
             return maker.input[other], kept, rest if rest.any() else None
     return None
+
+
+def _constant(graph: OnnxGraph, name: str) -> Array | None:
+    return constant_of(graph, name) if name in graph.stored or name in graph.fixed else None

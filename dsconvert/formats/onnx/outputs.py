@@ -7,17 +7,16 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .tensors import STRING
+
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
-
-_TEXT = 8
-"""ONNX's number of strings."""
 
 
 def is_numeric(value: ValueInfoProto) -> bool:
     """Tell whether a value is a tensor of numbers, and no text, list or dictionary."""
     kind = value.type.WhichOneof("value")
-    return kind in (None, "tensor_type") and value.type.tensor_type.elem_type != _TEXT
+    return kind in (None, "tensor_type") and value.type.tensor_type.elem_type != STRING
 
 
 def not_numeric(model: ModelProto) -> list[str]:

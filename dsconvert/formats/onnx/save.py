@@ -12,7 +12,14 @@ from dsconvert.base.files import check_writable, replacing
 from .checking import Refused, check_runs
 from .messages import assign, copied
 from .protobuf_stream import LIMIT, write
-from .tensors import external_place, has_external_data, is_external, size_in_bytes, tensors_of
+from .tensors import (
+    STRING,
+    external_place,
+    has_external_data,
+    is_external,
+    size_in_bytes,
+    tensors_of,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -23,8 +30,6 @@ _INLINE = 1024
 """Tensors of up to so many bytes stay in the model's own file."""
 _SINGLE = LIMIT - (64 << 20)
 """Bytes of tensors above which a model gets external data."""
-_STRING = 8
-"""The element type of strings, which cannot be external."""
 
 
 def data_path(path: Path) -> Path:
@@ -117,7 +122,7 @@ def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str
             with source.open("rb") as reader:
                 reader.seek(offset)
                 _copy(reader, file, length)
-        elif initialiser and size_in_bytes(tensor) > _INLINE and tensor.data_type != _STRING:
+        elif initialiser and size_in_bytes(tensor) > _INLINE and tensor.data_type != STRING:
             if not tensor.HasField("raw_data"):
                 array = numpy_helper.to_array(tensor)
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

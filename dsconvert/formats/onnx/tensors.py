@@ -25,6 +25,8 @@ _FREE_WEIGHTS = 4
 """The IR version from which on initialisers are no inputs."""
 FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
+STRING = 8
+"""The element type of texts, which no array of numbers and no external file holds."""
 
 
 def is_external(tensor: TensorProto) -> bool:
