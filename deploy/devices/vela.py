@@ -93,7 +93,7 @@ def compile_file(path: Path, accelerator: str, output: Path) -> NpuEstimate:
         (compiled,) = Path(folder).glob("*_vela.tflite")
         if found.npu_share == 0:
             raise InputError(
-                f"no operator of {path} runs on {accelerator}, says Vela {found.version}.",
+                f"no operator of {path.name} runs on {accelerator}, says Vela {found.version}.",
                 "Export with --quantize int8.",
                 code="nothing-on-the-npu",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,16 @@ from . import rejected, writing
 from .export_data import ExportData, Samples, as_arrays, export_data
 from .export_options import Options, RangeChoice, checked_format
 from .improve import OFF, Improvement
-from .keras_source import read_source
+from .keras_source import KerasSource, read_source, refuse_joined_samples
 from .making import make
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
 from .random_ranges import may_be_rounding, on_another_range
 from .records import Artifact, Metadata
 from .source import Source, check_labels, layer_names, tools_of
+
+Beside = Callable[[Artifact, Path], Artifact]
+"""Takes the record of a file and where it still is; returns the record with what was made of it."""
 
 
 def export(
@@ -60,6 +63,7 @@ def export(
     notes: Sequence[str] = (),
     improvement: Improvement | None = None,
     gate: bool = True,
+    beside: Beside | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Artifact:
@@ -100,6 +104,8 @@ def export(
             them then choose, and give no ranges. By default equal ranges inside pairs and
             corrected biases, each where it helps; nothing with ``gate=False``.
         gate: Whether to compare the outputs at all; the file says if not.
+        beside: Makes other files of the one that passed, before it takes its place: where they
+            cannot be made, it does not.
         seed: Of random inputs.
         progress: Told of three steps: run the model, convert, verify.
 
@@ -210,10 +216,14 @@ def export(
                 ),
             )
             if verdict.failures:
+                if format == "tflite" and isinstance(source, KerasSource):
+                    refuse_joined_samples(source)
                 _stamp(temporary, msgspec.structs.replace(metadata, rejected=True))
                 error = refused(verdict, path.name, quantize, metadata.verified_on)
                 error.add_hint(rejected.keep(temporary, path, artifact))
                 raise error
+            if beside is not None:
+                artifact = beside(artifact, temporary)
             for file in external:
                 file.replace(path.with_name(file.name))
             advance()

@@ -10,7 +10,7 @@ import numpy as np
 from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import CalibrationMethod, VerifiedOn
 
-from ..runtimes.samples import check_inputs, count_samples, random_samples
+from ..runtimes.samples import check_inputs, count_samples, random_samples, samples_of
 from ..schemes import SCHEMES
 from ..verification.telling_inputs import telling_inputs
 from .export_options import Options
@@ -58,7 +58,7 @@ class ExportData:
             return None
         return CalibrationRecord(
             source=("random inputs" if self.random else source) or "calibration data",
-            samples=len(self.ranges[0]),
+            samples=samples_of(self.ranges),
             random=self.random,
             method=method,
         )

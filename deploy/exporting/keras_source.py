@@ -16,7 +16,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.models.loading.sizes import largest_of
 
-from ..runtimes.samples import FREE_SIZE, check_inputs, random_inputs
+from ..runtimes.samples import FREE_SIZE, check_inputs, random_inputs, shape_text
 from ..runtimes.session import first_line
 from ..runtimes.tensor_info import TensorInfo
 from .equal_forms import mixes_samples
@@ -27,6 +27,8 @@ from .plain_names import unique, with_plain_names, without_keyword
 _CHUNK = 32
 _SAME = 1e-3
 """Of an output's largest value: how far its sums in another order may be from it."""
+_TOGETHER = 3
+"""Samples that show whether they depend on each other, where any number goes."""
 _OTHER_PRECISION = ("float16", "bfloat16", "float64")
 
 
@@ -198,8 +200,30 @@ def read_source(
     return replace(source, batch=batch, notes=(*source.notes, told))
 
 
+def refuse_joined_samples(source: KerasSource) -> None:
+    """Refuse a model whose free first axis is not that of samples: a .tflite file takes 1 there.
+
+    A recurrent layer may read time on it. It is asked after a failure: it costs three runs.
+
+    Raises:
+        InputError: If what the model gives for one sample depends on the others.
+    """
+    shapes = [one.shape for one in source.inputs]
+    free = samples_first(shapes) and first_size(shapes) is None
+    if not free or _is_of_samples(source, _TOGETHER):
+        return
+    raise InputError(
+        f"a .tflite file takes one sample at a time, and {shape_text(shapes[0])} of the input "
+        f"{source.inputs[0].name} are not n samples: what the model gives for one depends on the "
+        "others, as where a recurrent layer reads n steps of time.",
+        "Export to .onnx, or fix n in the model: keras.Input(batch_shape=…); of an .onnx file: "
+        "python -m onnxruntime.tools.make_dynamic_shape_fixed --dim_param NAME --dim_value N.",
+        code="samples-not-independent",
+    )
+
+
 def _is_of_samples(source: KerasSource, batch: int) -> bool:
-    """Tell whether a model of a fixed batch answers for one sample as for it among others."""
+    """Tell whether a model answers for one sample as for it among so many."""
     inputs = random_inputs(source.inputs, batch, 0, FREE_SIZE)
     try:
         together = source._invoked(inputs)

@@ -157,7 +157,7 @@ def _with_loops(loops: Sequence[str], quantize: Quantization) -> InputError:
     """Return the refusal of recurrent layers that TensorFlow's calibrator crashes on."""
     return InputError(
         f"TFLite cannot hold this model{_quantized(quantize)}: TensorFlow's calibrator crashes on "
-        f"loops, and {', '.join(loops)} cannot be spelled out step by step: at most "
+        f"loops, and {', '.join(dict.fromkeys(loops))} cannot be spelled out step by step: at most "
         f"{MOST_STEPS} steps, of a fixed number, can.",
         "Try --quantize dynamic, or fix the number of steps (--input-size).",
         code="not-convertible",
@@ -194,7 +194,11 @@ def saved_model(
                 "serve",
                 lambda *inputs: source.model(list(inputs), training=False),
                 input_signature=[
-                    tf.TensorSpec((source.batch, *info.shape[1:]), info.dtype, name=name)
+                    tf.TensorSpec(
+                        (source.batch, *info.shape[1:]) if info.shape else (),
+                        info.dtype,
+                        name=name,
+                    )
                     for info, name in zip(source.inputs, names, strict=True)
                 ],
             )

@@ -94,10 +94,15 @@ def first_samples(arrays: Sequence[Array], count: int) -> tuple[Array, ...]:
 def portions(arrays: Sequence[Array], size: int) -> Iterator[list[Array]]:
     """Yield so many samples after the other; the last one is repeated where some are missing.
 
+    Inputs without a common batch are those of one invocation.
+
     Args:
         arrays: One per input, (n, ...).
         size: How many at once: the batch of a file.
     """
+    if not are_samples(arrays):
+        yield list(arrays)
+        return
     for start in range(0, len(arrays[0]), size):
         part = [array[start : start + size] for array in arrays]
         lack = size - len(part[0])

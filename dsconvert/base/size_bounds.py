@@ -111,8 +111,8 @@ def with_small_sizes(shape: Shape) -> Shape:
 
 def fixed_batch(shapes: Iterable[Shape]) -> int:
     """Tell how many samples inputs of these shapes take at once; 1 where that is free."""
-    first = {shape[:1] for shape in shapes}
-    (size,) = first.pop() if len(first) == 1 else (1,)
+    first = {shape[0] for shape in shapes if shape}  # a single number has no batch
+    size = first.pop() if len(first) == 1 else None
     return size or 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +171,11 @@ def export(
             preprocessing=_done(preprocessing, data or compared),
             notes=(*layout, *found, *choosing),
             gate=options.verify,
+            beside=partial(write_firmware, places=places, options=options),
             seed=options.seed,
             progress=told,
         )
-    return shown(ExportedFile, write_firmware(artifact, places, options))
+    return shown(ExportedFile, artifact)
 
 
 def _selections(graph: onnx.ModelProto | None, options: ExportOptions) -> tuple[str, ...]:

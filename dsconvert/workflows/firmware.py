@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -88,11 +89,14 @@ def _check_compilable(accelerator: str, options: ExportOptions) -> None:
     vela_version()
 
 
-def write_firmware(artifact: Artifact, places: FirmwarePlaces, options: ExportOptions) -> Artifact:
-    """Write what is asked for of a file that took its place.
+def write_firmware(
+    artifact: Artifact, file: Path, places: FirmwarePlaces, options: ExportOptions
+) -> Artifact:
+    """Write what is asked for of a file that is about to take its place: all of it, or nothing.
 
     Args:
-        artifact: The file.
+        artifact: The file's record.
+        file: Where it is until then.
         places: Where the others go.
         options: As for `firmware_places`.
 
@@ -100,7 +104,7 @@ def write_firmware(artifact: Artifact, places: FirmwarePlaces, options: ExportOp
         The record with the files that were written.
 
     Raises:
-        InputError: If the file cannot become this; the file itself is kept.
+        InputError: If the file cannot become this, or something cannot be written.
     """
     import msgspec
 
@@ -108,26 +112,27 @@ def write_firmware(artifact: Artifact, places: FirmwarePlaces, options: ExportOp
     from dsconvert.deploy.devices.vela import compile_file
     from dsconvert.deploy.exporting.c_array import header_of
 
-    source, sram, notes = Path(artifact.path), None, list(artifact.notes)
-    if places.compiled is not None and options.compile_for is not None:
-        with replacing(places.compiled, overwrite=True) as temporary:
-            found = compile_file(source, options.compile_for, temporary)
-        source, sram = places.compiled, round(1024 * found.sram_kib)
-        notes.append(
-            f"{source} is for {options.compile_for}, compiled by Vela {found.version}: "
-            f"{100 * found.npu_share:.0f} % of the operators run on the NPU, "
-            f"{found.sram_kib:.0f} KiB of SRAM; {artifact.path} was verified before"
-        )
-        artifact = msgspec.structs.replace(artifact, compiled=str(source))
-    if places.header is not None:
-        text = header_of(
-            source,
-            places.header.stem,
-            preprocessing=artifact.preprocessing,
-            sram_bytes=sram,
-        )
-        with replacing(places.header, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        notes.append(f"{places.header} holds {source} as a C array")
-        artifact = msgspec.structs.replace(artifact, c_array=str(places.header))
+    called, sram, notes = artifact.path, None, list(artifact.notes)
+    with ExitStack() as written:  # they take their places when all of them are there
+        if places.compiled is not None and options.compile_for is not None:
+            compiled = written.enter_context(replacing(places.compiled, overwrite=True))
+            found = compile_file(file, options.compile_for, compiled)
+            file, called, sram = compiled, str(places.compiled), round(1024 * found.sram_kib)
+            notes.append(
+                f"{called} is for {options.compile_for}, compiled by Vela {found.version}: "
+                f"{100 * found.npu_share:.0f} % of the operators run on the NPU, "
+                f"{found.sram_kib:.0f} KiB of SRAM; {artifact.path} was verified before"
+            )
+            artifact = msgspec.structs.replace(artifact, compiled=called)
+        if places.header is not None:
+            header = written.enter_context(replacing(places.header, overwrite=True))
+            text = header_of(
+                file,
+                places.header.stem,
+                preprocessing=artifact.preprocessing,
+                sram_bytes=sram,
+            )
+            header.write_text(text, encoding="utf-8")
+            notes.append(f"{places.header} holds {called} as a C array")
+            artifact = msgspec.structs.replace(artifact, c_array=str(places.header))
     return msgspec.structs.replace(artifact, notes=tuple(notes))

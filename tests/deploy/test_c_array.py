@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -159,11 +160,42 @@ def test_a_header_that_exists_is_kept(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "net.h").read_text() == "mine"
 
 
+def test_a_header_that_finds_no_room_takes_the_file_with_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.tflite").write_text("mine")
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, *args, **options) -> int:
+        if path.suffix == ".h":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write_text(path, text, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with refuses("not-writable") as refused:
+        ds.export(
+            folder / "net.keras",
+            tmp_path / "net.tflite",
+            ds.ExportOptions(c_array=tmp_path / "net.h"),
+            overwrite=True,
+        )
+    assert refused.value.message.startswith(f"cannot write {tmp_path / 'net.h'}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.tflite"]
+    assert (tmp_path / "net.tflite").read_text() == "mine"
+
+
 def test_an_operator_without_a_kernel_is_refused(folder: Path, tmp_path: Path) -> None:
     import keras
 
     image = keras.Input((4, 4, 1), batch_size=1)
     keras.Model(image, keras.ops.sign(image)).save(tmp_path / "sign.keras")
+    with refuses("operator-not-in-tflm"):
+        ds.export(
+            tmp_path / "sign.keras",
+            tmp_path / "asked.tflite",
+            ds.ExportOptions(verify=False, c_array=tmp_path / "asked.h"),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["sign.keras"]
     ds.export(tmp_path / "sign.keras", tmp_path / "sign.tflite", ds.ExportOptions(verify=False))
     with refuses("operator-not-in-tflm"):
         header_of(tmp_path / "sign.tflite", "sign")

@@ -363,18 +363,6 @@ def test_layers_that_keep_their_state_are_named(tmp_path):
         assert "kept" in refused.value.message
 
 
-@pytest.mark.parametrize(("together", "batch"), [(False, 1), (True, 4)])
-def test_a_fixed_batch_is_kept_where_its_samples_depend_on_each_other(tmp_path, together, batch):
-    rows = keras.Input(batch_shape=(4, 6))
-    made = layers.Dense(3)(rows)
-    if together:
-        made = made - keras.ops.mean(made, axis=0, keepdims=True)
-    data = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
-    done = export(keras.Model(rows, made), tmp_path / "m.tflite", verification=data)
-    assert done.inputs[0].shape == (batch, 6)
-    assert done.fidelity[0].relative_error < 1e-5
-
-
 def test_what_is_behind_a_lookup_is_exported_as_the_refusal_says(tmp_path):
     words = keras.Input((4,), dtype="int64")
     lookup = layers.IntegerLookup(vocabulary=[1, 2, 3])
