@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import InputError
+from .number_words import whole_number
 
 if TYPE_CHECKING:
     from .predictor import Shape
@@ -27,14 +28,15 @@ def parse_size(text: str) -> tuple[int, ...]:
     Raises:
         InputError: If it is none of these.
     """
-    parts = text.strip().lower().replace("×", "x").split("x")
-    if not all(part.isdecimal() and len(part) < 8 and 0 < int(part) <= _LARGEST for part in parts):
+    parts = text.lower().replace("×", "x").split("x")
+    sizes = [whole_number(part) or 0 for part in parts]
+    if not all(0 < size <= _LARGEST for size in sizes):
         raise InputError(
             f"invalid size {text!r}: positive numbers with an x between them are required.",
             "Write height and width as 256x256, or those of one input as NAME=256x256.",
             code="bad-size",
         )
-    return tuple(map(int, parts))
+    return tuple(sizes)
 
 
 def as_sizes(words: SizeWords | None) -> InputSizes:

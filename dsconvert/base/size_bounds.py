@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from math import prod
 
 from .errors import InputError
+from .number_words import real_number
 from .predictor import Shape
 
 VARIABLE = "DSCONVERT_LARGEST_TENSOR"
@@ -38,13 +39,10 @@ def parse_bytes(text: str) -> int | None:
     >>> parse_bytes("1.5GiB") == parse_bytes("1536m")
     True
     """
-    text = text.strip().lower().removesuffix("b").removesuffix("i")
+    text = text.strip(" ").lower().removesuffix("b").removesuffix("i")
     power = _UNITS.get(text[-1:], 0)
-    try:
-        size = int(float(text[:-1] if power else text) * 2**power)
-    except (OverflowError, ValueError):
-        return None
-    return size if 0 < size <= MOST_BYTES else None
+    size = (real_number(text[:-1] if power else text) or 0) * 2**power
+    return int(size) if 1 <= size <= MOST_BYTES else None
 
 
 def largest_tensor(inputs: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dsconvert.base.number_words import real_number, whole_number
 from dsconvert.workflows.command_words import preprocessing_words as preprocessing_words
 from dsconvert.workflows.model_files import ModelPath, kind_of
 
@@ -37,11 +38,8 @@ class Count(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse a whole number."""
-        try:
-            number = int(value)
-        except ValueError:
-            number = self.low - 1
-        if not self.low <= number <= self.high:
+        number = whole_number(str(value))
+        if number is None or not self.low <= number <= self.high:
             told = f"{value!r} is no whole number from {self.low:,} to {self.high:,}."
             self.fail(told, param, ctx)
         return number
@@ -87,11 +85,8 @@ class Finite(click.ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Parse a number."""
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not self.low <= number <= self.high:  # a NaN is not
+        number = real_number(str(value))
+        if number is None or not self.low <= number <= self.high:
             self.fail(f"{value!r} is no number from {self.low:g} to {self.high:g}.", param, ctx)
         return number
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.base.number_words import whole_number
 from dsconvert.deploy.runtimes.registry import RUNTIMES
 
 from . import next_command, options, terminal, terms
@@ -31,12 +32,9 @@ class Cpus(click.ParamType[tuple[int, ...]]):
             return value
         found: set[int] = set()
         for part in value.split(","):
-            low, dash, high = part.strip().partition("-")
-            numbers = [low, high if dash else low]
-            if not all(one.isdecimal() and len(one) <= len(str(_MOST_CPUS)) for one in numbers):
-                self.fail(f"{value!r} names no cores; write them as 4-7 or 0,2,4.", param, ctx)
-            first, last = map(int, numbers)
-            if not first <= last <= _MOST_CPUS:
+            low, dash, high = part.partition("-")
+            first, last = whole_number(low), whole_number(high if dash else low)
+            if first is None or last is None or not first <= last <= _MOST_CPUS:
                 self.fail(f"{value!r} names no cores; write them as 4-7 or 0,2,4.", param, ctx)
             found |= set(range(first, last + 1))
         return tuple(sorted(found))

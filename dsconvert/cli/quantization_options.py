@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from dsconvert.base.number_words import whole_number
+
 from . import options
 
-_DIGITS = 6
-"""Of a number of layers, at most."""
+_MOST = 10**6 - 1
+"""Layers."""
 
 
 class _Count(click.ParamType[Any]):
@@ -21,9 +23,10 @@ class _Count(click.ParamType[Any]):
         """Parse it."""
         if value == "auto" or isinstance(value, int):
             return value
-        if not value.isdecimal() or len(value) > _DIGITS:
+        number = whole_number(value)
+        if number is None or not 0 <= number <= _MOST:
             self.fail(f"{value!r} is neither a number of layers nor auto.", param, ctx)
-        return int(value)
+        return number
 
 
 choices = options.stack(

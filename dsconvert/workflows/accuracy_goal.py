@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dsconvert.base.messages import note
+from dsconvert.base.number_words import real_number
 from dsconvert.base.progress import Progress, silent
 
 from . import formatting
@@ -57,12 +58,11 @@ def allowed_drop(drop: str | float, metric: Metric) -> AllowedDrop:
 
     text = str(drop)
     percent = text.endswith("%")
-    try:
-        found = float(text.removesuffix("%")) / (100 if percent else 1)
-    except ValueError:
-        found = -1.0
     limited = percent or metric.unit == "share"
-    if not 0 <= found < (1 if limited else math.inf):
+    found = real_number(text.removesuffix("%"))
+    if found is not None and percent:
+        found /= 100
+    if found is None or not 0 <= found < (1 if limited else math.inf):
         raise InputError(
             f"{drop!r} is no drop of {metric.title}.",
             "Write it as 1% (a point of top-1; 1 % of what is no share).",

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dsconvert.base.messages import note
+from dsconvert.base.number_words import real_number, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ DEFAULT = "60s"
 """How long Keras models with calibration images are refined unless asked otherwise."""
 _MOST = 10_000_000
 """Of seconds, or of steps."""
-_WISH = re.compile(r"(?P<count>\d+(?:\.\d+)?) ?(?P<unit>s|steps?)?")
+_WISH = re.compile(r"(?P<count>.*?) ?(?P<unit>s|steps?)?")
 
 
 def refine_settings(
@@ -43,13 +44,14 @@ def refine_settings(
     from dsconvert.models.training.refine import RefineSettings
 
     read = _WISH.fullmatch(str(DEFAULT if wish is None else wish))
-    if read is None:
+    steps = read is not None and (read["unit"] or "").startswith("step")
+    count = None if read is None else (whole_number if steps else real_number)(read["count"])
+    if count is None or count < 0:
         raise InputError(
             f"{wish!r} is no time to refine for.",
             f"Give seconds, as {option} 60, or a number of steps, as {option} 400steps.",
             code="not-a-time",
         )
-    count = float(read["count"])
     if count > _MOST:
         raise InputError(
             f"{wish} is too long to refine for: at most {_MOST:,} seconds or steps.",
@@ -58,9 +60,9 @@ def refine_settings(
         )
     if count == 0:
         return None
-    if (read["unit"] or "s") == "s":
-        return RefineSettings(seconds=count, seed=seed)
-    return RefineSettings(steps=int(count), seed=seed)
+    if steps:
+        return RefineSettings(steps=int(count), seed=seed)
+    return RefineSettings(seconds=float(count), seed=seed)
 
 
 def check_refinement(wish: float | str | None, kind: str, calibrated: bool) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import Layout, arrange, channel_axes
+from dsconvert.base.number_words import real_number
 from dsconvert.base.predictor import Array
 
 _LARGEST = 1e30
@@ -118,11 +119,9 @@ def parse_number(text: str) -> float:
     Raises:
         InputError: If it is neither, or not finite.
     """
-    numerator, _, denominator = text.partition("/")
-    try:
-        value = float(numerator) / float(denominator) if "/" in text else float(numerator)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
+    numerator, slash, denominator = text.partition("/")
+    above, below = real_number(numerator), real_number(denominator) if slash else 1.0
+    value = above / below if above is not None and below else math.nan
     if not math.isfinite(value):
         raise InputError(
             f"{text!r} is not a number.",

@@ -15,6 +15,8 @@ from dsconvert.workflows.refine import refine_settings
 
 NONE = ("nan", "inf", "-inf", "-1", "1e30", "9" * 30, "9" * 5000, "", "²", "0x10", "1/0")
 """No number of anything; 1e30 and -1 are out of almost every range."""
+MISTYPED = ("１２", "٣", "1_2", "0_1", "1 2", "1\u00a0", "infinity")
+"""What Python takes for numbers, or nearly, and nobody writes on purpose."""
 TYPES = (options.Count, options.Finite, options.Memory, options.Size, Cpus, _Count)
 ARGUMENTS = {
     "compare": ["a.json", "b.json"],
@@ -45,7 +47,7 @@ def parsed(name, *words):
 @pytest.mark.parametrize(("name", "option"), NUMBERS, ids=lambda one: getattr(one, "name", one))
 def test_what_is_no_number_or_out_of_range(name, option):
     parsed(name)  # the other words are right
-    for value in NONE:
+    for value in NONE + MISTYPED:
         low = getattr(option.type, "low", 0)
         if value == "-1" and low <= -1:
             continue
@@ -63,8 +65,14 @@ def test_no_number_is_without_a_range():
     }  # fmt: skip
 
 
+def test_spaces_around_a_number_are_no_fault():
+    assert parsed("rewrite", "--pairs", " 3 ").params["pairs"] == 3
+    assert parsed("finetune", "--learning-rate", "1e-3 ").params["learning_rate"] == 1e-3
+
+
 @pytest.mark.parametrize(
-    "text", ["nan", "inf", "-1", "-1x", "nanx", "1e400", "1e308G", "0", "", "x"]
+    "text",
+    ["nan", "inf", "-1", "-1x", "nanx", "1e400", "1e308G", "0", "", "x", "1.2.3", "１2M", "1_0M"],
 )
 @pytest.mark.parametrize("resource", ["macs", "latency", "size"])
 def test_targets(text, resource):
@@ -73,14 +81,17 @@ def test_targets(text, resource):
 
 
 @pytest.mark.parametrize(
-    "wish", ["nan", "inf", "-1", "9" * 400, "1e30", "steps", "9" * 30 + "steps"]
+    "wish",
+    ["nan", "inf", "-1", "9" * 400, "1e30", "steps", "9" * 30 + "steps", "1.5steps", "s", "６０"],
 )
 def test_times_to_refine_for(wish):
     with pytest.raises(InputError):
         refine_settings(wish, 0)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1/0", "", "1e39", "0", "1e-46", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "1e400", "1/0", "", "1e39", "0", "1e-46", "1,2", "1_0", "１/255", "1/"]
+)
 @pytest.mark.parametrize("name", ["scale", "std"])
 def test_factors_of_images(name, text):
     given = {"scale": None, "mean": None, "std": None, name: text}

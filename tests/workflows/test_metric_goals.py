@@ -41,7 +41,17 @@ def test_a_drop_is_in_points_or_in_the_metrics_unit(drop, metric, expected):
     assert allowed_drop(drop, find_metric(metric)).of(30.0) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("drop", "metric"), [("1", "top1"), ("x", "psnr"), ("-1", "psnr")])
+@pytest.mark.parametrize(
+    ("drop", "metric"),
+    [
+        ("1", "top1"),
+        ("x", "psnr"),
+        ("-1", "psnr"),
+        ("1_0", "psnr"),
+        ("１%", "top1"),
+        ("nan", "mae"),
+    ],
+)
 def test_what_is_no_drop(drop, metric):
     with pytest.raises(ds.InputError) as caught:
         allowed_drop(drop, find_metric(metric))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.number_words import real_number
 
 _PREFIXES: Mapping[str, float] = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _BYTES: Mapping[str, float] = {
@@ -52,10 +53,7 @@ def parse_limit(text: str, resource: str) -> Limit:
     units: Mapping[str, float] = _UNITS.get(resource, _PREFIXES)
     match = _NUMBER.match(text)
     unit = match[2].lower() if match else ""
-    try:
-        number = float(match[1]) if match else 0.0
-    except ValueError:
-        number = 0.0
+    number = (real_number(match[1]) if match else None) or 0.0
     if not number * units.get(unit, 1.0) < math.inf:
         number = 0.0
     if number > 0 and unit in ("x", "×", "%"):
