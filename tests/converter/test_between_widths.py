@@ -12,7 +12,7 @@ from dsconvert.converter.core.network import between_widths
 from dsconvert.converter.core.network.between_widths import between_others, interpolated, is_wide
 from dsconvert.converter.core.network.fit_state import FitSettings
 from dsconvert.converter.core.network.sensitivity import measure_effects
-from dsconvert.converter.core.types import Choice, ConvSpec, Effect
+from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, Effect
 
 
 def block(width):
@@ -40,6 +40,14 @@ def test_about_every_second_width_is_fitted():
         block(768): (block(512), block(1032)),
         block(896): (block(512), block(1032)),
     }
+
+
+def test_of_pairs_three_lie_between_two_and_four_of_their_own_order():
+    first, second = (
+        {pairs: Choice(pairs=pairs, order=order) for pairs in range(1, 5)} for order in ORDERS
+    )
+    found = between_others([*first.values(), second[3], second[4], block(3)])
+    assert found == {first[3]: (first[2], first[4])}
 
 
 @given(st.sets(st.integers(1, 2000), max_size=12))

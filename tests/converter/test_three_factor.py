@@ -1,9 +1,11 @@
 """Three-factor blocks: steps go downhill, exact cases are met, and free scales are free."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 from fitted_layers import exact, flat, layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from dsconvert.converter.core.fitting.cp_objective import CpObjective
 from dsconvert.converter.core.fitting.factorize import from_weights
 from dsconvert.converter.core.fitting.fit import FitOptions
 from dsconvert.converter.core.fitting.mobilenet_block import fresh_block
+from dsconvert.converter.core.fitting.quadratic import Dense
 from dsconvert.converter.core.fitting.threads import one_blas_thread, single_threaded
 from dsconvert.converter.core.fitting.three_factor import from_pairs, rescaled
 from dsconvert.converter.core.fitting.three_factor_fit import (
@@ -123,6 +126,40 @@ def test_a_wide_layer_is_fitted_in_float32_as_well_as_in_float64(seed, monkeypat
     # The last factor is solved for in float64, whatever the steps were taken in.
     best = objective.at(p, q).last
     np.testing.assert_allclose(quick.pointwise_out, best, atol=1e-9 * np.abs(best).max())
+
+
+def test_a_trial_fit_multiplies_by_no_float64_covariance(monkeypatch):
+    x, y, kernel = layer((3, 3, 64, 8), 0, drift=0.3)
+    stats, options = exact(x, y), FitOptions(steps=20, tolerance=0.0, starts=1)
+    exactly = fit_three_factors([stats], kernel, 12, options=options)
+    of_rows, seen = Dense.moved, []
+
+    def moved(self, features):
+        seen.append(self.dtype)
+        return of_rows(self, features)
+
+    monkeypatch.setattr(Dense, "moved", moved)
+    quick = fit_three_factors([stats], kernel, 12, options=replace(options, exact_end=False))
+    assert set(seen) == {np.dtype(np.float32)}
+    assert quick.data_error == pytest.approx(exactly.data_error, rel=1e-4)
+    fit_three_factors([stats], kernel, 12, options=options)
+    assert np.dtype(np.float64) in seen
+
+
+def test_a_block_has_the_factors_that_the_descent_ended_with_not_the_last_it_tried(monkeypatch):
+    x, y, kernel = layer((3, 3, 4, 5), 0)
+    expected = fit_three_factors([exact(x, y)], kernel, 3)
+    minimize = scipy.optimize.minimize
+
+    def tries_once_more(fun, x0, **options):
+        result = minimize(fun, x0, **options)
+        fun(1.5 * result.x)
+        return result
+
+    monkeypatch.setattr(scipy.optimize, "minimize", tries_once_more)
+    found = fit_three_factors([exact(x, y)], kernel, 3)
+    assert found.data_error == expected.data_error
+    np.testing.assert_array_equal(found.pointwise_out, expected.pointwise_out)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -36,8 +36,10 @@ class FitOptions:
     """How to fit.
 
     Attributes:
-        sweeps: Alternations at most. Wide layers, whose sweeps cost more and gain less, take
-            fewer: 40,000 / (C·k²), but at least 8.
+        sweeps: Alternations at most.
+        sweep_features: Wide layers, whose sweeps cost more and gain less, take fewer: as many as
+            go over so many of their C·k² features.
+        fewest_sweeps: That are made all the same.
         tolerance: Stop when a sweep lowers the objective by less than this share of Var(y).
         ridge: λ as a share of the mean of the diagonal of C.
         shifts: How far below the mean of its input the ReLU of a MobileNet block may cut, in
@@ -51,10 +53,14 @@ class FitOptions:
             `cp_objective`.
         starts: From how many starts a three-factor fit runs at most; wide layers, where starts
             differ by less than 1 % of the error, take one.
+        exact_end: Whether a three-factor fit whose steps were computed in float32 ends with its
+            last factor and its errors computed in float64.
         seed: Draws the start of a three-factor fit that is random.
     """
 
     sweeps: int = 30
+    sweep_features: int = 40_000
+    fewest_sweeps: int = 8
     tolerance: float = 3e-5
     ridge: float = 1e-3
     shifts: tuple[float, ...] = (1.0, 2.0, 3.0)
@@ -63,6 +69,7 @@ class FitOptions:
     fewest_steps: int = 40
     penalty: float = 2e-3
     starts: int = 4
+    exact_end: bool = True
     seed: int = 0
 
 
@@ -163,7 +170,8 @@ def fit(
     weight = np.ones(N) if output_weight is None else np.asarray(output_weight, np.float64)
     # An output that counts for nothing would leave its pointwise weights undetermined.
     scale = np.sqrt(np.maximum(weight, 1e-6 * max(float(weight.max()), 1e-300)))
-    options = replace(options, sweeps=min(options.sweeps, max(8, 40_000 // len(stats.cov))))
+    within = max(options.sweep_features // len(stats.cov), options.fewest_sweeps)
+    options = replace(options, sweeps=min(options.sweeps, within))
     problem = Problem.of(stats, kernel, scale, options.ridge)
     matrices = by_channel(kernel, order)
     missed: float | None = None

@@ -174,8 +174,9 @@ def _best(
     for first, taps in begin:
         values: list[float] = []
         steps = _steps(objective, taps.shape[1], options)
-        first, taps = _descend(quick, first, taps, steps, options.tolerance, values.append)
-        point = objective.at(first, taps)
+        first, taps, point = _descend(quick, first, taps, steps, options.tolerance, values.append)
+        if options.exact_end and quick is not objective:
+            point = objective.at(first, taps)
         if kept is None or point.value < kept[2].value:
             kept, history = (first, taps, point), values
     assert kept is not None, "at least one start"
@@ -192,8 +193,8 @@ def _descend(
     steps: int,
     tolerance: float,
     trace: Callable[[float], None],
-) -> tuple[Float, Float]:
-    """L-BFGS from p and q.
+) -> tuple[Float, Float, Point]:
+    """L-BFGS from p and q: return those at its end, and the objective there.
 
     The variables are p, in units in which all input channels vary alike, and q, both of length 1
     at the start and then multiplied by the size of their term, ‖v_r‖. This makes the curvature in
@@ -218,11 +219,13 @@ def _descend(
     def evaluate(values: Float) -> tuple[float, Float]:
         p, q = factors(values)
         point = known.pop() if known else objective.at(p, q)
+        latest[:] = [(values.copy(), point)]
         by_first, by_taps = objective.gradient(p, q, point)
         slope = np.concatenate([(by_first / (spread * size)).ravel(), (by_taps / size).ravel()])
         return point.value / constant, slope / constant
 
     known = [point]  # of the factors that the descent begins with
+    latest: list[tuple[Float, Point]] = []
     values = [point.value / constant]
     trace(point.value)
 
@@ -242,7 +245,10 @@ def _descend(
         callback=watch,
         options={"maxiter": steps, "maxcor": 10, "ftol": 0.0, "gtol": 1e-9},
     )
-    return factors(result.x)
+    made, (seen, point) = factors(result.x), latest[0]
+    if not np.array_equal(seen, result.x):  # the last that it tried was no step
+        point = objective.at(*made)
+    return *made, point
 
 
 def _white(kernel: Array) -> list[Statistics]:

@@ -26,7 +26,17 @@ from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
 
-QUICK = FitOptions(sweeps=10, tolerance=3e-4, steps=60, work=4e10, fewest_steps=16, starts=1)
+QUICK = FitOptions(
+    sweeps=10,
+    sweep_features=20_000,
+    fewest_sweeps=4,
+    tolerance=3e-4,
+    steps=60,
+    work=2e10,
+    fewest_steps=8,
+    starts=1,
+    exact_end=False,
+)
 """Enough to tell choices apart; the rewrite itself fits longer."""
 
 
