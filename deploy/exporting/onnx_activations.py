@@ -137,8 +137,8 @@ def watched_values(
     largest = largest_of(model, None, [(1, *array.shape[1:]) for array in samples])
     size = runtime.batch or samples_at_once(largest, at_once(samples, at_most))
     together = samples_of(samples)
-    count = together // size * size or size
-    for start in range(0, count, size):
+
+    def at(start: int, size: int) -> dict[str, Array]:
         rows = np.arange(start, start + size) % together
         part = [array[rows] for array in samples] if are_samples(samples) else list(samples)
         feed = {
@@ -147,7 +147,18 @@ def watched_values(
         }
         with _running(path):
             found = running.run(list(values), feed)
-        yield dict(zip(values, found, strict=True))
+        return dict(zip(values, found, strict=True))
+
+    try:
+        first = at(0, size)
+    except InputError:
+        if runtime.batch:
+            raise
+        size = 1  # a batch that is free in name only
+        first = at(0, size)
+    yield first
+    for start in range(size, together // size * size, size):
+        yield at(start, size)
 
 
 @contextmanager

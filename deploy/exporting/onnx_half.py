@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.nodes import nodes_of
 from dsconvert.formats.onnx.sorting import sort_nodes
 from dsconvert.formats.onnx.tensors import DOMAINS, constant_value, free_weights
+from dsconvert.formats.onnx.types import declare_inner_types
 
 from ..runtimes.samples import first_samples
 from ..runtimes.session import first_line
@@ -79,6 +81,7 @@ def to_float16(
     name_apart(model)
     hold_scales(model)
     _hold_in_tensors(model)
+    declare_inner_types(model, None)  # the converter casts what it knows the type of
     echoes = take_echoes(model)
     graph = OnnxGraph(model)
     bad = _constants_out_of_range(graph)
@@ -163,11 +166,11 @@ def _fits(value: Array, margin: float) -> bool:
 
 
 def _takes_half(node: NodeProto, opset: int) -> bool:
-    """Tell whether an operator of ONNX is defined for float16 wherever it is for float32."""
+    """Tell whether an operator is defined for float16 wherever it is for float32."""
     from onnx import defs
 
     if node.domain not in DOMAINS:
-        return True
+        return _foreign_takes_half(node)
     if node.op_type in _OF_FLOAT:
         return False
     try:
@@ -176,6 +179,28 @@ def _takes_half(node: NodeProto, opset: int) -> bool:
         return True
     kinds = [set(one.types) for one in (*schema.inputs, *schema.outputs)]
     return all(_HALF in kind for kind in kinds if _FULL in kind)
+
+
+def _foreign_takes_half(node: NodeProto) -> bool:
+    """Tell the same of an operator of ONNX Runtime's own; those of its blocked layout do not."""
+    known = _foreign_operators().get((node.domain, node.op_type))
+    if known is None:
+        return True
+    used = [
+        *zip(known.inputs, node.input, strict=False),
+        *zip(known.outputs, node.output, strict=False),
+    ]
+    kinds = [set(one.types) for one, name in used if name]
+    return all(_HALF in kind for kind in kinds if _FULL in kind)
+
+
+@cache
+def _foreign_operators() -> dict[tuple[str, str], Any]:
+    """Return ONNX Runtime's descriptions of all operators, by domain and name."""
+    ort = require(
+        "onnxruntime.capi.onnxruntime_pybind11_state", "onnx", "to write float16 .onnx files"
+    )
+    return {(one.domain, one.name): one for one in ort.get_all_operator_schema()}
 
 
 def _join_casts(model: ModelProto) -> None:

@@ -23,6 +23,7 @@ from dsconvert.formats.onnx.graph import OnnxGraph, all_names, attributes, fresh
 from dsconvert.formats.onnx.open import embed_weights, load
 from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.tensors import array_of, free_weights
+from dsconvert.formats.onnx.types import declare_inner_types
 
 from ..runtimes.registry import open_runtime
 from ..runtimes.samples import first_samples
@@ -116,6 +117,7 @@ def _fitted(
         free_weights(model),
         trim_inputs(model),
         widen_resizes(model, beside),
+        declare_inner_types(model, beside),
     ]
     if not any([*fits, part_outputs(model), part_captured(model), old]):
         return source.path, ()
@@ -171,6 +173,7 @@ def _as_the_quantizer_reads(path: Path) -> None:
     model = load(path)
     _flatten_biases(model, path.parent)
     part_captured(model)
+    declare_inner_types(model, path.parent)
     save(model, path.parent, path, overwrite=True, external=False, check=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -232,10 +233,10 @@ def quantizing(hint: str, source: Path) -> Iterator[None]:
             yield
         except Exception as error:  # onnx's, ONNX Runtime's and plain ValueErrors
             refuse_without_room([Path(gettempdir()), source.parent], 2 * source.stat().st_size)
+            folders = "|".join(map(re.escape, (str(source.parent), gettempdir())))
+            said = re.sub(rf"(?:{folders})/\S*?\.onnx", "it", first_line(error))
             raise InputError(
-                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
-                hint,
-                code="not-quantizable",
+                f"ONNX Runtime cannot quantize the model: {said}", hint, code="not-quantizable"
             ) from error
 
 

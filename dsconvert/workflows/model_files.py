@@ -240,16 +240,19 @@ def _from_object(model: Model, wanted: str) -> ModelFile:
     if type(model).__name__ == "ModelProto":
         from dsconvert.formats.onnx.checking import Refused, check_runs
         from dsconvert.formats.onnx.sizes import check_sizes
+        from dsconvert.formats.onnx.training import refuse_training
 
+        told = f"the {wanted} {model.graph.name!r}"
         try:
             check_runs(model, Path.cwd())
         except Refused as error:
             raise InputError(
-                f"the {wanted} {model.graph.name!r} does not run as it is; {error}",
+                f"{told} does not run as it is; {error}",
                 "Give a graph that plain ONNX Runtime runs, with its weights in it.",
                 code="does-not-run",
             ) from error
-        check_sizes(model, Path.cwd(), f"the {wanted} {model.graph.name!r}")
+        check_sizes(model, Path.cwd(), told)
+        refuse_training(model, Path.cwd(), told)
         return _onnx(model, Path.cwd())
     if hasattr(model, "layers") and hasattr(model, "get_weights"):
         return _keras(model)

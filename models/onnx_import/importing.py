@@ -17,6 +17,7 @@ from dsconvert.formats.onnx.loops import without_control_flow
 from dsconvert.formats.onnx.messages import copied, sha256_of
 from dsconvert.formats.onnx.open import embed_weights, open_onnx
 from dsconvert.formats.onnx.sequences import without_sequences
+from dsconvert.formats.onnx.training import refuse_training
 
 from . import weights
 from .batch import check_each_sample, check_kept, fixed_batch, free_batch
@@ -113,7 +114,8 @@ def import_onnx(
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
         source = composed(without_sequences(without_control_flow(source)))
-        source = spelled_by_onnx(source, known_operators())
+        source = composed(spelled_by_onnx(source, known_operators()))
+        refuse_training(source, path.parent if path else None, str(path or source.graph.name))
         graph = read_graph(source)
         check_supported(graph)
         if inputs is not None:

@@ -13,6 +13,7 @@ from refusals import refuses
 
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.onnx_activations import watched_values
+from dsconvert.deploy.exporting.onnx_static import quantizing
 
 
 def test_attention_of_onnx_is_not_that_of_microsoft(tmp_path):
@@ -123,3 +124,20 @@ def test_an_input_that_is_an_output_stays(quantize, tmp_path):
     made = quantized([], tmp_path, quantize, outputs="c x")
     assert [one.name for one in onnx.load(tmp_path / "small.onnx").graph.output] == ["c", "x"]
     assert made.fidelity[0].sqnr_db > 25
+
+
+def test_a_batch_that_is_free_in_name_only(tmp_path):
+    nodes = [node("Squeeze", "x first", "s"), node("Unsqueeze", "s first", "y")]
+    model = graph(nodes, ["n", 4], "y", first=np.array([0]))
+    onnx.save(model, tmp_path / "m.onnx")
+    rows = [np.arange(12, dtype=np.float32).reshape(3, 4)]
+    found = list(watched_values(model, ["s"], tmp_path / "m.onnx", rows, 8))
+    assert np.array_equal([one["s"] for one in found], rows[0])
+
+
+def test_what_the_quantizer_says_names_no_file_of_its_own(tmp_path):
+    path = tmp_path / "named-folded.onnx"
+    path.write_bytes(b"graph")
+    with refuses("not-quantizable") as caught, quantizing("Plan for float32.", path):
+        raise ValueError(f"{path} does not run, nor does {tmp_path}/deeper/file1.onnx")
+    assert caught.value.message.endswith("the model: it does not run, nor does it")

@@ -6,10 +6,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_native import Net, assert_same_outputs, images, kinds
 
 from dsconvert.deploy.exporting.onnx_prepare import prepared
 from dsconvert.deploy.exporting.onnx_source import read_onnx
 from dsconvert.formats.onnx.contrib import spelled_out
+from dsconvert.formats.onnx.open import open_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 RNG = np.random.default_rng(0)
@@ -18,6 +20,7 @@ WEIGHTS = {
     "w": RNG.normal(0, 0.5, (3, 3, 3, 3)).astype(np.float32),
     "b": RNG.normal(0, 0.5, 3).astype(np.float32),
     "last": RNG.normal(0, 0.5, 5).astype(np.float32),
+    "other": RNG.normal(0, 0.5, 5).astype(np.float32),
 }
 
 
@@ -61,10 +64,14 @@ CONV = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
             ("a", "w"),
             {"activation": "LeakyRelu", "activation_params": [0.3], **CONV},
         ),
+        ("FusedMatMul", ("a", "a"), {"transB": 1, "alpha": 0.3}),
+        ("FusedMatMul", ("a", "x"), {"transA": 1}),
     ],
 )
-def test_gives_the_same(kind, inputs, given):
+@pytest.mark.parametrize("opset", [17, 14, 18])
+def test_gives_the_same(kind, inputs, given, opset):
     model = model_of(kind, *inputs, **given)
+    model.opset_import[0].version = opset
     spelled = spelled_out(model)
     assert {node.domain for node in spelled.graph.node} == {""}
     assert np.allclose(run(spelled), run(model), atol=1e-5)
@@ -83,6 +90,89 @@ def test_numbers_have_the_type_of_what_they_are_combined_with(opset):
     spelled = spelled_out(model)
     assert "com.microsoft" not in {node.domain for node in spelled.graph.node}
     assert np.allclose(run(spelled, np.float16(X)), run(model, np.float16(X)), atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "given", [{"activation": "Relu"}, {"activation": "LeakyRelu", "activation_alpha": 0.3}]
+)
+def test_a_dense_layer_with_its_activation(given):
+    net = Net()
+    net.constant("w", (7, 6))
+    net.constant("b", (7,))
+    net.node("FusedGemm", "x w b", "y", domain="com.microsoft", transB=1, **given)
+    model = net.model(inputs={"x": ("n", 6)}, opset={"": 17, "com.microsoft": 1})
+    spelled = spelled_out(model)
+    assert {node.domain for node in spelled.graph.node} == {""}
+    assert_same_outputs(model, spelled, images(3, 6))
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("SkipLayerNormalization", ""),
+        ("SkipLayerNormalization", " shift"),
+        ("SkipLayerNormalization", " shift bias"),
+        ("SkipSimplifiedLayerNormalization", ""),
+        ("SkipSimplifiedLayerNormalization", " bias"),
+    ],
+)
+def test_a_norm_of_a_sum_that_others_read_too(kind, more, opset):
+    net = Net()
+    for name in ("scale", "shift", "bias"):
+        net.constant(name, (5,))
+    net.node("Neg", "x", "skip")
+    net.node("Relu", "skip", "r")
+    made = ["n", "", "", "s"]
+    net.node(kind, f"x r scale{more}", made, domain="com.microsoft", epsilon=1e-3)
+    net.node("Mul", "n s", "y")
+    model = net.model(inputs={"x": ("n", 3, 5)}, opset={"": opset, "com.microsoft": 1})
+    spelled = spelled_out(model)
+    assert {node.domain for node in spelled.graph.node} == {""}
+    assert_same_outputs(model, spelled, images(2, 3, 5))
+
+
+def test_statistics_that_somebody_reads_stay():
+    net = Net()
+    net.constant("scale", (5,))
+    net.node("SkipLayerNormalization", "x x scale", ["y", "m"], domain="com.microsoft")
+    model = net.model("y", inputs={"x": ("n", 3, 5)}, opset={"": 17, "com.microsoft": 1})
+    assert kinds(spelled_out(model)) == ["SkipLayerNormalization"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "opset"),
+    [
+        ("LayerNormalization", 11),
+        ("LayerNormalization", 16),
+        ("SimplifiedLayerNormalization", 13),
+        ("SimplifiedLayerNormalization", 18),
+    ],
+)
+def test_norms_that_onnx_does_not_define_are_read(kind, opset, tmp_path):
+    """ONNX Runtime's optimiser writes them under ONNX's own name, whatever the opset."""
+    net = Net()
+    net.constant("scale", (10,))
+    net.constant("shift", (10,))
+    net.conv("x", "a")
+    net.node(kind, "a scale" + " shift" * (kind[0] == "L"), "n", axis=-1, epsilon=1e-4)
+    net.conv("n", "y", (8, 4), size=(1, 1))
+    model = net.model(inputs={"x": ("n", 6, 9, 12)}, opset=opset)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 4, 7, 10]))
+    onnx.save(model, tmp_path / "m.onnx")
+    file = open_onnx(tmp_path / "m.onnx")
+    assert any("spelled out" in repair for repair in file.repairs)
+    assert_same_outputs(model, file.model, images(2, 6, 9, 12))
+
+
+def test_a_norm_that_onnx_defines_stays(tmp_path):
+    net = Net()
+    net.constant("scale", (10,))
+    net.node("LayerNormalization", "x scale", "y")
+    onnx.save(net.model(), tmp_path / "m.onnx")
+    file = open_onnx(tmp_path / "m.onnx")
+    assert not file.repairs
+    assert kinds(file.model) == ["LayerNormalization"]
 
 
 def test_what_is_not_known_stays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from onnx_graphs import assert_same
 from onnx_nets import floats, graph, node
 
@@ -64,3 +65,51 @@ def test_rows_that_are_masked_as_a_whole_stay_as_they_are():
     (far,) = (one for one in proto.graph.initializer if one.name == "far")
     far.raw_data = np.full((LENGTH, LENGTH), -1e4, np.float32).tobytes()
     assert_same(proto, [X])
+
+
+ATTENTION = {
+    "causal": ({"is_causal": 1}, None),
+    "chosen": ({}, BELOW),
+    "added": ({}, np.where(BELOW, 0, -np.inf).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("way", ATTENTION)
+def test_attention_of_onnx_own(way, tmp_path):
+    """ONNX spells it out with a mask that it computes from the length of the sequence."""
+    given, mask = ATTENTION[way]
+    made = node("Attention", "q q q mask" if mask is not None else "q q q", "y", **given,
+                q_num_heads=2, kv_num_heads=2)  # fmt: skip
+    held = {} if mask is None else {"mask": mask}
+    nodes = [node("MatMul", "x a", "q"), made]
+    proto = graph(nodes, ["n", LENGTH, WIDTH], "y", 23, 11, a=floats(WIDTH, WIDTH), **held)
+    imported = assert_same(proto, [X])
+    made = export(imported.model, tmp_path / "m.tflite", quantize="int8", calibration=[X])
+    assert made.fidelity[0].sqnr_db > 25
+
+
+def test_of_the_length_that_a_reshape_leaves_open(tmp_path):
+    """With a free batch ONNX's inference does not know it, and it is the same for any batch."""
+    length = [node("Shape", "t", "shape"), node("Gather", "shape at", "n")]
+    mask = [
+        node("Concat", "n n", "square", axis=0),
+        node("ConstantOfShape", "square", "far"),
+        node("Trilu", "far one", "m0", upper=1),
+        node("Sub", "m0 zero", "mask"),
+    ]
+    far = numpy_helper.from_array(np.array([-1e9], np.float32))
+    mask[1].attribute.append(helper.make_attribute("value", far))
+    nodes = [
+        node("Reshape", "x form", "t"), *length, *mask, node("MatMul", "t a", "q"),
+        node("Transpose", "t", "k", perm=[0, 2, 1]), node("MatMul", "q k", "s"),
+        node("Add", "s mask", "m"), node("Cast", "m", "c", to=1),
+        node("Softmax", "c", "p", axis=-1), node("MatMul", "p t", "y"),
+    ]  # fmt: skip
+    proto = graph(
+        nodes, ["n", 3, 4, WIDTH], "y", form=np.array([0, -1, WIDTH]), at=np.array([1]),
+        a=floats(WIDTH, WIDTH), zero=np.float32(0), one=np.array(1),
+    )  # fmt: skip
+    images = X.reshape(-1, 3, 4, WIDTH)
+    imported = assert_same(proto, [images])
+    made = export(imported.model, tmp_path / "m.tflite", quantize="int8", calibration=[images])
+    assert made.fidelity[0].sqnr_db > 25

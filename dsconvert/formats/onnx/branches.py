@@ -9,14 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dsconvert.base.predictor import Array
-
 from .checking import light_copy
 from .constants import constant_of
 from .graph import OnnxGraph, all_names, attributes, fresh_name, is_op
 from .inlining import inlined_graph, read_as
+from .known_sizes import known_sizes
 from .messages import assign, copied
 from .nodes import inner_graphs
 
@@ -96,39 +93,19 @@ def _name_apart(graph: GraphProto, seen: set[str], taken: set[str]) -> None:
 
 
 def with_known_shapes(graph: OnnxGraph) -> ModelProto:
-    """Return a light copy in which shapes, and single sizes, that are fixed are constants.
-
-    Exporters compare a batch of 1 with 1 in the graph, as the program did; or a number of channels,
-    where the batch is free.
-    """
+    """Return a light copy in which shapes, and single sizes, that are fixed are constants."""
     from onnx import helper, numpy_helper
 
-    model = light_copy(graph.model, graph.folder)
-    nodes, sizes = [], dict[str, tuple[int | None, ...]]()
+    model, known = light_copy(graph.model, graph.folder), known_sizes(graph)
+    nodes = []
     for node in model.graph.node:
-        shape = graph.shapes.get(node.input[0]) if is_op(node, "Shape") else None
-        found: Array | None = None
-        if shape is not None:
-            given = attributes(node)
-            sizes[node.output[0]] = shape[given.get("start", 0) : given.get("end")]
-            found = np.array(sizes[node.output[0]], object)
-        elif is_op(node, "Gather") and node.input[0] in sizes:
-            found = _at(sizes[node.input[0]], constant_of(graph, node.input[1]))
-        elif is_op(node, "Size") and node.input[0] in sizes:  # how many axes there are
-            found = np.array(len(sizes[node.input[0]]))
-        if found is not None and None not in np.ravel(found):
-            value = numpy_helper.from_array(np.array(found, np.int64))
-            node = helper.make_node("Constant", [], [node.output[0]], node.name, value=value)
+        name = node.output[0] if node.output else ""
+        if name in known:
+            value = numpy_helper.from_array(known[name], name)
+            node = helper.make_node("Constant", [], [name], node.name, value=value)
         nodes.append(node)
     assign(model.graph.node, nodes)
     return model
-
-
-def _at(sizes: tuple[int | None, ...], places: Array | None) -> Array | None:
-    """Return the sizes at some places; None where these are unknown, or outside."""
-    if places is None or not all(-len(sizes) <= place < len(sizes) for place in np.ravel(places)):
-        return None
-    return np.array(np.array(sizes, object)[places], object)
 
 
 def _holds(graph: GraphProto, wanted: Callable[[NodeProto], bool]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from dsconvert.base.predictor import Array, Shape
 
 from .constants import constant_of
-from .graph import OnnxGraph
+from .graph import OnnxGraph, attributes, is_op
 from .masks import FAR, kept_by
 from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
@@ -248,16 +248,22 @@ def _masked_softmax(to: _Composer) -> str | None:
 
     int8 has one scale for both. Masks that are computed stay as they are.
     """
-    found = kept_by(to.graph, to.input(0))
+    name, casts = to.input(0), []
+    while (cast := to.graph.makers.get(name)) is not None and is_op(cast, "Cast", "Identity"):
+        name = cast.input[0]
+        casts.append(cast)
+    found = kept_by(to.graph, name)
     shape = to.shape(0)
     axis = int(to.given.get("axis", -1 if to.graph.opset >= _LAST_AXIS else 1))
-    last = shape is not None and axis % len(shape) == len(shape) - 1
+    last = axis == -1 or (shape is not None and axis % len(shape) == len(shape) - 1)
     if found is None or not last or to.graph.opset < _LAST_AXIS:
         return None
     scores, mask, rest = found
     if not mask.ndim or not mask.any(axis=-1).all():
         return None  # a row of which nothing is kept
     kept = to.constant(mask, bool)
+    for cast in reversed(casts):
+        scores = to.make(cast.op_type, scores, **attributes(cast))
     if rest is not None:
         scores = to.make("Add", scores, to.floats(rest))
     least = to.reduced("ReduceMin", scores)

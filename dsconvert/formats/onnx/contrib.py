@@ -8,7 +8,8 @@ convert them to another opset, and the import does not know them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,9 @@ from dsconvert.base.predictor import Array
 from .graph import OnnxGraph
 from .half import HALF
 from .node_writer import NodeWriter, rewritten
+from .shapes import shape_of
 from .tensors import DOMAINS
+from .types import runtime_types
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 _DOMAIN = "com.microsoft"
 _CAST_LIKE = 15
 """The opset from which a number can be given the type of another value."""
+_AXES_GIVEN = 18
+"""That from which on the axes of a mean are an input."""
+_LAYER_NORM = 17
+"""That from which on there is a LayerNormalization."""
+_NEVER = 1000
 _END = np.iinfo(np.int64).max
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Relu": (),
@@ -46,17 +54,40 @@ class _Speller(NodeWriter):
         opset: Of the graph.
         half: Whether the graph computes in float16; numbers get the type of what they are combined
             with then.
+        ranks: Finds the number of axes of each value that has a known one.
     """
 
-    def __init__(self, node: NodeProto, taken: set[str], *, opset: int, half: bool) -> None:
+    def __init__(
+        self,
+        node: NodeProto,
+        taken: set[str],
+        *,
+        opset: int,
+        half: bool,
+        ranks: Callable[[], Mapping[str, int]],
+    ) -> None:
         super().__init__(node, taken)
-        self._opset, self._half = opset, half
+        self.opset, self._half, self._ranks = opset, half, ranks
+
+    def input(self, place: int) -> str:
+        """Return the name of an input; empty for one that is left out."""
+        return self.node.input[place] if len(self.node.input) > place else ""
+
+    def rank(self, name: str) -> int | None:
+        """Return how many axes a value has; None where it is not known."""
+        return self._ranks().get(name)
+
+    def mean(self, x: str) -> str:
+        """Add a mean over the last axis, which stays."""
+        if self.opset < _AXES_GIVEN:
+            return self.make("ReduceMean", x, axes=[-1], keepdims=1)
+        return self.make("ReduceMean", x, self.constant([-1], np.int64), keepdims=1)
 
     def number(self, value: float | Array) -> str:
         """Return the name of a constant of the values' type."""
         if not self._half:
             return self.constant(value, np.float32)
-        if self._opset < _CAST_LIKE:
+        if self.opset < _CAST_LIKE:
             return self.constant(value, np.float16)
         return self.make("CastLike", self.constant(value, np.float32), self.node.input[0])
 
@@ -93,6 +124,72 @@ def _fused_conv(to: _Speller) -> str | None:
     if len(to.node.input) > 3 and to.node.input[3]:
         conv = to.make("Add", conv, to.node.input[3])
     return to.make(kind, conv, **dict(zip(_ACTIVATIONS[kind], values, strict=True)))
+
+
+def _alone(to: _Speller) -> bool:
+    """Tell whether nobody asks for the statistics that a norm gives beside its result."""
+    return not any(to.node.output[1:3])
+
+
+def _normalized(to: _Speller, x: str, scale: str, shift: str, *, centred: bool) -> str:
+    """Divide by the root of the mean square over the last axis, of what the mean is taken off."""
+    own = {"axis": -1, "epsilon": to.given.get("epsilon", 1e-5)}
+    if centred and to.opset >= _LAYER_NORM:
+        return to.make("LayerNormalization", x, scale, *([shift] if shift else ()), **own)
+    if centred:
+        x = to.make("Sub", x, to.mean(x))
+    square = to.mean(to.make("Mul", x, x))
+    root = to.make("Sqrt", to.make("Add", square, to.number(own["epsilon"])))
+    scaled = to.make("Mul", to.make("Div", x, root), scale)
+    return to.make("Add", scaled, shift) if shift else scaled
+
+
+def _layer_norm(to: _Speller, *, centred: bool = True) -> str | None:
+    if to.given.get("axis", -1) != -1 or not _alone(to):
+        return None
+    x, scale, shift = to.input(0), to.input(1), to.input(2) if centred else ""
+    return _normalized(to, x, scale, shift, centred=centred)
+
+
+def _skipped(to: _Speller, *, centred: bool = True) -> str | None:
+    """Write the norm of a sum, which may be a result, too."""
+    if not _alone(to):
+        return None
+    shift, bias = (to.input(3), to.input(4)) if centred else ("", to.input(3))
+    x = to.make("Add", to.input(0), to.input(1))
+    if bias:
+        x = to.make("Add", x, bias)
+    if len(to.node.output) > 3 and to.node.output[3]:
+        x = to.nodes[-1].output[0] = to.node.output[3]
+    return _normalized(to, x, to.input(2), shift, centred=centred)
+
+
+def _fused_gemm(to: _Speller) -> str | None:
+    kind = to.given.get("activation", "")
+    if kind not in _ACTIVATIONS:
+        return None
+    own = {k: v for k, v in to.given.items() if not k.startswith("activation")}
+    values = {k: to.given.get(f"activation_{k}") for k in _ACTIVATIONS[kind]}
+    gemm = to.make("Gemm", *to.node.input, **own)
+    return to.make(kind, gemm, **{k: v for k, v in values.items() if v is not None})
+
+
+def _fused_matmul(to: _Speller) -> str | None:
+    """Write a product of matrices that may be turned: the last two axes of values of three or four.
+
+    Where the batch is turned too, and where a rank is not known, the operator stays.
+    """
+    if to.given.get("transBatchA") or to.given.get("transBatchB"):
+        return None
+    sides = []
+    for name, turned in zip(to.node.input, ("transA", "transB"), strict=True):
+        rank = to.rank(name) if to.given.get(turned) else 0
+        if rank is None or rank == 1:
+            return None
+        order = [*range(rank - 2), rank - 1, rank - 2]
+        sides.append(to.make("Transpose", name, perm=order) if rank else name)
+    product = to.make("MatMul", *sides)
+    return to.make("Mul", product, to.number(to.given.get("alpha", 1.0)))
 
 
 def _image_scaler(to: _Speller) -> str:
@@ -145,7 +242,17 @@ _SPELLED: dict[str, Callable[[_Speller], str | None]] = {
     "FastGelu": lambda to: _fast_gelu(to, _biased(to)),
     "QuickGelu": _quick_gelu,
     "FusedConv": _fused_conv,
+    "FusedGemm": _fused_gemm,
+    "FusedMatMul": _fused_matmul,
+    "SkipLayerNormalization": _skipped,
+    "SkipSimplifiedLayerNormalization": partial(_skipped, centred=False),
 }
+_UNDEFINED: dict[str, tuple[int, Callable[[_Speller], str | None]]] = {
+    "LayerNormalization": (_LAYER_NORM, _layer_norm),
+    "SimplifiedLayerNormalization": (_NEVER, partial(_layer_norm, centred=False)),
+}
+"""What ONNX Runtime writes in ONNX's own domain where ONNX does not define it: from which opset on
+it does."""
 
 
 def _speller_of(node: NodeProto) -> Callable[[_Speller], str | None] | None:
@@ -163,8 +270,46 @@ def spelled_out(model: ModelProto) -> ModelProto:
     Returns:
         A new model; the given one where nothing is to be replaced.
     """
-    half = any(one.data_type in HALF for one in model.graph.initializer)
+    return _spelled(model, _speller_of)
+
+
+def define_operators(model: ModelProto) -> bool:
+    """Spell out what ONNX Runtime's optimiser writes and ONNX does not define in that opset.
+
+    Args:
+        model: The model, whose main graph is changed.
+
+    Returns:
+        Whether there was any.
+    """
     opset = OnnxGraph(model).opset
+
+    def undefined(node: NodeProto) -> Callable[[_Speller], str | None] | None:
+        since, spell = _UNDEFINED.get(node.op_type, (0, None))
+        return spell if opset < since and node.domain in DOMAINS else None
+
+    spelled = _spelled(model, undefined)
+    if spelled is model:
+        return False
+    model.graph.CopyFrom(spelled.graph)
+    return True
+
+
+def _spelled(
+    model: ModelProto, speller: Callable[[NodeProto], Callable[[_Speller], str | None] | None]
+) -> ModelProto:
+    half = any(one.data_type in HALF for one in model.graph.initializer)
+    graph = OnnxGraph(model)
+
+    @cache
+    def ranks() -> dict[str, int]:
+        found = runtime_types(model, None, graph.makers.keys())
+        shapes = {one.name: shape_of(one) for one in (*found.values(), *graph.inputs)}
+        stored = {name: len(one.dims) for name, one in graph.initializers.items()}
+        return stored | {name: len(shape) for name, shape in shapes.items() if shape is not None}
+
     return rewritten(
-        model, _speller_of, lambda node, taken: _Speller(node, taken, opset=opset, half=half)
+        model,
+        speller,
+        lambda node, taken: _Speller(node, taken, opset=graph.opset, half=half, ranks=ranks),
     )

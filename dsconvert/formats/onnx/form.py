@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import require
 
 from .checking import light_copy
+from .contrib import define_operators
 from .declared import declare_channels, declare_opset, free_sizes
 from .messages import assign
-from .session import session
 from .shapes import shape_of
 from .sorting import sort_nodes
+from .types import runtime_types
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -39,6 +40,8 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
         told.append("its graph had no name")
     if declare_opset(model):
         told.append("its opset was declared twice, or under another name than the usual one")
+    if define_operators(model):
+        told.append("norms that ONNX Runtime's optimiser wrote are spelled out, as ONNX has them")
     if free_sizes(model):
         told.append("sizes that it declared as negative, or a batch of 0, are free")
     channels = declare_channels(model)
@@ -63,16 +66,8 @@ def _declare_types(model: ModelProto, folder: Path | None) -> bool:
     }
     if not untyped:
         return False
-    try:
-        found = session(light_copy(model, folder), folder, optimization="none").get_outputs()
-    except Exception:  # what is wrong with the model is said when it is checked
-        return False
-    for value in found:
-        kind = value.type.removeprefix("tensor(").removesuffix(")").upper()
-        if value.name in untyped and hasattr(onnx.TensorProto, kind):
-            number = getattr(onnx.TensorProto, kind)
-            declared = onnx.helper.make_tensor_value_info(value.name, number, value.shape)
-            untyped[value.name].CopyFrom(declared)
+    for name, declared in runtime_types(model, folder, untyped).items():
+        untyped[name].CopyFrom(declared)
     return True
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from dsconvert.base.predictor import Array
 
-from .constants import constant_of
 from .graph import OnnxGraph, is_op, key
+from .known_sizes import sized_constant_of
 
 FAR = -30.0
 """Relative to the largest score: e^-30 is less than a rounding of float32."""
@@ -20,7 +20,7 @@ _BETWEEN = (
 
 def mask_of(graph: OnnxGraph, name: str) -> Array | None:
     """Return a constant that holds such values; None for anything else."""
-    value = _constant(graph, name)
+    value = sized_constant_of(graph, name)
     holds = value is not None and value.dtype.kind == "f" and bool((value <= FAR).any())
     return value if holds else None
 
@@ -52,7 +52,7 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
 
     Args:
         graph: The graph.
-        name: What a softmax reads.
+        name: What a softmax reads, or what is cast before it does.
 
     Returns:
         The scores without the mask; where they are kept, as bools; and what is added to those that
@@ -62,7 +62,7 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
     if maker is None or not is_op(maker, "Add", "Where"):
         return None
     if is_op(maker, "Where"):
-        condition = _constant(graph, maker.input[0])
+        condition = sized_constant_of(graph, maker.input[0])
         for place, other in ((1, 2), (2, 1)):
             mask = mask_of(graph, maker.input[place])
             if condition is not None and mask is not None and (mask <= FAR).all():
@@ -75,7 +75,3 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
             rest = np.where(kept, mask, 0)
             return maker.input[other], kept, rest if rest.any() else None
     return None
-
-
-def _constant(graph: OnnxGraph, name: str) -> Array | None:
-    return constant_of(graph, name) if name in graph.stored or name in graph.fixed else None

@@ -13,6 +13,7 @@ from dsconvert.base.files import sha256
 
 from .functions import expanded_size
 from .messages import undecodable
+from .sparse import store_in_full
 from .tensors import embedded, external_place, is_external, tensors_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def load(path: str | Path, *, weights: bool = False) -> ModelProto:
         )
     if model.functions:
         _check_functions(model, path)
+    store_in_full(model, path.parent)
     if weights:
         embed_weights(model, path.parent)
     return model
@@ -159,6 +161,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     from .form import mend_form
     from .half import in_float32, is_half
     from .sizes import check_sizes
+    from .training import refuse_training
 
     path = Path(path)
     model = load(path)
@@ -187,4 +190,5 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             code="does-not-run",
         ) from error
     check_sizes(model, path.parent, str(path))
+    refuse_training(model, path.parent, str(path))
     return OnnxFile(model, path, digest, repairs, dequantize and (quantized or half))

@@ -6,23 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ..builder import KerasBuilder, refuse
+from ..builder import KerasBuilder
 from ..graph import Node
 from ..registry import op
 from ..values import Tensor
-
-_INFERENCE = "Export the model for inference: model.eval() before torch.onnx.export."
-
-_SAYS_SO = 14
-"""The opset from which on an attribute tells training mode; before, further outputs do."""
 
 
 @op("BatchNormalization")
 def batch_normalization(node: Node, build: KerasBuilder) -> Tensor:
     """With stored statistics, per channel; old files may have them per element."""
-    trains = node.opset < _SAYS_SO and len([name for name in node.outputs if name]) > 1
-    if trains or node.get("training_mode", 0):
-        raise refuse(node, "it is in training mode", _INFERENCE)
     build.refuse_outputs(node, 1, "statistics of the batch")
     x = build.tensor(node)
     epsilon = node.get("epsilon", 1e-5)

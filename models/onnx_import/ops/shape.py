@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dsconvert.base.predictor import Array
 
 from .. import layout
-from ..builder import KerasBuilder, refuse, stored_shapes
+from ..builder import KerasBuilder, stored_shapes
 from ..graph import Node
 from ..layout import Segment, after_transpose, segments
 from ..registry import op
@@ -15,7 +15,6 @@ from ..values import Order, Sizes, Tensor
 
 _DENSE = {"Gemm": ("transA",), "MatMul": ()}
 _KEEPS_ROWS = ("Relu", "Identity", "Dropout")
-_INFERENCE = "Export the model for inference: model.eval() before torch.onnx.export."
 
 
 @op("Identity")
@@ -29,8 +28,8 @@ def identity(node: Node, build: KerasBuilder) -> Tensor:
 def dropout(node: Node, build: KerasBuilder) -> Tensor:
     """Nothing in inference; a Dropout layer of the same rate for who trains on."""
     build.refuse_outputs(node, 1, "the mask of what was dropped")
-    if node.has(2) and build.constant(node, 2).any():
-        raise refuse(node, "it is in training mode", _INFERENCE)
+    if node.has(2):
+        build.constant(node, 2)  # whether it drops; a graph that does is refused before
     x = build.tensor(node, rows=True)
     rate = float(build.setting(node, "ratio", 1, 0.5))
     if not 0 < rate < 1:
