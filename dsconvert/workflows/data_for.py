@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -164,14 +165,17 @@ def _in_memory(source: Data | Arrays, names: Sequence[str]) -> Data:
 
     from dsconvert.base.errors import InputError
     from dsconvert.models.data.array_names import arrays_by_name
-    from dsconvert.models.data.datasets import Data
+    from dsconvert.models.data.datasets import Data, plain_labels
     from dsconvert.models.data.sources import numeric
 
     if isinstance(source, Data):
         for array in source.inputs:
             if isinstance(array, np.ndarray):
                 numeric(array, f"an input of {source.source}")
-        return source
+        if source.labels is None:
+            return source
+        labels = plain_labels(numeric(source.labels, f"the labels of {source.source}"))
+        return replace(source, labels=labels)
     if isinstance(source, Mapping):
         source = arrays_by_name(source, names or tuple(source))
     elif hasattr(source, "__array__"):  # of NumPy, or a tensor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dsconvert.base.errors import InputError
 from dsconvert.base.image_layout import choose, fits, same_samples, told_layout
 from dsconvert.base.predictor import Array, Shape
@@ -109,11 +111,18 @@ def check_classes(labels: Array | None, source: str, classes: int) -> None:
     """
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         got = "none" if labels is None else f"{labels.dtype} of shape {_told(labels.shape)}"
-        raise InputError(f"{source} gives no class labels: got {got}.", code="no-class-labels")
+        if labels is not None and labels.ndim == 1:
+            got = next((f"{one:g}" for one in labels if one != np.floor(one)), got)
+        raise InputError(
+            f"{source} gives no class labels: got {got}.",
+            "Give one whole number for each sample, or one-hot rows (n, classes).",
+            code="no-class-labels",
+        )
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
             f"the labels of {source} go from {labels.min()} to {labels.max()}, "
             f"and the model has the classes 0 to {classes - 1}.",
+            "Classes are counted from 0; leave out samples of classes that the model has not.",
             code="labels-out-of-range",
         )
 

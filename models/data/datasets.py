@@ -229,7 +229,7 @@ def _drawn_labels(raw: Raw, index: Any, request: Request, *, wanted: bool) -> Ar
         return None
     if isinstance(raw.labels, Stored) and not wanted and request.stays(raw.inputs[0].shape):
         return None
-    return _plain_labels(raw.labels[index])
+    return plain_labels(raw.labels[index])
 
 
 def _moved(array: Array | Stored, layout: Layout) -> Array | Stored:
@@ -322,8 +322,14 @@ def _recorded(preprocessing: Preprocessing, layout: tuple[Layout, ...]) -> Prepr
     return msgspec.structs.replace(preprocessing, layout=moved)
 
 
-def _plain_labels(labels: Any) -> Array:
-    """Classes as (n,) int64 whether stored as such, as (n, 1), as whole floats or one-hot."""
+def plain_labels(labels: Array) -> Array:
+    """Classes as (n,) int64 whether stored as such, as (n, 1), as whole floats or one-hot.
+
+    Numbers that int64 does not hold stay as they are; targets of another kind become float32.
+
+    >>> plain_labels(np.eye(3)[[2, 0]])
+    array([2, 0])
+    """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -336,9 +342,13 @@ def _plain_labels(labels: Any) -> Array:
         return np.asarray(labels.argmax(axis=1), np.int64)
     if labels.ndim == 1 and (labels.dtype.kind in "ib" or _are_whole(labels)):
         return np.asarray(labels, np.int64)
+    if labels.ndim == 1 and labels.dtype.kind == "u":
+        return labels
     return np.asarray(labels, np.float32)
 
 
 def _are_whole(labels: Array) -> bool:
     """Tell whether numbers are whole ones that int64 holds: infinity is its own floor."""
+    if labels.dtype.kind == "f":
+        labels = labels.astype(np.float64)  # half precision has no room for the bound
     return bool(np.all((labels == np.floor(labels)) & (abs(labels) < _TOO_LARGE_FOR_INT64)))

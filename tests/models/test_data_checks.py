@@ -53,8 +53,10 @@ class TestChecks:
         check_classes(np.array([0, 4]), "data", 5)
         with pytest.raises(InputError, match=r"from 0 to 5.*classes 0 to 4"):
             check_classes(np.array([0, 5]), "data", 5)
-        with pytest.raises(InputError, match="no class labels: got float32"):
-            check_classes(np.float32([0.5, 1]), "data", 5)
+        with pytest.raises(InputError, match=r"no class labels: got 0\.5\."):
+            check_classes(np.float32([1, 0.5]), "data", 5)
+        with pytest.raises(InputError, match=r"no class labels: got float32 of shape \(n, 2\)"):
+            check_classes(np.float32([[1, 0.5]]), "data", 5)
 
     @pytest.mark.parametrize(
         ("values", "text"),

@@ -9,7 +9,7 @@ from PIL import Image
 from refusals import refuses
 
 from dsconvert.base.errors import InputError
-from dsconvert.models.data.datasets import load_data
+from dsconvert.models.data.datasets import load_data, plain_labels
 from dsconvert.models.data.preprocess import Preprocessing
 
 
@@ -102,13 +102,20 @@ class TestArchive:
             (np.eye(3)[[2, 0, 1]], [2, 0, 1]),
             (np.array([[2], [0], [1]], np.uint8), [2, 0, 1]),
             (np.array([2.0, 0.0, 1.0]), [2, 0, 1]),
+            (np.array([2, 0, 1], np.float16), [2, 0, 1]),
+            (np.array([2, 0, 1], np.uint64), [2, 0, 1]),
         ],
     )
+    @pytest.mark.filterwarnings("error")
     def test_class_labels(self, tmp_path, stored, plain):
         np.savez(tmp_path / "d.npz", x=np.zeros((3, 2)), y=stored)
         labels = load_data(tmp_path / "d.npz", split="test").labels
         assert labels.dtype == np.int64
         np.testing.assert_array_equal(labels, plain)
+
+    def test_what_int64_does_not_hold_stays(self):
+        labels = np.array([2**63 + 1, 0], np.uint64)
+        np.testing.assert_array_equal(plain_labels(labels), labels)
 
     def test_regression_targets(self, tmp_path):
         np.savez(tmp_path / "d.npz", x=np.zeros((3, 2)), y=[0.5, 1.0, 2.0])
