@@ -212,7 +212,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     before: Totals | None = None
     after: Totals | None = None
     notes: tuple[str, ...] = ()
-    layers: tuple[LayerPlan, ...] = ()
+    layers: tuple[LayerPlan, ...]
 
     @property
     def chosen(self) -> dict[str, Choice]:

@@ -116,8 +116,8 @@ def save_keras(
         # Keras calls .h5 legacy, and a warning that the user made an error of is no failure.
         warnings.simplefilter("ignore")
         try:
-            if temporary.suffix != ".keras":  # libhdf5 ends the process on a full disk
-                take_room(temporary, _bytes_of(model))
+            # On a full disk libhdf5 ends the process, and Keras leaves a folder for assets behind.
+            take_room(temporary, _bytes_of(model))
             model.save(temporary)
             if preprocessing is not None:
                 record = {"preprocessing": msgspec.to_builtins(preprocessing)}
@@ -159,7 +159,7 @@ def _digest(weight: Any) -> tuple[tuple[int, ...], str, bytes]:
 
 
 def _bytes_of(model: Model) -> int:
-    """Return about how large an .h5 file of a model is: weights, and some KiB for each of them."""
+    """Return about how large the file of a model is: weights, and some KiB for each of them."""
     import math
 
     each = [math.prod(weight.shape) * 4 + (4 << 10) for weight in model.weights]

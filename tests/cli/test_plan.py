@@ -272,6 +272,17 @@ class TestRewrite:
         command = self.command.replace("plan.json", "bad.json")
         refused(command, folder, 2, "bad.json is no plan: ", place, "dsconvert plan")
 
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ('{"schema": "dsconvert.plan/1"}', "bad.json is no plan: "),
+            ('{"layers": []}', "the plan has no layers, and the model has: stem, middle, last."),
+        ],
+    )
+    def test_a_plan_without_layers(self, folder, text, told):
+        (folder / "bad.json").write_text(text)
+        refused(self.command.replace("plan.json", "bad.json"), folder, 2, told, "dsconvert plan")
+
     def test_a_plan_of_another_file(self, folder):
         command = self.command.replace("model.onnx", "other.onnx")
         result = done(command, folder)

@@ -178,6 +178,17 @@ class TestPlan:
         with pytest.raises(InputError, match=message):
             replay_plan(Plan(layers=(layer,)), network())
 
+    def test_a_plan_for_no_layer_of_the_model_is_refused_where_it_rewrites_none(self):
+        layers = tuple(LayerPlan(name=name, spec=None) for name in "abcde")
+        with refuses("no-such-layer") as refused:
+            replay_plan(Plan(layers=layers), network())
+        assert "the plan is for a, b, c and 2 more; the model has: stem, " in refused.value.message
+        with refuses("not-a-plan"):
+            replay_plan(Plan(layers=()), network())
+        assert replay_plan(Plan(layers=()), []).layers == ()
+        left_alone = LayerPlan(name="block1/conv", spec=None)
+        assert replay_plan(Plan(layers=(left_alone, *layers)), network()).chosen == {}
+
     def test_a_plan_that_says_two_things_of_a_layer(self):
         one, other = (
             LayerPlan(name="block1/conv", spec=None, choice=choice)

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.units import first_few
 
 from ..fitting.styles import DEFAULT, block_style
 from ..types import Choice, ConvSpec, LayerPlan, OrderChoice, Plan, Reason
@@ -85,10 +86,13 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
     """A given plan, checked against the model and completed: every convolution, as it stands there.
 
     Raises:
-        InputError: If it rewrites a convolution that is not there or that cannot be rewritten, or
-            says two things of one, or a block style refuses the choice, as less than one pair.
+        InputError: If it is for other layers, rewrites a convolution that is not there or that
+            cannot be rewritten, says two things of one, or a block style refuses the choice, as
+            less than one pair.
     """
     known = {candidate.name: candidate for candidate in candidates}
+    if known and not any(layer.name in known for layer in plan.layers):
+        raise _for_other_layers(plan, known)
     given: dict[str, LayerPlan] = {}
     for layer in plan.layers:
         if given.setdefault(layer.name, layer).choice != layer.choice:
@@ -99,11 +103,7 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
             )
     for name, choice in plan.chosen.items():
         if name not in known:
-            raise InputError(
-                f"the plan rewrites {name!r}; the model has: {', '.join(known) or 'none'}.",
-                "Use the plan with the model that it was made for.",
-                code="no-such-layer",
-            )
+            raise _for_other_layers(plan, known)
         reason = known[name].reason
         if reason is not None:
             raise InputError(
@@ -121,6 +121,24 @@ def replay_plan(plan: Plan, candidates: Sequence[ConvolutionFacts]) -> Plan:
             ) from error
     layers = tuple(_replay_one(candidate, given.get(candidate.name)) for candidate in candidates)
     return msgspec.structs.replace(plan, layers=layers)
+
+
+def _for_other_layers(plan: Plan, known: Iterable[str]) -> InputError:
+    """Return the refusal of a plan by the layers that it has and the model has not."""
+    has = f"the model has: {', '.join(known) or 'none'}."
+    if not plan.layers:  # `plan` lists every convolution, those that it leaves alone too
+        return InputError(
+            f"the plan has no layers, and {has}",
+            "Make it again: dsconvert plan MODEL.",
+            code="not-a-plan",
+        )
+    lost = [name for name in plan.chosen if name not in known]
+    told = f"rewrites {lost[0]!r}" if lost else f"is for {first_few([x.name for x in plan.layers])}"
+    return InputError(
+        f"the plan {told}; {has}",
+        "Use the plan with the model that it was made for.",
+        code="no-such-layer",
+    )
 
 
 def with_block_style(plan: Plan, block: str) -> tuple[Plan, tuple[str, ...]]:
