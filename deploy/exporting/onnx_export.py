@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.files import is_unwritable, refuse_without_room
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load
@@ -48,6 +49,10 @@ def convert(source: KerasSource, path: Path) -> None:
             save(_traced(source), None, raw, overwrite=True, external=False, check=False)
             session(raw, optimization="basic", optimized=path)
         except Exception as error:  # tf2onnx raises ValueError, KeyError and others
+            if is_unwritable(error):
+                raise
+            if raw.exists():  # ONNX Runtime writes another as large
+                refuse_without_room([path.parent], raw.stat().st_size)
             if source.free_inputs:
                 raise FreeSizesRefused(
                     "ONNX", source.free_inputs, _reason(error, source)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.base.files import is_unwritable
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
@@ -204,6 +205,8 @@ def saved_model(
             )
             archive.write_out(str(unfinished), verbose=False)
     except Exception as error:  # what Keras and TensorFlow raise while they trace
+        if is_unwritable(error):
+            raise
         raise unsupported_operation(error, source, quantize) from error
     if loops:
         raise _with_loops(loops, quantize)

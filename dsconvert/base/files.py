@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError
+from .errors import DsconvertError, InputError
 
 _NO_ROOM = (
     errno.ENOSPC,
@@ -27,6 +27,8 @@ _NO_ROOM = (
     errno.EPERM,
 )
 """What the system says of a file that cannot be written or finished."""
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""Those of them that are told from the sentence alone."""
 
 
 _MARKS = (
@@ -41,6 +43,8 @@ _MOST = 64 << 20
 
 _SCRATCH = re.compile(r"tmp[a-z0-9_]{8}|dsconvert[-.].*")
 """Names of folders of temporary files: Python's, and those of this tool."""
+_HIDDEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""Names of folders in which `replacing` has a file written; the file's own is in it."""
 _written: set[tuple[str, int, int]] = set()
 """The files that `replacing` made in this process: their paths, times of change and sizes."""
 
@@ -195,11 +199,10 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
             _place(temporary, path)
         with suppress(OSError):  # somebody removed it at once
             _written.add(_state(path))
-    except OSError as error:
-        number = _number(error)
-        if number not in _NO_ROOM:
+    except Exception as error:
+        if not lacks_room(error):
             raise
-        raise _unfinished(path, number) from error
+        raise _unfinished(path, _number(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -245,13 +248,24 @@ def refuse_without_room(folders: Iterable[Path], size: int) -> None:
 
 def lacks_room(error: BaseException) -> bool:
     """Tell whether an error is the system's, of a file that cannot be written or finished."""
-    return isinstance(error, OSError) and _number(error) in _NO_ROOM
+    return not isinstance(error, DsconvertError) and _number(error) in _NO_ROOM
 
 
-def _number(error: OSError) -> int:
-    """Return the system's number of an error; libhdf5 keeps it in its sentence."""
-    named = re.search(r"errno = (\d+)", str(error))
-    return error.errno or (int(named[1]) if named else 0)
+def is_unwritable(error: BaseException) -> bool:
+    """Tell whether an error, or the refusal made of one, is of a file that cannot be finished."""
+    return lacks_room(error) or getattr(error, "code", "") == "not-writable"
+
+
+def _number(error: BaseException) -> int:
+    """Return the system's number of an error, 0 if it is none of the system's.
+
+    libhdf5 keeps it in its sentence. TensorFlow has an error of its own, that of a lack of memory,
+    with the system's sentence in it.
+    """
+    if isinstance(error, OSError):
+        named = re.search(r"errno = (\d+)", str(error))
+        return error.errno or (int(named[1]) if named else 0)
+    return next((number for number in _FULL if os.strerror(number) in str(error)), 0)
 
 
 def _place(temporary: Path, path: Path) -> None:
@@ -296,8 +310,9 @@ def _unfinished(path: Path, number: int) -> InputError:
     """
     elsewhere = "name a file elsewhere with -o."
     for folder in path.parents:
-        if folder.name.startswith(f".{path.name}."):
-            path = folder.parent / path.name
+        hidden = _HIDDEN.fullmatch(folder.name)
+        if hidden and Path(hidden[1]).suffix == path.suffix:
+            path = folder.parent / hidden[1]
         if folder.parent == Path(tempfile.gettempdir()) and _SCRATCH.fullmatch(folder.name):
             elsewhere = "name another folder for temporary files: TMPDIR=/large/tmp."
     return InputError(

@@ -29,7 +29,7 @@ _MOST_REASON = 300
 
 
 _EXHAUSTED = "ResourceExhaustedError"
-"""What TensorFlow raises where it gets no memory."""
+"""What TensorFlow raises where it gets no memory, or a file no room."""
 
 
 class _Told(NamedTuple):
@@ -124,10 +124,12 @@ def _exhausted_behind(error: BaseException) -> BaseException | None:
 
     A plain MemoryError may well be one: of a header that tells of more than there is.
     """
+    from dsconvert.base.files import lacks_room
+
     cause = error.__cause__
     while cause is not None and type(cause).__name__ != _EXHAUSTED:
         cause = cause.__cause__
-    return cause
+    return None if cause is None or lacks_room(cause) else cause
 
 
 def _used_up(error: BaseException) -> _Told:

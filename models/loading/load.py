@@ -267,7 +267,8 @@ def _load_archive(
         except UNREADABLE_ZIP as error:
             if lacks_room(error):
                 raise InputError(
-                    f"{path} cannot be unpacked in {folder}: {error}.",
+                    f"{path} cannot be unpacked in {folder}: "
+                    f"{getattr(error, 'strerror', None) or error}.",
                     "Free some space, or name another folder: TMPDIR=/large/tmp.",
                     code="not-writable",
                 ) from error

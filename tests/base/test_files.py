@@ -14,6 +14,7 @@ from refusals import refuses
 from dsconvert.base.errors import InputError, MissingExtra, require
 from dsconvert.base.files import (
     check_writable,
+    is_unwritable,
     read_whole,
     refuse_without_room,
     replacing,
@@ -120,6 +121,21 @@ class TestReplacing:
             save()
 
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "code"), [(RuntimeError, "not-writable"), (InputError, "invalid-input")]
+    )
+    def test_a_full_disk_in_the_words_of_a_library(self, tmp_path, kind, code):
+        """TensorFlow has the system's sentence in errors of its own; a refusal stays as it is."""
+
+        def save():
+            with replacing(tmp_path / "model.tflite", overwrite=True):
+                raise kind(f"part-0: {os.strerror(28)} [Op:SaveV2]")
+
+        with pytest.raises(InputError) as caught:
+            save()
+        assert caught.value.code == code
+        assert is_unwritable(caught.value) == (kind is RuntimeError)
 
     def test_overwrites_only_when_asked(self, tmp_path):
         path = tmp_path / "model.keras"

@@ -1,0 +1,37 @@
+"""A full disk is told as one by every writer of a file, also where a library words it."""
+
+from __future__ import annotations
+
+import tempfile
+
+import keras
+import pytest
+from keras import layers
+from refusals import refuses
+
+from dsconvert.deploy.exporting.export import export
+
+resource = pytest.importorskip("resource")
+
+
+@pytest.fixture
+def no_room():
+    """No file may have more than 64 KiB: the system says so as it says of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", ["net.tflite", "net.onnx"])
+def test_an_export_of_a_keras_model(name, tmp_path, monkeypatch, no_room):
+    """TensorFlow says that it lacks memory, and tf2onnx that ONNX lacks an operator."""
+    for folder in ("output", "temporary"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    model = keras.Sequential([keras.Input((32,)), layers.Dense(1000)])
+    with refuses("not-writable") as refused:
+        export(model, tmp_path / "output" / name)
+    assert refused.value.message.startswith(f"cannot write {tmp_path / 'output' / name}: ")
+    left = [path.name for path in tmp_path.glob("*/*")]
+    assert all(name == ".ses" or name.startswith("__autograph") for name in left)  # of libraries
