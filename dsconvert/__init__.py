@@ -19,7 +19,10 @@ up when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
+
+from .base.keras_settings import with_own_settings
 
 if TYPE_CHECKING:
     from .base.errors import DsconvertError, GateFailed, InputError, MissingExtra
@@ -124,6 +127,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'dsconvert' has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    if isfunction(found):
+        found = with_own_settings(found)
     globals()[name] = found
     return found
 

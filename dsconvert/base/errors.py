@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import ClassVar, NamedTuple
 
 from .keras_faults import mend
+from .keras_settings import apply_own_settings
 from .option_words import as_arguments
 from .quiet import without_greeting
 
@@ -148,6 +149,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
             f"Try: pip install 'dsconvert[{extra}]'",
         ) from error
     if module == "keras":
+        apply_own_settings(found)
         mend(found)
     return found
 

@@ -15,24 +15,10 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 _looked_at: set[int] = set()
-_own_settings = False
-
-
-def use_own_settings() -> None:
-    """Let no settings of the user's Keras reach what a command computes.
-
-    With ``floatx`` float16, or ``image_data_format`` channels_first, in ~/.keras/keras.json the
-    layers that are built here would be others. What a model file says holds in any case.
-    """
-    global _own_settings
-    _own_settings = True
 
 
 def mend(keras: ModuleType) -> None:
     """Mend what is known to be wrong in a Keras that runs on TensorFlow; once for each import."""
-    if _own_settings:
-        keras.config.set_floatx("float32")
-        keras.config.set_image_data_format("channels_last")
     if id(keras) in _looked_at or keras.backend.backend() != "tensorflow":
         return
     _looked_at.add(id(keras))

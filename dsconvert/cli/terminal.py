@@ -236,7 +236,7 @@ def _leave_settings_outside() -> None:
     """Let neither warnings as errors nor a Keras of other settings change what a command does."""
     import warnings
 
-    from dsconvert.base.keras_faults import use_own_settings
+    from dsconvert.base.keras_settings import use_own_settings
 
     if any(option.startswith("error") for option in sys.warnoptions):  # PYTHONWARNINGS=error
         warnings.resetwarnings()
