@@ -10,7 +10,7 @@ from typing import Any
 from dsconvert.base.errors import InputError
 from dsconvert.base.predictor import Array, Shape
 from dsconvert.formats.onnx.dequantize import is_quantized
-from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.open import embed_sizes, load
 from dsconvert.formats.onnx.outputs import left_out_by
 from dsconvert.formats.onnx.session import PROVIDERS, session
 from dsconvert.formats.onnx.sizes import largest_of
@@ -55,10 +55,17 @@ class OnnxRuntimeSession(Session):
 
     def _remedy(self) -> str:
         try:
-            quantized = is_quantized(load(self.path))
+            model = load(self.path)
         except (InputError, OSError):
             return ""
-        if not quantized:
+        if embed_sizes(model, self.path.parent):  # says so where they are missing
+            return (
+                "Its sizes are in the file beside it, and ONNX Runtime reads them in the model's "
+                'own alone. Write it anew: python -c "import onnx; onnx.save(onnx.load('
+                f"{str(self.path)!r}), 'new.onnx', save_as_external_data=True, "
+                "location='new.data')\""
+            )
+        if not is_quantized(model):
             return ""
         return (
             "It is quantized; the float model that it stands for is written by: dsconvert export "

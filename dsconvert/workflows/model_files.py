@@ -58,7 +58,8 @@ class ModelFile:
         sha256: Of the file; empty without one.
         repairs: What had to be repaired to load it.
         loading: How it was loaded, to save it the same way.
-        changed: Whether the model is another one than the file's: dequantized, or of a fixed size.
+        changed: Whether the model is another one than the file's: dequantized, of a fixed size, or
+            with its small values in itself.
         dequantized: Whether it is the float model that a quantized or half-precision file stands
             for.
 
@@ -315,7 +316,7 @@ def _open_onnx(source: ModelPath) -> ModelFile:
         sha256=file.sha256,
         repairs=repairs,
         loading=source,
-        changed=file.dequantized,
+        changed=file.dequantized or file.sizes_moved,
         dequantized=file.dequantized,
     )
 

@@ -46,8 +46,7 @@ class TestExternalData:
         spans = []
         for name, tensor in tensors(folder / "m.onnx").items():
             count = int(np.prod(tensor.dims)) * 4
-            was_external = name in ("w", "c")
-            assert (tensor.data_location == 1) == (was_external or count > 1024), name
+            assert (tensor.data_location == 1) == (count > 1024), name
             if tensor.data_location == 1:
                 where = place(tensor)
                 assert where["location"] == "m.onnx.data"
@@ -56,7 +55,7 @@ class TestExternalData:
                 assert not tensor.HasField("raw_data")
                 spans.append((int(where["offset"]), int(where["offset"]) + count))
         spans.sort()
-        assert len(spans) == 2
+        assert len(spans) == 1
         assert all(left[1] <= right[0] for left, right in pairwise(spans))
         assert spans[-1][1] == size
 

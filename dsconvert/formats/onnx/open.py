@@ -14,7 +14,7 @@ from dsconvert.base.files import sha256
 from .functions import expanded_size
 from .messages import undecodable
 from .sparse import store_in_full
-from .tensors import embedded, external_place, is_external, tensors_of
+from .tensors import INLINE, embedded, external_place, is_external, size_in_bytes, tensors_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -35,6 +35,8 @@ class OnnxFile:
         repairs: What had to be repaired, in sentences.
         dequantized: Whether it was quantized or in half precision, and its float form was asked
             for.
+        sizes_moved: Whether ONNX Runtime takes it only as it is here: the file has small values,
+            such as sizes, in the file beside it.
     """
 
     model: ModelProto
@@ -42,6 +44,7 @@ class OnnxFile:
     sha256: str
     repairs: tuple[str, ...] = ()
     dequantized: bool = False
+    sizes_moved: bool = False
 
 
 def load(path: str | Path, *, weights: bool = False) -> ModelProto:
@@ -125,6 +128,28 @@ def embed_weights(model: ModelProto, folder: Path | None) -> None:
             tensor.CopyFrom(embedded(tensor, folder))
 
 
+def embed_sizes(model: ModelProto, folder: Path) -> bool:
+    """Read what is small of a model's external data into the model: sizes may be among it.
+
+    ONNX Runtime takes no model whose sizes are elsewhere ("Cannot parse data from external
+    tensors"); `onnx.save_model` with ``size_threshold=0`` writes such files.
+
+    Returns:
+        Whether there was any.
+
+    Raises:
+        InputError: If they are missing, too short, or outside the folder.
+    """
+    small = [
+        tensor
+        for tensor, _ in tensors_of(model)
+        if is_external(tensor) and size_in_bytes(tensor) <= INLINE
+    ]
+    for tensor in small:
+        tensor.CopyFrom(embedded(tensor, folder))
+    return bool(small)
+
+
 def _check_stored(model: ModelProto, path: Path) -> None:
     """Refuse tensors that hold more or less than they say: their values are about to be read.
 
@@ -166,6 +191,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     path = Path(path)
     model = load(path)
     digest = _digest(model, path)
+    sizes_moved = embed_sizes(model, path.parent)
     quantized, half = is_quantized(model), is_half(model)
     if dequantize and (quantized or half):
         embed_weights(model, path.parent)
@@ -191,4 +217,5 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
         ) from error
     check_sizes(model, path.parent, str(path))
     refuse_training(model, path.parent, str(path))
-    return OnnxFile(model, path, digest, repairs, dequantize and (quantized or half))
+    floats = dequantize and (quantized or half)
+    return OnnxFile(model, path, digest, repairs, floats, sizes_moved)

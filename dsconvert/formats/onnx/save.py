@@ -13,6 +13,7 @@ from .checking import Refused, check_runs
 from .messages import assign, copied
 from .protobuf_stream import LIMIT, write
 from .tensors import (
+    INLINE,
     STRING,
     external_place,
     has_external_data,
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 4096
 """Where tensors start in an external file, so that a runtime can map them."""
-_INLINE = 1024
-"""Tensors of up to so many bytes stay in the model's own file."""
 _SINGLE = LIMIT - (64 << 20)
 """Bytes of tensors above which a model gets external data."""
 
@@ -122,7 +121,7 @@ def _moved_out(model: ModelProto, folder: Path | None, file: BinaryIO, name: str
             with source.open("rb") as reader:
                 reader.seek(offset)
                 _copy(reader, file, length)
-        elif initialiser and size_in_bytes(tensor) > _INLINE and tensor.data_type != STRING:
+        elif initialiser and size_in_bytes(tensor) > INLINE and tensor.data_type != STRING:
             if not tensor.HasField("raw_data"):
                 array = numpy_helper.to_array(tensor)
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

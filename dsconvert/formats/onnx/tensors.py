@@ -25,6 +25,9 @@ _FREE_WEIGHTS = 4
 """The IR version from which on initialisers are no inputs."""
 FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE, BFLOAT16: the element types of weights."""
+INLINE = 1024
+"""Bytes up to which a tensor stays in the model's own file: it may be a size, and ONNX Runtime
+reads those nowhere else."""
 STRING = 8
 """The element type of texts, which no array of numbers and no external file holds."""
 
