@@ -30,6 +30,7 @@ from .export_data import ExportData, Samples, as_arrays, export_data
 from .export_options import Options, RangeChoice, checked_format
 from .improve import OFF, Improvement
 from .keras_source import KerasSource, read_source, refuse_joined_samples
+from .layer_paths import told_integers
 from .making import make
 from .metadata import stamp_onnx, stamp_tflite
 from .onnx_source import OnnxSource, read_onnx
@@ -217,6 +218,7 @@ def export(
             )
             if verdict.failures:
                 if format == "tflite" and isinstance(source, KerasSource):
+                    _refuse_integers(source)
                     refuse_joined_samples(source)
                 _stamp(temporary, msgspec.structs.replace(metadata, rejected=True))
                 error = refused(verdict, path.name, quantize, metadata.verified_on)
@@ -306,6 +308,17 @@ def _ends(source: Source, path: Path) -> tuple[tuple[TensorInfo, ...], tuple[Ten
         return source.inputs, ()
     runtime = open_runtime(path)
     return runtime.inputs, runtime.outputs
+
+
+def _refuse_integers(source: KerasSource) -> None:
+    """Refuse what TensorFlow's converter gets wrong: integers of `keras.Model.quantize`.
+
+    Raises:
+        InputError: If the model computes with them.
+    """
+    told, hint = told_integers(source.model, "tflite")
+    if told:
+        raise InputError(f"TFLite cannot hold this model: {told}", hint, code="not-convertible")
 
 
 def _remarks(verdict: Verdict, random: bool, gate: bool, quantize: Quantization) -> list[str]:

@@ -19,7 +19,7 @@ from ..runtimes.session import first_line
 from .equal_forms import equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
-from .layer_paths import layers_in_paths, told_layers
+from .layer_paths import layers_in_paths, told_integers, told_layers
 from .lookups import without_tables
 from .onnx_operators import HANDLERS, pad_outputs, round_scales_up
 
@@ -57,10 +57,11 @@ def convert(source: KerasSource, path: Path) -> None:
                 raise FreeSizesRefused(
                     "ONNX", source.free_inputs, _reason(error, source)
                 ) from error
-            told = _reason(error, source)
+            integers, other = told_integers(source.model, "onnx")
+            told = integers or _reason(error, source)
             raise InputError(
                 f"ONNX cannot hold this model: {told}",
-                without_tables(told, "Replace what is named, or export to .tflite."),
+                other or without_tables(told, "Replace what is named, or export to .tflite."),
                 code="not-convertible",
             ) from error
     model = load(path)

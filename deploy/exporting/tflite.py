@@ -16,7 +16,6 @@ from dsconvert.base.files import is_unwritable
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
 from dsconvert.formats.quantization import Quantization
-from dsconvert.models.evaluation.keras_predictor import layers_of_integers
 
 from ..runtimes.samples import portions
 from ..runtimes.session import first_line
@@ -24,7 +23,7 @@ from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
 from .free_sizes import FreeSizesRefused
 from .keras_source import KerasSource
-from .layer_paths import layers_in_paths, told_layers
+from .layer_paths import layers_in_paths, told_integers, told_layers
 from .lookups import without_tables
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
@@ -265,17 +264,13 @@ def unsupported_operation(
     selectable = re.findall(r"TF Select ops: ([\w, ]+)", text)
     custom = re.findall(r"Custom ops: ([\w, ]+)", text)
     told, hint = first_line(error), "Replace the layers named, or export to .onnx."
-    integers = layers_of_integers(source.model)
+    integers, other = told_integers(source.model, "tflite")
     if selectable or custom:
         lacking = _listed(selectable + custom)
         where = told_layers(layers_in_paths(_PLACE.findall(text), source.model))
         told = f"no TFLite kernel for {', '.join(lacking)}{where}."
     elif integers:
-        told = f"it computes with integers{told_layers(integers)}, after keras.Model.quantize."
-        hint = (
-            "Export the float model that it was made from, with --quantize int8 for integers; or "
-            "this one to .onnx."
-        )
+        told, hint = integers, other
     elif kinds := _listed(set(_KIND.findall(text)) - {"StatefulPartitionedCall"}):
         where = told_layers(layers_in_paths(_PLACE.findall(text), source.model))
         told = f"TensorFlow's converter fails at {', '.join(sorted(kinds))}{where}."

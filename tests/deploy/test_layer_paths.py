@@ -57,6 +57,26 @@ def test_tflite_refuses_them_by_name(integers, images, quantize, tmp_path):
     assert ".onnx" in raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("mode", "format", "other"),
+    [("int4", "tflite", True), ("float8", "tflite", False), ("float8", "onnx", False)],
+)
+def test_other_modes_are_refused_by_name_too(mode, format, other, images, tmp_path):
+    """TensorFlow's converter writes a file of int4 that gives the same for every image."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 2), name="image")
+    x = layers.Flatten()(layers.Conv2D(8, 3, name="seen")(image))
+    x = layers.Dense(16, activation="relu", name="scores")(x)
+    model = keras.Model(image, layers.Dense(4)(x))
+    model.quantize(mode, filters="scores")
+    with pytest.raises(InputError) as raised:
+        export(model, tmp_path / f"m.{format}", verification=images)
+    kind = "8-bit floats" if mode == "float8" else "integers"
+    assert f"with {kind}, in the layer 'scores'" in raised.value.message
+    assert (".onnx" in raised.value.hint) == other
+    assert ".tflite" not in raised.value.hint
+
+
 @pytest.mark.parametrize("quantize", ["dynamic", "int8"])
 def test_onnx_does_not_quantize_them_again(integers, images, quantize, tmp_path):
     with pytest.raises(InputError) as raised:
