@@ -96,6 +96,7 @@ def to_float16(
         or not _takes_half(node, graph.opset)
     ]
     kept = name_nodes(model, nodes) if nodes else []
+    own = {node.name for node in model.graph.node if is_op(node, "Cast")}
     with quietly():
         try:
             converted = float16.convert_float_to_float16(
@@ -110,7 +111,7 @@ def to_float16(
     result: ModelProto = converted
     sort_nodes(result)  # the converter appends the casts of the inputs
     if kept:
-        _join_casts(result)
+        _join_casts(result, own)
     give_back(result, echoes)
     return result
 
@@ -203,10 +204,14 @@ def _foreign_operators() -> dict[tuple[str, str], Any]:
     return {(one.domain, one.name): one for one in ort.get_all_operator_schema()}
 
 
-def _join_casts(model: ModelProto) -> None:
+def _join_casts(model: ModelProto, own: Set[str]) -> None:
     """Let nodes that stay float32 read each other's results: the converter narrows them between.
 
     What a node of float32 makes is cast to float16, and back for the next one.
+
+    Args:
+        model: The converted model, which is changed.
+        own: Names of the casts that are not the converter's: of conditions and whole numbers.
     """
     graph = OnnxGraph(model)
     whole = {
@@ -215,6 +220,7 @@ def _join_casts(model: ModelProto) -> None:
         if _casts_to(node, _FLOAT)
         and (source := graph.makers.get(node.input[0])) is not None
         and _casts_to(source, _FLOAT16)
+        and source.name not in own
         and not _casts_to(graph.makers.get(source.input[0]), _FLOAT16)
     }
     for node in model.graph.node:

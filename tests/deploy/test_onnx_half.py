@@ -81,3 +81,22 @@ def test_an_input_that_is_one_number(tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     made = export(tmp_path / "m.onnx", tmp_path / "h.onnx", quantize="float16")
     assert made.fidelity[0].sqnr_db > 45
+
+
+def test_a_condition_beside_a_number_that_is_out_of_range(tmp_path):
+    """As tf2onnx spells out a choice: a cast condition times -3e38."""
+    nodes = [
+        FIRST,
+        node("Greater", "c zero", "g"),
+        node("Not", "g", "not"),
+        node("Cast", "g", "kept", to=TensorProto.FLOAT),
+        node("Cast", "not", "gone", to=TensorProto.FLOAT),
+        node("Mul", "c kept", "a"),
+        node("Mul", "far gone", "b"),
+        node("Add", "a b", "s"),
+        node("Softmax", "s", "r", axis=1),
+        LAST,
+    ]
+    weights = {"zero": np.float32(0), "far": np.float32(-3e38), "v": floats(4, 4, 3, 3, seed=1)}
+    _, sqnr = half(nodes, tmp_path, **weights)
+    assert sqnr > 50
