@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dsconvert.base.errors import GateFailed
+from dsconvert.base.errors import GateFailed, InputError
 from dsconvert.base.finite import check_answers
 from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
@@ -31,7 +31,8 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
         expected: One array per output, (n, ...): what the fit came to.
 
     Raises:
-        InputError: If what the fit came to is not finite: the model itself is at fault.
+        InputError: If the model itself is at fault: what the fit came to is not finite, or what it
+            gives for an image depends on the others of a batch.
         GateFailed: If an output differs by more than rounding.
     """
     names = [f"output {number}" for number, _ in enumerate(expected, 1)]
@@ -53,6 +54,7 @@ def check_rebuilt(rebuilt: Backend, inputs: Sequence[Array], expected: Sequence[
             # Places of a MaxPool's largest values count on from one image of a batch to the next.
             error = _error(_from_zero(wanted[:count]), _from_zero(outputs[value]))
         if not error <= tolerance:
+            _refuse_joined(stages, given, outputs, tolerance)
             raise GateFailed(
                 f"the rewritten model's output differs by {error:.2g} (relative) from what was "
                 f"fitted; at most {tolerance:.2g} is rounding.",
@@ -70,6 +72,28 @@ def _computed(stages: Stages, given: Mapping[int, Array]) -> dict[int, Array]:
         part = {value: array[start : start + size] for value, array in given.items()}
         parts.append(part | stages.run(0, part))
     return {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
+
+
+def _refuse_joined(
+    stages: Stages, given: Mapping[int, Array], alone: Mapping[int, Array], tolerance: float
+) -> None:
+    """Refuse a network that gives something else for an image among others.
+
+    Raises:
+        InputError: If it does.
+    """
+    if stages.batch_size:
+        return
+    together = stages.run(0, given)
+    for value in stages.outputs:
+        joined = given.get(value, together.get(value))
+        if joined is not None and not _error(alone[value], joined) <= tolerance:
+            raise InputError(
+                "what the model gives for an image depends on the others of its batch, as where a "
+                "mean or a softmax is taken over the first axis: nothing can be fitted to images.",
+                "Use --method svd, which needs no data, or take the axis of the values instead.",
+                code="samples-not-independent",
+            )
 
 
 def _error(wanted: Array, got: Array) -> float:

@@ -251,6 +251,15 @@ class TestInputs:
 
         assert first.report == again.report
 
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_samples_that_depend_on_each_other_are_no_bug(self, ends):
+        image = keras.Input((8, 8, 6))
+        x = conv(8)(image)
+        mixed = ops.softmax(conv(4)(x), axis=0) if ends else conv(4)(x - ops.mean(x, axis=0))
+        with refuses("samples-not-independent") as caught:
+            rewrite(keras.Model(image, mixed), calibration=X, pairs=2)
+        assert "svd" in caught.value.hint
+
     def test_shared_layers(self):
         shared = conv(6)
         image = keras.Input((8, 8, 6))
