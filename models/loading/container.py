@@ -12,13 +12,15 @@ from typing import Any
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.units import first_few
 
+from .archive_parts import TEXTS, WEIGHTS, check_folder, is_keras_folder, is_part, opened_parts
 from .h5_files import check_h5
 from .saved_model import METADATA, is_saved_model, read_metadata
 from .tree import Config, is_object
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _SUFFIXES = {"h5": (".h5", ".hdf5"), "keras": (".keras",)}
-_TEXTS = ("config.json", "metadata.json")
+_HEAD = 512
+"""Bytes that show what a file is."""
 _MOST_TEXT = 64 << 20
 """Bytes of a configuration; those of networks of a thousand layers take about one MiB."""
 _ALWAYS_ALLOWED = 100 << 20
@@ -68,7 +70,8 @@ class Source:
     @property
     def misnamed(self) -> str | None:
         """A sentence where the suffix says something else than the content."""
-        if self.path.suffix.lower() in _SUFFIXES.get(self.format, (self.path.suffix.lower(),)):
+        suffix = self.path.suffix.lower()
+        if self.path.is_dir() or suffix in _SUFFIXES.get(self.format, (suffix,)):
             return None
         what = {"h5": "an HDF5 file", "keras": "a Keras zip archive"}[self.format]
         return f"read {self.path.name} as what it is: {what}"
@@ -84,9 +87,12 @@ def open_source(path: Path) -> Source:
         config, version = read_metadata(path)
         size = sum(part.stat().st_size for part in path.glob("variables/*"))
         return Source(path, "savedmodel", config, version, "tensorflow", size)
+    if is_keras_folder(path):
+        check_folder(path)
+        return _open_keras(path)
     _refuse_other_things(path)
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(_HEAD)
     if head.startswith(_HDF5_MAGIC):
         return _open_h5(path)
     if head.startswith(b"PK"):
@@ -129,6 +135,18 @@ def _unknown_content(path: Path, head: bytes) -> tuple[str, str]:
         return f"{path} is not a Keras file; this loads .keras, .h5 and .hdf5.", _SAVE_AGAIN
     if path.suffix.lower() == ".pb":
         return f"{path} is a TensorFlow graph: it holds no Keras layers.", _SAVE_AGAIN
+    if head.lstrip().startswith(b"{") and b'"weight_map"' in head:
+        return (
+            f"{path} lists the files that a model's weights are in: no architecture is in it.",
+            f"Build the architecture in Python, then: model.load_weights({path.name!r}); "
+            "model.save('model.keras').",
+        )
+    if head.lstrip().startswith(b"{") and b'"class_name"' in head:
+        return (
+            f"{path} describes a model's layers: its weights are in another file.",
+            f"In Python: model = keras.models.model_from_json(open({path.name!r}).read()); "
+            "model.load_weights('WEIGHTS.h5'); model.save('model.keras').",
+        )
     if head.lstrip()[:1] in (b"<", b"{") or head.isascii():
         start = head.decode("utf-8", "replace").strip().split("\n")[0][:60]
         return (
@@ -180,12 +198,14 @@ def _open_h5(path: Path) -> Source:
 
 def _open_keras(path: Path) -> Source:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            _check_sizes(path, archive)
-            texts = {n: archive.read(n).decode() for n in _TEXTS if n in names}
+        with opened_parts(path) as parts:
+            names = parts.namelist()
+            if isinstance(parts, zipfile.ZipFile):
+                _check_sizes(path, parts)
+            texts = {n: parts.read(n).decode() for n in TEXTS if n in names}
     except UNREADABLE_ZIP as error:
-        raise InputError(*broken(path, "zip archive", error), code="damaged-file") from error
+        what = "folder" if path.is_dir() else "zip archive"
+        raise InputError(*broken(path, what, error), code="damaged-file") from error
     if "config.json" not in texts:
         found = first_few(names, 4) or "nothing"
         raise InputError(
@@ -193,18 +213,13 @@ def _open_keras(path: Path) -> Source:
             "Give a .keras, .h5 or .hdf5 file.",
             code="not-a-model",
         )
-    if not any(name.startswith("model.weights") for name in names):
+    if not any(name.startswith(WEIGHTS) for name in names):
         raise InputError(
             f"{path} holds an architecture but no weights.", _SAVE_AGAIN, code="no-weights"
         )
     metadata = _json(path, texts.get("metadata.json", "{}"))
     version = str(metadata.get("keras_version", "3")) if isinstance(metadata, dict) else "3"
     return Source(path, "keras", _parse(path, texts["config.json"]), version, "")
-
-
-def is_part(name: str) -> bool:
-    """Tell whether Keras reads a member of a .keras archive; all others are ignored."""
-    return name in _TEXTS or name.startswith(("model.weights", "assets/"))
 
 
 def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
@@ -216,7 +231,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
     parts = [info for info in archive.infolist() if is_part(info.filename)]
     total = sum(info.file_size for info in parts)
     packed = sum(info.compress_size for info in parts)
-    largest = max((info.file_size for info in parts if info.filename in _TEXTS), default=0)
+    largest = max((info.file_size for info in parts if info.filename in TEXTS), default=0)
     if largest > _MOST_TEXT or total > max(_ALWAYS_ALLOWED, _MOST_RATIO * packed):
         raise InputError(
             f"{path} unpacks to {total:,} bytes from {packed:,}: this is no model.",

@@ -18,8 +18,9 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.files import lacks_room, sha256
 
 from . import weights
+from .archive_parts import is_part, opened_parts
 from .archive_weights import is_old_archive, restore_archive
-from .container import UNREADABLE_ZIP, Source, broken, is_part, open_source
+from .container import UNREADABLE_ZIP, Source, broken, open_source
 from .custom import check_names, plain_models
 from .h5_files import check_h5
 from .h5_operations import placed_operations
@@ -256,7 +257,7 @@ def _load_archive(
     with tempfile.TemporaryDirectory(prefix="dsconvert-") as folder:
         copy = Path(folder) / "model.keras"
         try:
-            with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+            with opened_parts(path) as old, zipfile.ZipFile(copy, "w") as new:
                 for name in filter(is_part, old.namelist()):
                     if name == "config.json":
                         new.writestr(name, json.dumps(config))
