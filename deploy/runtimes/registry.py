@@ -104,9 +104,11 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     Raises:
         InputError: If the file does not exist, no runtime runs its format, or this one does not.
     """
-    if path.suffix.lower() in _KERAS:
+    folder = (path / "saved_model.pb").is_file()
+    if folder or path.suffix.lower() in _KERAS:
+        kind = "SavedModel" if folder else "Keras model"
         raise InputError(
-            f"{path} is a Keras model: the files to run are {' and '.join(SUFFIXES)}.",
+            f"{path} is a {kind}: the files to run are {' and '.join(SUFFIXES)}.",
             f"Try: dsconvert export {path} -o {path.with_suffix('.tflite').name}",
             code="keras-file",
         )

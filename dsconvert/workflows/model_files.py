@@ -83,15 +83,20 @@ class ModelFile:
     dequantized: bool = False
 
     @property
+    def given(self) -> Path | None:
+        """Return what the user named: of a SavedModel its folder, not the file made of it."""
+        return self.loading.path if self.loading else self.path
+
+    @property
     def name(self) -> str:
         """Return what messages call it: the file, or the model's own name."""
         own = self.model.name if self.kind == "keras" else self.model.graph.name
-        return self.path.name if self.path else str(own or "the model")
+        return self.given.name if self.given else str(own or "the model")
 
     @property
     def told(self) -> str:
         """Return what records call it: the path, or the model's own name."""
-        return str(self.path) if self.path else self.name
+        return str(self.given) if self.given else self.name
 
     def __repr__(self) -> str:
         shapes = ", ".join(
@@ -308,7 +313,7 @@ def _open_onnx(source: ModelPath) -> ModelFile:
 
         repairs = (told_loss(file), *repairs)
     for repair in repairs:
-        note(f"{path.name}: {repair}")
+        note(f"{source.path.name}: {repair}")
     opened = _onnx(file.model, path.parent)
     return replace(
         opened,

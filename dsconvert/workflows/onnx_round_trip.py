@@ -116,7 +116,7 @@ def convert(
     if opened.changed or source is None:  # its weights may still be in a file beside the original
         source = copied(opened.model)
         embed_weights(source, opened.folder)
-    imported = import_onnx(source, inputs=inputs, seed=seed, progress=progress)
+    imported = import_onnx(source, inputs=inputs, seed=seed, progress=progress, called=opened.name)
     shapes = tuple(tuple(tensor.shape) for tensor in imported.model.inputs)
     notes = imported.notes
     batch = opened.input_shapes[0][:1] if opened.input_shapes else ()

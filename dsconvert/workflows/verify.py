@@ -201,10 +201,10 @@ def _open(source: ModelSource, threads: int, runtime: str | None = None) -> Iter
 
         source = open_model(source) if is_changed(source) else source
         with runtime_of(source, threads=threads, runtime=runtime) as session:
-            path = path_of(source)
             shapes = tuple(info.shape for info in session.outputs)
-            told = str(path or "the model")
-            float_form = isinstance(source, ModelFile) and source.dequantized
+            opened = source if isinstance(source, ModelFile) else None
+            told = opened.told if opened else str(path_of(source) or "the model")
+            float_form = opened is not None and opened.dequantized
             said = (f"{told} was read as {FLOAT_FORM}",) if float_form else ()
             precision = precision_of(session.path)
             yield _Opened(told, session, session.inputs, shapes, precision, said)

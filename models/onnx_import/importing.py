@@ -87,6 +87,7 @@ def import_onnx(
     inputs: Sequence[Array] | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    called: str = "",
 ) -> Imported:
     """Draw an ONNX model in Keras, in NHWC, and compare its outputs with ONNX Runtime's.
 
@@ -99,6 +100,7 @@ def import_onnx(
             them too, besides random ones.
         seed: Of the random inputs.
         progress: Told of two steps: run the original, convert_graph and compare.
+        called: What the progress calls it; by default its file, or the graph's name.
 
     Raises:
         InputError: If the file cannot be read, ONNX Runtime refuses it, or it has operators that
@@ -110,7 +112,8 @@ def import_onnx(
     for package in ("keras", "onnx", "onnxruntime"):
         require(package, "all", "to import .onnx files into Keras")
     source, path, sha, repairs = _open(model)
-    with progress(f"Importing {path.name if path else source.graph.name or 'model'}", 2) as advance:
+    called = called or (path.name if path else source.graph.name or "model")
+    with progress(f"Importing {called}", 2) as advance:
         source = spelled_out(inlined(source))
         embed_weights(source, path.parent if path else Path.cwd())
         source = composed(without_sequences(without_control_flow(source)))

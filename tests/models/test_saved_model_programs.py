@@ -99,6 +99,20 @@ def test_which_signature_is_read_is_told_each_time(tmp_path, caplog):
         assert "its signature twice is read" in caplog.text
 
 
+def test_the_folder_is_named_and_not_the_file_made_of_it(tmp_path, capsys):
+    folder = saved(tmp_path / "saved")
+    model = ds.load(folder)
+    assert model.path.suffix == ".onnx"
+    assert (model.name, model.told) == ("saved", str(folder))
+    assert ds.rewrite(folder).record.model == ds.verify(model, model).reference == str(folder)
+    ds.import_onnx(folder, progress=True)
+    assert "Importing saved" in capsys.readouterr().err
+    with pytest.raises(InputError) as refused:
+        ds.profile(folder)
+    assert f"{folder} is a SavedModel" in refused.value.message
+    assert "export" in refused.value.hint
+
+
 def test_what_keras_refuses_as_unsafe_names_trust(plain, tmp_path):
     """Keras' own words name an argument that the command line does not have."""
     layer = keras.layers.TFSMLayer(str(plain), call_endpoint="serving_default")

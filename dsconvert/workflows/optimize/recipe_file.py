@@ -28,7 +28,7 @@ def recipe_text(work: Work, preprocessing: Preprocessing | None) -> str:
     """
     options = work.options
     given = {field.name: getattr(options, field.name) for field in fields(options)}
-    shared: dict[str, Any] = {"model": str(work.opened.path), "data": work.images.source}
+    shared: dict[str, Any] = {"model": work.opened.told, "data": work.images.source}
     shared["seed"] = given.pop("seed")
     loading = work.opened.loading
     if loading is not None and loading.trust:

@@ -86,7 +86,7 @@ def summed_up(
     if evaluated:
         done = msgspec.to_builtins(evaluated[0].preprocessing)
     return OptimizeResult(
-        model=str(opened.path),
+        model=opened.told,
         sha256=opened.sha256,
         data=work.images.source,
         folder=str(work.folder),
@@ -241,7 +241,7 @@ def _timing(found: MeasuredFile | None) -> Timing | None:
 def _command(work: Work, who: str, form: str, name: str) -> str:
     """Return the command that makes one file."""
     words = export_words(form)
-    source = str(work.opened.path)
+    source = work.opened.told
     if who == "rewritten":
         kind = "tuned" if (work.folder / "models" / f"tuned{work.suffix}").exists() else who
         source = str(work.folder / "models" / f"{kind}{work.suffix}")
