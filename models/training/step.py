@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.base.tensors import in_float32
 
 from .distill import Objective
 from .network import Network
@@ -95,11 +96,11 @@ class Steps:
         import tensorflow as tf
 
         # A model of another precision answers in it.
-        targets, inside = _in_float32(targets), _in_float32(inside)
+        targets, inside = [*map(in_float32, targets)], [*map(in_float32, inside)]
         sizes = averaged([tf.reduce_mean(tf.square(feature)) for feature in inside])
         with tf.GradientTape() as tape, sliced_points():
             outputs, features = self._network.run(inputs)
-            outputs, features = _in_float32(outputs), _in_float32(features)
+            outputs, features = [*map(in_float32, outputs)], [*map(in_float32, features)]
             losses = [
                 tf.reduce_mean(tf.cast(objective.loss(target, output), tf.float32))
                 for objective, target, output in zip(
@@ -129,10 +130,3 @@ class Steps:
 
     def _apply(self, gradients: Any) -> None:
         self._optimizer.apply(gradients, self._variables)
-
-
-def _in_float32(values: Sequence[Any]) -> list[Any]:
-    """Return tensors in float32, but for those of whole numbers."""
-    import tensorflow as tf
-
-    return [tf.cast(x, tf.float32) if x.dtype.is_floating else x for x in values]

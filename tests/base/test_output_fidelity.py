@@ -250,6 +250,14 @@ class TestRefused:
         assert told.figures["size"] == pytest.approx(1.15, abs=0.01)
         assert codes(r, in_steps(r)) == set()
 
+    def test_channels_that_are_scaled_up_and_down(self):
+        """The median of their slopes is 1."""
+        r = np.random.default_rng(8).normal(0.3, 1, (40, 8))
+        y = r * np.array([0.8, 1.2, 1, 0.8, 1.2, 1, 1, 1])
+
+        (told,) = [one for one in find(measure("y", r, in_steps(y)), INT8) if one.code == "scale"]
+        assert (told.severity, told.channels) == ("failure", ((0, 1), (3, 4)))
+
     def test_one_value_outside_of_the_calibrated_range(self):
         r = np.random.default_rng(4).normal(0, 1, (64, 1))
         r[0] = 6.0

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.predictor import Array
+from dsconvert.base.tensors import in_float32
 
 from .graph import Step, flatten, keras_module
 from .quantizable import activation_name, check_quantizable, has_kernel, is_relu
@@ -177,7 +178,7 @@ class FakeQuantized:
                 step.run(values)
             for value in step.writes:
                 stored = rounded and value not in exact
-                values[value] = self._stored(value, _in_float32(values[value]), stored)
+                values[value] = self._stored(value, in_float32(values[value]), stored)
         return values
 
     def _stored(self, number: int, value: Any, rounded: bool) -> Any:
@@ -243,21 +244,21 @@ class FakeQuantized:
         """Return the kernel, the output channels on its last axis, and the bias, or None."""
         import tensorflow as tf
 
-        kernel = _in_float32(layer.kernel.value)
-        bias = _in_float32(layer.bias.value) if layer.use_bias else None
+        kernel = in_float32(layer.kernel.value)
+        bias = in_float32(layer.bias.value) if layer.use_bias else None
         if is_depthwise(layer):
             kernel = tf.reshape(kernel, (*kernel.shape[:2], 1, -1))
         fold = self._folds.get(number)
         if fold is None:
             return kernel, bias
         norm = fold.norm
-        gain = tf.math.rsqrt(_in_float32(norm.moving_variance.value) + norm.epsilon)
+        gain = tf.math.rsqrt(in_float32(norm.moving_variance.value) + norm.epsilon)
         if norm.scale:
-            gain = gain * _in_float32(norm.gamma.value)
+            gain = gain * in_float32(norm.gamma.value)
         bias = 0.0 if bias is None else bias * gain
         if fold.biased:
-            bias = bias - _in_float32(norm.moving_mean.value) * gain
-            bias = bias + _in_float32(norm.beta.value) if norm.center else bias
+            bias = bias - in_float32(norm.moving_mean.value) * gain
+            bias = bias + in_float32(norm.beta.value) if norm.center else bias
         return kernel * gain, bias
 
     def _read_by(self) -> dict[int, list[int]]:
@@ -352,10 +353,3 @@ class FakeQuantized:
 def _before(step: Step) -> int:
     """Number the value that an activation inside a layer reads: no value of the graph."""
     return -1 - step.writes[0]
-
-
-def _in_float32(value: Any) -> Any:
-    """Return a tensor in float32, in which files of int8 are made, but for one of whole numbers."""
-    import tensorflow as tf
-
-    return tf.cast(value, tf.float32) if value.dtype.is_floating else value

@@ -84,6 +84,7 @@ def affine(sums: ChannelSums, group: Channels) -> Iterator[Defect]:
             error=error,
             size=slope,
             pooled=True,
+            far=slope >= _INVERTED and bool(_is_far(np.array(slope), np.array(by_both))),
         )
 
 
@@ -113,12 +114,12 @@ def affine_each(sums: ChannelSums, visible: Mask) -> Iterator[Defect]:
     fitted = enough & ~shifted & (by_both >= EXPLAINED) & (var_r > 1e-12 * sums.power)
     yield from each("inverted", fitted & (slope < _INVERTED), by_both, error, slope)
     scaled = fitted & (slope >= _INVERTED)
-    far = is_far(slope, by_both)
-    for chosen in (scaled & far, scaled & ~far):  # the median of both would hide the first
-        yield from each("scale", chosen, by_both, error, slope)
+    far = _is_far(slope, by_both)
+    for chosen, certain in ((scaled & far, True), (scaled & ~far, False)):
+        yield from each("scale", chosen, by_both, error, slope, far=certain)
 
 
-def is_far(slope: Float, explained: Float) -> Mask:
+def _is_far(slope: Float, explained: Float) -> Mask:
     """Tell which channels are scaled by so much, and by little else, that no rounding does it.
 
     The slopes of sound int8 files were within 0.015 of 1.

@@ -46,6 +46,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         pooled: Whether it holds for a group of channels alike; else for each of them on its own.
         detail: Which way, in words.
         often: The share of the values that are beyond the limit (saturated).
+        far: Whether no rounding does it: each channel is scaled by much, and by little else.
     """
 
     code: Code
@@ -56,6 +57,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pooled: bool = False
     detail: str = ""
     often: float = 0.0
+    far: bool = False
 
 
 def ratio(part: Float | float, whole: Float | float) -> Float:
@@ -71,6 +73,8 @@ def each(
     error: Float,
     size: Float,
     detail: str = "",
+    *,
+    far: bool = False,
 ) -> Iterator[Defect]:
     """Yield one record for the channels that have a defect, with the median of their figures."""
     channels = np.flatnonzero(chosen)
@@ -82,4 +86,5 @@ def each(
             error=float(np.median(error[channels])),
             size=float(np.median(size[channels])),
             detail=detail,
+            far=far,
         )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from .changed_values import is_far
 from .channel_groups import POSITIONS
 from .defect import Defect
 from .finding import SAMPLES, Finding, Severity, Tolerance, finding, width
@@ -68,7 +65,7 @@ def _severity(measure: OutputMeasure, defect: Defect, tolerance: Tolerance) -> S
         return "failure" if error >= (1.0 if much else _ALONE) * tolerance.defect else None
     if defect.pooled and measure.positions * width(defect.channels) >= _POOLED:
         return "failure" if error >= tolerance.defect else None
-    if code == "scale" and is_far(np.array(defect.size), np.array(defect.explained)):
+    if defect.far:
         return "failure"
     limit = _ALONE * tolerance.defect if measure.positions >= POSITIONS else _ALONE_IN_VECTOR
     return "failure" if defect.explained >= _CERTAIN and error >= limit else None
