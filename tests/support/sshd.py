@@ -11,8 +11,12 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 _START_S = 20
+
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs sshd: apt-get install openssh-server")
 
 
 class Board:
@@ -132,3 +136,21 @@ SetEnv HOME={board.home} TMPDIR={board.temporary} PATH={board.programs}:{os.envi
         server.terminate()
         server.wait()
         log.close()
+
+
+@contextmanager
+def replaced(path: Path, content: str):
+    """A file with another content for a while."""
+    before = path.read_text()
+    path.write_text(content)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
