@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from commands import call
 
 from dsconvert.cli import main
-from dsconvert.workflows import formatting
 
 COMMANDS = ("inspect", "plan", "rewrite", "finetune", "evaluate", "export", "profile")
 
@@ -380,12 +379,6 @@ class TestChain:
         result = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)["format"] == "tflite"
-
-
-def test_a_change_says_its_direction() -> None:
-    assert formatting.change(200, 100) == "2.00× fewer"
-    assert formatting.change(100, 150) == "1.50× more"
-    assert formatting.change(None, 100) == "–"
 
 
 def test_unknown_macs_are_called_so(folder: Path) -> None:

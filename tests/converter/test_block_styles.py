@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 
 import keras
 import msgspec
@@ -12,13 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from keras import layers
-from keras_checks import conv, first_channels, images, model_of, outputs, residual
+from keras_checks import conv, model_of, outputs
 from numerics import plan_of
 from onnx_native import Net, kinds
-from onnx_native import images as onnx_images
 from onnx_native import outputs as onnx_outputs
 from onnx_twin import onnx_twin
 from refusals import refuses
@@ -26,17 +22,6 @@ from refusals import refuses
 from dsconvert.base import fidelity
 from dsconvert.base.errors import InputError
 from dsconvert.cli import main
-from dsconvert.converter.core.fitting.factorize import from_weights
-from dsconvert.converter.core.fitting.mobilenet_block import (
-    Sample,
-    fit_block,
-    fresh_block,
-    inner_moments,
-    shifted,
-    through,
-)
-from dsconvert.converter.core.fitting.moments import Moments
-from dsconvert.converter.core.fitting.pairs import Pairs
 from dsconvert.converter.core.types import ORDERS, Choice, Plan
 from dsconvert.converter.rewrite import rewrite
 from dsconvert.deploy.exporting.export import export
@@ -48,105 +33,6 @@ from dsconvert.models.training.settings import FinetuneSettings
 
 DW, PW = ORDERS
 MOBILENET = Choice(pairs=1, block="mobilenet")
-
-
-def pairs_of(T: int, C: int = 4, N: int = 5, seed: int = 0) -> Pairs:
-    """Fitted pairs as they come from a random kernel, with a bias."""
-    rng = np.random.default_rng(seed)
-    kernel = rng.normal(size=(3, 3, C, N))
-    return from_weights(kernel, rng.normal(size=N), DW, T)
-
-
-def linear(pairs: Pairs, inner: np.ndarray) -> np.ndarray:
-    """What pairs make of their depthwise outputs (P, T·C)."""
-    T, C, N = pairs.pointwise.shape
-    return inner @ pairs.pointwise.reshape(T * C, N) + pairs.bias
-
-
-def block(pairs: Pairs, inner: np.ndarray) -> np.ndarray:
-    return linear(pairs, through(pairs.between, inner))
-
-
-class TestStart:
-    @given(st.integers(0, 99), st.sampled_from([1, 2]), st.floats(-50, 50), st.floats(0.01, 100))
-    def test_a_large_shift_is_the_linear_pair(self, seed, T, offset, size):
-        """No one of P values lies more than √P standard deviations from their mean."""
-        P = 30
-        pairs = pairs_of(T, seed=seed)
-        inner = np.random.default_rng(seed).exponential(size=(P, T * 4)) * size + offset
-        mean, variance = (x.reshape(T, 4) for x in (inner.mean(0), inner.var(0)))
-        made = block(shifted(pairs, mean, variance, np.sqrt(P) + 0.01), inner.astype(np.float32))
-        # Float32 around an offset: a rounding of the largest term of a sum of eight.
-        terms = np.abs(inner).max() * np.abs(pairs.pointwise).max() * 8
-        spread = 10 * np.sqrt(variance.max()) * np.abs(pairs.pointwise).max() * 8
-        np.testing.assert_allclose(made, linear(pairs, inner), atol=4e-7 * (terms + spread))
-
-    def test_the_norm_holds_the_statistics_of_the_depthwise_outputs(self):
-        rng, pairs = np.random.default_rng(3), pairs_of(2)
-        x = rng.normal(size=(500, 4, 9)).astype(np.float32) + 1
-        taps = pairs.depthwise.reshape(2, 9, 4)
-        inner = np.einsum("pca,tac->ptc", x, taps)
-        stats = []
-        blocks = [slice(0, 3), slice(3, 4)]
-        for part in blocks:
-            moments = Moments(9 * (part.stop - part.start), 5)
-            moments.update(x[:, part].reshape(500, -1), np.zeros((500, 5), np.float32))
-            stats.append(moments.statistics())
-        mean, variance = inner_moments(pairs, stats, blocks)
-        np.testing.assert_allclose(mean, inner.mean(0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(variance, inner.var(0), rtol=1e-4)
-
-        between = shifted(pairs, mean, variance, 2.0).between
-        normed = through(between, inner.reshape(500, 8).astype(np.float32) + 1e3)  # nothing is cut
-        # ε = 1e-3 beside variances of about 1.
-        np.testing.assert_allclose(normed.std(0), 1, atol=2e-3)
-
-    def test_the_pointwise_kernel_is_fitted_to_what_the_relu_lets_through(self):
-        sample, pairs, mean, variance = self.sample()
-        for shift in (0.0, 0.5):
-            fitted, _ = fit_block(pairs, mean, variance, sample, shifts=[shift], ridge=1e-6)
-            naive = shifted(pairs, mean, variance, shift)
-            assert fitted.data_error == pytest.approx(self.error(fitted, sample), rel=1e-3)
-            assert fitted.data_error < 0.9 * self.error(naive, sample)
-
-    def test_held_out_patches_choose_the_shift(self):
-        sample, pairs, mean, variance = self.sample()
-        each = {
-            shift: fit_block(pairs, mean, variance, sample, shifts=[shift], ridge=1e-6)[0]
-            for shift in (0.0, 1.0, 3.0)
-        }
-        best, stats = fit_block(pairs, mean, variance, sample, shifts=list(each), ridge=1e-6)
-        errors = {shift: made.data_error for shift, made in each.items()}
-        assert errors[0.0] > 1.1 * errors[1.0] > errors[3.0]  # 0 costs too much, 1 hardly anything
-        assert best.data_error == errors[1.0]
-        assert "cuts 1 σ" in best.notes[-1]
-        assert stats.count == np.count_nonzero(~sample.held_out)
-
-    def test_the_longer_tail_is_kept(self):
-        """Of z = −exponential the ReLU keeps what lies below, by turning the kernel around."""
-        sample, pairs, mean, variance = self.sample(sign=-1.0)
-        fitted, _ = fit_block(pairs, mean, variance, sample, shifts=[0.5], ridge=1e-6)
-        np.testing.assert_array_equal(fitted.depthwise, -pairs.depthwise)
-        turned = Sample(-sample.inner, sample.target, sample.held_out)
-        other = pairs_of(1)
-        other = replace(other, pointwise=-other.pointwise)
-        same, _ = fit_block(other, -mean, variance, turned, shifts=[0.5], ridge=1e-6)
-        assert fitted.data_error == pytest.approx(same.data_error, rel=1e-6)
-
-    def sample(self, sign: float = 1.0):
-        rng, pairs = np.random.default_rng(1), pairs_of(1)
-        inner = (sign * rng.exponential(size=(600, 4))).astype(np.float32)
-        target = linear(pairs, inner) + 0.1 * rng.normal(size=(600, 5))
-        held_out = np.arange(600) >= 480
-        mean, variance = inner.mean(0)[None], inner.var(0)[None]
-        return Sample(inner, target.astype(np.float32), held_out), pairs, mean, variance
-
-    def error(self, pairs: Pairs, sample: Sample) -> float:
-        """‖y − ŷ‖ / ‖y − E y‖ on the held-out patches."""
-        sign = np.sign((pairs.depthwise * pairs_of(1).depthwise).sum((1, 2))).astype(np.float32)
-        inner, target = sample.inner[sample.held_out], sample.target[sample.held_out]
-        gap = target - block(pairs, inner * sign)
-        return float(np.linalg.norm(gap) / np.linalg.norm(target - target.mean(0)))
 
 
 @pytest.fixture(scope="module")
@@ -274,85 +160,6 @@ class TestFit:
             for each in (result, blocked["keras"])
         ]
         assert output_errors[0] < 2 * output_errors[1]
-
-
-X = images(60, 8, 8, 6)
-
-
-def plain():
-    return model_of(conv(8, activation="relu"), conv(4), layers.Flatten(), layers.Dense(3))
-
-
-def without_bias():
-    return model_of(conv(8, use_bias=False), layers.ReLU(), conv(4, use_bias=False))
-
-
-def onnx_network():
-    """x → a → norm → relu → b + its input → relu → pool, and one without a bias."""
-    net = Net()
-    net.conv("x", "a", (6, 8), pads=[1] * 4, bias=False)
-    net.norm("a", "a.norm")
-    net.node("Relu", "a.norm", "r")
-    net.conv("r", "b", (8, 8), pads=[1] * 4)
-    net.norm("b", "b.norm")
-    net.node("Add", "b.norm r", "s")
-    net.node("Relu", "s", "t")
-    net.conv("t", "c", (8, 5), strides=[2, 1], bias=False)
-    net.node("GlobalAveragePool", "c", "y")
-    return net.model()
-
-
-@pytest.mark.parametrize("pairs", [1, 2])
-@pytest.mark.parametrize("build", [plain, without_bias, residual, first_channels, onnx_network])
-def test_new_model_does_what_was_measured(build, pairs):
-    """The fit computes each block in the old network's place; the new one must act exactly so."""
-    keras.utils.set_random_seed(0)
-    model = build()
-    x, call = (
-        (X, outputs) if build is not onnx_network else (onnx_images(60, 6, 9, 10), onnx_outputs)
-    )
-    result = rewrite(model, calibration=x, pairs=pairs, seed=5, block="mobilenet")
-    unseen = x[np.random.default_rng(5).permutation(60)[-12:]]
-    output_error = fidelity.output_error(call(model, unseen), call(result.model, unseen))
-
-    assert {row.block for row in result.report.layers if row.pairs} == {"mobilenet"}
-    assert len(result.report.trials) >= 2
-    assert result.report.trials[0].output_error == pytest.approx(output_error, rel=1e-3)
-    if build is not onnx_network:
-        assert result.report.params_after == result.model.count_params()
-
-
-def test_half_precision():
-    net = Net(dtype=np.float16)
-    net.conv("x", "a", (6, 8), pads=[1] * 4, bias=False)
-    net.norm("a", "b")
-    net.node("Relu", "b", "y")
-    model, x = net.model(), onnx_images(60, 6, 9, 10, dtype=np.float16)
-    result = rewrite(model, calibration=x, block="mobilenet")
-    assert kinds(result.model)[:3] == ["Conv", "BatchNormalization", "Relu"]
-    assert {t.data_type for t in result.model.graph.initializer} == {onnx.TensorProto.FLOAT16}
-    (expected,), (got,) = onnx_outputs(model, x), onnx_outputs(result.model, x)
-    gap = np.linalg.norm(np.asarray(expected - got, np.float64))
-    # What was measured, on all images and not on the held-out fifth of them.
-    error = gap / np.linalg.norm(np.asarray(expected, np.float64))
-    assert error == pytest.approx(np.sqrt(result.report.trials[0].output_error), rel=0.1)
-
-
-def test_a_shared_layer():
-    keras.utils.set_random_seed(0)
-    image, shared = keras.Input((8, 8, 6)), conv(6, activation="relu", name="shared")
-    model = keras.Model(image, layers.GlobalAveragePooling2D()(shared(shared(image))))
-    result = rewrite(model, calibration=X, block="mobilenet")
-    (row,) = result.report.layers
-    assert "a shared layer" in row.notes[-1]
-    assert Counter(type(x).__name__ for x in result.model.layers)["BatchNormalization"] == 1
-    linear_output_error, output_error = (
-        fidelity.output_error(
-            outputs(model, X), outputs(rewrite(model, calibration=X, **how).model, X)
-        )
-        for how in ({"order": DW}, {"block": "mobilenet"})
-    )
-    assert output_error < 1.3 * linear_output_error
 
 
 def test_frozen_layers_and_formats_stay(calibration):
@@ -542,14 +349,3 @@ class TestCommand:
         assert result.exit_code == 2
         assert "Error: a MobileNet block needs calibration images" in result.stderr
         assert not (folder / "model_ds.keras").exists()
-
-
-def test_untrained_blocks_are_what_keras_makes():
-    pairs = fresh_block(pairs_of(2))
-    layer = layers.BatchNormalization()
-    layer.build((None, 4))
-    expected = [np.tile(weight, (2, 1)) for weight in layer.get_weights()]
-    between = pairs.between
-    got = [between.gamma, between.beta, between.mean, between.variance]
-    np.testing.assert_array_equal(got, expected)
-    assert between.epsilon == layer.epsilon

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from refusals import refuses
 
-import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import Data
 from dsconvert.models.evaluation.evaluate import evaluate
@@ -15,7 +14,6 @@ from dsconvert.models.training.distill import (
     SoftTargets,
 )
 from dsconvert.models.training.finetune import finetune
-from dsconvert.models.training.label_outputs import with_scores
 from dsconvert.models.training.settings import FinetuneSettings
 from dsconvert.models.training.student_copy import copy_model, kept_layers
 
@@ -183,35 +181,6 @@ class TestFinetune:
         assert tuned.history[0].fidelity[0].sqnr_db is None  # it began as the teacher itself
         assert tuned.history[-1].fidelity[0].sqnr_db < 30
         assert tuned.history[-1].loss < tuned.history[1].loss / 2
-
-    def test_several_outputs_and_inputs(self):
-        rng = np.random.default_rng(0)
-        keras.utils.set_random_seed(3)
-
-        def build():
-            a, b = keras.Input((6,), name="a"), keras.Input((4,), name="b")
-            joined = layers.Dense(16, activation="tanh", name="hidden")(
-                layers.Concatenate()([a, b])
-            )
-            steering = layers.Dense(1, name="steering")(joined)
-            kind = layers.Dense(3, activation="softmax", name="kind")(joined)
-            return keras.Model({"a": a, "b": b}, {"steering": steering, "kind": kind})
-
-        teacher, student = build(), build()
-        inputs = [rng.normal(size=(500, n)).astype(np.float32) for n in (6, 4)]
-        settings = FinetuneSettings(epochs=4, batch_size=16, learning_rate=3e-2)
-        tuned = ds.finetune(student, teacher, Data(tuple(inputs)), settings)
-        first, last = tuned.history[0], tuned.history[tuned.best_epoch]
-        assert last.output_error < first.output_error / 10
-        # Each output counts in every epoch, and has a line of its own in the table.
-        for epoch in tuned.history:
-            found = {output.name: output for output in epoch.fidelity}
-            assert set(found) == {"steering", "kind"}
-            each = (found["kind"].kl_nats, found["steering"].relative_error ** 2)
-            assert epoch.output_error == pytest.approx(sum(each), rel=1e-4)
-        lines = str(tuned).splitlines()
-        for name in ("steering", "kind"):
-            assert sum(f" {name} " in line for line in lines) == len(tuned.history)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -423,48 +392,3 @@ class TestLogits:
     def test_a_softmax_is_no_place_for_them(self, digits, teacher, student):
         with pytest.raises(InputError, match="without a softmax"):
             finetune(student, teacher, digits[0], FinetuneSettings(logits=True))
-
-
-class TestLabelOutputs:
-    """An ArgMax has no gradient: the scores before it are matched."""
-
-    @staticmethod
-    def segmenter(seed):
-        keras.utils.set_random_seed(seed)
-        x = keras.Input((8, 8, 1))
-        scores = layers.Conv2D(3, 3, padding="same", name="scores")(x)
-        best = keras.ops.argmax(scores, axis=-1)
-        sure = keras.ops.cast(keras.ops.max(scores, axis=-1) > 1, "float32")
-        return keras.Model(x, [best, sure, keras.ops.mean(scores, axis=(1, 2))])
-
-    def test_scores_take_the_place_of_labels_once(self):
-        model = self.segmenter(0)
-        view = with_scores(model)
-        shapes = [tuple(tensor.shape) for tensor in view.outputs]
-        assert shapes == [(None, 8, 8, 3), (None, 8, 8), (None, 3)]
-        assert view.layers[1] is model.layers[1]
-        assert with_scores(view) is view
-
-    def test_a_student_learns_from_scores(self, digits):
-        student, teacher = self.segmenter(1), self.segmenter(2)
-        images = Data((digits[0].inputs[0][:200],))
-        settings = FinetuneSettings(epochs=6, learning_rate=3e-2, validation=0.2)
-        tuned = finetune(student, teacher, images, settings)
-        assert tuned.model is student
-        assert tuned.best_epoch > 0
-        assert "labels have no gradient" in tuned.notes[0]
-        errors = [epoch.output_error for epoch in tuned.history]
-        assert errors[tuned.best_epoch] < 0.5 * errors[0]
-
-    @pytest.mark.parametrize("first", [layers.Embedding(9, 2), layers.Dense(3)])
-    def test_inputs_of_whole_numbers_have_a_gradient_behind_weights(self, first):
-        x = keras.Input((4,), dtype="int32")
-        model = keras.Model(x, first(x))
-        assert with_scores(model) is model
-
-    def test_whole_numbers_of_nothing_are_refused(self):
-        x = keras.Input((4,), dtype="int32")
-        model = keras.Model(x, keras.ops.argmax(x, axis=-1))
-        with pytest.raises(InputError) as caught:
-            with_scores(model)
-        assert caught.value.code == "nothing-to-learn"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import coloured_shapes
 import numpy as np
 import onnx
 import pytest
@@ -247,8 +248,8 @@ class TestEvaluate:
     def test_a_detector_end_to_end(self, tmp_path):
         """MAP of float and int8 files on boxes that the test made; and they agree."""
         network = small_networks.box_detector()
-        shapes = small_networks.pictures(len(network.inputs), 2)
-        side = small_networks.PIXELS / small_networks.SIZE
+        shapes = coloured_shapes.pictures(len(network.inputs), 2)
+        side = small_networks.PIXELS / coloured_shapes.SIZE
         centre, radius = shapes.centres[:, ::-1], shapes.radii[:, None]
         corners = np.concatenate([centre - radius, centre + radius], 1) * side
         labels = np.concatenate([corners, shapes.kinds[:, None]], 1)[:, None]

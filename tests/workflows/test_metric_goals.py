@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import coloured_shapes
 import msgspec
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("denoiser")
     network = small_networks.network("denoiser")
     onnx.save(network.model, folder / "denoiser.onnx")
-    clean = small_networks.pictures(64, 2).images
+    clean = coloured_shapes.pictures(64, 2).images
     np.savez(folder / "data.npz", x_train=network.calibration, x_test=network.inputs, y_test=clean)
     return folder
 
