@@ -258,6 +258,20 @@ class TestRefused:
         (told,) = [one for one in find(measure("y", r, in_steps(y)), INT8) if one.code == "scale"]
         assert (told.severity, told.channels) == ("failure", ((0, 1), (3, 4)))
 
+    @pytest.mark.parametrize("shape", [(64, 10), (16, 8, 8, 5)])
+    def test_one_scaled_class_of_a_distribution(self, shape):
+        """A flatter softmax still sums to one; this does not."""
+        rng = np.random.default_rng(8)
+        logits = rng.normal(0, 1.5, shape)
+        r = softmax(logits)
+        y = r.copy()
+        y[..., 1] *= 1.4
+        flatter = softmax(0.7 * logits)
+
+        assert "scale" in codes(r, in_steps(y, 1 / 256))
+        assert "scale" not in codes(r, in_steps(flatter, 1 / 256))
+        assert codes(r, in_steps(r, 1 / 256)) == set()
+
     def test_one_value_outside_of_the_calibrated_range(self):
         r = np.random.default_rng(4).normal(0, 1, (64, 1))
         r[0] = 6.0

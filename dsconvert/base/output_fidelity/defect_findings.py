@@ -23,6 +23,8 @@ _CERTAIN = 0.9
 """Share of a single channel's error that undoing its defect takes away."""
 _CUT_OFF, _OFTEN = 0.15, 0.01
 """Share of the range, and of the values, that no calibration on like images leaves out."""
+_SUM = 0.01
+"""How far the probabilities' sum must be from the reference's where one class is scaled."""
 _POOLED = 8
 """Values in each sample from which a change that is common to all is no chance."""
 
@@ -58,6 +60,8 @@ def _severity(measure: OutputMeasure, defect: Defect, tolerance: Tolerance) -> S
         return "failure"
     if code in ("swapped", "moved", "samples-mixed"):
         return "failure" if error >= tolerance.defect else None
+    if distribution and code == "scale" and not defect.pooled and _adds_up(measure, defect):
+        return "failure"
     if distribution and code != "offset":
         return None  # a flatter softmax is what a poor file has; its SQNR says how much
     if code == "saturated" and (defect.pooled or measure.positions >= POSITIONS):
@@ -69,6 +73,18 @@ def _severity(measure: OutputMeasure, defect: Defect, tolerance: Tolerance) -> S
         return "failure"
     limit = _ALONE * tolerance.defect if measure.positions >= POSITIONS else _ALONE_IN_VECTOR
     return "failure" if defect.explained >= _CERTAIN and error >= limit else None
+
+
+def _adds_up(measure: OutputMeasure, defect: Defect) -> bool:
+    """Tell whether single classes are scaled, and the sum of all probabilities with them.
+
+    Behind a softmax the others would make up for it.
+    """
+    classes = measure.classes
+    if classes is None or not is_far(np.array(defect.size), np.array(defect.explained)):
+        return False
+    more = classes.total - classes.expected_total
+    return abs(more) >= _SUM and (more > 0) == (defect.size > 1)
 
 
 def _text(defect: Defect) -> str:
