@@ -13,6 +13,9 @@ import numpy as np
 
 from dsconvert.base.errors import require
 from dsconvert.base.predictor import Array
+from dsconvert.formats.quantization import Format
+
+from .elementwise_calls import elementwise_calls
 
 _SPELLED = ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic")
 """Ways to resize that no format has an operator for. That of ONNX for cubic filters is 1e-3 away,
@@ -22,15 +25,19 @@ _UNSMOOTHED = ("nearest", "area")
 
 
 @contextmanager
-def equal_calls(*, static: bool = False) -> Iterator[None]:
+def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
     """Let functions that a file has no operator for compute by others, inside the context.
 
     Args:
+        format: Of the file.
         static: Whether activations are quantized.
     """
     tf = require("tensorflow", "keras", "to export Keras models")
     with ExitStack() as stack:
         stack.enter_context(replaced(tf.image, "resize", _by_matrices(tf)))
+        if format == "tflite":
+            for name, function in elementwise_calls(tf).items():
+                stack.enter_context(replaced(tf.math, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
         yield

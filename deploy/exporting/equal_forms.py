@@ -51,7 +51,7 @@ def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator
         object.__setattr__(layer, method, _bound(form, layer, given))
         changed.append((layer, method))
     try:
-        with equal_calls(static=static):
+        with equal_calls(format, static=static):
             yield loops
     finally:
         for layer, method in changed:

@@ -18,9 +18,9 @@ from dsconvert.formats.onnx.session import session
 from ..runtimes.session import first_line
 from .equal_forms import equal_forms
 from .free_sizes import FreeSizesRefused
+from .in_neither_format import what_helps
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_integers, told_layers
-from .lookups import without_tables
 from .onnx_operators import HANDLERS, pad_outputs, round_scales_up
 
 OPSET = 17
@@ -61,7 +61,7 @@ def convert(source: KerasSource, path: Path) -> None:
             told = integers or _reason(error, source)
             raise InputError(
                 f"ONNX cannot hold this model: {told}",
-                other or without_tables(told, "Replace what is named, or export to .tflite."),
+                other or what_helps(told, "Replace what is named, or export to .tflite."),
                 code="not-convertible",
             ) from error
     model = load(path)

@@ -28,6 +28,14 @@ def _expm1(ctx: Any, node: Any, *_: Any) -> None:
     _last(ctx, node, "Sub", [exp.output[0], _one(ctx, name, dtype)], dtype, shapes)
 
 
+def _log1p(ctx: Any, node: Any, *_: Any) -> None:
+    """log(1 + x)."""
+    dtype, shapes, name = _removed(ctx, node)
+    inputs = [*node.input, _one(ctx, name, dtype)]
+    more = ctx.make_node("Add", inputs, name=f"{name}/add", shapes=shapes, dtypes=[dtype])
+    _last(ctx, node, "Log", [more.output[0]], dtype, shapes)
+
+
 def _removed(ctx: Any, node: Any) -> tuple[Any, Any, str]:
     dtype, shapes = ctx.get_dtype(node.output[0]), node.output_shapes
     ctx.remove_node(node.name)
@@ -45,7 +53,11 @@ def _last(ctx: Any, node: Any, kind: str, inputs: list[str], dtype: Any, shapes:
     ctx.make_node(kind, inputs, name=node.name, outputs=node.output, shapes=shapes, dtypes=[dtype])
 
 
-HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, []), "Expm1": (_expm1, [])}
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (_erfc, []),
+    "Expm1": (_expm1, []),
+    "Log1p": (_log1p, []),
+}
 """For ``tf2onnx.convert``, by operation."""
 
 

@@ -22,9 +22,9 @@ from ..runtimes.session import first_line
 from ..schemes import SCHEMES
 from .equal_forms import MOST_STEPS, equal_forms
 from .free_sizes import FreeSizesRefused
+from .in_neither_format import what_helps
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_integers, told_layers
-from .lookups import without_tables
 from .plain_names import unique
 from .tflite_ranges import widen_zero_ranges, zero_note
 
@@ -292,7 +292,7 @@ def unsupported_operation(
         hint = f"Try --quantize {less} or float16."
     return InputError(
         f"TFLite cannot hold this model{_quantized(quantize)}: {told}",
-        without_tables(told, hint),
+        what_helps(told, hint),
         code="not-convertible",
     )
 

@@ -20,14 +20,23 @@ def test_paths_lead_to_layers():
     assert layers_in_paths(["functional_1/inner_1/deep_1/MatMul", "other/Add"], model) == ["'deep'"]
 
 
-@pytest.mark.parametrize(("suffix", "other"), [("onnx", "tflite"), ("tflite", "onnx")])
-def test_the_layer_of_an_unknown_operation_is_named(suffix, other, tmp_path):
-    image = keras.Input((4, 4, 2), name="image")
-    model = keras.Model(image, layers.Lambda(ops.erfinv, name="curve")(image))
+@pytest.mark.parametrize(
+    ("suffix", "function", "operation", "other"),
+    [
+        ("onnx", lambda x: ops.rfft(x)[0], "RFFT", "tflite"),
+        ("tflite", lambda x: ops.cumprod(x, axis=1), "Cumprod", "onnx"),
+        ("tflite", ops.erfinv, "Erfinv", "neither format"),
+        ("onnx", ops.erfinv, "Erfinv", "neither format"),
+    ],
+)
+def test_the_layer_of_an_unknown_operation_is_named(suffix, function, operation, other, tmp_path):
+    """The other format is named only where it has it."""
+    image = keras.Input((4, 4, 8), name="image")
+    model = keras.Model(image, layers.Lambda(function, name="curve")(image))
     with pytest.raises(InputError) as raised:
         export(model, tmp_path / f"m.{suffix}")
 
-    assert "Erfinv, in the layer 'curve'" in raised.value.message
+    assert f"{operation}, in the layer 'curve'" in raised.value.message
     assert other in raised.value.hint
 
 

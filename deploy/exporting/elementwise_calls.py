@@ -1,0 +1,54 @@
+"""Functions of one number that TFLite has no operator for, by those that it has.
+
+It has sin, cos, atan2, exp, log and a GELU, whose inside is erf. The import of ONNX files draws
+the same forms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+_SMALL, _ONE = 1e-6, 9.0
+"""Below which erf is a straight line in float32, and beyond which it is 1."""
+
+Call = Callable[..., Any]
+
+
+def elementwise_calls(tf: Any) -> dict[str, Call]:
+    """Return what to call instead of functions of `tf.math`, by their names.
+
+    Args:
+        tf: TensorFlow, whose own functions are called for what is no real number.
+    """
+    forms: dict[str, Callable[[Any], Any]] = {
+        "sinh": lambda x: (tf.exp(x) - tf.exp(-x)) / 2,
+        "cosh": lambda x: (tf.exp(x) + tf.exp(-x)) / 2,
+        "tan": lambda x: tf.sin(x) / tf.cos(x),
+        "asinh": lambda x: tf.sign(x) * tf.math.log(tf.abs(x) + tf.sqrt(x * x + 1)),
+        "acosh": lambda x: tf.math.log(x + tf.sqrt(x * x - 1)),
+        "atanh": lambda x: tf.math.log((1 + x) / (1 - x)) / 2,
+        "atan": lambda x: tf.math.atan2(x, tf.ones_like(x)),
+        "asin": lambda x: tf.math.atan2(x, tf.sqrt(1 - x * x)),
+        "acos": lambda x: tf.math.atan2(tf.sqrt(1 - x * x), x),
+        "erf": lambda x: _erf(tf, x),
+    }
+    return {name: _of_numbers(tf, getattr(tf.math, name), form) for name, form in forms.items()}
+
+
+def _of_numbers(tf: Any, given: Call, form: Callable[[Any], Any]) -> Call:
+    def called(x: Any, name: str | None = None) -> Any:
+        x = tf.convert_to_tensor(x)
+        return form(x) if x.dtype.is_floating else given(x, name)
+
+    return called
+
+
+def _erf(tf: Any, x: Any) -> Any:
+    """Return 2·gelu(z)/z − 1 of z = √2·x, and 2x/√π where z divides by nearly nothing."""
+    z = tf.clip_by_value(x * math.sqrt(2), -_ONE, _ONE)
+    near = tf.abs(z) < _SMALL
+    safe = tf.where(near, tf.ones_like(z), z)
+    far = 2 * tf.nn.gelu(safe, approximate=False) / safe - 1
+    return tf.where(near, x * (2 / math.sqrt(math.pi)), far)

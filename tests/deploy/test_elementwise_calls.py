@@ -1,0 +1,38 @@
+"""Functions of one number that a format has no operator for are in its files all the same."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.runtimes.registry import open_runtime
+
+DOMAINS = {
+    "arctan": (-9, 9), "tan": (-1.5, 1.5), "sinh": (-9, 9), "cosh": (-9, 9), "arcsin": (-1, 1),
+    "arccos": (-1, 1), "arcsinh": (-9, 9), "arccosh": (1.001, 9), "arctanh": (-0.99, 0.99),
+    "erf": (-9, 9), "log1p": (-0.9, 9), "expm1": (-9, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_all_of_them(suffix, tmp_path):
+    inputs = {name: keras.Input((64,), name=f"of_{name}") for name in DOMAINS}
+    outputs = [getattr(keras.ops, name)(x) for name, x in inputs.items()]
+    model = keras.Model(list(inputs.values()), outputs)
+    near = np.concatenate([np.zeros(1), np.geomspace(1e-9, 1e-3, 15)])
+    values = []
+    for low, high in DOMAINS.values():
+        small = near if low < 0 else low + near
+        values.append(np.concatenate([np.linspace(low, high, 48), small])[None].astype(np.float32))
+    export(model, tmp_path / f"m.{suffix}", verification=values)
+
+    runtime = open_runtime(tmp_path / f"m.{suffix}")
+    names = [f"of_{name}" for name in DOMAINS]
+    fed = [values[names.index(info.name)] for info in runtime.inputs]
+    got = dict(zip(runtime.output_names, runtime.predict(fed), strict=True))
+    for name, output, value in zip(DOMAINS, model.output_names, values, strict=True):
+        wanted = getattr(np, name, None)
+        expected = keras.ops.erf(value) if wanted is None else wanted(value.astype(np.float64))
+        np.testing.assert_allclose(got[output], expected, rtol=2e-5, atol=2e-6, err_msg=name)
