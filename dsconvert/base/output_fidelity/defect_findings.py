@@ -81,7 +81,7 @@ def _adds_up(measure: OutputMeasure, defect: Defect) -> bool:
     Behind a softmax the others would make up for it.
     """
     classes = measure.classes
-    if classes is None or not is_far(np.array(defect.size), np.array(defect.explained)):
+    if classes is None or not defect.far:
         return False
     more = classes.total - classes.expected_total
     return abs(more) >= _SUM and (more > 0) == (defect.size > 1)
