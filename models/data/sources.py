@@ -114,8 +114,9 @@ def read_archive(path: Path, request: Request) -> Raw:
         wanted = _input_keys(request)
         for key, candidates in zip(find_arrays(file.files, wanted), wanted, strict=True):
             if key is None:
+                names = " or ".join(dict.fromkeys(candidates))  # an input may be called x
                 raise InputError(
-                    f"{path} has no array {' or '.join(candidates)} to {request.split} with; "
+                    f"{path} has no array {names} to {request.split} with; "
                     f"it has {', '.join(file.files) or 'none'}.",
                     code="array-not-found",
                 )

@@ -165,6 +165,21 @@ def test_norms_that_onnx_does_not_define_are_read(kind, opset, tmp_path):
     assert_same_outputs(model, file.model, images(2, 6, 9, 12))
 
 
+def test_a_norm_of_groups_of_opset_18(tmp_path):
+    net = Net()
+    net.constant("scale", (2,))
+    net.constant("shift", (2,))
+    net.conv("x", "a")
+    net.node("GroupNormalization", "a scale shift", "n", num_groups=2, epsilon=1e-3)
+    net.conv("n", "y", (8, 4), size=(1, 1))
+    model = net.model(opset=18)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 4, 7, 8]))
+    onnx.save(model, tmp_path / "m.onnx")
+    file = open_onnx(tmp_path / "m.onnx")
+    assert "GroupNormalization" not in kinds(file.model)
+    assert_same_outputs(model, file.model, images(2, 6, 9, 10))
+
+
 def test_a_norm_that_onnx_defines_stays(tmp_path):
     net = Net()
     net.constant("scale", (10,))

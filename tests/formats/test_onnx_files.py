@@ -225,6 +225,15 @@ class TestRefused:
         with refuses("does-not-run"):
             open_onnx(tmp_path / "m.onnx")
 
+    def test_a_type_that_onnx_runtime_does_not_compute_in(self, tmp_path):
+        """The file is as ONNX defines it."""
+        net = Net(dtype=np.float64)
+        net.conv("x", "y")
+        onnx.save(net.model(), tmp_path / "m.onnx")
+        with refuses("does-not-run") as caught:
+            open_onnx(tmp_path / "m.onnx")
+        assert "float32" in caught.value.hint
+
     @pytest.mark.parametrize("shape", [(), (1,), (2, 4), (3, 3)])
     def test_a_bias_that_is_not_one_value_per_channel(self, tmp_path, shape):
         model = chain().model()

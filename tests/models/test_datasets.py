@@ -79,6 +79,12 @@ class TestArchive:
         data = load_data(tmp_path / "d.npz", split="test", input_names=names)
         assert [x.shape for x in data.inputs] == [(3, 2), (3, 4)]
 
+    def test_a_name_that_is_missing_is_told_once(self, tmp_path):
+        np.savez(tmp_path / "a.npz", image=np.zeros((4, 3)))
+        with pytest.raises(InputError) as refused:
+            load_data(tmp_path / "a.npz", split="test", input_names=["x"])
+        assert "no array x_test or x to test with" in refused.value.message
+
     def test_a_name_that_may_be_either_is_none(self, tmp_path):
         np.savez(tmp_path / "d.npz", **{"a b": np.ones((3, 2)), "a-b": np.ones((3, 2)), "c": [1]})
         with pytest.raises(InputError) as refused:

@@ -33,6 +33,8 @@ _AXES_GIVEN = 18
 """That from which on the axes of a mean are an input."""
 _LAYER_NORM = 17
 """That from which on there is a LayerNormalization."""
+_GROUP_NORM = 21
+"""That from which on GroupNormalization is what it is; ONNX's checker refuses that of before."""
 _NEVER = 1000
 _END = np.iinfo(np.int64).max
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
@@ -151,6 +153,16 @@ def _layer_norm(to: _Speller, *, centred: bool = True) -> str | None:
     return _normalized(to, x, scale, shift, centred=centred)
 
 
+def _group_norm(to: _Speller) -> str:
+    """Write opset 18's norm, whose scale and shift are one number for each group."""
+    x, groups = to.input(0), int(to.given["num_groups"])
+    shape = to.make("Shape", x)
+    apart = to.make("Reshape", x, to.constant([0, groups, -1], np.int64))
+    own = {"epsilon": to.given.get("epsilon", 1e-5)}
+    normal = to.make("InstanceNormalization", apart, to.input(1), to.input(2), **own)
+    return to.make("Reshape", normal, shape)
+
+
 def _skipped(to: _Speller, *, centred: bool = True) -> str | None:
     """Write the norm of a sum, which may be a result, too."""
     if not _alone(to):
@@ -249,9 +261,10 @@ _SPELLED: dict[str, Callable[[_Speller], str | None]] = {
 }
 _UNDEFINED: dict[str, tuple[int, Callable[[_Speller], str | None]]] = {
     "LayerNormalization": (_LAYER_NORM, _layer_norm),
+    "GroupNormalization": (_GROUP_NORM, _group_norm),
     "SimplifiedLayerNormalization": (_NEVER, partial(_layer_norm, centred=False)),
 }
-"""What ONNX Runtime writes in ONNX's own domain where ONNX does not define it: from which opset on
+"""What ONNX Runtime runs under ONNX's own name where ONNX does not define it: from which opset on
 it does."""
 
 

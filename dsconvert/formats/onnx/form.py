@@ -41,7 +41,9 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
     if declare_opset(model):
         told.append("its opset was declared twice, or under another name than the usual one")
     if define_operators(model):
-        told.append("norms that ONNX Runtime's optimiser wrote are spelled out, as ONNX has them")
+        told.append(
+            "norms that ONNX does not define in its opset are spelled out, as ONNX Runtime has them"
+        )
     if free_sizes(model):
         told.append("sizes that it declared as negative, or a batch of 0, are free")
     channels = declare_channels(model)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+_NO_KERNEL = "Could not find an implementation"
+"""What ONNX Runtime says of an operator that it knows, of a type that it does not compute in."""
 _MOST_NODES = 1_000_000
 """That the calls of functions may become: a hundred times as many as large networks have."""
 
@@ -169,6 +171,18 @@ def _check_stored(model: ModelProto, path: Path) -> None:
             ) from error
 
 
+def _instead(refusal: str) -> str:
+    """Say what to do about a file that does not run."""
+    if _NO_KERNEL in refusal:
+        return (
+            "ONNX Runtime computes it in other types only: export it anew in float32, or of ONNX's "
+            "own operators."
+        )
+    return (
+        "Export it anew, of ONNX's own operators: what the message names is not as ONNX defines it."
+    )
+
+
 def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
     """Read an .onnx file that is valid and that ONNX Runtime runs.
 
@@ -211,8 +225,7 @@ def open_onnx(path: str | Path, *, dequantize: bool = False) -> OnnxFile:
             "export or import, or of a reference to verify or evaluate, as in "
             f"dsconvert export {shlex.quote(str(path))} --dequantize"
             if quantized and not dequantize
-            else "Export it anew, of ONNX's own operators: what the message names is not as ONNX "
-            "defines it.",
+            else _instead(str(error)),
             code="does-not-run",
         ) from error
     check_sizes(model, path.parent, str(path))
