@@ -113,3 +113,44 @@ def test_of_the_length_that_a_reshape_leaves_open(tmp_path):
     imported = assert_same(proto, [images])
     made = export(imported.model, tmp_path / "m.tflite", quantize="int8", calibration=[images])
     assert made.fidelity[0].sqnr_db > 25
+
+
+CHOICES = {
+    "filled": [node("Where", "not far s", "m")],
+    "filled the other way": [node("Where", "kept s far", "m")],
+    "added": [node("Where", "not far zero", "w"), node("Add", "s w", "m")],
+}
+
+
+@pytest.mark.parametrize("far", [-1e9, -3.4e38])
+@pytest.mark.parametrize("way", CHOICES)
+def test_what_is_kept_is_computed(way, far, tmp_path):
+    """Padding, as PyTorch's masked_fill writes it."""
+    nodes = [
+        node("ReduceMax", "x", "r", axes=[2], keepdims=0), node("Greater", "r one", "g"),
+        node("Unsqueeze", "g first", "kept"), node("Not", "kept", "not"),
+        *SCORES, *CHOICES[way], *REST,
+    ]  # fmt: skip
+    read = {name for one in nodes for name in one.input}
+    weights = {"far": np.float32(far), "one": np.float32(1), "zero": np.float32(0)}
+    held = {name: value for name, value in weights.items() if name in read}
+    proto = graph(
+        nodes, ["n", LENGTH, WIDTH], "y", a=floats(WIDTH, WIDTH), first=np.array([1]), **held
+    )
+    imported = assert_same(proto, [X])
+    made = export(imported.model, tmp_path / "m.tflite", quantize="int8", calibration=[X])
+    assert made.fidelity[0].sqnr_db > 25
+
+
+@pytest.mark.parametrize("far", [-1e4, -1e9])
+def test_rows_of_which_nothing_is_kept_are_even(far):
+    """Beside -1e4 the scores still count."""
+    nodes = [
+        node("ReduceMax", "x", "r", axes=[1, 2], keepdims=1), node("Greater", "r two", "kept"),
+        *SCORES, node("Where", "kept s far", "m"), *REST,
+    ]  # fmt: skip
+    proto = graph(
+        nodes, ["n", LENGTH, WIDTH], "y", a=floats(WIDTH, WIDTH), far=np.float32(far),
+        two=np.float32(2.5),
+    )  # fmt: skip
+    assert_same(proto, [X])

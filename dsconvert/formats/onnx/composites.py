@@ -17,7 +17,7 @@ from dsconvert.base.predictor import Array, Shape
 
 from .constants import constant_of
 from .graph import OnnxGraph, attributes, is_op
-from .masks import FAR, kept_by
+from .masks import FAR, Choice, chosen_by, kept_by
 from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
 
@@ -86,6 +86,14 @@ class _Composer(NodeWriter):
         if self.graph.opset < _AXES_GIVEN:
             return self.make(kind, x, axes=[-1], keepdims=1)
         return self.make(kind, x, self.sizes(-1), keepdims=1)
+
+    def moved(self, choice: Choice) -> str:
+        """Add what tells which scores are kept, in the form that their mask has."""
+        kept = choice.condition if choice.kept else self.make("Not", choice.condition)
+        for node in choice.moved:
+            if not is_op(node, "Cast", "Identity"):
+                kept = self.make(node.op_type, kept, *node.input[1:], **attributes(node))
+        return kept
 
     def part(self, x: str, axis: int, start: int, stop: int) -> str:
         """Add a slice along one axis."""
@@ -246,7 +254,7 @@ def _compress(to: _Composer) -> str | None:
 def _masked_softmax(to: _Composer) -> str | None:
     """A softmax of scores, where what is masked stands a little below the rest and not far.
 
-    int8 has one scale for both. Masks that are computed stay as they are.
+    int8 has one scale for both. Masks that the graph computes stay as they are, but for choices.
     """
     name, casts = to.input(0), []
     while (cast := to.graph.makers.get(name)) is not None and is_op(cast, "Cast", "Identity"):
@@ -256,12 +264,19 @@ def _masked_softmax(to: _Composer) -> str | None:
     shape = to.shape(0)
     axis = int(to.given.get("axis", -1 if to.graph.opset >= _LAST_AXIS else 1))
     last = axis == -1 or (shape is not None and axis % len(shape) == len(shape) - 1)
-    if found is None or not last or to.graph.opset < _LAST_AXIS:
+    choice = chosen_by(to.graph, name) if found is None else None
+    if not last or to.graph.opset < _LAST_AXIS:
         return None
-    scores, mask, rest = found
-    if not mask.ndim or not mask.any(axis=-1).all():
-        return None  # a row of which nothing is kept
-    kept = to.constant(mask, bool)
+    rest: Array | None = None
+    if found is not None:
+        scores, mask, rest = found
+        if not mask.ndim or not mask.any(axis=-1).all():
+            return None  # a row of which nothing is kept
+        kept = to.constant(mask, bool)
+    elif choice is not None:
+        scores, kept = choice.scores, to.moved(choice)
+    else:
+        return None
     for cast in reversed(casts):
         scores = to.make(cast.op_type, scores, **attributes(cast))
     if rest is not None:
