@@ -16,10 +16,13 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Format
 
 from .elementwise_calls import elementwise_calls
+from .masked_scores import masked_logits
 
 _SPELLED = ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic")
 """Ways to resize that no format has an operator for. That of ONNX for cubic filters is 1e-3 away,
 and ONNX Runtime refuses it behind a Transpose that it has moved."""
+_MASKS = "_apply_masks"
+"""What masks the scores of `keras.ops.dot_product_attention`."""
 _UNSMOOTHED = ("nearest", "area")
 """Ways in which TensorFlow does not smooth beforehand, though it is asked to."""
 
@@ -40,6 +43,11 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
                 stack.enter_context(replaced(tf.math, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
+            functions = require(
+                "keras.src.backend.tensorflow.nn", "keras", "to export Keras models"
+            )
+            if hasattr(functions, _MASKS):  # of Keras' own, and of some versions
+                stack.enter_context(replaced(functions, _MASKS, masked_logits(tf)))
         yield
 
 

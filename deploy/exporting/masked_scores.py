@@ -86,3 +86,23 @@ def scored_attention(
             object.__setattr__(softmax, "call", kept)
         if wanted is None:
             layer._return_attention_scores = before
+
+
+def masked_logits(tf: Any) -> Callable[..., Any]:
+    """Return what puts masked scores a little below the rest, in `keras.ops.dot_product_attention`.
+
+    Keras calls it with the scores, (n, heads, T, S), before their softmax.
+    """
+
+    def below(logits: Any, mask: Any, is_causal: bool) -> Any:
+        if mask is None and not is_causal:
+            return logits
+        kept = tf.constant(True) if mask is None else mask
+        if is_causal:
+            square = tf.ones(tf.shape(logits)[2:], tf.bool)
+            kept = tf.logical_and(kept, tf.linalg.band_part(square, -1, 0))
+        least = tf.reduce_min(logits, axis=-1, keepdims=True)
+        largest = tf.reduce_max(tf.where(kept, logits, least), axis=-1, keepdims=True)
+        return tf.where(kept, logits - largest, tf.cast(_MASKED, logits.dtype))
+
+    return below

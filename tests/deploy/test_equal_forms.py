@@ -309,6 +309,13 @@ def attended(kind):
         scores = keras.ops.matmul(words, keras.ops.transpose(words, (0, 2, 1)))
         axes = (1, 2) if "axes" in kind else -1
         return keras.Model(words, L.Softmax(axis=axes)(scores, mask=both))
+    if kind.startswith("operation"):
+        heads = L.Reshape((6, 2, 4))(words)
+        mask = None if both is None else both[:, None]
+        made = keras.ops.dot_product_attention(
+            heads, heads, heads, mask=mask, is_causal="causal" in kind
+        )
+        return keras.Model(words, made)
     if kind.startswith("grouped"):
         layer = L.GroupQueryAttention(4, 2, 1)
     else:
@@ -324,6 +331,10 @@ def attended(kind):
         "causal mask",
         "plain",
         "grouped causal",
+        "operation",
+        "operation causal",
+        "operation mask",
+        "operation causal mask",
         "softmax mask",
         "softmax axes mask",
     ],
@@ -339,8 +350,9 @@ def test_masked_scores_are_a_little_below_the_rest(kind):
     assert changed(model) == before
 
 
-def test_attention_to_what_came_before_in_int8(tmp_path):
-    """With scores of -2e38 LiteRT ended the process."""
+@pytest.mark.parametrize("kind", ["causal", "operation causal"])
+def test_attention_to_what_came_before_in_int8(kind, tmp_path):
+    """With scores of -2e38 LiteRT ended the process, or nothing was left of them."""
     x = np.random.default_rng(1).normal(size=(20, 6, 8)).astype(np.float32)
-    made = export(attended("causal"), tmp_path / "m.tflite", quantize="int8", calibration=x)
+    made = export(attended(kind), tmp_path / "m.tflite", quantize="int8", calibration=x)
     assert made.fidelity[0].sqnr_db > 20
