@@ -17,7 +17,7 @@ from dsconvert.base.predictor import Array, Shape
 
 from .constants import constant_of
 from .graph import OnnxGraph, attributes, is_op
-from .masks import FAR, Choice, chosen_by, kept_by
+from .masks import FAR, MaskedScores, chosen_by, kept_by
 from .node_writer import NodeWriter, rewritten
 from .tensors import DOMAINS
 
@@ -87,7 +87,7 @@ class _Composer(NodeWriter):
             return self.make(kind, x, axes=[-1], keepdims=1)
         return self.make(kind, x, self.sizes(-1), keepdims=1)
 
-    def moved(self, choice: Choice) -> str:
+    def moved(self, choice: MaskedScores) -> str:
         """Add what tells which scores are kept, in the form that their mask has."""
         kept = choice.condition if choice.kept else self.make("Not", choice.condition)
         for node in choice.moved:

@@ -86,7 +86,7 @@ def kept_by(graph: OnnxGraph, name: str) -> tuple[str, Array, Array | None] | No
     return None
 
 
-class Choice(NamedTuple):
+class MaskedScores(NamedTuple):
     """Masked scores, where the graph computes which of them are kept.
 
     Attributes:
@@ -102,7 +102,7 @@ class Choice(NamedTuple):
     moved: tuple[NodeProto, ...]
 
 
-def chosen_by(graph: OnnxGraph, name: str) -> Choice | None:
+def chosen_by(graph: OnnxGraph, name: str) -> MaskedScores | None:
     """Tell what masked scores are made of where a Where chooses between them, or 0, and nothing.
 
     Args:
@@ -118,7 +118,7 @@ def chosen_by(graph: OnnxGraph, name: str) -> Choice | None:
         return None
     if is_op(maker, "Where"):
         far, other = _gone(graph, maker)
-        return Choice(other, maker.input[0], far == 2, ()) if far else None
+        return MaskedScores(other, maker.input[0], far == 2, ()) if far else None
     for place, scores in ((0, maker.input[1]), (1, maker.input[0])):
         moved: list[NodeProto] = []
         mask = graph.makers.get(maker.input[place])
@@ -130,7 +130,7 @@ def chosen_by(graph: OnnxGraph, name: str) -> Choice | None:
         far, other = _gone(graph, mask)
         rest = sized_constant_of(graph, other) if far else None
         if rest is not None and not rest.any():
-            return Choice(scores, mask.input[0], far == 2, tuple(moved))
+            return MaskedScores(scores, mask.input[0], far == 2, tuple(moved))
     return None
 
 
