@@ -107,6 +107,7 @@ def draw_all(results: Path, charts: Path) -> None:
         "peers-resnet8": (partial(peers, "resnet8"), cells),
         "peers-vgg6": (partial(peers, "vgg6"), cells),
         "peers-cifar10_cnn": (partial(peers, "cifar10_cnn"), cells),
+        "peers-cifar100_four": (partial(peers, "cifar100_four"), cells),
     }
     for name, (draw, folder) in drawings.items():
         figure, axes = plt.subplots()

@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import images, table, write_json
 from peer_networks import composed, convolutions, pruned, spatial_svd
-from peer_tools import KEPT, figure, kept, program, version_of
-from peer_tools import MODELS as FILES
+from peer_tools import KEPT, MODELS, figure, kept, program, version_of
 
-MODELS = tuple(FILES)
 SHARES = (0.3, 0.5, 0.7)
 EPOCHS, TRAINED, TRAINED_SHARE = 3, 20_000, 0.5
 """Of the table of trained networks, and the only share there."""
@@ -35,7 +33,7 @@ class Network(NamedTuple):
     Attributes:
         name: In `peer_tools.MODELS`.
         model: The Keras model.
-        data: CIFAR-10.
+        data: Its images.
         scale: What the images are multiplied by.
     """
 
@@ -49,8 +47,8 @@ class Network(NamedTuple):
         """Load one by its name."""
         import dsconvert as ds
 
-        file, scale = FILES[name]
-        return cls(name, ds.load(models / file).model, data, scale)
+        one = MODELS[name]
+        return cls(name, ds.load(one.found(models)).model, one.images(data), one.scale)
 
     def images(self, count: int) -> Any:
         """Draw training images as the network takes them."""

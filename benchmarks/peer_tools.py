@@ -40,12 +40,49 @@ PEERS = {
     "tensorly": Peer(("tensorly",)),
     "torch-pruning": Peer(("torch-pruning", "torch"), "3.12"),
 }
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        file: Below the folder of models, or by itself.
+        scale: What its images are multiplied by.
+        data: The file of its images, beside that of CIFAR-10; empty for CIFAR-10 itself.
+        made_by: The command that makes the file where nobody else did.
+    """
+
+    file: str | Path
+    scale: float = 1.0
+    data: str = ""
+    made_by: str = ""
+
+    def found(self, models: Path) -> Path:
+        """Return where the network lies.
+
+        Raises:
+            SystemExit: If it does not, with the command that makes it.
+        """
+        path = models / self.file
+        if self.made_by and not path.exists():
+            raise SystemExit(f"{path} is not there. Make it: {self.made_by}")
+        return path
+
+    def images(self, cifar10: Path) -> Path:
+        """Return where its images are."""
+        return cifar10.with_name(self.data) if self.data else cifar10
+
+
 MODELS = {
-    "resnet8": (RESNET8, 1.0),
-    "vgg6": (VGG6, 1.0),
-    "cifar10_cnn": ("keras/cifar10_cnn_streamlit.keras", 1 / 255),
+    "resnet8": Trained(RESNET8),
+    "vgg6": Trained(VGG6),
+    "cifar10_cnn": Trained("keras/cifar10_cnn_streamlit.keras", 1 / 255),
+    "cifar100_four": Trained(
+        RESULTS / "published" / "models" / "four-standard.keras",
+        data="cifar100.npz",
+        made_by="python benchmarks/published.py --only cifar100",
+    ),
 }
-"""Below the folder of models, and what its images are multiplied by."""
 
 
 def environment(name: str) -> Path:

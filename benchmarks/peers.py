@@ -39,7 +39,7 @@ CALIBRATED = 200
 
 
 def main() -> None:
-    networks = ",".join(peer_structure.MODELS)
+    networks = ",".join(MODELS)
     parts = ("int8", "onnx", "structure", "trained")
     chosen = arguments(__doc__, *parts, networks=networks, files="*")
     print(f"Machine: {machine()}")
@@ -47,7 +47,7 @@ def main() -> None:
         if part == "onnx":
             onnx(chosen.models / "onnx", chosen.files)
             continue
-        for name in MODELS if part == "int8" else chosen.networks.split(","):
+        for name in chosen.networks.split(","):
             show = {"int8": int8, "structure": peer_structure.show}.get(
                 part, peer_structure.trained
             )
@@ -69,9 +69,9 @@ def int8(model: str, models: Path, data: Path) -> None:
 
 
 def _int8_rows(model: str, models: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
-    file, scale = MODELS[model]
-    source = models / file
-    arrays = np.load(data)
+    trained = MODELS[model]
+    source, scale = trained.found(models), trained.scale
+    arrays = np.load(trained.images(data))
     drawn = np.random.default_rng(0).choice(len(arrays["x_train"]), CALIBRATED, replace=False)
     calibration = arrays["x_train"][drawn].astype(np.float32) * np.float32(scale)
     np.save(folder / "images.npy", calibration)

@@ -43,7 +43,7 @@ class Twin(nn.Module):
                 values[name] = self.parts[name](given[0])
             else:
                 values[name] = given[0]
-            if layer.get("activation") == "relu":
+            if layer.get("activation") == "relu" or layer["kind"] == "ReLU":
                 values[name] = torch.relu(values[name])
         return values[layers[-1]["name"]]
 
@@ -57,18 +57,23 @@ def built(layer):
     if kind == "Conv2D":
         kh, kw, inputs, outputs = arrays[f"{name}.0"].shape
         padding = (kh // 2, kw // 2) if layer["padding"] == "same" else 0
-        made = nn.Conv2d(inputs, outputs, (kh, kw), tuple(layer["strides"]), padding)
-        made.weight.data, made.bias.data = of(name, 0).permute(3, 2, 0, 1), of(name, 1)
+        biased = f"{name}.1" in arrays
+        made = nn.Conv2d(inputs, outputs, (kh, kw), tuple(layer["strides"]), padding, bias=biased)
+        made.weight.data = of(name, 0).permute(3, 2, 0, 1)
+        if biased:
+            made.bias.data = of(name, 1)
         return made
     if kind == "Dense":
         # A flattened map is (H, W, C) in Keras and (C, H, W) here.
         rows = of(name, 0)
-        made = nn.Linear(*rows.shape)
+        made = nn.Linear(*rows.shape, bias=f"{name}.1" in arrays)
         made.weight.data = rows.reshape(*spread(layer, rows), -1).permute(3, 2, 0, 1).flatten(1)
-        made.bias.data = of(name, 1)
+        if made.bias is not None:
+            made.bias.data = of(name, 1)
         return made
     if kind == "BatchNormalization":
-        made = nn.BatchNorm2d(len(of(name, 0)), layer["epsilon"])
+        norm = nn.BatchNorm2d if len(layer["shape"]) == 3 else nn.BatchNorm1d
+        made = norm(len(of(name, 0)), layer["epsilon"])
         made.weight.data, made.bias.data = of(name, 0), of(name, 1)
         made.running_mean.data, made.running_var.data = of(name, 2), of(name, 3)
         return made
@@ -124,14 +129,16 @@ parts = dict(pruned(high).parts.items())
 for layer in layers:
     part = parts.get(layer["name"])
     if isinstance(part, nn.Conv2d):
-        found = [part.weight.permute(2, 3, 1, 0), part.bias]
+        found = [part.weight.permute(2, 3, 1, 0)]
     elif isinstance(part, nn.Linear):
         H, W, C = spread(layer, part.weight[0])
-        found = [part.weight.reshape(-1, C, H, W).permute(2, 3, 1, 0).flatten(0, 2), part.bias]
-    elif isinstance(part, nn.BatchNorm2d):
+        found = [part.weight.reshape(-1, C, H, W).permute(2, 3, 1, 0).flatten(0, 2)]
+    elif isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
         found = [part.weight, part.bias, part.running_mean, part.running_var]
     else:
         continue
+    if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+        found.append(part.bias)
     for place, array in enumerate(found):
         arrays[f"{layer['name']}.{place}"] = array.detach().numpy()
 np.savez(out, **arrays)
