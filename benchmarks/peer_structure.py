@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,12 +96,12 @@ class Method(NamedTuple):
     form: str = "none"
 
 
-def show(name: str, models: Path, data: Path) -> None:
+def show(name: str, models: Path, data: Path, shares: Sequence[float] = SHARES) -> None:
     """Make what is missing, time all files together and print the table."""
     network = Network.of(name, models, data)
     calibration = network.images(CALIBRATED)
     rows = [_original(network, calibration, form) for form in ("none", "int8")]
-    for share in SHARES:
+    for share in shares:
         rows += _at(network, share, calibration)
     files = [NETWORKS / f"{row['cell']}.tflite" for row in rows if "top1" in row]
     times = _times(name, files, calibration)

@@ -41,17 +41,20 @@ CALIBRATED = 200
 def main() -> None:
     networks = ",".join(MODELS)
     parts = ("int8", "onnx", "structure", "trained")
-    chosen = arguments(__doc__, *parts, networks=networks, files="*")
+    shares = ",".join(f"{share:g}" for share in peer_structure.SHARES)
+    chosen = arguments(__doc__, *parts, networks=networks, files="*", shares=shares)
     print(f"Machine: {machine()}")
     for part in chosen.only.split(","):
         if part == "onnx":
             onnx(chosen.models / "onnx", chosen.files)
             continue
         for name in chosen.networks.split(","):
-            show = {"int8": int8, "structure": peer_structure.show}.get(
-                part, peer_structure.trained
-            )
-            show(name, chosen.models, chosen.data)
+            if part == "structure":
+                asked = [float(share) for share in chosen.shares.split(",")]
+                peer_structure.show(name, chosen.models, chosen.data, asked)
+            else:
+                show = int8 if part == "int8" else peer_structure.trained
+                show(name, chosen.models, chosen.data)
 
 
 # int8 of the unmodified model.
