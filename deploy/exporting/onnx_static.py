@@ -23,6 +23,7 @@ from dsconvert.formats.onnx.save import save
 from dsconvert.formats.quantization import CalibrationMethod
 
 from ..runtimes.registry import open_runtime
+from ..runtimes.samples import are_samples, first_samples, samples_of
 from ..runtimes.session import Session, encode, first_line
 from .clipped_ranges import SAMPLES as CLIPPING_SAMPLES
 from .clipped_ranges import Histogram, Range, edges
@@ -77,14 +78,15 @@ def quantize_static(
         InputError: If ONNX Runtime cannot quantize the file.
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
-    order = np.arange(len(calibration[0]))
+    order = np.arange(samples_of(calibration))
     extra: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
     model = load(source)
     extra["TensorQuantOverrides"] = one_scale(model)
-    if method in ("entropy", "percentile"):
+    if method in ("entropy", "percentile") and are_samples(calibration):
         # The histogram's bins are as wide as the first values need: largest first, since one that
         # grows a hundredfold later takes minutes to search.
         order = np.argsort([-max(float(np.abs(a[i]).max()) for a in calibration) for i in order])
+    if method in ("entropy", "percentile"):
         extra["CalibStridedMinMax"] = _STRIDE  # of any method, in spite of its name
         extra["CalibTensorRangeSymmetric"] = False  # half of the steps after a ReLU
     reader = partial(_reader, open_runtime(source), calibration, order)
@@ -128,11 +130,12 @@ def _reader(runtime: Session, calibration: Sequence[Array], order: Array) -> Any
 
     Args:
         runtime: The file in its runtime.
-        calibration: One array per input, (n, ...).
+        calibration: One array per input, (n, ...); inputs without a common batch are those of
+            one run.
         order: The samples' numbers in the order of the batches, (n,).
     """
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")
-    size, count = runtime.batch or 1, len(calibration[0])
+    size, count, several = runtime.batch or 1, len(order), are_samples(calibration)
     batches = math.ceil(count / size)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
@@ -152,7 +155,7 @@ def _reader(runtime: Session, calibration: Sequence[Array], order: Array) -> Any
             rows = [order[i % count] for i in range(self.next * size, (self.next + 1) * size)]
             self.next += 1
             return {
-                info.name: encode(array[rows], info)
+                info.name: encode(array[rows] if several else array, info)
                 for info, array in zip(runtime.inputs, calibration, strict=True)
             }
 
@@ -205,7 +208,7 @@ def _least_error_ranges(
         if name not in kept
     }
     counts = {name: Histogram(one) for name, one in ends.items() if np.isfinite(one).all()}
-    some = [array[:CLIPPING_SAMPLES] for array in calibration]
+    some = first_samples(calibration, CLIPPING_SAMPLES)
     for values in watched_values(model, list(counts), source, some, _AT_ONCE):
         for name, one in values.items():
             counts[name].add(one)

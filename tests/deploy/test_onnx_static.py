@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnx_twin import onnx_twin
 from refusals import refuses
 
@@ -86,6 +86,30 @@ def test_ranges_come_from_all_calibration_images(digits_cnn, images, tmp_path):
         (first,) = (n for n in model.graph.node if list(n.input)[:1] == ["image"])
         scales.append(float(held[first.input[1]]))
     assert scales[1] == pytest.approx(10 * scales[0], rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse", "entropy", "percentile"])
+@pytest.mark.parametrize("first", ["volume", "image"])
+def test_a_single_number_beside_the_images(first, method, digits_cnn, images, tmp_path):
+    """Such inputs have no samples in common: they are those of one run."""
+    plain = onnx_twin(digits_cnn)
+    volume = helper.make_tensor_value_info("volume", onnx.TensorProto.FLOAT, [])
+    plain.graph.input.insert(0 if first == "volume" else 1, volume)
+    for other in plain.graph.node:
+        for place, name in enumerate(other.input):
+            other.input[place] = "loud" if name == "image" else name
+    plain.graph.node.insert(0, helper.make_node("Mul", ["image", "volume"], ["loud"]))
+    onnx.save(plain, tmp_path / "plain.onnx")
+    given = {"image": images[:64], "volume": np.array(0.5, np.float32)}
+
+    inputs = [given[value.name] for value in plain.graph.input]
+    quantize_static(tmp_path / "plain.onnx", tmp_path / "int8.onnx", inputs, method=method)
+
+    expected, quantized = (
+        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx").run(None, given)[0]
+        for name in ("plain", "int8")
+    )
+    assert compare_output("probs", expected, quantized).sqnr_db > 15
 
 
 def test_streams_and_loggers_are_left_alone(digits_cnn, images, tmp_path, capfd, caplog):
