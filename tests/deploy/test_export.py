@@ -273,16 +273,16 @@ class TestRefusals:
             export(cnn, tmp_path / "model.tflite", quantize="int8", calibration=data)
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize(("name", "operation"), [("m.tflite", "Erf"), ("m.onnx", "Digamma")])
-    def test_operation_that_the_format_lacks_is_named(self, tmp_path, name, operation):
+    @pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
+    def test_operation_that_the_format_lacks_is_named(self, tmp_path, name):
         import tensorflow as tf
 
         class Special(layers.Layer):
             def call(self, x):
-                return getattr(tf.math, operation.lower())(x)
+                return tf.math.digamma(x)
 
         x = keras.Input((4,))
-        with pytest.raises(InputError, match=operation):
+        with pytest.raises(InputError, match="Digamma"):
             export(keras.Model(x, Special()(x)), tmp_path / name)
         assert not list(tmp_path.iterdir())
 
