@@ -9,7 +9,7 @@ _TABLES = re.compile(
 )
 _NEITHER = re.compile(
     r"\b(InTopKV2|ImageProjectiveTransformV3|RGBToHSV|HSVToRGB|MatrixInverse|MatrixSolve|Svd|Qr"
-    r"|SelfAdjointEigV2|Cholesky|Erfinv|Cross|Complex|I?FFT(2D|3D)?|IRFFT(2D|3D)?)\b"
+    r"|SelfAdjointEigV2|Cholesky|Erfinv|Digamma|Cross|Complex|I?FFT(2D|3D)?|IRFFT(2D|3D)?)\b"
 )
 _FLEX = (
     ", or keep TensorFlow's own operations with --allow-flex: what runs the file must then bring "
