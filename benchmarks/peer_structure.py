@@ -48,7 +48,7 @@ class Network(NamedTuple):
         import dsconvert as ds
 
         one = MODELS[name]
-        return cls(name, ds.load(one.found(models)).model, one.images(data), one.scale)
+        return cls(name, ds.load(one.place(models)).model, one.images(data), one.scale)
 
     def images(self, count: int) -> Any:
         """Draw training images as the network takes them."""

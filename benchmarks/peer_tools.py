@@ -57,16 +57,9 @@ class Trained(NamedTuple):
     data: str = ""
     made_by: str = ""
 
-    def found(self, models: Path) -> Path:
-        """Return where the network lies.
-
-        Raises:
-            SystemExit: If it does not, with the command that makes it.
-        """
-        path = models / self.file
-        if self.made_by and not path.exists():
-            raise SystemExit(f"{path} is not there. Make it: {self.made_by}")
-        return path
+    def place(self, models: Path) -> Path:
+        """Return where the network lies."""
+        return models / self.file
 
     def images(self, cifar10: Path) -> Path:
         """Return where its images are."""

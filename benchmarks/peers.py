@@ -49,6 +49,10 @@ def main() -> None:
             onnx(chosen.models / "onnx", chosen.files)
             continue
         for name in chosen.networks.split(","):
+            made_by = MODELS[name].made_by
+            if made_by and not MODELS[name].place(chosen.models).exists():
+                print(f"\n{name}: skipped, it is not there. Make it: {made_by}")
+                continue
             if part == "structure":
                 asked = [float(share) for share in chosen.shares.split(",")]
                 peer_structure.show(name, chosen.models, chosen.data, asked)
@@ -73,7 +77,7 @@ def int8(model: str, models: Path, data: Path) -> None:
 
 def _int8_rows(model: str, models: Path, data: Path, folder: Path) -> Iterator[list[Any]]:
     trained = MODELS[model]
-    source, scale = trained.found(models), trained.scale
+    source, scale = trained.place(models), trained.scale
     arrays = np.load(trained.images(data))
     drawn = np.random.default_rng(0).choice(len(arrays["x_train"]), CALIBRATED, replace=False)
     calibration = arrays["x_train"][drawn].astype(np.float32) * np.float32(scale)
