@@ -37,14 +37,19 @@ def _of_bools(mask: Any) -> Any:
 def _shares(layer: Any, x: Any, mask: Any) -> Any:
     """Return a softmax of what the mask keeps; of all alike where it keeps nothing."""
     ops, axes = _ops(), tuple(int(axis) for axis in np.reshape(layer.axis, -1))
-    mask = _of_bools(mask)
-    least = ops.min(x, axis=axes, keepdims=True)
-    largest = ops.max(ops.where(mask, x, least), axis=axes, keepdims=True)
-    below = ops.where(mask, x - largest, _MASKED)
+    below = _below(x, _of_bools(mask), axes)
     if len(axes) == 1:
         return ops.softmax(below, axis=axes[0])
     powers = ops.exp(below)
     return powers / ops.sum(powers, axis=axes, keepdims=True)
+
+
+def _below(x: Any, kept: Any, axes: tuple[int, ...]) -> Any:
+    """Return scores less the largest that is kept, and what is not kept below all of these."""
+    ops = _ops()
+    least = ops.min(x, axis=axes, keepdims=True)
+    largest = ops.max(ops.where(kept, x, least), axis=axes, keepdims=True)
+    return ops.where(kept, x - largest, _MASKED)
 
 
 def scored_attention(
@@ -101,8 +106,6 @@ def masked_logits(tf: Any) -> Callable[..., Any]:
         if is_causal:
             square = tf.ones(tf.shape(logits)[2:], tf.bool)
             kept = tf.logical_and(kept, tf.linalg.band_part(square, -1, 0))
-        least = tf.reduce_min(logits, axis=-1, keepdims=True)
-        largest = tf.reduce_max(tf.where(kept, logits, least), axis=-1, keepdims=True)
-        return tf.where(kept, logits - largest, tf.cast(_MASKED, logits.dtype))
+        return _below(logits, kept, (-1,))
 
     return below

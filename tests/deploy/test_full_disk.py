@@ -6,31 +6,21 @@ import tempfile
 
 import keras
 import pytest
+from full_disk import full_disk
 from keras import layers
 from refusals import refuses
 
 from dsconvert.deploy.exporting.export import export
 
-resource = pytest.importorskip("resource")
-
-
-@pytest.fixture
-def no_room():
-    """No file may have more than 64 KiB: the system says so as it says of a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 
 @pytest.mark.parametrize("name", ["net.tflite", "net.onnx"])
-def test_an_export_of_a_keras_model(name, tmp_path, monkeypatch, no_room):
+def test_an_export_of_a_keras_model(name, tmp_path, monkeypatch):
     """TensorFlow says that it lacks memory, and tf2onnx that ONNX lacks an operator."""
     for folder in ("output", "temporary"):
         (tmp_path / folder).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     model = keras.Sequential([keras.Input((32,)), layers.Dense(1000)])
-    with refuses("not-writable") as refused:
+    with full_disk(64 << 10), refuses("not-writable") as refused:
         export(model, tmp_path / "output" / name)
     assert refused.value.message.startswith(f"cannot write {tmp_path / 'output' / name}: ")
     left = [path.name for path in tmp_path.glob("*/*")]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_disk import full_disk
 from keras import layers, ops
 from refusals import refuses
 
@@ -17,25 +18,14 @@ from dsconvert.workflows.model_files import open_model
 from dsconvert.workflows.predictors import runnable
 from dsconvert.workflows.saved_models import save_keras
 
-resource = pytest.importorskip("resource")
-
-
-@pytest.fixture
-def no_room():
-    """No file may have more than 8 KiB: the system says so as it says of a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_it_is_no_fault_of_the_format(suffix, tmp_path, monkeypatch, no_room):
+def test_it_is_no_fault_of_the_format(suffix, tmp_path, monkeypatch):
     for name in ("output", "temporary"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     model = keras.Sequential([keras.Input((8,)), layers.Dense(1000)])
-    with refuses("not-writable"):
+    with full_disk(8 << 10), refuses("not-writable"):
         save_keras(model, tmp_path / "output" / f"net{suffix}", overwrite=False)
     assert [path.name for path in tmp_path.rglob("*")] == ["output", "temporary"]
 

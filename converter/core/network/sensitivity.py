@@ -67,8 +67,8 @@ def measure_effects(
         progress: Told of each stage.
 
     Returns:
-        The effect of each (name, choice), those known included; in wide layers those of blocks of
-        some widths lie between the effects of others, see `between_widths`. What mixes all channels
+        The effect of each (name, choice), those known included; in wide layers those of
+        some sizes lie between the effects of others, see `between_widths`. What mixes all channels
         at once, as pointwise first does, has none in a layer so wide that its moments do not fit
         into the memory together.
     """

@@ -162,6 +162,11 @@ class OnnxGraph:
         return {}
 
     @cached_property
+    def sizes_found(self) -> list[dict[str, Array]]:
+        """Return what `known_sizes` has found in this graph; empty before."""
+        return []
+
+    @cached_property
     def finite(self) -> dict[str, bool]:
         """Return what `is_finite` has found in this graph."""
         return {}

@@ -20,6 +20,12 @@ _BATCHES = (11, 13)
 
 def known_sizes(graph: OnnxGraph) -> dict[str, Array]:
     """Return the shapes, parts of shapes and single sizes that are fixed, by their names."""
+    if not graph.sizes_found:
+        graph.sizes_found.append(_found(graph))
+    return graph.sizes_found[0]
+
+
+def _found(graph: OnnxGraph) -> dict[str, Array]:
     found: dict[str, Array] = {}
     sizes: dict[str, tuple[int | None, ...]] = {}
     shapes = _shapes(graph)
