@@ -91,7 +91,8 @@ def converted(model: Any, quantize: Quantization, calibration: Array) -> bytes:
     """Convert a model that is only to be timed: in a tenth of the time, without a SavedModel.
 
     Args:
-        model: A functional `keras.Model` of one input, of a fixed size, and any outputs.
+        model: A functional `keras.Model` of one input, of a fixed size, and any outputs. A free
+            batch becomes 1.
         quantize: How to store weights and activations.
         calibration: For int8 and int16x8, (n, ...).
 
@@ -102,7 +103,8 @@ def converted(model: Any, quantize: Quantization, calibration: Array) -> bytes:
     (given,) = model.inputs
     function = tf.function(lambda image: model(image, training=False), autograph=False)
     with captured():
-        traced = function.get_concrete_function(tf.TensorSpec(given.shape, given.dtype))
+        shape = (given.shape[0] or 1, *given.shape[1:])
+        traced = function.get_concrete_function(tf.TensorSpec(shape, given.dtype))
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
         converter.experimental_lower_to_saved_model = False
         _set_up(tf, converter, quantize, lambda: ([image[None]] for image in calibration))

@@ -13,6 +13,8 @@ from dsconvert.base.progress import Progress, silent
 if TYPE_CHECKING:
     from dsconvert.base.predictor import Array
     from dsconvert.deploy.costs import Target
+    from dsconvert.deploy.costs.target import Precision
+    from dsconvert.formats.quantization import Quantization
 
 CALIBRATION_IMAGES = 100
 """For the ranges of int8 activations in files that are only timed."""
@@ -47,7 +49,9 @@ class TargetFiles:
             return self._onnx(model, path, few)
         keras_model, few = self._as_keras(model, path, few)
         if tflite:
-            self._export(keras_model, path, few, self.target.precision)
+            from dsconvert.deploy.exporting.timed import write_timed
+
+            write_timed(keras_model, path, _quantization(self.target.precision), few)
             return path
         plain = path.with_stem(f"{name}_float32")
         self._export(keras_model, plain, few, "float32")
@@ -112,8 +116,13 @@ class TargetFiles:
         imported = import_onnx(plain)
         return imported.model, keras_arrays(few, imported.input_axes)
 
-    def _export(self, model: Any, path: Path, few: Sequence[Array], precision: str) -> None:
+    def _export(self, model: Any, path: Path, few: Sequence[Array], precision: Precision) -> None:
         from dsconvert.deploy.exporting.export import export
 
-        quantize: Any = "int8" if precision == "int8" else "none"
+        quantize = _quantization(precision)
         export(model, path, quantize=quantize, calibration=few, overwrite=True, gate=False)
+
+
+def _quantization(precision: Precision) -> Quantization:
+    """Return what export calls a precision."""
+    return "int8" if precision == "int8" else "none"

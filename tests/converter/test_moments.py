@@ -55,6 +55,22 @@ def test_batches_add_up_to_the_whole(seed, cuts):
     assert_moments_of(gathered(x, y, cuts), x, y)
 
 
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 19), max_size=3).map(sorted))
+def test_few_patches_are_kept_as_rows(seed, cuts):
+    x, y = sample(seed, 20, features=41, offset=10.0)
+    stats = gathered(x, y, cuts)
+
+    assert stats.rows.shape == (20, 41)
+    size = np.abs(stats.cov).max()
+    np.testing.assert_allclose(stats.rows.T @ stats.rows, stats.cov, atol=FLOAT32 * size)
+
+
+def test_many_patches_are_not_kept():
+    x, y = sample(0, 21, features=41)
+
+    assert gathered(x, y, [10]).rows is None
+
+
 def test_large_mean_costs_no_precision():
     x, y = sample(0, 400, offset=1000.0)
 

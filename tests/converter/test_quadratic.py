@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dsconvert.converter.core.fitting import cp_objective
 from dsconvert.converter.core.fitting.cp_objective import CpObjective
 from dsconvert.converter.core.fitting.fit import FitOptions
-from dsconvert.converter.core.fitting.quadratic import Dense, Rows, in_float32, rows_of
+from dsconvert.converter.core.fitting.quadratic import Dense, Rows
 from dsconvert.converter.core.fitting.three_factor_end import finished
 from dsconvert.converter.core.fitting.three_factor_fit import fit_three_factors
 
@@ -25,37 +25,27 @@ def few_patches(seed, shape=(3, 3, 12, 7), count=30):
     return exact(x, x @ flat(kernel) + rng.normal(size=(count, shape[3]))), kernel
 
 
-@given(seeds, st.integers(2, 30), st.integers(1, 6))
-def test_rows_give_what_the_covariance_gives(seed, count, R):
-    stats, _ = few_patches(seed, count=count)
-    rows = rows_of(stats.cov)
-    assert len(rows) == count - 1  # one is lost to the mean
-    size = np.abs(stats.cov).max()
-    np.testing.assert_allclose(rows.T @ rows, stats.cov, atol=1e-8 * size)
-
+@given(seeds, st.integers(1, 6))
+def test_rows_give_what_the_covariance_gives(seed, R):
+    stats, _ = few_patches(seed)
     rng = np.random.default_rng(seed)
     features, weights = rng.normal(size=(len(stats.cov), R)), rng.normal(size=(R, R))
-    dense, low = Dense(stats.cov), Rows(rows)
+    dense, low = Dense(stats.cov), Rows(stats.rows)
     there, here = dense.moved(features), low.moved(features)
     for expected, got in [
         (dense.gram(features, there), low.gram(features, here)),
         (dense.slope(there, weights), low.slope(here, weights)),
     ]:
-        np.testing.assert_allclose(got, expected, atol=1e-7 * np.abs(expected).max())
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_rows_are_taken_only_where_they_are_fewer():
+def test_rows_are_taken_only_where_they_are_few():
     few, _ = few_patches(0, count=30)
     many, _ = few_patches(0, count=100)
     assert isinstance(few.single, Rows)
-    assert few.single is few.single  # found once for all fits
+    assert few.single is few.single  # made once for all fits
     assert isinstance(many.single, Dense)
-    assert isinstance(in_float32(np.eye(8), 3), Dense)  # of more directions than patches
     assert few.single.dtype == many.single.dtype == np.float32
-
-
-def test_no_variance_has_no_rows():
-    assert rows_of(np.zeros((4, 4))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -14,6 +14,7 @@ def flat(kernel):
 def exact(x, y):
     """The moments of all samples in float64."""
     centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
+    few = 2 * len(x) < x.shape[1]
     return Statistics(
         cov=centred_x.T @ centred_x / len(x),
         cross=centred_x.T @ centred_y / len(x),
@@ -21,6 +22,7 @@ def exact(x, y):
         mean_y=y.mean(axis=0),
         var_y=y.var(axis=0),
         count=len(x),
+        rows=(centred_x / np.sqrt(len(x))).astype(np.float32) if few else None,
     )
 
 

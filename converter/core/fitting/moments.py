@@ -17,7 +17,7 @@ from dsconvert.base.predictor import Array
 
 from ..types import Float, as_float
 from .overflow import refuse_overflow
-from .quadratic import Quadratic, in_float32
+from .quadratic import Dense, Quadratic, Rows
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Statistics:
         mean_y: (N,).
         var_y: Var(y), (N,).
         count: Number of patches.
+        rows: Of fewer than D/2 patches F (P, D) in float32, with FᵀF = Cov(x, x); else None.
     """
 
     cov: Float
@@ -39,11 +40,12 @@ class Statistics:
     mean_y: Float
     var_y: Float
     count: int
+    rows: Array | None = None
 
     @cached_property
     def single(self) -> Quadratic:
         """The covariance for products in float32: all fits to these moments take this one."""
-        return in_float32(self.cov, self.count)
+        return Dense(self.cov.astype(np.float32)) if self.rows is None else Rows(self.rows)
 
     def of_channels(self, taps: int) -> Float:
         """Return the covariance of the input channels, (C, C), a mean over the k² taps."""
@@ -95,6 +97,7 @@ class Moments:
         self._x = np.zeros(features)
         self._y = np.zeros(outputs)
         self._yy = np.zeros(outputs)
+        self._few: list[Array] | None = []  # the patches, as long as they are few
         self._nan = False
 
     def update(self, x: Array, y: Array) -> None:
@@ -108,6 +111,8 @@ class Moments:
         x = x.astype(np.float32, copy=False) - self._origin_x
         y = y.astype(np.float32, copy=False) - self._origin_y
         self.count += len(x)
+        if self._few is not None:
+            self._few = [*self._few, x] if 2 * self.count < x.shape[1] else None
         with np.errstate(over="ignore", invalid="ignore"):  # `statistics` says so
             self._xx += x.T @ x
             self._xy += x.T @ y
@@ -145,4 +150,13 @@ class Moments:
             mean_y=mean_y + as_float(self._origin_y),
             var_y=np.maximum(self._yy / self.count - mean_y**2, 0.0),
             count=self.count,
+            rows=None if self._few is None else self._rows(mean_x),
         )
+
+    def _rows(self, mean_x: Float) -> Array:
+        """Return the patches, (P, D), centred and divided by √P."""
+        rows = np.concatenate(self._few or ())
+        self._few = None
+        rows -= mean_x.astype(np.float32)
+        rows /= np.float32(np.sqrt(self.count))
+        return rows

@@ -1,6 +1,6 @@
 """Uᵀ·C·U and its slope for a covariance C, by whichever form of C takes the fewer multiplications.
 
-Of P patches with P < D/2, as a late layer has from few images, C = FᵀF with F of at most P rows.
+Of P patches with P < D/2, as a late layer has from few images, C = FᵀF with F the patches.
 Then UᵀCU = ZᵀZ with Z = FU, and neither this nor its slope FᵀZ needs C: 2·P·D·R multiplications
 instead of D²·R, and P·R² instead of D·R².
 """
@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.linalg
 
 from dsconvert.base.predictor import Array
-
-from ..types import Float
-
-_NEGLIGIBLE = 1e-9
-"""Share of the largest variance below which a direction is left out of F."""
 
 
 class Quadratic(Protocol):
@@ -92,26 +86,3 @@ class Rows:
     def slope(self, moved: Array, weights: Array) -> Array:
         """See `Quadratic`."""
         return np.asarray(self.rows.T @ (moved @ weights))
-
-
-def in_float32(cov: Float, count: int) -> Quadratic:
-    """Return a covariance for products in float32.
-
-    Args:
-        cov: C, (D, D).
-        count: From how many patches it is: its rank at most.
-    """
-    if 2 * count < len(cov):
-        rows = rows_of(cov)
-        if 2 * len(rows) < len(cov):
-            return Rows(rows.astype(np.float32))
-    return Dense(cov.astype(np.float32))
-
-
-def rows_of(cov: Float) -> Float:
-    """Return F (P, D) with FᵀF = C, of as few rows as C has directions: a pivoted Cholesky."""
-    smallest = _NEGLIGIBLE * max(float(np.diag(cov).max()), 1e-300)
-    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(cov, tol=smallest)
-    rows = np.empty((rank, len(cov)))
-    rows[:, pivots - 1] = np.triu(factor[:rank])
-    return rows
