@@ -290,7 +290,9 @@ def _memory(
 
     folder.mkdir()
     target = Target("litert", precision)
-    files = TargetFiles(target, opened.kind, opened.folder, data.inputs, folder, progress)
+    files = TargetFiles(
+        target, opened.kind, opened.folder, data.inputs, folder, progress, as_exported=True
+    )
     return plan_memory(opened, files, files.build(opened.model, "original"))
 
 

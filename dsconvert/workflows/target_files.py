@@ -31,6 +31,8 @@ class TargetFiles:
         images: Calibration images as the model takes them, one array per input.
         workspace: Where the files go.
         progress: Told of measurements.
+        as_exported: Whether .tflite files are those of `export`, to the byte, where what they are
+            asked for is their size; else they have its operators, which takes less time.
     """
 
     target: Target
@@ -39,6 +41,7 @@ class TargetFiles:
     images: tuple[Array, ...]
     workspace: Path
     progress: Progress = silent
+    as_exported: bool = False
 
     def build(self, model: Any, name: str) -> Path:
         """Return the file for the target's runtime and precision."""
@@ -49,9 +52,7 @@ class TargetFiles:
             return self._onnx(model, path, few)
         keras_model, few = self._as_keras(model, path, few)
         if tflite:
-            from dsconvert.deploy.exporting.timed import write_timed
-
-            write_timed(keras_model, path, _quantization(self.target.precision), few)
+            self._tflite(keras_model, path, few)
             return path
         plain = path.with_stem(f"{name}_float32")
         self._export(keras_model, plain, few, "float32")
@@ -115,6 +116,15 @@ class TargetFiles:
         save(model, self.model_folder, plain, overwrite=True)
         imported = import_onnx(plain)
         return imported.model, keras_arrays(few, imported.input_axes)
+
+    def _tflite(self, model: Any, path: Path, few: Sequence[Array]) -> None:
+        precision = self.target.precision
+        if self.as_exported:
+            self._export(model, path, few, precision)
+            return
+        from dsconvert.deploy.exporting.timed import write_timed
+
+        write_timed(model, path, _quantization(precision), few)
 
     def _export(self, model: Any, path: Path, few: Sequence[Array], precision: Precision) -> None:
         from dsconvert.deploy.exporting.export import export
