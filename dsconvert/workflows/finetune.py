@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsconvert.base.arguments import of_kind
+from dsconvert.base.errors import DsconvertError
 from dsconvert.base.progress import as_progress
 
 from .data_for import check_sources, data_for, data_memory
 from .finite_weights import check_weights
+from .kept_training import keep_training
 from .model_files import kind_of_source, path_of
 from .onnx_round_trip import ConvertedModel, layout_notes, open_as_keras, write_onnx
 from .outputs import place
@@ -153,7 +155,11 @@ def finetune(
     if not replicas.chief:
         notes += ("the first worker writes the model",)
     if path is not None:
-        size, digest = _save(learner, tuned.model, path, images, settings.seed, overwrite)
+        try:
+            size, digest = _save(learner, tuned.model, path, images, settings.seed, overwrite)
+        except DsconvertError as error:
+            keep_training(error, state, tuned.model, learner.loading)
+            raise
         if path.suffix != ".onnx" and learner.imported is not None:
             notes += layout_notes(learner.imported)
     if state is not None and tuned.interrupted:
