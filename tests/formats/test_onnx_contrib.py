@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_native import Net, assert_same_outputs, images, kinds
 
+import dsconvert as ds
 from dsconvert.deploy.exporting.onnx_prepare import prepared
 from dsconvert.deploy.exporting.onnx_source import read_onnx
 from dsconvert.formats.onnx.contrib import spelled_out
@@ -64,11 +65,16 @@ CONV = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
             ("a", "w"),
             {"activation": "LeakyRelu", "activation_params": [0.3], **CONV},
         ),
+        (
+            "FusedConv",
+            ("a", "w"),
+            {"activation": "Clip", "activation_params": [0.0, 0.1], **CONV},
+        ),
         ("FusedMatMul", ("a", "a"), {"transB": 1, "alpha": 0.3}),
         ("FusedMatMul", ("a", "x"), {"transA": 1}),
     ],
 )
-@pytest.mark.parametrize("opset", [17, 14, 18])
+@pytest.mark.parametrize("opset", [17, 14, 18, 10])
 def test_gives_the_same(kind, inputs, given, opset):
     model = model_of(kind, *inputs, **given)
     model.opset_import[0].version = opset
@@ -191,7 +197,7 @@ def test_a_norm_that_onnx_defines_stays(tmp_path):
 
 
 def test_what_is_not_known_stays():
-    model = model_of("FusedConv", "a", "w", activation="Clip", activation_params=[0.0, 6.0], **CONV)
+    model = model_of("FusedConv", "a", "w", activation="Elu", **CONV)
     assert spelled_out(model).graph.node[1].op_type == "FusedConv"
 
 
@@ -233,3 +239,28 @@ def test_experimental_operators_of_old_files_are_spelled_out(kind, given, tmp_pa
     ready, _ = prepared(read_onnx(tmp_path / "m.onnx"), tmp_path, [X])
     assert onnx.load(ready).opset_import[0].version >= 13
     np.testing.assert_allclose(run(onnx.load(ready)), run(model), atol=1e-5)
+
+
+def test_fused_convolutions_stand_apart_in_a_file(tmp_path):
+    """As they must to be rewritten; ONNX Runtime fuses them again."""
+    net = Net()
+    net.conv("x", "a", (3, 4), pads=[1, 1, 1, 1])
+    net.node("Relu", "a", "r")
+    net.conv("r", "b", (4, 4), pads=[1, 1, 1, 1])
+    net.node("Add", "b r", "s")
+    net.node("Relu", "s", "y")
+    plain = net.model(inputs={"x": ("n", 3, 6, 6)})
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "m.onnx")
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = level
+    onnxruntime.InferenceSession(plain.SerializeToString(), options)
+    assert "FusedConv" in kinds(onnx.load(tmp_path / "m.onnx"))
+
+    file = open_onnx(tmp_path / "m.onnx")
+    assert sorted(kinds(file.model)) == ["Add", "Conv", "Conv", "Relu", "Relu"]
+    assert "stand apart" in file.repairs[-1]
+    x = images(2, 3, 6, 6)
+    assert np.allclose(run(file.model, x), run(plain, x), atol=1e-5)
+    found = ds.inspect(tmp_path / "m.onnx").convolutions
+    assert [one.reason and one.reason.code for one in found] == ["stem", "stem"]

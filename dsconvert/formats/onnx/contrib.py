@@ -31,6 +31,8 @@ _CAST_LIKE = 15
 """The opset from which a number can be given the type of another value."""
 _AXES_GIVEN = 18
 """That from which on the axes of a mean are an input."""
+_BOUNDS_GIVEN = 11
+"""That from which on the bounds of a Clip are inputs."""
 _LAYER_NORM = 17
 """That from which on there is a LayerNormalization."""
 _GROUP_NORM = 21
@@ -43,6 +45,7 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Sigmoid": (),
     "LeakyRelu": ("alpha",),
     "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
 }
 """Of FusedConv, with the names of its ``activation_params``."""
 
@@ -123,8 +126,11 @@ def _fused_conv(to: _Speller) -> str | None:
         return None
     own = {k: v for k, v in to.given.items() if not k.startswith("activation")}
     conv = to.make("Conv", *to.node.input[:3], **own)
-    if len(to.node.input) > 3 and to.node.input[3]:
-        conv = to.make("Add", conv, to.node.input[3])
+    to.nodes[-1].name = to.node.name or conv
+    if to.input(3):
+        conv = to.make("Add", conv, to.input(3))
+    if kind == "Clip" and to.opset >= _BOUNDS_GIVEN:
+        return to.make(kind, conv, *map(to.number, values))
     return to.make(kind, conv, **dict(zip(_ACTIVATIONS[kind], values, strict=True)))
 
 
@@ -301,11 +307,38 @@ def define_operators(model: ModelProto) -> bool:
         since, spell = _UNDEFINED.get(node.op_type, (0, None))
         return spell if opset < since and node.domain in DOMAINS else None
 
-    spelled = _spelled(model, undefined)
+    return _replace(model, undefined)
+
+
+def part_fused(model: ModelProto) -> bool:
+    """Part the convolutions that ONNX Runtime's optimiser fused with what follows them.
+
+    Only a convolution of ONNX's own can be rewritten; ONNX Runtime fuses it again when it runs it.
+
+    Args:
+        model: The model, whose main graph is changed.
+
+    Returns:
+        Whether there was any.
+    """
+
+    def fused(node: NodeProto) -> Callable[[_Speller], str | None] | None:
+        is_fused = node.domain == _DOMAIN and node.op_type == "FusedConv"
+        return _fused_conv if is_fused else None
+
+    return _replace(model, fused)
+
+
+def _replace(
+    model: ModelProto, speller: Callable[[NodeProto], Callable[[_Speller], str | None] | None]
+) -> bool:
+    """Spell out nodes of a model in place; whether there were any that it could."""
+    spelled = _spelled(model, speller)
     if spelled is model:
         return False
+    changed = len(spelled.graph.node) != len(model.graph.node)
     model.graph.CopyFrom(spelled.graph)
-    return True
+    return changed
 
 
 def _spelled(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dsconvert.base.errors import require
 
 from .checking import light_copy
-from .contrib import define_operators
+from .contrib import define_operators, part_fused
 from .declared import declare_channels, declare_opset, free_sizes
 from .messages import assign
 from .shapes import shape_of
@@ -44,6 +44,8 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
         told.append(
             "norms that ONNX does not define in its opset are spelled out, as ONNX Runtime has them"
         )
+    if part_fused(model):
+        told.append("convolutions that ONNX Runtime fused with their activations stand apart")
     if free_sizes(model):
         told.append("sizes that it declared as negative, or a batch of 0, are free")
     channels = declare_channels(model)
