@@ -16,7 +16,7 @@ from dsconvert.base.errors import InputError, require
 from dsconvert.base.output_fidelity.group_error import group_noise
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
-from dsconvert.formats.onnx.contrib import spelled_out
+from dsconvert.formats.onnx.contrib import BLOCKED, FROM_BEFORE, spelled_out
 from dsconvert.formats.onnx.form import mend_form
 from dsconvert.formats.onnx.functions import inlined, trim_inputs
 from dsconvert.formats.onnx.graph import OnnxGraph, all_names, attributes, fresh_name, is_op
@@ -67,8 +67,15 @@ def prepared(
 
     Raises:
         InputError: If its opset is too old and onnx cannot convert it, or converts it to a model
-            of other outputs.
+            of other outputs; or if its layout is that of one processor.
     """
+    if any(node.domain == BLOCKED for node in load(source.path).graph.node):
+        raise InputError(
+            f"{source.path.name} has operators of {BLOCKED}: ONNX Runtime optimised it for one "
+            "kind of processor, and quantizes none of them.",
+            f"{FROM_BEFORE[0].upper()}{FROM_BEFORE[1:]}.",
+            code="not-quantizable",
+        )
     few = first_samples(samples, _SAMPLES)
     current, notes = _fitted(source, folder, few)
     quantization = require("onnxruntime.quantization", "onnx", "to quantize .onnx files")

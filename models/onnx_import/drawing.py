@@ -8,6 +8,7 @@ from typing import Any
 
 from dsconvert.base.errors import DsconvertError, InputError
 from dsconvert.base.units import first_few
+from dsconvert.formats.onnx.contrib import BLOCKED, FROM_BEFORE
 from dsconvert.formats.onnx.outputs import left_out_by, not_numeric
 
 from . import layout, ops
@@ -106,6 +107,8 @@ def check_supported(graph: Graph) -> None:
     quantized = any(kind.startswith(("QLinear", "com.microsoft.QLinear")) for kind in kinds)
     if quantized and _INSTEAD["QuantizeLinear"] not in advice:
         advice.append(_INSTEAD["QuantizeLinear"])
+    if any(node.domain == BLOCKED for node in unknown):
+        advice = [FROM_BEFORE]
     if not advice and any(node.domain for node in unknown):
         advice = ["export the model with ONNX' own operators only"]
     raise InputError(

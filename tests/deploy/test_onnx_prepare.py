@@ -7,7 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_native import Net, images, outputs
+from refusals import refuses
 
+import dsconvert as ds
 from dsconvert.base.errors import InputError
 from dsconvert.deploy.exporting import onnx_prepare
 from dsconvert.deploy.exporting.export import export
@@ -250,3 +252,34 @@ def test_a_branch_reads_what_was_rectified(tmp_path):
     onnx.save(net.model(), tmp_path / "model.onnx")
     artifact = export(tmp_path / "model.onnx", tmp_path / "q.onnx", quantize="int8", calibration=X)
     assert artifact.fidelity[0].sqnr_db > 25
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A file that ONNX Runtime optimised for the processor that the test runs on."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = Net()
+    net.conv("x", "a", (6, 16), pads=[1] * 4)
+    net.node("Relu", "a", "r")
+    net.conv("r", "y", (16, 16), pads=[1] * 4)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "blocked.onnx")
+    onnxruntime.InferenceSession(net.model().SerializeToString(), options)
+    if "com.microsoft.nchwc" not in {
+        n.domain for n in onnx.load(tmp_path / "blocked.onnx").graph.node
+    }:
+        pytest.skip("ONNX Runtime has no such layout here")
+    return tmp_path / "blocked.onnx"
+
+
+@pytest.mark.parametrize("quantize", ["int8", "dynamic"])
+def test_a_layout_of_one_processor_is_refused(quantize, blocked):
+    with refuses("not-quantizable") as refused:
+        export(blocked, blocked.with_name("q.onnx"), quantize=quantize, calibration=X)
+    assert "ORT_ENABLE_EXTENDED" in refused.value.hint
+
+
+def test_a_layout_of_one_processor_is_not_imported(blocked):
+    with refuses("operators-not-imported") as refused:
+        ds.import_onnx(blocked)
+    assert "ORT_ENABLE_EXTENDED" in refused.value.hint

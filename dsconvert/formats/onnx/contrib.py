@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _DOMAIN = "com.microsoft"
+BLOCKED = "com.microsoft.nchwc"
+"""The domain of operators on channels in blocks, as wide as one processor's registers."""
+FROM_BEFORE = (
+    "give the file from before ONNX Runtime optimised it, or one that it optimised at "
+    "ORT_ENABLE_EXTENDED"
+)
+"""What to do about a file with such operators."""
 _CAST_LIKE = 15
 """The opset from which a number can be given the type of another value."""
 _AXES_GIVEN = 18
