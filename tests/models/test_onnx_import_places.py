@@ -9,6 +9,8 @@ from onnx_nets import floats, graph, node
 
 import dsconvert as ds
 from dsconvert.base.errors import GateFailed
+from dsconvert.deploy.exporting import tflite
+from dsconvert.deploy.exporting.keras_source import read_source
 from dsconvert.models.onnx_import import import_onnx, verify
 from dsconvert.models.onnx_import.ops import detection
 
@@ -265,9 +267,35 @@ def test_boxes_of_each_class_are_kept_and_read(center):
 
 def test_a_wrong_choice_of_boxes_is_seen(monkeypatch):
     """Were it compared by the shape alone, this would pass."""
-    monkeypatch.setattr(detection, "_NOTHING", 2.0)
+    monkeypatch.setattr(detection, "_FAR", -1.0)
     with pytest.raises(GateFailed, match="differs"):
         import_onnx(detector())
+
+
+def without_threshold():
+    proto = detector()
+    next(n for n in proto.graph.node if n.op_type == "NonMaxSuppression").input.pop()
+    return proto
+
+
+def test_boxes_of_each_class_are_kept_without_a_threshold():
+    image = floats(1, 3, 4, 3, seed=8, scale=2)
+    assert_same(without_threshold(), [image])
+
+
+@pytest.mark.parametrize("make", [detector, without_threshold])
+def test_what_is_not_chosen_leaves_int8_scores_their_steps(make, tmp_path):
+    """One number of -3e38 among the scores would take all 256."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    model = import_onnx(make()).model
+    path, images = tmp_path / "net.tflite", np.moveaxis(floats(8, 3, 4, 3, seed=8), 1, 3)
+    tflite.convert(read_source(model, None), path, "int8", [images])
+    scales = [
+        scale
+        for tensor in litert.Interpreter(str(path)).get_tensor_details()
+        for scale in tensor["quantization_parameters"]["scales"]
+    ]
+    assert max(scales) < 100
 
 
 def test_an_empty_result_alone_proves_nothing():

@@ -14,8 +14,8 @@ from ..values import Constant, Tensor
 
 _MOST_ROUNDS = 300
 """Boxes of a class, each of which takes a round of about twenty operations."""
-_NOTHING = -3.0e38
-"""Less than any score."""
+_FAR = 1e3
+"""A threshold below its negative is none: a value so far off leaves int8 scores no steps."""
 
 
 @op("NonZero")
@@ -35,8 +35,7 @@ def non_max_suppression(node: Node, build: KerasBuilder) -> Tensor:
     """
     limit = int(np.ravel(build.constant(node, 2, np.zeros(1)))[0])
     overlap = float(np.ravel(build.constant(node, 3, np.zeros(1)))[0])
-    least = build.constant(node, 4)
-    least = _NOTHING if least is None else float(np.ravel(least)[0])
+    given = build.constant(node, 4)
     corners, scores = _operands(node, build)
     batch, classes, count = scores.shape
     rounds = min(limit, int(count or 0))
@@ -50,6 +49,9 @@ def non_max_suppression(node: Node, build: KerasBuilder) -> Tensor:
     def do(function: str, *operands: Any, **options: Any) -> Any:
         return build.apply(node, function, *operands, **options)
 
+    least: Any = -np.inf if given is None else float(np.ravel(given)[0])
+    if least < -_FAR:
+        least = do("subtract", do("min", scores, axis=-1, keepdims=True), 1.0)
     area = do("multiply", *(do("subtract", corners[i + 2], corners[i]) for i in (0, 1)))
     numbers = np.arange(count, dtype=np.int32)
     kept = []
@@ -77,7 +79,7 @@ def non_max_suppression(node: Node, build: KerasBuilder) -> Tensor:
         covered = do("greater", shared, do("multiply", union, overlap))
         covered = do("logical_and", covered, do("greater", shared, 0.0))
         gone = do("logical_or", covered, itself)
-        scores = do("where", gone, _NOTHING, scores)
+        scores = do("where", gone, least, scores)
     table = do("concatenate", kept, axis=-1)
     found = do("nonzero", do("greater_equal", table, 0))
     flat = do("reshape", table, (-1,))

@@ -139,7 +139,9 @@ def _dilated_max(node: Node, build: KerasBuilder, x: Tensor, windows: Sequence[W
         raise refuse(node, "it is dilated and its input's size is free", _FIX)
     padding = [w.needed(w.sizes[0]) for w in windows]
     y = x.keras
-    if any(map(any, padding)):
+    if any(map(any, padding)) and build.is_non_negative(x.name):
+        y = zero_pad(node, build, y, padding)
+    elif any(map(any, padding)):
         y = build.apply(node, "pad", y, [(0, 0), *padding, (0, 0)], constant_values=_LOWEST)
     return _over_taps(node, build, y, windows, "Maximum")
 
