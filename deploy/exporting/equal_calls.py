@@ -16,6 +16,7 @@ from dsconvert.base.predictor import Array
 from dsconvert.formats.quantization import Format
 
 from .elementwise_calls import elementwise_calls
+from .masked_calls import masking_calls
 from .masked_scores import masked_logits
 
 _SPELLED = ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic")
@@ -43,6 +44,8 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
                 stack.enter_context(replaced(tf.math, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
+            for module, name, function in masking_calls(tf):
+                stack.enter_context(replaced(module, name, function))
             functions = require(
                 "keras.src.backend.tensorflow.nn", "keras", "to export Keras models"
             )
