@@ -18,6 +18,7 @@ from dsconvert.formats.quantization import Format
 from .elementwise_calls import elementwise_calls
 from .masked_calls import masking_calls
 from .masked_scores import masked_logits
+from .unit_calls import unit_calls
 
 _SPELLED = ("bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic")
 """Ways to resize that no format has an operator for. That of ONNX for cubic filters is 1e-3 away,
@@ -44,8 +45,9 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
                 stack.enter_context(replaced(tf.math, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
-            for module, name, function in masking_calls(tf):
-                stack.enter_context(replaced(module, name, function))
+            for calls in (masking_calls, unit_calls):
+                for module, name, function in calls(tf):
+                    stack.enter_context(replaced(module, name, function))
             functions = require(
                 "keras.src.backend.tensorflow.nn", "keras", "to export Keras models"
             )

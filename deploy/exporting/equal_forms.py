@@ -224,15 +224,23 @@ def _nonzero(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return tuple(places[:, axis] for axis in range(len(x.shape)))
 
 
-def _unit(ops: Any, x: Any, axis: Any) -> Any:
+def _unit(ops: Any, x: Any, axis: Any, least: float = _SMALLEST) -> Any:
     norm = ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
-    return x / ops.maximum(norm, _SMALLEST)
+    return ops.divide(x, ops.maximum(norm, least))  # by a call, which `unit_calls` sees
 
 
 def _unit_normalization(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     """Divide by the norm: its reciprocal is infinite where all is 0."""
     ops = _ops()
     return _unit(ops, x, layer.axis)
+
+
+def _normalized(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Do the same where Keras multiplies by the reciprocal of a norm that may be 0."""
+    keras = require("keras", "keras", "to export Keras models")
+    if layer.order != 2 or len(x.shape) < 2:
+        return given(x)
+    return _unit(keras.ops, x, layer.axis, layer.epsilon or keras.config.epsilon())
 
 
 def _normalized_dot(layer: Any, given: Callable[..., Any], inputs: Any) -> Any:
@@ -305,6 +313,7 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
 """By the layer's class: the method that is replaced, and by what."""
 _STATIC: dict[str, tuple[str, Form]] = {
     "Softmax": ("call", masked_softmax),
+    "Normalize": ("call", _normalized),
     "MultiHeadAttention": ("_compute_attention", scored_attention),
     "GroupedQueryAttention": ("_compute_attention", scored_attention),
 }

@@ -1,0 +1,82 @@
+"""Vectors of length 1 in int8, some of which are 0: LiteRT ended at a division by 0."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from dsconvert.deploy.exporting import tflite
+from dsconvert.deploy.exporting.equal_forms import equal_forms
+from dsconvert.deploy.exporting.keras_source import read_source
+from dsconvert.deploy.runtimes.registry import open_runtime
+
+RNG = np.random.default_rng(0)
+X = (RNG.normal(size=(40, 6, 5, 4)) - 1.0).clip(0).astype(np.float32)
+X[X > 0] += 0.1
+X *= RNG.uniform(0.5, 3.0, (40, 1, 1, 1)).astype(np.float32)
+
+
+def norm(x, axis=-1):
+    return ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
+
+
+FORMS = {
+    "layer": layers.UnitNormalization(),
+    "layer, of columns": layers.UnitNormalization(axis=1),
+    "layer, of images": layers.UnitNormalization(axis=(1, 2, 3)),
+    "quotient": lambda x: x / (norm(x) + 1e-7),
+    "guarded": lambda x: x / ops.maximum(norm(x), 1e-12),
+    "guarded inside": lambda x: x / ops.sqrt(ops.sum(x * x, axis=-1, keepdims=True) + 1e-6),
+    "guarded inside, of columns": lambda x: x / ops.sqrt(ops.sum(x * x, 1, keepdims=True) + 1e-6),
+    "norm": lambda x: x / ops.maximum(ops.norm(x, axis=-1, keepdims=True), 1e-6),
+    "repeated": lambda x: x / ops.tile(ops.maximum(norm(x), 1e-6), (1, 1, 1, 4)),
+    "normalize": lambda x: ops.normalize(x, axis=-1),
+}
+
+
+def network(form):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 5, 4))
+    return keras.Model(image, layers.Conv2D(5, 3)(form(layers.ReLU()(image))))
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_in_int8(kind, tmp_path):
+    model, path = network(FORMS[kind]), tmp_path / "m.tflite"
+    expected = model.predict(X, verbose=0)
+    tflite.convert(read_source(model, None), path, "int8", [X])
+    (got,) = open_runtime(path).predict([X])
+    noise = np.sum(np.square(got - expected)) / np.sum(np.square(expected))
+    assert 10 * np.log10(noise) < -15
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_in_float_it_is_the_same(kind):
+    import tensorflow as tf
+
+    model = network(FORMS[kind])
+    expected = model.predict(X, verbose=0)
+    with equal_forms(model, "tflite", static=True):
+        got = tf.function(lambda x: model(x, training=False), autograph=False)(X)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x / (norm(x) + 0.5),
+        lambda x: (x + 1.0) / (norm(x) + 1e-3),
+        lambda x: x / (ops.sum(ops.square(x), axis=-1, keepdims=True) + 1.0),
+        lambda x: x * ops.minimum(ops.rsqrt(ops.sum(ops.square(x), -1, keepdims=True)), 2.0),
+    ],
+)
+def test_other_quotients_stay(form):
+    import tensorflow as tf
+
+    model = network(form)
+    expected = model.predict(X, verbose=0)
+    with equal_forms(model, "tflite", static=True):
+        got = tf.function(lambda x: model(x, training=False), autograph=False)(X)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
