@@ -117,13 +117,20 @@ def refused(
             _hint(quantize, verified_on),
             code="outputs-differ",
         )
-    static = SCHEMES[quantize].static
+    hint = ""
+    if SCHEMES[quantize].static and "(DIV)" in told:
+        hint = (
+            f"The model divides by what {quantize} rounds to 0. Keep the divisor away from 0 by "
+            "more than a 256th of its range, or choose --quantize dynamic or float16."
+        )
+    elif SCHEMES[quantize].static:
+        hint = (
+            "Check that the calibration data is typical: a tensor that is constant on it cannot "
+            "be quantized."
+        )
     return GateFailed(
         f"{name} was not kept, it was converted but does not run as the model: {told}",
-        "Check that the calibration data is typical: a tensor that is constant on it cannot "
-        "be quantized."
-        if static
-        else "",
+        hint,
         code="does-not-run",
     )
 

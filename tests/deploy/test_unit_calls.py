@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from refusals import refuses
 
 from dsconvert.deploy.exporting import tflite
 from dsconvert.deploy.exporting.equal_forms import equal_forms
+from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.keras_source import read_source
 from dsconvert.deploy.runtimes.registry import open_runtime
 
@@ -80,3 +82,14 @@ def test_other_quotients_stay(form):
     with equal_forms(model, "tflite", static=True):
         got = tf.function(lambda x: model(x, training=False), autograph=False)(X)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_another_divisor_that_rounds_to_0_is_told(tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 5, 4))
+    y = layers.ReLU()(image)
+    y = y / (ops.sum(y, axis=-1, keepdims=True) + 1e-6)
+    model = keras.Model(image, layers.Conv2D(5, 3)(y))
+    with refuses("does-not-run") as refused:
+        export(model, tmp_path / "m.tflite", quantize="int8", calibration=X)
+    assert "divides by what int8 rounds to 0" in refused.value.hint
