@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsconvert.base.errors import InputError, require
+from dsconvert.formats.tflite.compiled import ETHOS_U
 
 from ..profiling.tflm_arena import ALIGNMENT, arena_of
-
-ETHOS_U = "ethos-u"
-"""The operator that stands for what Vela compiled."""
 
 _ADDED = """
     ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND

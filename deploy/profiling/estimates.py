@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.files import sha256
+from dsconvert.formats.tflite.compiled import check_not_compiled
 
 from ..devices.accelerators import MCU, NPUS
 from ..devices.vela import estimate as ask_vela
@@ -31,8 +32,8 @@ def estimate_measurements(paths: Sequence[str | Path], device: str) -> list[Meas
         One measurement per file without latency, whose `Measurement.estimate` says it all.
 
     Raises:
-        InputError: If there is no such device, a file is no .tflite file or cannot be estimated,
-            or an NPU is asked for a file that is not quantized.
+        InputError: If there is no such device, a file is no .tflite file, was compiled for an NPU
+            or cannot be estimated otherwise, or an NPU is asked for a file that is not quantized.
         MissingExtra: If Vela, or what reads .tflite files, is not installed.
     """
     if device != MCU and device not in NPUS:
@@ -64,6 +65,7 @@ def _check(path: Path, device: str) -> None:
             "--quantize int8 --calibration IMAGES",
             code="runtime-not-on-device",
         )
+    check_not_compiled(path)
 
 
 def _not_quantized(path: Path, device: str) -> InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.predictor import Array
 from dsconvert.base.quiet import captured
+from dsconvert.formats.tflite.compiled import HINT, is_compiled
 
 from .registry import LITERT
 from .session import Prepared, Session
@@ -53,6 +55,12 @@ class LiteRTSession(Session):
     def _options(self, litert: Any) -> dict[str, Any]:
         """Return what else the interpreter is made with."""
         return {}
+
+    def _remedy(self) -> str:
+        with suppress(InputError):
+            if is_compiled(self.path):
+                return f"It was compiled for an Ethos-U NPU, and runs there alone. {HINT}"
+        return ""
 
     def _signature_names(self) -> dict[int, str]:
         """Tensor index to the name that the file's signature gives it, if it has one."""

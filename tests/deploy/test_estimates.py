@@ -213,6 +213,22 @@ def test_control_flow_and_types_of_unknown_size_are_refused(tmp_path: Path) -> N
         arena_of(changed(save(tmp_path / "m.tflite"), text))
 
 
+def test_what_vela_compiled_has_no_figures_any_more(tmp_path: Path) -> None:
+    def compiled(model: object) -> None:
+        (code,) = {op.opcodeIndex for op in model.subgraphs[0].operators[-1:]}
+        model.operatorCodes[code].builtinCode = schema.BuiltinOperator.CUSTOM
+        model.operatorCodes[code].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        model.operatorCodes[code].customCode = b"ethos-u"
+
+    path = changed(save(tmp_path / "m.tflite"), compiled)
+    for device in ("mcu", "ethos-u55-128"):
+        with refuses("compiled-file"):
+            estimate_measurements([path], device)
+    with refuses("does-not-load") as caught:
+        profile([path])
+    assert "runs there alone. Give the int8 file" in caught.value.words.hint
+
+
 def test_an_output_lives_to_the_end(tmp_path: Path) -> None:
     def second_output(model: schema.ModelT) -> None:
         graph = model.subgraphs[0]

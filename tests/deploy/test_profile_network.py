@@ -109,6 +109,25 @@ def test_sizes_that_a_file_leaves_free_are_those_of_the_inputs(folder: Path) -> 
             assert facts.macs == height * width * 27 * 4
 
 
+def test_sizes_that_are_known_when_it_runs_are_counted(tmp_path: Path) -> None:
+    """After a Resize to twice what came in, LiteRT finds the sizes during the first run."""
+    import tensorflow as tf
+
+    kernel = tf.constant(np.ones((3, 3, 2, 4), np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 2))])
+    def twice(images: tf.Tensor) -> tf.Tensor:
+        larger = tf.image.resize(images, 2 * tf.shape(images)[1:3], "nearest")
+        return tf.nn.conv2d(larger, kernel, 1, "SAME")
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([twice.get_concrete_function()])
+    path = tmp_path / "twice.tflite"
+    path.write_bytes(converter.convert())
+    facts = model_stats(path, [(1, 8, 6, 2)])
+    assert facts.macs == 16 * 12 * 9 * 2 * 4
+    assert facts.activation_bytes == 4 * 16 * 12 * (2 + 4)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_operators_of_either_runtime(folder: Path, name: str) -> None:
     (one,) = profile([folder / name], runs=5, min_seconds=0, per_op=True)

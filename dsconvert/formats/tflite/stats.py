@@ -45,7 +45,8 @@ def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shap
     """Return the shapes of tensors where the file leaves sizes free, as LiteRT finds them."""
     inputs = [int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())]
     stored = [_shape(subgraph.Tensors(i)) for i in inputs]
-    if list(map(tuple, shapes)) == stored:
+    tensors = [subgraph.Tensors(i) for i in range(subgraph.TensorsLength())]
+    if list(map(tuple, shapes)) == stored and not any(map(_is_free, tensors)):
         return {}
     litert = require("ai_edge_litert.interpreter", "keras", "to read .tflite files")
     with captured():
@@ -55,12 +56,22 @@ def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shap
         for index, shape in zip(inputs, shapes, strict=True):
             interpreter.resize_tensor_input(index, shape)
         interpreter.allocate_tensors()
+        # Sizes that the network computes, as those of a Resize to twice the input's, are known once
+        # it has run.
+        for tensor in interpreter.get_input_details():
+            interpreter.set_tensor(tensor["index"], np.zeros(tensor["shape"], tensor["dtype"]))
+        interpreter.invoke()
         details = interpreter.get_tensor_details()
     return {d["index"]: tuple(map(int, d["shape"])) for d in details}
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(map(int, np.atleast_1d(tensor.ShapeAsNumpy()))) if tensor.ShapeLength() else ()
+
+
+def _is_free(tensor: Any) -> bool:
+    """Tell whether a tensor has a free size beside its batch."""
+    return any(tensor.ShapeSignature(axis) < 0 for axis in range(1, tensor.ShapeSignatureLength()))
 
 
 def _weights(model: Any) -> int:
