@@ -107,7 +107,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         schema: Name and version of this record.
-        model: The model's name.
+        model: The model's name; of a command, what the model was read from.
         macs: Of convolutions and dense layers per image; None where the size is free.
         params: All weights, a norm's moving statistics included.
         dense_macs: How many of the MACs are dense layers'.

@@ -124,6 +124,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Look a public name up when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dsconvert")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'dsconvert' has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -28,7 +28,8 @@ def of_kind(value: _Value, kind: type, what: str) -> _Value:
     """
     if value is None or isinstance(value, kind):
         return value
-    raise _wrong(value, f"a {kind.__name__}", what)
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
+    raise _wrong(value, f"{article} {kind.__name__}", what)
 
 
 def as_path(value: str | os.PathLike[str], what: str) -> Path:

@@ -131,6 +131,8 @@ def kl_divergence(reference: Array, other: Array) -> float:
     """Mean KL(reference ‖ other) in nats over rows of class distributions, (batch, classes)."""
     p = np.asarray(reference, np.float64)
     q = np.asarray(other, np.float64)
+    if np.array_equal(p, q):
+        return 0.0  # below, probabilities of 0 are held apart from it
     p = np.maximum(p, 0) / np.maximum(p, 0).sum(axis=1, keepdims=True)
     q = np.maximum(q, _TINY)
     q = q / q.sum(axis=1, keepdims=True)

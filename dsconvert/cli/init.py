@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ class WrittenRecipe(Shown):
     """A recipe that was written.
 
     Attributes:
+        schema: Name and version of this record.
         path: The file.
         model: The model that it names.
     """
 
+    schema: str = field(default="dsconvert.recipe/1", kw_only=True)
     path: str
     model: str
 

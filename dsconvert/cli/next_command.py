@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dsconvert.workflows.dequantized import stands_for_floats
 from dsconvert.workflows.model_files import kind_of
 
 from . import options
@@ -38,9 +39,10 @@ def after_inspect(result: InspectedModel) -> Iterator[str]:
     if _only_quantized(row.reason for row in result.convolutions):
         yield _as_float()
     elif not result.potential.pays:
-        yield _next("export", model, *_reading(), *_int8(data))
+        yield _next("export", model, *_dequantized(model), *_sizes(), *_int8(data))
     else:
-        yield _next("optimize", model, "--data", data, *_reading(), *_preprocessing())
+        read = (*_dequantized(model), *_sizes())
+        yield _next("optimize", model, "--data", data, *read, *_preprocessing())
 
 
 def after_rewrite(result: RewriteResult) -> Iterator[str]:
@@ -55,9 +57,10 @@ def after_rewrite(result: RewriteResult) -> Iterator[str]:
     errors = [row.data_error for row in result.report.layers if row.pairs is not None]
     data = _given("calibration") or "DATA"
     if all(error is not None and error <= GOOD for error in errors):
-        yield _next("export", result.output, *_int8(data))
+        made = () if _dequantized() else _dequantized(result.output)
+        yield _next("export", result.output, *made, *_int8(data))
     else:
-        teacher = ("--teacher", result.model, "--data", data, *_dequantized())
+        teacher = ("--teacher", result.model, "--data", data, *_dequantized(result.model))
         yield _next("finetune", result.output, *teacher, *_preprocessing())
 
 
@@ -118,7 +121,8 @@ def after_evaluate(result: Results[EvaluatedModel]) -> Iterator[str]:
     if runnable:
         yield _next("profile", *runnable)
     else:
-        yield _next("export", files[0], *_int8("DATA"))
+        new = [file for file in files if file != _given("reference")]
+        yield _next("export", (new or files)[-1], *_int8("DATA"))
 
 
 def after_profile(result: Results[MeasuredFile]) -> Iterator[str]:
@@ -127,7 +131,8 @@ def after_profile(result: Results[MeasuredFile]) -> Iterator[str]:
         yield "next: dsconvert verify MODEL FILE, for a file that failed"
         return
     files = [str(file) for file in click.get_current_context().params["files"]]
-    yield _next("evaluate", *dict.fromkeys(files), "--data", "DATA")
+    data = ("--data", _given("data") or "DATA", *_preprocessing())
+    yield _next("evaluate", *dict.fromkeys(files), *data)
 
 
 def after_compare(result: ComparedRuns) -> Iterator[str]:
@@ -179,8 +184,10 @@ def _reading() -> tuple[str, ...]:
     return (*_dequantized(), *_sizes())
 
 
-def _dequantized() -> tuple[str, ...]:
-    return ("--dequantize",) if click.get_current_context().params.get("dequantize") else ()
+def _dequantized(model: str = "") -> tuple[str, ...]:
+    """Return the option that was given, or that the next command needs for a model."""
+    given = click.get_current_context().params.get("dequantize")
+    return ("--dequantize",) if given or (model and stands_for_floats(Path(model))) else ()
 
 
 def _only_quantized(reasons: Iterable[Reason | None]) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dsconvert.workflows.results.planned import SweepResult
 
 
-@click.command(epilog=terms.explained("MACs", "output error", "T"))
+@click.command(epilog=terms.explained("MACs", "output error", "T", "R"))
 @click.argument("model", type=options.MODEL)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Also write it to a .json file."

@@ -11,7 +11,7 @@ TERMS = {
     "T": "how many pairs are summed in place of one convolution",
     "block": "a 1×1, a depthwise and a 1×1 convolution in place of a full one",
     "R": "how many channels a block has between its 1×1 convolutions",
-    "stem": "the first convolution, which reads the image",
+    "stem": "a convolution of at most 4 channels, as the first one, which reads the image",
     "fit": "the error of a layer's output on images, ‖y − ŷ‖ / ‖y − mean y‖: excellent up to "
     "10 %, good up to 30 %; above that a network needs fine-tuning",
     "output error": "how far the whole network's outputs are from the original's: the KL "
@@ -23,7 +23,7 @@ TERMS = {
     "SQNR": "power of the outputs over that of their error, in dB: at 20 dB the error is 1 % "
     "of the power, at 40 dB 0.01 %",
     "top-1, top-5": "share of images whose class is the first, or one of the first five",
-    "interval": "95 % of samples like this one would give a value within it",
+    "interval": "made so from other samples, 95 of 100 would hold the true value",
     "p50, p90, p99": "the times that 50, 90 and 99 % of the runs keep within",
     "load": "opening the file in a new process; the first run after it is timed apart",
     "against": "how the medians compare, with the 95 % interval of their ratio",

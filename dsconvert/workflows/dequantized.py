@@ -82,6 +82,24 @@ def refuse_quantized(opened: ModelFile) -> None:
         refuse(opened.model.graph, opened.told)
 
 
+def stands_for_floats(path: Path) -> bool:
+    """Tell whether a file is an .onnx file that some commands take with --dequantize alone."""
+    from dsconvert.base.errors import InputError
+
+    from .model_files import kind_of
+
+    if kind_of(path) != "onnx":
+        return False
+    from dsconvert.deploy.exporting.onnx_source import refuse_quantized as refuse
+    from dsconvert.formats.onnx.open import load
+
+    try:
+        refuse(load(path).graph, path)
+    except InputError as error:
+        return error.code == "quantized-already"
+    return False
+
+
 def _decibels(expected: Sequence[Array], outputs: Sequence[Array]) -> float:
     """Return the SQNR of the worst output, in dB."""
     import numpy as np

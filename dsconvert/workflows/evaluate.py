@@ -111,6 +111,7 @@ def evaluate(
     """
     from dsconvert.base.errors import InputError
     from dsconvert.models.data.checks import check_same_inputs, layout_notes
+    from dsconvert.models.evaluation.compare import predict_reference
     from dsconvert.models.evaluation.evaluate import evaluate as run
     from dsconvert.models.evaluation.metrics import find_metric
     from dsconvert.models.evaluation.plausibility import suspicions
@@ -164,6 +165,8 @@ def evaluate(
             note(text)
         for said in (*runtime_notes(runtime, models), *suspicions(images)):
             note(said)
+        follow = as_progress(progress)
+        answers = None if compared is None else predict_reference(compared, images, follow)
         found = [
             shown(
                 EvaluatedModel,
@@ -171,9 +174,10 @@ def evaluate(
                     predictor,
                     images,
                     reference=compared,
+                    references=answers,
                     metrics=wanted,
                     name=name,
-                    progress=as_progress(progress),
+                    progress=follow,
                 ),
             )
             for predictor, name in zip(predictors, names, strict=True)

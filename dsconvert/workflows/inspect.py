@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dsconvert.base.progress import as_progress
 
 from .data_for import calibration_for, check_sources
@@ -63,14 +65,12 @@ def inspect(
     opened = open_model(model)
     preprocessing = settled(preprocessing, [opened], calibration)
     data = calibration_for(opened, calibration, samples, seed, preprocessing)
-    return shown(
-        InspectedModel,
-        run(
-            opened.model,
-            folder=opened.folder,
-            calibration=None if data is None else data.inputs,
-            memory=memory,
-            seed=seed,
-            progress=as_progress(progress),
-        ),
+    found = run(
+        opened.model,
+        folder=opened.folder,
+        calibration=None if data is None else data.inputs,
+        memory=memory,
+        seed=seed,
+        progress=as_progress(progress),
     )
+    return shown(InspectedModel, msgspec.structs.replace(found, model=opened.told))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dsconvert.base.arguments import of_kind
 from dsconvert.base.progress import as_progress
 
@@ -108,6 +110,11 @@ def _point(session: PlanSession, plan: Plan, judging: GoalJudge | None) -> Sweep
     return SweepPoint(
         totals=plan.after,
         pairs={name: choice.pairs for name, choice in plan.chosen.items()},
+        channels={
+            name: choice.channels
+            for name, choice in plan.chosen.items()
+            if choice.channels is not msgspec.UNSET
+        },
         top1=found.value if found is not None and found.name == "top1" else None,
         metric=found,
     )

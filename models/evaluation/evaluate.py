@@ -61,6 +61,7 @@ def evaluate(
     data: Data,
     *,
     reference: Predictor | Any = None,
+    references: tuple[Array, ...] | None = None,
     metrics: Sequence[Metric] = (),
     name: str = "",
     progress: Progress = silent,
@@ -74,6 +75,8 @@ def evaluate(
             output's shape.
         reference: The model to compare with, of any runtime. Outputs that are images are compared
             in its layout.
+        references: What the reference gives for these data, where that is known; see
+            `predict_reference`.
         metrics: What to compute; without any, the figures that plain labels allow.
         name: What to call the subject.
         progress: Told of each chunk of samples.
@@ -92,7 +95,8 @@ def evaluate(
     data = data.laid_out(predictor.input_shapes)
     check_against(predictor.input_shapes, data)
     outputs = predict_all(predictor, data.inputs, progress, f"Evaluating {name}".rstrip())
-    references = None if original is None else predict_reference(original, data, progress)
+    if original is not None and references is None:
+        references = predict_reference(original, data, progress)
     fidelity: tuple[OutputFidelity, ...] = ()
     warnings: tuple[str, ...] = ()
     if original is not None and references is not None:

@@ -101,6 +101,7 @@ class TestKl:
         certain = np.array([[1.0, 0.0]])
 
         assert kl_divergence(certain, FAIR) == pytest.approx(math.log(2))
+        assert kl_divergence(certain, certain) == 0  # to the bit: "0 for equal ones"
         # What the other holds impossible counts as 1e-12, not as infinite.
         assert kl_divergence(FAIR, certain) == pytest.approx(
             0.5 * math.log(0.5) + 0.5 * math.log(0.5e12), rel=1e-9

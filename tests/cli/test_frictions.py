@@ -72,6 +72,26 @@ class TestNextCommand:
         found = self.words(call("evaluate", place / "m.onnx", *words))
         assert found == ["profile", str(place / "m.onnx")]
 
+    def test_of_two_models_the_new_one(self, place, tmp_path):
+        import keras
+
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+        for name in ("old", "new"):
+            model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / "x.npy", np.zeros((2, 8, 8, 3), np.float32))
+        files = [tmp_path / f"{name}.keras" for name in ("new", "old")]
+        words = ("--data", tmp_path / "x.npy", "--reference", files[1])
+        result = call("evaluate", *files, *words)
+        assert self.words(result)[:2] == ["export", str(files[0])]
+        assert result.stderr.count("Running the reference") == 1
+
+    def test_of_a_half_precision_file_its_float_form(self, tmp_path):
+        path = conv_stack(tmp_path / "m.onnx", [3, 3], channels=16)
+        call("export", path, "--quantize", "float16", "-o", tmp_path / "half.onnx", "--no-verify")
+        found = self.words(call("inspect", tmp_path / "half.onnx"))
+        assert found[0] == "optimize"
+        assert "--dequantize" in found
+
     def test_of_a_plan_the_rewrite(self, place, tmp_path):
         words = ("--calibration", place / "d.npz", "--target-macs", "0.5x", "--max-pairs", "1")
         found = self.words(call("plan", place / "m.onnx", *words, "-o", tmp_path / "p.json"))

@@ -68,7 +68,7 @@ class TestPlan:
 
     def test_the_table(self, folder):
         lines = done(MACS, folder).stdout.splitlines()
-        assert lines[0].split() == ["layer", "becomes", "output", "error", "fit", "cost"]
+        assert lines[0].split() == ["layer", "becomes", "output", "error", "fit"]
         rows = {line.split()[0]: line for line in lines[1:4]}
         assert "stays: a stem of 1 input channel" in rows["stem"]
         assert " × " in rows["middle"] or "three-factor R = " in rows["middle"]

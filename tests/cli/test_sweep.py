@@ -50,12 +50,24 @@ class TestSweep:
         assert (output_errors[0], points[0]["pairs"]) == (0, {})
         assert set(points[-1]["pairs"]) == {"middle", "last"}
         assert all(point["top1"] is None for point in points)
+        assert all(set(point["channels"]) <= set(point["pairs"]) for point in points)
+
+    def test_blocks_are_told_from_pairs(self, folder):
+        lines = done(self.command, folder).stdout.splitlines()
+        assert " ".join(lines[0].split()) == "MACs parameters output error rewritten T or R"
+        points = json.loads(done(f"{self.command} --json", folder).stdout)["points"]
+        for line, point in zip(lines[1:], points, strict=False):
+            words = [
+                f"R{point['channels'][name]}" if name in point["channels"] else f"T{pairs}"
+                for name, pairs in point["pairs"].items()
+            ]
+            assert line.split()[5:] == words
 
     def test_with_data_every_point_is_evaluated(self, folder):
         result = done(f"{self.command} --data test.npz", folder)
         lines = result.stdout.splitlines()
         assert lines[0].split() == [
-            "MACs", "parameters", "cost", "output", "error", "top-1", "rewritten", "pairs"
+            "MACs", "parameters", "output", "error", "top-1", "rewritten", "T", "or", "R"
         ]  # fmt: skip
         *points, following = lines[1:]
         assert following.startswith("next: dsconvert plan ")

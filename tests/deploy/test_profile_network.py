@@ -128,6 +128,27 @@ def test_sizes_that_are_known_when_it_runs_are_counted(tmp_path: Path) -> None:
     assert facts.activation_bytes == 4 * 16 * 12 * (2 + 4)
 
 
+def test_sizes_that_an_old_graph_computes_are_followed(tmp_path: Path) -> None:
+    """PyTorch's exporter spells x.reshape(x.size(0), -1, 2) so; inference gave up there."""
+    import onnx
+    from onnx_nets import floats, graph, node
+
+    nodes = [
+        node("Conv", "x w", "a", pads=[1] * 4),
+        node("Shape", "a", "shape"),
+        node("Gather", "shape first", "batch"),
+        node("Unsqueeze", "batch", "one", axes=[0]),
+        node("Concat", "one rest", "sizes", axis=0),
+        node("Reshape", "a sizes", "y"),
+        node("Relu", "y", "z"),
+    ]
+    weights = {"w": floats(4, 3, 3, 3), "first": np.int64(0), "rest": np.int64([-1, 2])}
+    onnx.save(graph(nodes, (1, 3, 8, 6), "z", opset=9, **weights), tmp_path / "m.onnx")
+    facts = model_stats(tmp_path / "m.onnx", [(1, 3, 8, 6)])
+    assert facts.ops[-1].bytes == 2 * 4 * 8 * 6 * 4
+    assert facts.activation_bytes == 4 * 8 * 6 * (4 + 4)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_operators_of_either_runtime(folder: Path, name: str) -> None:
     (one,) = profile([folder / name], runs=5, min_seconds=0, per_op=True)

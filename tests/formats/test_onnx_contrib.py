@@ -13,6 +13,7 @@ from dsconvert.deploy.exporting.onnx_prepare import prepared
 from dsconvert.deploy.exporting.onnx_source import read_onnx
 from dsconvert.formats.onnx.contrib import spelled_out
 from dsconvert.formats.onnx.open import open_onnx
+from dsconvert.formats.onnx.shapes import inferred
 
 onnxruntime = pytest.importorskip("onnxruntime")
 RNG = np.random.default_rng(0)
@@ -232,6 +233,7 @@ def test_experimental_operators_of_old_files_are_spelled_out(kind, given, tmp_pa
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
     imports = [helper.make_opsetid("", 7)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=4)
+    assert inferred(model, None, [X.shape])["y"][0] == run(model).shape
     spelled = spelled_out(model)
     assert kind not in {node.op_type for node in spelled.graph.node}
     np.testing.assert_allclose(run(spelled), run(model), atol=1e-5)

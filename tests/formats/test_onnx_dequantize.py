@@ -60,6 +60,13 @@ def quantized(folder, form):
 FORMS = ["QDQ-QUInt8", "QDQ-QInt8", "QOperator-QUInt8", "QOperator-QInt8", "dynamic"]
 
 
+@pytest.mark.parametrize("form", FORMS[:4])
+def test_it_has_the_parameters_of_the_float_network(form, tmp_path):
+    seen = ds.inspect(quantized(tmp_path, form))
+    assert seen.params == ds.inspect(network()).params
+    assert seen.params >= seen.kernels
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_close_to_the_model_it_was_made_from(form, tmp_path):
     path = quantized(tmp_path, form)

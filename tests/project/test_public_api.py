@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.metadata
 import inspect
 import re
 import shutil
@@ -119,3 +120,7 @@ def test_the_example_runs(name, place, monkeypatch):
     for file in place.iterdir():  # each example finds the same files
         if file.name not in ("model.keras", "model.onnx", "digits.npz"):
             shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert ds.__version__ == importlib.metadata.version("dsconvert")

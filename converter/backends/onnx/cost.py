@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 
+_STORED_AT = {
+    "DequantizeLinear": (0,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (1,),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (3,),
+    "QGemm": (3, 6),
+}
+"""Where operators of quantized graphs read weights and biases that are whole numbers."""
+
+
 def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
     """Multiply-accumulates of one image through convolutions and dense layers.
 
@@ -38,13 +49,37 @@ def model_macs(graph: OnnxGraph, *, dense_only: bool = False) -> int | None:
 
 
 def model_params(graph: OnnxGraph) -> int:
-    """Return the number of floating-point values in initialisers and Constant nodes."""
-    total = sum(prod(t.dims) for t in graph.initializers.values() if t.data_type in FLOATS)
+    """Return the number of values in initialisers and Constant nodes that stand for real ones.
+
+    Those are floating-point ones, and the whole numbers that a quantized graph takes as weights;
+    its scales are none.
+    """
+    stored, scales = _quantized(graph)
+    total = sum(
+        prod(tensor.dims)
+        for name, tensor in graph.initializers.items()
+        if name in stored or (tensor.data_type in FLOATS and name not in scales)
+    )
     for name in graph.constants:
         value = constant_of(graph, name)
-        if value is not None and value.dtype.kind == "f":
+        if value is not None and (
+            name in stored or (value.dtype.kind == "f" and name not in scales)
+        ):
             total += int(value.size)
     return int(total)
+
+
+def _quantized(graph: OnnxGraph) -> tuple[set[str], set[str]]:
+    """Return the names of quantized weights, and those of scales."""
+    stored: set[str] = set()
+    scales: set[str] = set()
+    for node in graph.nodes:
+        places = _STORED_AT.get(node.op_type, ())
+        held = {node.input[at] for at in places if at < len(node.input)}
+        stored |= held
+        if places or node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"):
+            scales.update(set(node.input[1:]) - held)
+    return stored, scales
 
 
 def model_kernels(graph: OnnxGraph) -> int | None:

@@ -209,7 +209,8 @@ def _classes(measure: OutputMeasure) -> Iterator[Finding]:
         )
         severity: Severity = "failure" if certain else "warning"
         figures = {"count": float(count), "kept": classes.lost_kept}
-        told = f"never predicted; predicted {count} times by the reference"
+        times = "once" if count == 1 else f"{count} times"
+        told = f"never predicted; predicted {times} by the reference"
         yield finding(measure, "class-lost", severity, classes.lost, figures, told)
     allowed = _SUM_FEW if measure.channels <= 32 else _SUM_MANY
     # A file may round small probabilities away, as int8 does, or keep them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,24 @@ from dsconvert.base.errors import require
 from dsconvert.base.predictor import Shape
 
 from .checking import light_copy
+from .tensors import DOMAINS
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, ValueInfoProto
+
+_FOLLOWED = 17
+"""The opset whose operators inference follows computed sizes through: Shape, Gather, Concat."""
+_AS_IDENTITY = ("ImageScaler", "Affine", "Scale", "ScaledTanh", "ParametricSoftplus")
+"""Experimental operators of before opset 10, which inference does not know; shapes go through."""
+_BEYOND = 1 << 30
 
 
 def inferred(
-    model: ModelProto, folder: Path | None, inputs: Sequence[Shape] | None = None
+    model: ModelProto,
+    folder: Path | None,
+    inputs: Sequence[Shape] | None = None,
+    *,
+    computed: bool = False,
 ) -> dict[str, tuple[Shape, int]]:
     """Find the shape and ONNX's element type of each value that has a known number of axes.
 
@@ -24,6 +36,7 @@ def inferred(
         model: The model; its large weights are not read.
         folder: Where its external data are.
         inputs: The shapes of its inputs, in their order; None for those that they declare.
+        computed: Follow the sizes that a graph of an old opset computes, as in a newer one.
 
     Returns:
         By the value's name; a size is None where it is free.
@@ -31,7 +44,7 @@ def inferred(
     Raises:
         Exception: Whatever onnx raises for a model that it cannot infer.
     """
-    light = inferred_model(model, folder, inputs)
+    light = inferred_model(model, folder, inputs, computed=computed)
     found: dict[str, tuple[Shape, int]] = {}
     for value in (*light.graph.value_info, *light.graph.input, *light.graph.output):
         declared = shape_of(value)
@@ -43,7 +56,11 @@ def inferred(
 
 
 def inferred_model(
-    model: ModelProto, folder: Path | None, inputs: Sequence[Shape] | None = None
+    model: ModelProto,
+    folder: Path | None,
+    inputs: Sequence[Shape] | None = None,
+    *,
+    computed: bool = False,
 ) -> ModelProto:
     """Return the graph without its weights, as shape inference leaves it; see `inferred`."""
     onnx = require("onnx", "onnx", "to read .onnx files")
@@ -58,7 +75,31 @@ def inferred_model(
         for value in light.graph.output:  # an output that says "n" would say so still
             value.type.tensor_type.ClearField("shape")
         del light.graph.value_info[:]
+    for node in light.graph.node:
+        _make_known(node)
+    if computed:
+        with suppress(Exception):  # whatever onnx raises for what it cannot convert
+            light = onnx.version_converter.convert_version(light, _FOLLOWED)
     return onnx.shape_inference.infer_shapes(light, data_prop=True)
+
+
+def _make_known(node: NodeProto) -> None:
+    """Put an operator that inference knows in the place of one whose results have that shape."""
+    from onnx import helper
+
+    if node.domain not in DOMAINS:
+        return
+    given = {one.name: list(one.ints) for one in node.attribute}
+    if node.op_type in _AS_IDENTITY:
+        node.op_type = "Identity"
+        del node.input[1:], node.attribute[:]
+    elif node.op_type == "Crop" and len(given.get("border", ())) == 4:
+        left, top, right, bottom = given["border"]
+        ends = [-bottom or _BEYOND, -right or _BEYOND]
+        if given.get("scale"):
+            ends = [start + size for start, size in zip((top, left), given["scale"], strict=True)]
+        places = {"starts": [top, left], "ends": ends, "axes": [2, 3]}
+        node.CopyFrom(helper.make_node("Slice", node.input[:1], node.output, node.name, **places))
 
 
 def symbolic_shape(value: ValueInfoProto) -> tuple[int | str | None, ...] | None:

@@ -32,7 +32,8 @@ _UNCOUNTED = ("LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiH
 def read_onnx(path: Path, shapes: Sequence[Shape]) -> ModelStats:
     """Read a file; see `ModelStats`."""
     model = load(path)
-    graph = _Graph(OnnxGraph(model, path.parent), inferred(model, path.parent, shapes))
+    values = inferred(model, path.parent, shapes, computed=True)
+    graph = _Graph(OnnxGraph(model, path.parent), values)
     ops = tuple(graph.op(node) for node in graph.onnx.depending_on_data)
     return ModelStats(ops, total(ops), _weights(model), largest(ops))
 

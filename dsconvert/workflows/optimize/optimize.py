@@ -329,7 +329,7 @@ class _Run:
     def _finetune_stage(self, suffix: str) -> Stage:
         return Stage(
             "finetune",
-            f"Fine-tune for {self._options.epochs} epochs",
+            f"Fine-tune for {self._options.epochs} epoch{'s' if self._options.epochs > 1 else ''}",
             {"epochs": self._options.epochs},
             ("rewrite",),
             (f"models/tuned{suffix}",),

@@ -106,12 +106,11 @@ def _left_alone(rows: Sequence[Inspected]) -> Iterator[str]:
     for found in sorted(groups.values(), key=len, reverse=True):
         reason = found[0].reason
         assert reason is not None, "it was grouped by its reason"
-        what = _KINDS.get(reason.code) or f"{found[0].name}: {reason.text}"
         more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
         if reason.code in _KINDS:
-            yield f"left alone: {len(found)} × {what}"
+            yield f"left alone: {len(found)} × {_KINDS[reason.code]}"
         else:
-            yield f"left alone: {what}{more}"
+            yield f"left alone: {found[0].name}{more}: {reason.text}"
 
 
 def _geometry(row: Inspected) -> list[str]:

@@ -112,9 +112,13 @@ def _figures(result: list[Measurement]) -> Iterator[Block]:
             formatting.kib(size) if isinstance(size, int) else "–"
             for size in (one.weight_bytes, one.activation_bytes)
         ]
-        for figure in (one.macs, one.weight_bytes, one.activation_bytes):
+        for name, figure in (
+            ("MACs", one.macs),
+            ("weights", one.weight_bytes),
+            ("activations", one.activation_bytes),
+        ):
             if isinstance(figure, str):
-                reasons[f"{one.path}: {figure}"] = None
+                reasons[f"{one.path}: {name} {figure}"] = None
         times = latency and (latency.p95_ms, latency.max_ms, latency.mean_ms, latency.std_ms)
         table.add(*cells, *map(formatting.ms, times or [None] * 4), str(one.runs))
     yield ""

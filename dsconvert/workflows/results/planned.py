@@ -155,7 +155,8 @@ def _layers(plan: Plan) -> Table:
             formatting.fit(effect.data_error) if effect else "",
             cost,
         )
-    return table
+    measured = any(layer.cost_before or layer.cost_after for layer in plan.layers)
+    return table if measured else table.without(plan.unit or "cost")
 
 
 def _cost(before: Figure | None, after: Figure | None) -> str:
@@ -227,15 +228,24 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         totals: The network as planned.
-        pairs: T of each convolution that becomes pairs, by name.
+        pairs: T of each convolution that becomes another, by name; of a three-factor block the
+            pairs that would cost as much.
+        channels: R of each convolution that becomes a three-factor block, by name.
         top1: Accuracy of the network rewritten so, where labelled data were given.
         metric: What it was judged by on the data, with its interval; top-1 too.
     """
 
     totals: Totals
     pairs: dict[str, int]
+    channels: dict[str, int] = msgspec.field(default_factory=dict)
     top1: float | None = None
     metric: MetricValue | None = None
+
+
+def _forms(point: SweepPoint) -> Iterator[str]:
+    """Yield "T2" for two pairs and "R80" for a three-factor block of 80 channels."""
+    for name, pairs in point.pairs.items():
+        yield f"R{point.channels[name]}" if name in point.channels else f"T{pairs}"
 
 
 class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
@@ -258,9 +268,10 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
     def blocks(self) -> Iterator[Block]:
         """Yield one line per plan."""
-        title = next((point.metric.title for point in self.points if point.metric), "top-1")
-        numbers = (self.unit or "cost", "output error", title, "rewritten", "pairs")
-        table = Table(("MACs", "parameters"), numbers)
+        title = next((point.metric.title for point in self.points if point.metric), "")
+        timed = any(point.totals.cost is not None for point in self.points)
+        numbers = (self.unit or "cost", "output error", title, "rewritten")
+        table = Table(("MACs", "parameters"), numbers, ("T or R",))
         for point in self.points:
             totals = point.totals
             table.add(
@@ -268,11 +279,12 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
                 f"{totals.params:,}",
                 "–" if totals.cost is None else f"{totals.cost:.4g}",
                 f"{totals.output_error:.3g}",
-                "–" if point.metric is None else formatting.metric(point.metric),
+                "" if point.metric is None else formatting.metric(point.metric),
                 str(len(point.pairs)),
-                " ".join(map(str, point.pairs.values())),
+                " ".join(_forms(point)),
             )
-        yield table
+        table = table if title else table.without("")
+        yield table if timed else table.without(self.unit or "cost")
         if self.target:
             yield f"target: {self.target}"
         if self.output:
