@@ -18,6 +18,7 @@ from onnx_graphs import (
     image,
     with_free_sizes,
 )
+from onnx_nets import graph, node
 
 
 def ints(*values: int) -> np.ndarray:
@@ -335,3 +336,16 @@ def test_vectors_are_added_where_they_stand_though_sizes_agree(size: tuple[int, 
     ops += [Op("Sub", ("x", vector)) for vector in vectors]
     model = between_convolutions(ops, (2, 3, *size))
     assert_same(model, [image(model)])
+
+
+@pytest.mark.parametrize("to", [2, 3, 4, 5])  # uint8, int8, uint16, int16
+def test_what_is_too_large_for_an_integer_wraps_around(to):
+    nodes = [
+        node("Mul", "x scale", "wide"),
+        node("Cast", "wide", "whole", to=to),
+        node("Cast", "whole", "y", to=1),
+    ]
+    proto = graph(nodes, [1, 3, 6, 6], "y", scale=np.float32(512))
+    x = np.random.default_rng(0).integers(-300, 300, (1, 3, 6, 6)).astype(np.float32) + 0.25
+    assert_same(proto, [x])
+    assert_same_in_tflite(proto, [x])

@@ -262,7 +262,11 @@ def _converted(node: Node, build: KerasBuilder, dtype: np.dtype[Any]) -> Tensor:
     name = "float32" if dtype.kind == "f" else dtype.name
     if _dtype(x.keras) == name:
         return build.result(node, x.keras, x.order, rows=x.rows)
-    return build.result(node, build.apply(node, "cast", x.keras, name), x.order, rows=x.rows)
+    y = x.keras
+    if dtype.kind in "iu" and dtype.itemsize < np.dtype(np.int32).itemsize and _is_float(y):
+        # What is too large for it wraps around in ONNX Runtime, and is anything in TensorFlow.
+        y = build.apply(node, "cast", y, "int32")
+    return build.result(node, build.apply(node, "cast", y, name), x.order, rows=x.rows)
 
 
 def _alike(operands: list[Any]) -> bool:
