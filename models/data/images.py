@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dsconvert.base.errors import InputError
 from dsconvert.base.messages import note
@@ -199,6 +199,8 @@ def _read_all(
         try:
             with Image.open(open_image(number), formats=_FORMATS) as opened:
                 pixels = _converted(opened, mode)
+        except UnidentifiedImageError:  # whose text is the name again, or that of an object
+            return f"{name} (no image of a known format)"
         except _UNREADABLE as error:
             return f"{name} ({error})"
         if size is not None and pixels.size != (size[1], size[0]):

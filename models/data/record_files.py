@@ -69,8 +69,6 @@ def opened(sample: bytes | Array) -> IO[bytes]:
     return io.BytesIO(sample if isinstance(sample, bytes) else np.asarray(sample).tobytes())
 
 
-def damaged(file: Path, why: str) -> InputError:
+def damaged(file: Path, why: str, hint: str = "Copy or write it again.") -> InputError:
     """Return the error of a file of records that cannot be read."""
-    return InputError(
-        f"{file} cannot be read: {why}.", "Copy or write it again.", code="data-unreadable"
-    )
+    return InputError(f"{file} cannot be read: {why}.", hint, code="data-unreadable")

@@ -155,7 +155,7 @@ def _mapped(path: Path, member: str, request: Request) -> Array | None:
         with archive.open(info) as stream:
             shape, fortran, dtype = _header(stream)
             header = stream.tell()
-    if dtype.hasobject or not request.stays(shape):
+    if dtype.hasobject or not shape or not request.stays(shape):
         return None
     with path.open("rb") as file:
         file.seek(info.header_offset + _LOCAL_NAMES)

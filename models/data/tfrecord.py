@@ -45,7 +45,8 @@ class TfRecords:
         records: list[Record] = []
         with file.open("rb") as stream:
             if stream.read(2) == b"\x1f\x8b":
-                raise damaged(file, "it is compressed, and its records cannot be found singly")
+                why = "it is compressed, and its records cannot be found singly"
+                raise damaged(file, why, f"Try: gunzip -c {file} > {file.stem}-plain{file.suffix}")
             while start < end:
                 stream.seek(start)
                 head = stream.read(_HEAD)

@@ -1,5 +1,6 @@
 """Data files and functions that are damaged, or of a form that libraries read as something else."""
 
+import gzip
 import io
 import json
 import re
@@ -173,3 +174,28 @@ def test_boxes_nested_too_deeply(tmp_path):
 
 def test_a_category_that_is_listed_twice_is_one(tmp_path):
     assert boxes(tmp_path, coco((0, 0, 4, 4), (1, 1, 2)))[0, 0, 4] == 1
+
+
+def test_a_single_number_in_the_place_of_samples(tmp_path):
+    """It is stored well: only its shape is wrong."""
+    np.savez(tmp_path / "d.npz", x_test=np.float32(3))
+
+    with refuses("not-numbers"):
+        load_data(tmp_path / "d.npz", split="test", input_shapes=GREY)
+
+
+def test_an_empty_image_in_a_shard_is_named_by_its_name_alone(tmp_path):
+    shard(tmp_path / "d.tar", {"0.png": b"", "0.cls": b"1"})
+
+    with refuses("images-unreadable") as refused:
+        load_data(tmp_path / "d.tar", split="test", input_shapes=GREY)
+    assert "0.png (no image of a known format)" in refused.value.message
+
+
+def test_compressed_records_say_how_to_unpack_them(tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "d.tfrecord").write_bytes(gzip.compress(b"records"))
+
+    with refuses("data-unreadable") as refused:
+        load_data(tmp_path / "d.tfrecord", split="test", input_shapes=GREY)
+    assert "gunzip -c" in refused.value.hint
