@@ -21,7 +21,7 @@ from .free_sizes import FreeSizesRefused
 from .in_neither_format import what_helps
 from .keras_source import KerasSource
 from .layer_paths import layers_in_paths, told_integers, told_layers
-from .onnx_operators import HANDLERS, pad_outputs, round_scales_up
+from .onnx_operators import HANDLERS, kept_reshapes, pad_outputs, round_scales_up
 
 OPSET = 17
 """The newest in which global average pooling stays one node (18 makes Transpose, ReduceMean)."""
@@ -104,14 +104,16 @@ def _traced(source: KerasSource) -> Any:
         for mark in ("_XlaMustCompile", "_noinline"):
             holder.attr.pop(mark, None)
     names = [info.name for info in source.inputs]
-    model, _ = tf2onnx.convert.from_graph_def(
-        graph,
-        input_names=taken,
-        output_names=given,
-        opset=OPSET,
-        custom_op_handlers=HANDLERS,
-        tensors_to_rename=dict(zip([*taken, *given], [*names, *source.output_names], strict=True)),
-    )
+    renamed = dict(zip([*taken, *given], [*names, *source.output_names], strict=True))
+    with kept_reshapes():
+        model, _ = tf2onnx.convert.from_graph_def(
+            graph,
+            input_names=taken,
+            output_names=given,
+            opset=OPSET,
+            custom_op_handlers=HANDLERS,
+            tensors_to_rename=renamed,
+        )
     round_scales_up(model)
     pad_outputs(model)
     return model

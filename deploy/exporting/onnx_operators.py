@@ -5,6 +5,9 @@ tf2onnx's handlers get the graph and the node; they remove the node and make oth
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -59,6 +62,29 @@ HANDLERS: dict[str, tuple[Any, list[Any]]] = {
     "Log1p": (_log1p, []),
 }
 """For ``tf2onnx.convert``, by operation."""
+
+
+@contextmanager
+def kept_reshapes() -> Iterator[None]:
+    """Let tf2onnx keep a Reshape whose result another one takes sizes of, inside the context.
+
+    A size of 0 is that of what is reshaped. tf2onnx leaves the first of two out whatever sizes the
+    second has: the (n, T, 1) of a dense layer, made of (n·T, 1), became (n·T, 1, 1).
+    """
+    optimizer: Any = importlib.import_module("tf2onnx.optimizer.back_to_back_optimizer")
+    key = ("Reshape",)
+    given = optimizer._func_map[key]
+
+    def leave_out(graph: Any, node: Any, readers: Any) -> Any:
+        shapes = [reader.inputs[1] for reader in readers if reader.type == "Reshape"]
+        takes = any(one.is_const() and 0 in one.get_tensor_value() for one in shapes)
+        return [] if takes else given(graph, node, readers)
+
+    optimizer._func_map[key] = leave_out
+    try:
+        yield
+    finally:
+        optimizer._func_map[key] = given
 
 
 def round_scales_up(model: Any) -> None:

@@ -22,36 +22,42 @@ def mend(keras: ModuleType) -> None:
     if id(keras) in _looked_at or keras.backend.backend() != "tensorflow":
         return
     _looked_at.add(id(keras))
-    _mend_channels_first_bias(keras)
+    _mend_sums(keras)
     _mend_scopes()
 
 
-def _mend_channels_first_bias(keras: ModuleType) -> None:
-    """Add a bias of shape (1, N, 1, 1) to the channels, also where images are N columns wide.
+def _mend_sums(keras: ModuleType) -> None:
+    """Let ``ops.add`` broadcast: it takes what has one axis longer than 1 for a bias.
 
-    ``ops.add`` of Keras 3.15 takes such a bias for one of the last axis if that axis has N values:
-    convolutions with ``data_format="channels_first"`` then add it to the columns.
+    That of Keras 3.15 adds such values to the last axis or to the second one, whichever has their
+    number. Convolutions with ``data_format="channels_first"`` then add a bias of (1, N, 1, 1) to
+    the columns of images that are N wide, and the sum of (1, T, 1) and (1, 1, T), which graph
+    attention takes of a single sample, stays (1, T, 1).
     """
     import numpy as np
 
     numpy: Any = importlib.import_module("keras.src.backend.tensorflow.numpy")
     tensorflow: Any = importlib.import_module("tensorflow")
-    values = np.zeros((1, 2, 3, 2), np.float32)
-    bias = np.array([1, 2], np.float32).reshape(1, 2, 1, 1)
-    if np.array_equal(np.asarray(numpy.add(values, bias)), values + bias):
+    values = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
+    column = values[:, :, :1, 0]
+    sums = [(values, values[:, :, :1, :1]), (column, column.transpose(0, 2, 1))]
+    if all(np.array_equal(np.asarray(numpy.add(one, other)), one + other) for one, other in sums):
         return
     wrong = numpy.add
 
     def add(x1: Any, x2: Any) -> Any:
-        shape: Any = getattr(x2, "shape", ())
-        if len(shape) > 1 and shape[-1] == 1:
-            x1, x2 = keras.ops.convert_to_tensor(x1), keras.ops.convert_to_tensor(x2)
-            if x1.dtype == x2.dtype:
-                return tensorflow.add(x1, x2)
+        first: Any = getattr(x1, "shape", ())
+        second: Any = getattr(x2, "shape", ())
+        if len(first) and len(second):
+            column = first[-1] == 1 and second[-1] != 1
+            if column or (len(second) > 1 and second[-1] == 1):
+                x1, x2 = keras.ops.convert_to_tensor(x1), keras.ops.convert_to_tensor(x2)
+                dtype = keras.backend.result_type(x1.dtype, x2.dtype)
+                return tensorflow.add(keras.ops.cast(x1, dtype), keras.ops.cast(x2, dtype))
         return wrong(x1, x2)
 
     numpy.add = add
-    logger.info("Keras %s adds channels-first biases to columns; mended", keras.__version__)
+    logger.info("Keras %s adds to other axes than broadcasting does; mended", keras.__version__)
 
 
 _FIRST = re.compile(r"[A-Za-z0-9.]")
