@@ -12,6 +12,7 @@ from dsconvert.base.files import is_unwritable, refuse_without_room
 from dsconvert.base.quiet import captured
 from dsconvert.formats.onnx.messages import assign
 from dsconvert.formats.onnx.open import load
+from dsconvert.formats.onnx.repeatable import make_repeatable
 from dsconvert.formats.onnx.save import save
 from dsconvert.formats.onnx.session import session
 
@@ -68,6 +69,7 @@ def convert(source: KerasSource, path: Path) -> None:
     _name_batch(model.graph)
     _reorder(model.graph.input, [info.name for info in source.inputs])
     _reorder(model.graph.output, source.output_names)
+    make_repeatable(model)
     used = {node.domain for node in model.graph.node}
     assign(model.opset_import, [opset for opset in model.opset_import if opset.domain in used])
     save(model, None, path, overwrite=True)

@@ -6,6 +6,8 @@ In a .keras file a member of the archive, in an .h5 file an attribute of its roo
 from __future__ import annotations
 
 import mmap
+import re
+import shutil
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,10 @@ NAME = "dsconvert.json"
 ATTRIBUTE = "dsconvert"
 """The attribute's name."""
 _MOST = 1 << 16
+_CONFIG = "config.json"
+_METADATA = "metadata.json"
+_SHARED = re.compile(rb'("shared_object_id": )(\d+)')
+_DATE = re.compile(rb'("date_saved": ")[^"]*')
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -33,6 +39,44 @@ def write(path: Path, content: bytes) -> None:
 
         with suppress(OSError), h5py.File(path, "r+") as file:
             file.attrs[ATTRIBUTE] = content.decode()
+
+
+def make_repeatable(path: Path) -> None:
+    """Take out of a .keras file what Keras makes different each time.
+
+    That are dates, and the addresses by which layers share objects; equal models are equal files.
+
+    Args:
+        path: A file that Keras wrote; nothing is done to other formats.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    written = path.with_name(f"{path.name}.again")
+    try:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(written, "w") as new:
+            for member in old.infolist():
+                plain = zipfile.ZipInfo(member.filename)  # of 1980
+                plain.file_size = member.file_size  # tells whether the sizes need 64 bits
+                with old.open(member) as source, new.open(plain, "w") as target:
+                    if member.filename == _CONFIG:
+                        target.write(_numbered(source.read()))
+                    elif member.filename == _METADATA:
+                        target.write(_DATE.sub(rb"\g<1>1980-01-01@00:00:00", source.read()))
+                    else:
+                        shutil.copyfileobj(source, target)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _numbered(config: bytes) -> bytes:
+    """Return a configuration with shared objects numbered in the order of their first use."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return found[1] + str(numbers.setdefault(found[2], len(numbers) + 1)).encode()
+
+    return _SHARED.sub(number, config)
 
 
 def is_hdf5(path: Path) -> bool:

@@ -119,6 +119,7 @@ def save_keras(
             # On a full disk libhdf5 ends the process, and Keras leaves a folder for assets behind.
             take_room(temporary, _bytes_of(model))
             model.save(temporary)
+            keras_archive.make_repeatable(temporary)
             if preprocessing is not None:
                 record = {"preprocessing": msgspec.to_builtins(preprocessing)}
                 keras_archive.write(temporary, msgspec.json.encode(record))

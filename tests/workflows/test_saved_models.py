@@ -96,3 +96,18 @@ def test_functions_that_keras_takes_for_layers_are_written(suffix, tmp_path):
     model = outside_layers(lambda x: ops.concatenate([x, x]))
     ds.rewrite(model, output=tmp_path / f"out{suffix}")
     assert keras.models.load_model(tmp_path / f"out{suffix}")
+
+
+def test_equal_models_are_equal_files(tmp_path):
+    """Keras writes the time, and where shared objects lie in memory."""
+    kept = []
+    for name in ("first", "second"):
+        keras.utils.set_random_seed(0)
+        regular = keras.regularizers.L2(1e-4)
+        shared = [layers.Dense(3, kernel_regularizer=regular, name=f"d{i}") for i in range(2)]
+        model = keras.Sequential([keras.Input((4,), name="x"), *shared], name="net")
+        kept.append(model)
+        save_keras(model, tmp_path / f"{name}.keras", overwrite=False)
+    first, second = ((tmp_path / f"{name}.keras").read_bytes() for name in ("first", "second"))
+    assert first == second
+    assert b'"date_saved": "1980-01-01@00:00:00"' in first
