@@ -7,6 +7,7 @@ from .devices import devices
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .failures import exit_in_json
 from .finetune import finetune
 from .import_ import import_
 from .init import init
@@ -20,12 +21,34 @@ from .sweep import sweep
 from .verify import verify
 from .zoo import zoo
 
+_WORDS = "dsconvert.words"
+"""What was typed, as far as the context of the command line keeps it."""
+
 
 class Commands(click.Group):
     """The commands; an option that one of them lacks is looked for among the others."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what was typed: an error in it is told as JSON where that is asked for."""
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that is asked for.
+
+        Raises:
+            UsageError: If what was typed cannot be meant.
+            SystemExit: Instead, with the error as JSON on stderr, after --json.
+        """
+        try:
+            return self._run(ctx)
+        except click.UsageError as error:
+            if "--json" not in ctx.meta[_WORDS]:
+                raise
+            exit_in_json(error)
+
+    def _run(self, ctx: click.Context) -> object:
+        """Run the command.
 
         Raises:
             NoSuchOption: With the commands that have the option, if the one asked for has none.

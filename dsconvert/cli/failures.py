@@ -78,6 +78,13 @@ def exit_on_error(
     _exit(told, as_json=as_json, verbose=verbose, shown=shown)
 
 
+def exit_in_json(error: click.UsageError) -> NoReturn:
+    """Say as JSON what cannot be meant by the words that were typed, or by a recipe; and exit."""
+    hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
+    told = _Told("usage", error.format_message(), hint, error.exit_code)
+    _exit(told, as_json=True, verbose=False, shown=str)
+
+
 def told_of(error: Exception) -> tuple[str, str, int]:
     """Return what is said of an error that is no refusal: a message, a hint and the exit code."""
     told = _used_up(error) if _is_memory(error) else _bug(error)

@@ -274,7 +274,11 @@ def check_source(source: str | Path) -> None:
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
             told = "is not a regular file" if path.exists() else "does not exist"
-            raise InputError(f"{path} {told}.", code="data-not-found")
+            raise InputError(
+                f"{path} {told}.",
+                "Paths are relative to the current folder, those of a recipe too.",
+                code="data-not-found",
+            )
         return
     raise InputError(
         f"{source} is no data source: "

@@ -59,6 +59,26 @@ def test_what_is_said_in_json(failing):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["inspect", "--json"], "Missing argument"),
+        (["inspect", "net.onnx", "--json", "--jsn"], "No such option"),
+        (["profile", "net.onnx", "--threads", "x", "--json"], "whole number"),
+        (["inspekt", "net.onnx", "--json"], "No such command"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_json_too(words, told):
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    record = json.loads(result.stderr)
+    assert (record["schema"], record["code"]) == ("dsconvert.error/1", "usage")
+    assert told in record["message"]
+    assert record["hint"].endswith("--help")
+    plain = CliRunner().invoke(main, [word for word in words if word != "--json"])
+    assert plain.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
     ("cause", "code"),
     [
         (ResourceExhaustedError("OOM when allocating tensor"), "out-of-memory"),

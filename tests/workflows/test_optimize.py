@@ -207,6 +207,14 @@ class TestWhereARewriteDoesNotPay:
         first = prepare(stored, (None, 3, "h", "w"))
         np.testing.assert_allclose(first, done.apply(stored).transpose(0, 3, 1, 2), rtol=1e-6)
 
+    @pytest.mark.parametrize("words", [[], ["--help"]])
+    def test_run_py_says_what_it_takes(self, words, monkeypatch, capsys):
+        names: dict[str, object] = {"__name__": "program", "__file__": "run/run.py"}
+        exec(program_text(figures("a.tflite"), ds.Preprocessing()), names)
+        monkeypatch.setattr("sys.argv", ["run.py", *words])
+        names["main"]()
+        assert "python run.py IMAGE" in capsys.readouterr().out
+
     def test_again_nothing_is_run(self, run, place):
         again = ds.optimize(place / "thin.onnx", str(place / "thin.npz"), place / "thin", ASKED)
         assert again.files == run.files

@@ -132,8 +132,12 @@ class Model:
 '''
 _TAIL = """
 def main():
+    paths = sys.argv[1:]
+    if not paths or paths[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return
     model = Model()
-    for path in sys.argv[1:]:
+    for path in paths:
         for number, output in enumerate(model(prepare(load(path, model.shape), model.shape))):
             print(f"{path}: output {number}: {np.array2string(output, threshold=20)}")
             if output.ndim == 2 and output.shape[1] > 1:
