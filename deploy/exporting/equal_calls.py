@@ -39,6 +39,8 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
     """
     tf = require("tensorflow", "keras", "to export Keras models")
     with ExitStack() as stack:
+        if format == "onnx":
+            stack.enter_context(replaced(tf.image, "resize", _by_places(tf)))
         stack.enter_context(replaced(tf.image, "resize", _by_matrices(tf)))
         if format == "tflite":
             for name, function in elementwise_calls(tf).items():
@@ -84,6 +86,43 @@ def _by_slices(tf: Any) -> Callable[..., Any]:
         return tensor[tuple(slice(None, None, -1 if i in backwards else 1) for i in range(rank))]
 
     return turned
+
+
+def _by_places(tf: Any) -> Callable[..., Any]:
+    """Resize by the nearest values as TensorFlow finds them, where the sizes are known.
+
+    Where the quotient of the sizes is no whole number, the middle of a value may lie between two
+    others, and ONNX Runtime rounds the quotient otherwise: 6 rows become 5 of other places.
+    """
+    resize = tf.image.resize
+
+    def places(size: int, wanted: int) -> Array:
+        with tf.init_scope():
+            numbers = tf.reshape(tf.range(size), (1, size, 1, 1))
+            return np.asarray(resize(numbers, (wanted, 1), "nearest")).reshape(-1)
+
+    def resized(
+        images: Any,
+        size: Any,
+        method: str = "bilinear",
+        preserve_aspect_ratio: bool = False,
+        antialias: bool = False,
+        name: str | None = None,
+    ) -> Any:
+        images = tf.convert_to_tensor(images)
+        wanted, shape = tf.get_static_value(size), images.shape
+        known = wanted is not None and shape.rank == 4 and None not in shape[1:3]
+        if not known or preserve_aspect_ratio or method != "nearest":
+            return resize(images, size, method, preserve_aspect_ratio, antialias, name)
+        sizes = list(zip(shape[1:3], (int(one) for one in wanted), strict=True))
+        if all(out % given == 0 or given % out == 0 for given, out in sizes):
+            return resize(images, size, method, preserve_aspect_ratio, antialias, name)
+        for axis, (given, out) in enumerate(sizes, 1):
+            if out != given:
+                images = tf.gather(images, places(given, out), axis=axis)
+        return images
+
+    return resized
 
 
 def _by_matrices(tf: Any) -> Callable[..., Any]:

@@ -79,6 +79,7 @@ RESIZED = {
     "lanczos3": L.Resizing(12, 5, interpolation="lanczos3", crop_to_aspect_ratio=True),
     "smoothed": L.Resizing(5, 3, antialias=True),
     "operation": smoothed,
+    "nearest": lambda x: L.Resizing(5, 3, interpolation="nearest")(x[:, :6, :4]),
 }
 
 
