@@ -115,9 +115,12 @@ def read_archive(path: Path, request: Request) -> Raw:
         for key, candidates in zip(find_arrays(file.files, wanted), wanted, strict=True):
             if key is None:
                 names = " or ".join(dict.fromkeys(candidates))  # an input may be called x
+                first = candidates[0]
+                named = f"{first}=images" if first.isidentifier() else f"**{{{first!r}: images}}"
                 raise InputError(
                     f"{path} has no array {names} to {request.split} with; "
                     f"it has {', '.join(file.files) or 'none'}.",
+                    f"Save it under that name: numpy.savez(..., {named}).",
                     code="array-not-found",
                 )
             found.append(key)

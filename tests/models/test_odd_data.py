@@ -199,3 +199,11 @@ def test_compressed_records_say_how_to_unpack_them(tmp_path):
     with refuses("data-unreadable") as refused:
         load_data(tmp_path / "d.tfrecord", split="test", input_shapes=GREY)
     assert "gunzip -c" in refused.value.hint
+
+
+def test_an_array_without_a_name_says_which_it_needs(tmp_path):
+    np.savez(tmp_path / "d.npz", np.ones((2, 4, 6, 1)))
+
+    with refuses("array-not-found") as refused:
+        load_data(tmp_path / "d.npz", split="test", input_shapes=GREY)
+    assert "numpy.savez(..., x_test=images)" in refused.value.hint
