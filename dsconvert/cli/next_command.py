@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from dsconvert.workflows.results.shown import Results
     from dsconvert.workflows.results.tuned import TunedModel
     from dsconvert.workflows.results.verified import Verification
+
+
+_TARGET = {"device": "host", "runtime": "", "precision": "", "threads": "1"}
+"""What a plan is for, with the defaults."""
+_HALF = 0.5
 
 
 def after_inspect(result: InspectedModel) -> Iterator[str]:
@@ -76,8 +82,9 @@ def after_finetune(result: TunedModel) -> Iterator[str]:
 
 
 def after_export(result: ExportedFile) -> Iterator[str]:
-    """Yield how to measure the file."""
-    yield _next("profile", str(result.path))
+    """Yield how to measure the file, on what it was made for."""
+    device = _given("compile_for") or ("mcu" if result.c_array else "")
+    yield _next("profile", str(result.path), *(("--device", device) if device else ()))
 
 
 def after_verify(result: Verification) -> Iterator[str]:
@@ -104,9 +111,26 @@ def after_plan(result: PlanResult) -> Iterator[str]:
 
 def after_sweep(result: SweepResult) -> Iterator[str]:
     """Yield how to plan for one of the budgets."""
-    budget = "--target-macs" if result.unit in ("", "MACs") else "--target-latency"
-    words = ("--calibration", _given("calibration") or "DATA", budget, "0.5x")
-    yield _next("plan", result.model, *words, *_reading(), *_preprocessing())
+    timed = result.unit not in ("", "MACs")
+    amounts = [point.totals.cost if timed else point.totals.macs for point in result.points]
+    words = ("--target-latency" if timed else "--target-macs", _reachable(amounts))
+    target = [word for name in _TARGET for word in _asked(name)]
+    data = ("--calibration", _given("calibration") or "DATA")
+    yield _next("plan", result.model, *data, *target, *words, *_reading(), *_preprocessing())
+
+
+def _reachable(amounts: Sequence[float | None]) -> str:
+    """Return half of the first amount, or more where the last is more: what the middle one has."""
+    shares = [amount / (amounts[0] or 1) for amount in amounts if amount is not None]
+    if not shares or shares[-1] <= _HALF:
+        return f"{_HALF}x"
+    return f"{math.ceil(100 * shares[len(shares) // 2]) / 100}x"
+
+
+def _asked(name: str) -> tuple[str, ...]:
+    """Return an option that was not left at its default, with its value."""
+    given = _given(name)
+    return (f"--{name}", given) if given not in ("", _TARGET[name]) else ()
 
 
 def after_import(result: ImportedModel) -> Iterator[str]:

@@ -12,7 +12,9 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -21,7 +23,7 @@ from conv_stacks import conv_stack
 from PIL import Image
 
 import dsconvert as ds
-from dsconvert.cli import main, terms
+from dsconvert.cli import main, next_command, terms
 from dsconvert.workflows.class_folders import names_for
 
 
@@ -71,6 +73,18 @@ class TestNextCommand:
         words = ("--data", place / "d.npz", "--reference", place / "m.onnx")
         found = self.words(call("evaluate", place / "m.onnx", *words))
         assert found == ["profile", str(place / "m.onnx")]
+
+    @pytest.mark.parametrize(
+        ("compiled", "header", "device"),
+        [(None, "", []), (None, "m.h", ["mcu"]), ("ethos-u55-64", "m.h", ["ethos-u55-64"])],
+    )
+    def test_of_a_file_for_a_device_its_estimate(self, compiled, header, device):
+        result = SimpleNamespace(path="m.tflite", c_array=header)
+        with click.Context(main.commands["export"]) as context:
+            context.params["compile_for"] = compiled
+            (line,) = next_command.after_export(result)
+        words = ["profile", "m.tflite", *(["--device", *device] if device else [])]
+        assert line == f"next: dsconvert {' '.join(words)}"
 
     def test_of_two_models_the_new_one(self, place, tmp_path):
         import keras

@@ -76,6 +76,22 @@ class TestSweep:
         assert best > 90
         assert worst < best
 
+    def test_the_plan_that_comes_next_is_for_the_same_target_and_can_be_had(self):
+        from types import SimpleNamespace
+
+        import click
+
+        from dsconvert.cli.next_command import after_sweep
+
+        costs = (100.0, 90.0, 80.0)
+        points = [SimpleNamespace(totals=SimpleNamespace(cost=cost)) for cost in costs]
+        result = SimpleNamespace(unit="cycles", points=points, model="m.h5")
+        with click.Context(click.Command("sweep")) as context:
+            context.params |= {"device": "ethos-u55-128", "threads": 1, "runtime": None}
+            (line,) = after_sweep(result)
+        assert "--device ethos-u55-128 --target-latency 0.9x" in line
+        assert "--threads" not in line
+
     def test_data_without_labels(self, folder):
         refused(f"{self.command} --data data.npz", folder, 2, "labels")
 

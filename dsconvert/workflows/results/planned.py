@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dsconvert.models.training.refine import Refinement
 
 
+_CYCLES = "cycles"
+"""The unit of what Vela estimates; all else is measured."""
+
+
 class NetworkTimes(msgspec.Struct, frozen=True, kw_only=True):
     """The original and the rewritten network on the plan's target.
 
@@ -140,7 +144,7 @@ def _layers(plan: Plan) -> Table:
     numbers = ("output error", "fit", plan.unit or "cost")
     table = Table(("layer", "becomes"), numbers, least=("output error",))
     for layer in plan.layers:
-        cost = _cost(layer.cost_before, layer.cost_after)
+        cost = _cost(layer.cost_before, layer.cost_after, plan.unit)
         if layer.choice is None:
             table.add(
                 layer.name, f"stays: {layer.reason.text if layer.reason else ''}", "", "", cost
@@ -159,14 +163,19 @@ def _layers(plan: Plan) -> Table:
     return table if measured else table.without(plan.unit or "cost")
 
 
-def _cost(before: Figure | None, after: Figure | None) -> str:
+def _cost(before: Figure | None, after: Figure | None, unit: str) -> str:
     if before is None:
         return ""
+    told = _amount(before.value, unit, 3)
     if after is None:
-        return f"{before.value:.3g}"
-    return (
-        f"{before.value:.3g} → {after.value:.3g} ({after.ratio_low:.2f} to {after.ratio_high:.2f})"
-    )
+        return told
+    ratio = f"({after.ratio_low:.2f} to {after.ratio_high:.2f})"
+    return f"{told} → {_amount(after.value, unit, 3)} {ratio}"
+
+
+def _amount(cost: float, unit: str, digits: int = 4) -> str:
+    """Return a cost: cycles as `profile` tells them, times with some digits."""
+    return formatting.short(cost) if unit == _CYCLES else f"{cost:.{digits}g}"
 
 
 def _summary(plan: Plan, before: Totals, after: Totals) -> str:
@@ -175,16 +184,21 @@ def _summary(plan: Plan, before: Totals, after: Totals) -> str:
         parts.append(f"MACs {formatting.short(before.macs)} → {formatting.short(after.macs)}")
     parts.append(f"parameters {before.params:,} → {after.params:,}")
     if before.cost is not None:
-        parts.append(f"{before.cost:.4g} → {after.cost:.4g} {plan.unit} predicted")
+        costs = [_amount(cost or 0, plan.unit) for cost in (before.cost, after.cost)]
+        parts.append(f"{' → '.join(costs)} {plan.unit} predicted")
     parts.append(f"output error {after.output_error:.3g}")
     return f"{len(plan.chosen)} of {len(plan.layers)}: {', '.join(parts)}"
 
 
 def _timing(timed: NetworkTimes) -> str:
     ratio = f"{timed.ratio_low:.2f} to {timed.ratio_high:.2f} of it"
+    before, after, predicted = (
+        _amount(cost, timed.unit) for cost in (timed.before, timed.after, timed.predicted)
+    )
+    how = "estimated for the whole network" if timed.unit == _CYCLES else "measured"
     return (
-        f"measured: {timed.before:.4g} → {timed.after:.4g} {timed.unit} ({ratio}); the prediction "
-        f"was {timed.predicted:.4g}, off by {100 * timed.error:+.1f} %"
+        f"{how}: {before} → {after} {timed.unit} ({ratio}); the prediction "
+        f"was {predicted}, off by {100 * timed.error:+.1f} %"
     )
 
 
@@ -277,7 +291,7 @@ class SweepResult(Shown, msgspec.Struct, frozen=True, kw_only=True):
             table.add(
                 formatting.short(totals.macs),
                 f"{totals.params:,}",
-                "–" if totals.cost is None else f"{totals.cost:.4g}",
+                "–" if totals.cost is None else _amount(totals.cost, self.unit),
                 f"{totals.output_error:.3g}",
                 "" if point.metric is None else formatting.metric(point.metric),
                 str(len(point.pairs)),
