@@ -9,9 +9,12 @@ if TYPE_CHECKING:
 
 
 def number_word(value: float) -> str:
-    """Write a factor as people do: "1/255"."""
-    whole = round(1 / value) if 1e-9 < abs(value) < 1 else 0
-    return f"1/{whole}" if whole and 1 / whole == value else f"{value:.17g}"
+    """Write a factor as people do: "1/255", "1/127.5", "0.1"."""
+    divisor = round(10 / value) / 10 if 1e-9 < abs(value) < 1 else 0
+    short = repr(float(value))
+    if divisor and 1 / divisor == value and len(short) > len("1/127.5"):
+        return f"1/{divisor:.12g}"
+    return short.removesuffix(".0")
 
 
 def preprocessing_words(preprocessing: Preprocessing) -> tuple[str, ...]:

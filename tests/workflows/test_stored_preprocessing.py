@@ -14,6 +14,8 @@ import dsconvert as ds
 from dsconvert.base.messages import LOGGER
 from dsconvert.deploy.exporting.metadata import read_metadata, stamp_onnx
 from dsconvert.formats import keras_archive
+from dsconvert.models.data.preprocess import parse_number
+from dsconvert.workflows.command_words import number_word
 from dsconvert.workflows.saved_models import save_keras
 from dsconvert.workflows.stored_preprocessing import stored_preprocessing
 
@@ -170,3 +172,20 @@ def test_what_is_damaged_stays_as_it_is(tmp_path):
     with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
         archive.writestr(keras_archive.NAME, '{"preprocessing": {"scale": 0}}')
     assert stored_preprocessing(tmp_path / "odd.keras") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (1 / 255, "1/255"),
+        (1 / 127.5, "1/127.5"),
+        (0.1, "0.1"),
+        (0.5, "0.5"),
+        (2.0, "2"),
+        (0.017, "0.017"),
+        (1 / 65535, "1/65535"),
+    ],
+)
+def test_factors_are_told_as_people_write_them(value, word):
+    assert number_word(value) == word
+    assert parse_number(word) == value
