@@ -33,7 +33,7 @@ from .distill import Objective, objectives
 from .network import Network, answering
 from .soap import relative_soap
 from .step import Steps
-from .step_sizes import share_of_rate
+from .step_sizes import feature_weight, share_of_rate
 from .teacher import Share, TeacherAnswers, Watched
 
 log = logging.getLogger(__name__)
@@ -276,8 +276,10 @@ class _Training:
         for variable, value in zip(self._state(), self._begun, strict=True):
             variable.assign(value)
         for number, (index, inputs) in enumerate(islice(self._batches(), steps)):
-            rate = share * self._settings.learning_rate * share_of_rate(number, steps)
-            self._steps.take(self._teacher.lessons([Share(index, inputs)]), rate)
+            now = share_of_rate(number, steps)
+            rate = share * self._settings.learning_rate * now
+            lessons = self._teacher.lessons([Share(index, inputs)])
+            self._steps.take(lessons, rate, feature_weight(steps) * now)
             advance()
 
     def _batches(self) -> Iterator[tuple[Array, tuple[Array, ...]]]:

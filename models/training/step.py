@@ -16,12 +16,6 @@ from .network import Network
 from .replicas import One, Replicas, averaged
 from .strided_points import sliced_points
 
-FEATURE_WEIGHT = 30.0
-"""How much the squared relative error of the features, their mean, counts beside the outputs' loss.
-
-A teacher that was trained on the same images is too sure of them: its answers tell less of what it
-computes than its features do."""
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -68,19 +62,22 @@ class Steps:
         self._slopes = self._replicas.compiled(self._gradients)
         self._move = tf.function(self._apply, autograph=False, jit_compile=False)
 
-    def take(self, lessons: Sequence[Lesson], rate: float) -> tuple[Array, bool]:
+    def take(self, lessons: Sequence[Lesson], rate: float, features: float) -> tuple[Array, bool]:
         """Take one step.
 
         Args:
             lessons: The shares of the batch that are computed here, of equal size.
             rate: The learning rate.
+            features: How much their squared relative error, the mean, counts beside the outputs'
+                loss.
 
         Returns:
             The loss of each output and, behind them, of the features; and whether the variables
             have moved.
         """
         before = [np.asarray(state) for state in self._states]
-        given = [(list(x.inputs), list(x.targets), list(x.inside)) for x in lessons]
+        weight = np.asarray(features, np.float32)
+        given = [(list(x.inputs), list(x.targets), list(x.inside), weight) for x in lessons]
         losses, finite, gradients, after = self._slopes(given)[0]
         moved = bool(finite)
         if moved:
@@ -91,7 +88,7 @@ class Steps:
                 state.assign(value)
         return np.asarray(losses), moved
 
-    def _gradients(self, inputs: Any, targets: Any, inside: Any) -> Any:
+    def _gradients(self, inputs: Any, targets: Any, inside: Any, weight: Any) -> Any:
         """Return what all shares come to; all of them get the same."""
         import tensorflow as tf
 
@@ -110,7 +107,7 @@ class Steps:
             known = bool(features and inside)  # one of the two may compute none
             for ours, theirs, size in zip(features, inside, sizes, strict=known):
                 gap = tf.reduce_mean(tf.square(ours - theirs)) / (size + 1e-12)
-                losses.append(FEATURE_WEIGHT / len(features) * gap)
+                losses.append(weight / len(features) * gap)
             loss = tf.add_n(losses)
         values = [variable.value for variable in self._variables]
         gradients = [

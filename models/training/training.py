@@ -21,7 +21,7 @@ from .replicas import One, Replicas
 from .settings import FinetuneSettings
 from .soap import relative_soap
 from .step import Lesson, Steps
-from .step_sizes import rate_for, share_of_rate
+from .step_sizes import feature_weight, rate_for, share_of_rate
 from .student_copy import copy_model, kept_layers, seed_random_layers
 from .teacher import Share, TeacherAnswers, Watched
 
@@ -197,11 +197,13 @@ class Trainer:
         if not done:
             self._network.calibrate()
         first = (number - 1) * self._steps + done
+        total = settings.epochs * self._steps
+        features = feature_weight(total)
         for taken, lessons in enumerate(self._lessons(number, done), first):
-            share = share_of_rate(taken, settings.epochs * self._steps, settings.warmup)
+            share = share_of_rate(taken, total, settings.warmup)
             rate = self._rate * share
             self._copy.optimizer.learning_rate = rate
-            losses, moved = step.take(lessons, rate)
+            losses, moved = step.take(lessons, rate, features * share)
             if not moved:
                 raise self._cause(lessons, losses)
             self._averages.take(taken)

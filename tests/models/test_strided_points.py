@@ -19,7 +19,11 @@ def gradients(model):
     size = SimpleNamespace(loss=lambda target, output: (target - output) ** 2)
     steps = Steps(PlainNetwork(model), [size], None, model.trainable_variables)
     ends = [[tf.TensorSpec((4, *shape[1:]))] for shape in (model.input_shape, model.output_shape)]
-    return tf.function(steps._gradients, autograph=False).get_concrete_function(*ends, []).graph
+    return (
+        tf.function(steps._gradients, autograph=False)
+        .get_concrete_function(*ends, [], np.float32(0))
+        .graph
+    )
 
 
 @pytest.mark.parametrize(("channels", "sliced"), [(8, True), (16, False)])
