@@ -288,6 +288,14 @@ def test_random_windows(seed: int) -> None:
             ),
             ["Conv2DTranspose"],
         ),
+        (
+            Op(
+                "ConvTranspose",
+                ("x", floats(4, 5, 3, 3), floats(5)),
+                {"strides": [2, 2], "output_shape": [14, 18], "auto_pad": "VALID"},
+            ),
+            ["ZeroPadding2D", "Conv2DTranspose", "Cropping2D"],
+        ),
         (Op("MaxPool", ("x",), {"kernel_shape": [2, 2], "strides": [2, 2]}), ["MaxPooling2D"]),
         (Op("Clip", ("x", np.float32(0), np.float32(6))), ["ReLU"]),
         (Op("HardSwish"), ["Activation"]),

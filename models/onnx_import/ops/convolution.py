@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,12 +54,14 @@ def conv_transpose(node: Node, build: KerasBuilder) -> Tensor:
         }
         for i in range(rank)
     ]
-    whole = all(len(rest) == 1 and min(rest) >= 0 for rest in excess)
+    whole = all(len(rest) == 1 for rest in excess)
     if groups > 1 or max(strides) == 1 or max(dilations) > 1 or not whole:
         y = _by_definition(node, build, x, weight.shape, before, outs)
         return build.result(node, y, channels_last(x.rank))
-    after = [min(rest) for rest in excess]
-    same = all(
+    # An output that is wanted longer ends in what zeros behind the input give.
+    more = [math.ceil(max(-min(rest), 0) / strides[i]) for i, rest in enumerate(excess)]
+    after = [min(rest) + more[i] * strides[i] for i, rest in enumerate(excess)]
+    same = not any(more) and all(
         out[2 + i] == size[2 + i] * strides[i] and before[i] == max(taps[i] - strides[i], 0) // 2
         for i in range(rank)
         for size, out in zip(x.shapes, outs, strict=True)
@@ -72,7 +75,7 @@ def conv_transpose(node: Node, build: KerasBuilder) -> Tensor:
         padding="same" if same else "valid",
         use_bias=node.has(2),
     )
-    y = layer(x.keras)
+    y = layer(zero_pad(node, build, x.keras, [(0, count) for count in more]))
     build.weight(node, 1, layer, "kernel", lambda w: np.moveaxis(w, (0, 1), (-1, -2)))
     if node.has(2):
         build.weight(node, 2, layer, "bias")
