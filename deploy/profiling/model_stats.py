@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from dsconvert.base.predictor import Shape
 from dsconvert.formats.stats import ModelStats
+
+from ..runtimes.unknown_files import check_runs_apart
 
 
 def model_stats(path: Path, shapes: Sequence[Shape]) -> ModelStats:
@@ -23,7 +26,7 @@ def model_stats(path: Path, shapes: Sequence[Shape]) -> ModelStats:
         if path.suffix.lower() == ".tflite":
             from dsconvert.formats.tflite.stats import read_tflite
 
-            return read_tflite(path, shapes)
+            return read_tflite(path, shapes, partial(check_runs_apart, path))
         from dsconvert.formats.onnx.stats import read_onnx
 
         return read_onnx(path, shapes)

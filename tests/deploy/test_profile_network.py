@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from dsconvert.base.errors import InputError
 from dsconvert.cli import main
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.profiling import model_stats as statistics
 from dsconvert.deploy.profiling.model_stats import model_stats
 from dsconvert.deploy.profiling.profile import profile
 from dsconvert.deploy.runner import engines, litert_profiler, machine
@@ -109,8 +111,8 @@ def test_sizes_that_a_file_leaves_free_are_those_of_the_inputs(folder: Path) -> 
             assert facts.macs == height * width * 27 * 4
 
 
-def test_sizes_that_are_known_when_it_runs_are_counted(tmp_path: Path) -> None:
-    """After a Resize to twice what came in, LiteRT finds the sizes during the first run."""
+def resized_twice(path: Path) -> Path:
+    """Write a file that resizes to twice what came in: LiteRT finds these sizes as it runs."""
     import tensorflow as tf
 
     kernel = tf.constant(np.ones((3, 3, 2, 4), np.float32))
@@ -121,11 +123,25 @@ def test_sizes_that_are_known_when_it_runs_are_counted(tmp_path: Path) -> None:
         return tf.nn.conv2d(larger, kernel, 1, "SAME")
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([twice.get_concrete_function()])
-    path = tmp_path / "twice.tflite"
     path.write_bytes(converter.convert())
-    facts = model_stats(path, [(1, 8, 6, 2)])
+    return path
+
+
+def test_sizes_that_are_known_when_it_runs_are_counted(tmp_path: Path) -> None:
+    facts = model_stats(resized_twice(tmp_path / "twice.tflite"), [(1, 8, 6, 2)])
     assert facts.macs == 16 * 12 * 9 * 2 * 4
     assert facts.activation_bytes == 4 * 16 * 12 * (2 + 4)
+
+
+def test_a_file_that_ends_its_process_is_not_run_for_its_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise InputError(f"{path.name} ends its process.", code="file-crashes-runtime")
+
+    monkeypatch.setattr(statistics, "check_runs_apart", refuse)
+    facts = model_stats(resized_twice(tmp_path / "twice.tflite"), [(1, 8, 6, 2)])
+    assert facts.macs == "unavailable: twice.tflite ends its process."
 
 
 def test_sizes_that_an_old_graph_computes_are_followed(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -31,23 +31,34 @@ _UNCOUNTED = ("CUSTOM", "IF", "WHILE", "CALL", "SVDF", "STABLEHLO_COMPOSITE")
 """Operators that may multiply and that nothing here counts; recurrent ones, by their names, too."""
 
 
-def read_tflite(path: Path, shapes: Sequence[Shape]) -> ModelStats:
-    """Read a file; see `facts_of`."""
+def read_tflite(
+    path: Path, shapes: Sequence[Shape], check: Callable[[], None] = lambda: None
+) -> ModelStats:
+    """Read a file.
+
+    Args:
+        path: The file.
+        shapes: Those of the inputs of one invocation.
+        check: Called before the file is run for its sizes; raises what speaks against it.
+    """
     schema = require("ai_edge_litert.schema_py_generated", "keras", "to read .tflite files")
     with reading(path):
         model = schema.Model.GetRootAs(bytearray(path.read_bytes()))
-        graph = _Graph(model, schema, _sizes(path, model.Subgraphs(0), shapes))
+        graph = _Graph(model, schema, _sizes(path, model.Subgraphs(0), shapes, check))
         ops = tuple(graph.op(i) for i in range(graph.subgraph.OperatorsLength()))
         return ModelStats(ops, total(ops), _weights(model), largest(ops))
 
 
-def _sizes(path: Path, subgraph: Any, shapes: Sequence[Shape]) -> dict[int, Shape]:
+def _sizes(
+    path: Path, subgraph: Any, shapes: Sequence[Shape], check: Callable[[], None]
+) -> dict[int, Shape]:
     """Return the shapes of tensors where the file leaves sizes free, as LiteRT finds them."""
     inputs = [int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())]
     stored = [_shape(subgraph.Tensors(i)) for i in inputs]
     tensors = [subgraph.Tensors(i) for i in range(subgraph.TensorsLength())]
     if list(map(tuple, shapes)) == stored and not any(map(_is_free, tensors)):
         return {}
+    check()
     litert = require("ai_edge_litert.interpreter", "keras", "to read .tflite files")
     with captured():
         # XNNPACK would hide the values inside.
