@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 
 def number_word(value: float) -> str:
-    """Write a factor as people do: "1/255", "1/127.5", "0.1"."""
-    divisor = round(10 / value) / 10 if 1e-9 < abs(value) < 1 else 0
+    """Write a factor as people do: "1/255", "1/127.5", "1/16", "0.25"."""
+    divisor = round(10 / value) / 10 if 1e-9 < abs(value) < 1 else 0.0
     short = repr(float(value))
-    if divisor and 1 / divisor == value and len(short) > len("1/127.5"):
+    longest = "0.25" if divisor.is_integer() else "1/127.5"
+    if divisor and 1 / divisor == value and len(short) > len(longest):
         return f"1/{divisor:.12g}"
     return short.removesuffix(".0")
 
