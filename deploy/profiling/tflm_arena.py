@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 from dsconvert.base.errors import InputError, require
 from dsconvert.base.input_size import UNKNOWN
 from dsconvert.formats.tflite.checking import check_tflite, reading
+from dsconvert.formats.tflite.free_sizes import has_free_size
 
 ALIGNMENT = 16
 _BYTES = {
@@ -280,9 +281,7 @@ class TensorFile:
 
     def is_free(self, index: int) -> bool:
         """Tell whether a tensor has a free size beside its batch."""
-        tensor = self._graph.Tensors(index)
-        sizes = (tensor.ShapeSignature(axis) for axis in range(1, tensor.ShapeSignatureLength()))
-        return any(size < 0 for size in sizes)
+        return has_free_size(self._graph.Tensors(index))
 
     def _constant(self, index: int) -> int:
         """Return the bytes of a constant; 0 for what is computed."""

@@ -16,6 +16,7 @@ from dsconvert.base.quiet import captured
 
 from ..stats import Kind, ModelStats, Op, kind_of_kernel, largest, total
 from .checking import reading
+from .free_sizes import has_free_size
 
 _BITS = {
     **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 32),
@@ -56,7 +57,7 @@ def _sizes(
     inputs = [int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())]
     stored = [_shape(subgraph.Tensors(i)) for i in inputs]
     tensors = [subgraph.Tensors(i) for i in range(subgraph.TensorsLength())]
-    if list(map(tuple, shapes)) == stored and not any(map(_is_free, tensors)):
+    if list(map(tuple, shapes)) == stored and not any(map(has_free_size, tensors)):
         return {}
     check()
     litert = require("ai_edge_litert.interpreter", "keras", "to read .tflite files")
@@ -78,11 +79,6 @@ def _sizes(
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(map(int, np.atleast_1d(tensor.ShapeAsNumpy()))) if tensor.ShapeLength() else ()
-
-
-def _is_free(tensor: Any) -> bool:
-    """Tell whether a tensor has a free size beside its batch."""
-    return any(tensor.ShapeSignature(axis) < 0 for axis in range(1, tensor.ShapeSignatureLength()))
 
 
 def _weights(model: Any) -> int:
