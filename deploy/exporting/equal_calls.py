@@ -38,7 +38,7 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
             stack.enter_context(replaced(tf.image, "resize", by_places(tf)))
         stack.enter_context(replaced(tf.image, "resize", by_matrices(tf)))
         if format == "tflite":
-            for name, function in elementwise_calls(tf).items():
+            for name, function in elementwise_calls(tf, static=static).items():
                 stack.enter_context(replaced(tf.math, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))

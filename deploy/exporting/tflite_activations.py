@@ -62,8 +62,7 @@ class TfliteValues(LiteRTSession):
             op = graph.Operators(i)
             code = model.OperatorCodes(op.OpcodeIndex())
             kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "Custom")
-            if op.OutputsLength():
-                self._kinds[int(op.Outputs(0))] = kind
+            self._kinds |= {int(op.Outputs(j)): kind for j in range(op.OutputsLength())}
             if kind in MOVERS or op.OutputsLength() == 0:
                 continue
             index = int(op.Outputs(0))
@@ -115,8 +114,8 @@ class TfliteValues(LiteRTSession):
         return [self._value(tensor) for tensor in tensors]
 
     def reads(self) -> dict[int, list[int]]:
-        """Return what each operator reads, by the tensor that it makes first."""
-        return {outputs[0]: inputs for _, inputs, outputs in self.operators() if outputs}
+        """Return what each operator reads, by each tensor that it makes."""
+        return {made: inputs for _, inputs, outputs in self.operators() for made in outputs}
 
     def operators(self) -> list[tuple[str, list[int], list[int]]]:
         """Return each operator's kind, the tensors that it reads, and those that it makes."""

@@ -137,10 +137,14 @@ class TfliteBuilder:
             full = Path(name) / "float32.tflite"
             self.write_float(full)
             tail = tflite_tail.tail_of(full, samples)
-            kinds = TfliteValues(full).kinds()
+            file = TfliteValues(full)
         if not tail.mixed:
             return None
-        operators = [kind for tensor, kind in kinds.items() if own_name(tensor) in tail.mixed]
+        operators = [
+            kind
+            for kind, _, made in file.operators()
+            if any(own_name(file.tensor_name(index)) in tail.mixed for index in made)
+        ]
         return replace(self, tail=tail.mixed), told_tail(operators)
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:

@@ -47,7 +47,8 @@ def tail_of(path: Path, samples: Sequence[Array]) -> OutputTail:
             if arrays[0].ndim > 1
         }
 
-    tail = find_tail([called[index] for index in file.output_tensors], read_by, values)
+    ends = [called[index] for index in file.output_tensors if index in called]
+    tail = find_tail(ends, read_by, values)
     kinds = {own_name(tensor): kind for tensor, kind in file.kinds().items()}
     return _with_movers(tail, kinds, read_by)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from int8_noise import int8_noise_db
 
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.runtimes.registry import open_runtime
@@ -36,3 +37,11 @@ def test_all_of_them(suffix, tmp_path):
         wanted = getattr(np, name, None)
         expected = keras.ops.erf(value) if wanted is None else wanted(value.astype(np.float64))
         np.testing.assert_allclose(got[output], expected, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def test_erf_in_int8_divides_by_nothing(tmp_path):
+    image = keras.Input((64,))
+    model = keras.Model(image, keras.ops.erf(image))
+    values = np.random.default_rng(0).uniform(-3, 3, (40, 64)).astype(np.float32)
+    values[:, 0] = 0
+    assert int8_noise_db(model, values, tmp_path / "m.tflite") < -32

@@ -289,3 +289,15 @@ def test_a_softmax_is_not_split_into_logits(tmp_path):
     path = tmp_path / "int8.onnx"
     export(tmp_path / "m.onnx", path, quantize="int8", calibration=x, improvement=quickly("auto"))
     assert [output.name for output in onnx.load(path).graph.output] == ["y"]
+
+
+def test_outputs_that_one_operator_makes_together(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(12, 3, 4)(image)
+    largest, places = keras.ops.top_k(layers.Dense(8, activation="relu")(x), 3)
+    joined = layers.Concatenate()([layers.Dense(3)(x) * 500.0, layers.Dense(3)(x)])
+    model = keras.Model(image, [joined, largest, places])
+    found = exported(model, tmp_path / "m.tflite", "auto", images[:40], images[40:])
+    assert "outputs split" in " ".join(found.notes)
+    assert min(one.sqnr_db for one in found.fidelity if one.labels is None) > 30
