@@ -7,24 +7,26 @@ the same forms.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _SMALL, _ONE = 1e-6, 9.0
 """Below which erf is a straight line in float32, and beyond which it is 1."""
+_ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805
+"""Of SELU."""
 _CUBIC, _FLAT = 0.0894, 2.25
 """erf(x) is tanh(2/√π·(x + 0.0894·x³)) within 4e-4, and 1 within 1.5e-3 beyond 2.25."""
 
 Call = Callable[..., Any]
 
 
-def elementwise_calls(tf: Any, *, static: bool = False) -> dict[str, Call]:
-    """Return what to call instead of functions of `tf.math`, by their names.
+def elementwise_calls(tf: Any, *, static: bool = False) -> Iterator[tuple[Any, str, Call]]:
+    """Yield modules, names of functions in them, and what to call instead.
 
     Args:
         tf: TensorFlow, whose own functions are called for what is no real number.
-        static: Whether activations are quantized: then a quotient is no form, where its divisor
-            may round to 0.
+        static: Whether activations are quantized: then nothing is divided by what may round to 0,
+            and no exponential of large values takes the steps of small ones.
     """
     forms: dict[str, Callable[[Any], Any]] = {
         "sinh": lambda x: (tf.exp(x) - tf.exp(-x)) / 2,
@@ -38,7 +40,12 @@ def elementwise_calls(tf: Any, *, static: bool = False) -> dict[str, Call]:
         "acos": lambda x: tf.math.atan2(tf.sqrt(1 - x * x), x),
         "erf": lambda x: (_coarse_erf if static else _erf)(tf, x),
     }
-    return {name: _of_numbers(tf, getattr(tf.math, name), form) for name, form in forms.items()}
+    if static:
+        forms["softplus"] = lambda x: _softplus(tf, x)
+        forms["log_sigmoid"] = lambda x: -_softplus(tf, -x)
+        yield tf.nn, "selu", _of_numbers(tf, tf.nn.selu, lambda x: _selu(tf, x))
+    for name, form in forms.items():
+        yield tf.math, name, _of_numbers(tf, getattr(tf.math, name), form)
 
 
 def _of_numbers(tf: Any, given: Call, form: Callable[[Any], Any]) -> Call:
@@ -56,6 +63,16 @@ def _erf(tf: Any, x: Any) -> Any:
     safe = tf.where(near, tf.ones_like(z), z)
     far = 2 * tf.nn.gelu(safe, approximate=False) / safe - 1
     return tf.where(near, x * (2 / math.sqrt(math.pi)), far)
+
+
+def _softplus(tf: Any, x: Any) -> Any:
+    """Return log(1 + eˣ), also of a Mish, of exponentials of at most 1."""
+    return tf.nn.relu(x) + tf.math.log(1 + tf.exp(-tf.abs(x)))
+
+
+def _selu(tf: Any, x: Any) -> Any:
+    """Return scale·(x, or alpha·(eˣ − 1) below 0) by an ELU, whose exponential is inside."""
+    return _SCALE * _ALPHA * tf.nn.elu(x) + _SCALE * (1 - _ALPHA) * tf.nn.relu(x)
 
 
 def _coarse_erf(tf: Any, x: Any) -> Any:

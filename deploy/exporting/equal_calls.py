@@ -38,8 +38,8 @@ def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
             stack.enter_context(replaced(tf.image, "resize", by_places(tf)))
         stack.enter_context(replaced(tf.image, "resize", by_matrices(tf)))
         if format == "tflite":
-            for name, function in elementwise_calls(tf, static=static).items():
-                stack.enter_context(replaced(tf.math, name, function))
+            for module, name, function in elementwise_calls(tf, static=static):
+                stack.enter_context(replaced(module, name, function))
         if static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
             for calls in (masking_calls, unit_calls):

@@ -45,3 +45,11 @@ def test_erf_in_int8_divides_by_nothing(tmp_path):
     values = np.random.default_rng(0).uniform(-3, 3, (40, 64)).astype(np.float32)
     values[:, 0] = 0
     assert int8_noise_db(model, values, tmp_path / "m.tflite") < -32
+
+
+@pytest.mark.parametrize("kind", ["softplus", "mish", "log_sigmoid", "selu", "celu"])
+def test_in_int8_no_exponential_hides_small_values(kind, tmp_path):
+    image = keras.Input((64,))
+    model = keras.Model(image, keras.layers.Activation(kind)(image))
+    values = np.random.default_rng(0).normal(0, 3, (40, 64)).astype(np.float32)
+    assert int8_noise_db(model, values, tmp_path / "m.tflite") < -32
