@@ -47,7 +47,7 @@ def masking_calls(tf: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
 
     def chosen(condition: Any, x: Any = None, y: Any = None, name: str | None = None) -> Any:
         for scores, mask, kept in ((x, y, True), (y, x, False)):
-            if _are_scores(tf, scores) and _is_far(tf.get_static_value(mask)):
+            if _are_scores(tf, scores) and _is_far(_static(tf, mask)):
                 choice = condition if kept else tf.logical_not(condition)
                 return where(choice, scores, below(scores), name=name)
         return where(condition, x, y, name=name)
@@ -55,8 +55,8 @@ def masking_calls(tf: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     def multiplied(x: Any, y: Any, name: str | None = None) -> Any:
         """Choose between 0 and what is far: of a product int8 keeps no step of the mask itself."""
         for mask, far in ((x, y), (y, x)):
-            value = tf.get_static_value(far)
-            if _is_float(tf, mask) and _is_far(value) and np.size(value) == 1:
+            value = _static(tf, far)
+            if value is not None and value.size == 1 and _is_far(value) and _is_float(tf, mask):
                 return where(mask > _SOME, far, tf.zeros_like(far), name=name)
         return multiply(x, y, name=name)
 
@@ -65,7 +65,7 @@ def masking_calls(tf: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
         for scores, mask in ((x, y), (y, x)):
             if not _are_scores(tf, scores):
                 continue
-            value = tf.get_static_value(mask)
+            value = _static(tf, mask)
             kept = None if value is None else _kept_by(value)
             if value is not None and kept is not None:
                 rest = np.where(kept, value, 0).astype(np.float32)
@@ -93,10 +93,16 @@ def masking_calls(tf: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     yield tf.nn, "bias_add", row_added
 
 
+def _static(tf: Any, x: Any) -> Array | None:
+    """Return a value that is known while a model is traced, a plain number too; None for others."""
+    value = tf.get_static_value(x)
+    return None if value is None else np.asarray(value)
+
+
 def _is_float(tf: Any, x: Any) -> bool:
     """Tell whether a value is computed, in float32."""
     floats = tf.is_tensor(x) and x.dtype == tf.float32
-    return bool(floats and tf.get_static_value(x) is None)
+    return bool(floats and _static(tf, x) is None)
 
 
 def _are_scores(tf: Any, x: Any) -> bool:
@@ -127,7 +133,7 @@ def _kept_by(value: Array) -> Array | None:
 
 def _is_mask(tf: Any, x: Any, depth: int = 0) -> bool:
     """Tell whether a value is computed of conditions and constants alone, of which some are far."""
-    value = tf.get_static_value(x)
+    value = _static(tf, x)
     if value is not None:
         return value.dtype.kind == "f" and bool((value <= _FAR).any())
     try:
@@ -141,11 +147,12 @@ def _is_mask(tf: Any, x: Any, depth: int = 0) -> bool:
     if maker.type not in _JOINS:
         return False
     joined = maker.inputs[-2:]  # a choice has its condition first
-    computed = [one for one in joined if tf.get_static_value(one) is None]
+    computed = [one for one in joined if _static(tf, one) is None]
     if any(one.op.type not in _MOVES | _JOINS for one in computed):
         return False
-    rest = [one for one in joined if tf.get_static_value(one) is not None]
-    if not all(map(_is_plain, map(tf.get_static_value, rest))):
+    rest = [one for one in joined if _static(tf, one) is not None]
+    values = [value for one in rest if (value := _static(tf, one)) is not None]
+    if not all(map(_is_plain, values)):
         return False
     found = [_is_mask(tf, one, depth + 1) for one in computed]
     return all(found) and (bool(found) or any(_is_mask(tf, one) for one in rest))
@@ -158,7 +165,7 @@ def _is_plain(value: Array) -> bool:
 
 def _kept(tf: Any, mask: Any) -> Any:
     """Return what a mask keeps, as bools: beside -1e9 int8 has no other scores to compare."""
-    value = tf.get_static_value(mask)
+    value = _static(tf, mask)
     if value is not None:
         return tf.constant(value > _FAR / 2)
     maker = mask.op

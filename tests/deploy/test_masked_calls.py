@@ -66,3 +66,15 @@ def test_what_is_no_mask_stays(tmp_path):
     tflite.convert(read_source(model, None), path, "int8", [x])
     (got,) = open_runtime(path).predict([x])
     assert np.abs(got - expected).max() < 4 * np.abs(expected).max() / 255
+
+
+def test_plain_numbers_in_a_layer_of_tensorflow(tmp_path):
+    import tensorflow as tf
+
+    class Plain(layers.Layer):
+        def call(self, x):
+            return tf.where(x > 0, tf.add(tf.multiply(x, 2.0), 1.0), 0.0)
+
+    image = keras.Input((4, 8))
+    x = np.random.default_rng(0).normal(size=(20, 4, 8)).astype(np.float32)
+    assert int8_noise_db(keras.Model(image, Plain()(image)), x, tmp_path / "m.tflite") < -30
