@@ -13,6 +13,8 @@ from typing import Any
 from dsconvert.base.errors import require
 from dsconvert.formats.layer_names import layer_name
 
+from .tflite_shared_ranges import shared_ranges
+
 _ZERO = 1e-30
 """The calibrator gives zeros the range 0 … 1.2e-38, the least normal number of float32."""
 
@@ -57,8 +59,7 @@ def widen_zero_ranges(
                 kept.write_bytes(calibrated)
         widened, found = widened_model(calibrated)
         names.extend(name for name in found if name not in names)
-        if choose is not None:
-            widened = choose(widened)
+        widened = shared_ranges(widened if choose is None else choose(widened))
         if asked:
             return widened
         return convert.mlir_quantize(
