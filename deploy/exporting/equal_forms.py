@@ -17,6 +17,7 @@ from dsconvert.models.parts import parts_of
 
 from .equal_calls import equal_calls, replaced
 from .masked_scores import masked_softmax, scored_attention
+from .unit_calls import rms_unit
 
 Form = Callable[..., Any]
 _SMALLEST = 1e-12
@@ -284,6 +285,20 @@ def _spectrogram(layer: Any, given: Callable[..., Any], x: Any) -> Any:
     return power if layer.mag_exp == 2 else ops.power(ops.sqrt(power), layer.mag_exp)
 
 
+def _layer_norm(layer: Any, given: Callable[..., Any], x: Any) -> Any:
+    """Divide what is left of the mean by its norm, which is no sum of two large products."""
+    tf = require("tensorflow", "keras", "to export Keras models")
+    axes = tuple(sorted(int(axis) % len(x.shape) for axis in np.reshape(layer.axis, -1)))
+    centred = x - tf.reduce_mean(x, axis=axes, keepdims=True)
+    plain = not getattr(layer, "rms_scaling", False)
+    y = rms_unit(tf, centred, axes, layer.epsilon) if plain else None
+    if y is None:
+        return given(x)
+    form = [size if i in axes else 1 for i, size in enumerate(x.shape)]
+    y = y if layer.gamma is None else y * tf.reshape(layer.gamma, form)
+    return y if layer.beta is None else y + tf.reshape(layer.beta, form)
+
+
 _KINDS = ("", "Transpose")
 _EVERYWHERE: dict[str, tuple[str, Form]] = {
     "MelSpectrogram": ("_spectrogram", _spectrogram),
@@ -313,6 +328,7 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
 """By the layer's class: the method that is replaced, and by what."""
 _STATIC: dict[str, tuple[str, Form]] = {
     "Softmax": ("call", masked_softmax),
+    "LayerNormalization": ("call", _layer_norm),
     "Normalize": ("call", _normalized),
     "MultiHeadAttention": ("_compute_attention", scored_attention),
     "GroupedQueryAttention": ("_compute_attention", scored_attention),

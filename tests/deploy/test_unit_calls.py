@@ -86,3 +86,44 @@ def test_another_divisor_that_rounds_to_0_is_told(tmp_path):
     with refuses("does-not-run") as refused:
         export(model, tmp_path / "m.tflite", quantize="int8", calibration=X)
     assert "divides by what int8 rounds to 0" in refused.value.hint
+
+
+WORDS = RNG.normal(size=(40, 10, 8)) * np.exp(RNG.normal(size=(40, 10, 1))) + 0.2
+WORDS = WORDS.astype(np.float32)
+MEANS = {
+    "layer": layers.LayerNormalization(),
+    "layer of two axes": layers.LayerNormalization(axis=(1, 2)),
+    "layer, small epsilon": layers.LayerNormalization(epsilon=1e-6, center=False),
+    "root mean square": layers.RMSNormalization(),
+    "spelled out": lambda x: x * ops.rsqrt(ops.mean(x * x, -1, keepdims=True) + 1e-5),
+    "large epsilon": lambda x: x / ops.sqrt(ops.mean(ops.square(x), -1, keepdims=True) + 0.1),
+}
+
+
+def of_words(form):
+    keras.utils.set_random_seed(0)
+    words = keras.Input(WORDS.shape[1:])
+    return keras.Model(words, layers.Dense(16)(form(layers.Dense(8)(words))))
+
+
+@pytest.mark.parametrize("kind", MEANS)
+def test_means_of_squares_that_run_over_powers_of_ten(kind, tmp_path):
+    assert int8_noise_db(of_words(MEANS[kind]), WORDS, tmp_path / "m.tflite") < -12
+
+
+@pytest.mark.parametrize("kind", MEANS)
+def test_means_in_float_are_the_same(kind):
+    import tensorflow as tf
+
+    model = of_words(MEANS[kind])
+    expected = model.predict(WORDS, verbose=0)
+    with equal_forms(model, "tflite", static=True):
+        got = tf.function(lambda x: model(x, training=False), autograph=False)(WORDS)
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("layer", [layers.LayerNormalization, layers.UnitNormalization])
+def test_volumes(layer, tmp_path):
+    volume = keras.Input((4, 4, 4, 6))
+    x = RNG.normal(size=(20, 4, 4, 4, 6)).astype(np.float32)
+    assert int8_noise_db(keras.Model(volume, layer()(volume)), x, tmp_path / "m.tflite") < -30
