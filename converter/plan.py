@@ -30,7 +30,7 @@ from .core.planning.search_space import SearchSpace
 from .core.types import Choice, ConvSpec, Effect, Figure, Reason, Size, Totals
 
 MOST_PAIRS = 4
-_METHOD = "effects/3"
+_METHOD = "effects/4"
 """Changes whenever effects measured before would come out differently."""
 _UNUSABLE = Reason(
     code="unusable",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy_network import HELD_OUT, Network, layer, pool, relu, smooth_images
 
 from dsconvert.converter.core.network import between_widths
-from dsconvert.converter.core.network.between_widths import between_others, interpolated, is_wide
+from dsconvert.converter.core.network.between_widths import between_others, interpolated, takes_long
 from dsconvert.converter.core.network.fit_state import FitSettings
 from dsconvert.converter.core.network.sensitivity import measure_effects
 from dsconvert.converter.core.types import ORDERS, Choice, ConvSpec, Effect
@@ -26,9 +26,10 @@ def spec(channels):
     return ConvSpec(name="x", kernel_size=(3, 3), in_channels=channels, out_channels=8)
 
 
-def test_only_wide_layers_are_spared_fits():
-    assert is_wide(spec(256))
-    assert not is_wide(spec(255))
+def test_only_what_takes_long_is_spared():
+    assert takes_long(spec(128), 0)
+    assert not takes_long(spec(127), 9e9)
+    assert takes_long(spec(8), 1e10)
 
 
 def test_about_every_second_width_is_fitted():

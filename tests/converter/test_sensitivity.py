@@ -238,7 +238,9 @@ def test_effects_are_recorded_as_they_come(images):
 
     with pytest.raises(KeyboardInterrupt):
         measure(network, images, {"b": CHOICES[:2], "a": CHOICES[:2]}, record=record)
-    assert [each[:2] for each in seen] == [("a", c) for c in CHOICES[:2]] + [("b", CHOICES[0])]
+    *first, last = [each[:2] for each in seen]  # of one layer as they are ready, in any order
+    assert sorted(first, key=repr) == sorted((("a", c) for c in CHOICES[:2]), key=repr)
+    assert last in [("b", c) for c in CHOICES[:2]]
     assert seen[0][3] < seen[-1][3]
 
 

@@ -1,9 +1,9 @@
 """What blocks of some widths do to the network, told from what wider and narrower ones do.
 
 The error of a three-factor block falls steadily with its number of channels R, and that of a sum of
-pairs with their number T, so that in a wide layer, where each fit takes seconds, not every size has
-to be fitted to choose one. Its logarithm lies nearly on a line: on a layer of 256 channels within
-3 % in R, and for T = 3 on layers of 256 and 512 channels within 5 %.
+pairs with their number T, so that where each size takes long to be tried, not every one has to be
+to choose one. Its logarithm lies nearly on a line: on layers of 128 and 256 channels within 3 % in
+R, and for T = 3 on layers of 128, 256 and 512 channels within 5 %.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ import msgspec
 
 from ..types import Choice, ConvSpec, Effect
 
-_WIDE = 2304
-"""Features, C·k², from which on a layer is wide."""
+_WIDE = 1152
+"""Features, C·k², from which on fits take long."""
+_LONG = 1e10
+"""MACs from which on it takes long to see what a choice does to the network's outputs."""
 _APART = 2.1
 """How many times as large the next choice that is fitted is at most, where there are so many."""
 
 
-def is_wide(spec: ConvSpec) -> bool:
-    """Tell whether fits to a layer take long."""
-    return spec.taps * spec.in_channels >= _WIDE
+def takes_long(spec: ConvSpec, pass_macs: float) -> bool:
+    """Tell whether it takes long to try a choice for a layer.
+
+    Args:
+        spec: The layer.
+        pass_macs: MACs of the held-out images' way through the network.
+    """
+    return spec.taps * spec.in_channels >= _WIDE or pass_macs >= _LONG
 
 
 def between_others(choices: Sequence[Choice]) -> dict[Choice, tuple[Choice, Choice]]:

@@ -7,21 +7,21 @@ with that one layer changed.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from dsconvert.base import fidelity
 from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Progress, silent
 
 from ..fitting.block_style import BlockStyle, SiteData
+from ..fitting.cost import conv_macs
 from ..fitting.fit import FitOptions
 from ..fitting.styles import block_style
 from ..fitting.threads import one_blas_thread, processors
 from ..stages import Site, Stages, Weights
 from ..types import Choice, Effect, Factorization, Size
-from .between_widths import between_others, interpolated, is_wide
+from .between_widths import between_others, interpolated, takes_long
 from .fit_network import placed
 from .fit_state import FitRun, FitSettings
 from .stage_runner import StageRunner, room_for
@@ -67,15 +67,18 @@ def measure_effects(
         progress: Told of each stage.
 
     Returns:
-        The effect of each (name, choice), those known included; in wide layers those of
-        some sizes lie between the effects of others, see `between_widths`. What mixes all channels
-        at once, as pointwise first does, has none in a layer so wide that its moments do not fit
-        into the memory together.
+        The effect of each (name, choice), those known included; where it takes long to try them,
+        those of some sizes lie between the effects of others, see `between_widths`. What mixes all
+        channels at once, as pointwise first does, has none in a layer so wide that its moments do
+        not fit into the memory together.
     """
     effects: Effects = dict(known or {})
     sites = stages.sites
-    wide = {site.name for site in sites if site is not None and is_wide(site.spec)}
-    between = {name: between_others(options) for name, options in choices.items() if name in wide}
+    pass_macs = held_out * float(
+        sum(conv_macs(site.spec) or 0 for site in sites if site is not None)
+    )
+    slow = {site.name for site in sites if site is not None and takes_long(site.spec, pass_macs)}
+    between = {name: between_others(options) for name, options in choices.items() if name in slow}
     wanted = {
         name: [
             choice
@@ -159,7 +162,7 @@ class _Trial:
     def _fitted(
         self, data: SiteData, choices: Sequence[Choice]
     ) -> Iterator[tuple[Choice, Factorization]]:
-        """Fit each choice by itself, several at once, and yield them in their order."""
+        """Fit each choice by itself, several at once, and yield each as soon as it is there."""
         possible = [
             (choice, style)
             for choice in choices
@@ -167,19 +170,17 @@ class _Trial:
             if len(data.stats) == 1 or style.fits_in_parts(choice)
         ]
         at_once = min(processors(), self.runner.fits_at_once(data.site))
-        under_way: deque[tuple[Choice, Future[Factorization]]] = deque()
+        under_way: dict[Future[Factorization], Choice] = {}
         with one_blas_thread(), ThreadPoolExecutor(at_once) as pool:
             try:
                 for choice, style in possible:
-                    under_way.append((choice, pool.submit(_factors, style, data, choice)))
+                    under_way[pool.submit(_factors, style, data, choice)] = choice
                     if len(under_way) > at_once:  # what is finished takes memory, too
-                        first, fit = under_way.popleft()
-                        yield first, fit.result()
+                        yield from _finished(under_way)
                 while under_way:
-                    first, fit = under_way.popleft()
-                    yield first, fit.result()
+                    yield from _finished(under_way)
             finally:
-                for _, fit in under_way:
+                for fit in under_way:
                     fit.cancel()
 
     def _outputs(self, index: int, weights: Weights | None) -> list[Array]:
@@ -190,6 +191,15 @@ class _Trial:
         if index < last:
             live = self.runner.through(index + 1, live, None, last)
         return [live[value] for value in stages.outputs]
+
+
+def _finished(
+    under_way: dict[Future[Factorization], Choice],
+) -> Iterator[tuple[Choice, Factorization]]:
+    """Wait for fits and take those that are finished off the list."""
+    done = wait(under_way, return_when=FIRST_COMPLETED).done
+    for fit in [fit for fit in under_way if fit in done]:
+        yield under_way.pop(fit), fit.result()
 
 
 def _factors(style: BlockStyle, data: SiteData, choice: Choice) -> Factorization:
