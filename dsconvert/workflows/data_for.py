@@ -47,7 +47,7 @@ def load_data(
         preprocessing: What is done to the stored values.
         image_size: (height, width) that image files are resized to; by default the model's.
         samples: How many to draw at random; None takes all.
-        labels: Whether labels are required; they are loaded in any case where there are any.
+        labels: Whether labels are required; where they are not, those that can be read are loaded.
         seed: Seeds the draw.
 
     Returns:

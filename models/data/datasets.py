@@ -143,7 +143,7 @@ def load_data(
         image_size: (height, width) to which image files are resized; by default the model's.
         samples: How many to draw at random; of an iterable the first. None takes all.
         seed: Seeds the draw.
-        labels: Whether labels are required; they are loaded in any case where there are any.
+        labels: Whether labels are required; where they are not, those that can be read are loaded.
         input_names: The names of the model's inputs.
         input_shapes: Their shapes with the batch axis first: they say where the channel axis goes,
             give a missing one and the size of images, and tell samples of an iterable from batches.
@@ -168,6 +168,7 @@ def load_data(
             for shape in input_shapes
         ),
         memory=memory,
+        needs_labels=labels,
     )
     raw = _read(source, request, image_size)
     check_counts(raw.inputs, raw.labels, str(source))
@@ -189,7 +190,7 @@ def load_data(
             _prepared(array, index, preprocessing, where, request)
             for array, where in zip(raw.inputs, layout, strict=False)
         ),
-        labels=_drawn_labels(raw, index, request, wanted=labels),
+        labels=_drawn_labels(raw, index, request),
         names=request.names,
         preprocessing=_recorded(preprocessing, layout),
         source=str(source),
@@ -223,13 +224,15 @@ def _bytes(stored: Stored) -> int:
     return math.prod(stored.shape) * stored.dtype.itemsize
 
 
-def _drawn_labels(raw: Raw, index: Any, request: Request, *, wanted: bool) -> Array | None:
+def _drawn_labels(raw: Raw, index: Any, request: Request) -> Array | None:
     """Return the labels of the samples; those in records too large for memory only if wanted."""
-    if raw.labels is None:
+    labels = raw.labels
+    if labels is None:
         return None
-    if isinstance(raw.labels, Stored) and not wanted and request.stays(raw.inputs[0].shape):
+    unread = isinstance(labels, Stored) and request.stays(raw.inputs[0].shape)
+    if unread and not request.needs_labels:
         return None
-    return plain_labels(raw.labels[index])
+    return request.labels(lambda: plain_labels(labels[index]))
 
 
 def _moved(array: Array | Stored, layout: Layout) -> Array | Stored:

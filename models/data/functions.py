@@ -49,7 +49,9 @@ def read_function(source: str, request: Request) -> Raw:
             else:
                 raw = _joined(_batches(given, request), request.samples)
                 index = slice(request.samples)
-            labels = None if raw.labels is None else numeric(raw.labels, "y")[index]
+            labels = request.labels(
+                lambda: None if raw.labels is None else numeric(raw.labels, "y")[index]
+            )
     except InputError as error:
         said = error.words
         raise InputError(f"{source}: {said.message}", said.hint, code=error.code) from error

@@ -68,7 +68,8 @@ def read_records(source: str, request: Request, image_size: tuple[int, int] | No
         )
     else:
         inputs = _arrays(kind, records, first)
-    labels = None if kind.label(records[0]) is None else _labels(kind, records)
+    first_label = request.labels(lambda: kind.label(records[0]))
+    labels = None if first_label is None else _labels(kind, records)
     return Raw((inputs,), labels)
 
 

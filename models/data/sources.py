@@ -9,16 +9,17 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import psutil
 
 from dsconvert.base.errors import InputError
+from dsconvert.base.messages import note
 from dsconvert.base.predictor import Array, Shape
 
 from .array_names import find_arrays
@@ -50,6 +51,7 @@ _LOCAL_NAMES = 26
 """Where a member's own header in a zip file says how long its name and its extra field are."""
 
 Split = Literal["train", "test"]
+_Labels = TypeVar("_Labels")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Request:
         names: The names of the model's inputs, where known.
         shapes: Their shapes, batch axis first and channels last, where known.
         memory: Bytes of float32 above which samples stay on disk; None reads all that are drawn.
+        needs_labels: Whether the samples are no use without labels.
     """
 
     split: Split
@@ -71,6 +74,21 @@ class Request:
     names: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     memory: int | None = None
+    needs_labels: bool = False
+
+    def labels(self, read: Callable[[], _Labels]) -> _Labels | None:
+        """Read labels; where none are needed, those of no use are left out, and a note says so.
+
+        Raises:
+            InputError: What ``read`` raises, if labels are needed.
+        """
+        try:
+            return read()
+        except InputError as error:
+            if self.needs_labels:
+                raise
+            note(f"no labels are read: {error.words.message}")
+            return None
 
     def draw(self, count: int) -> Any:
         """Indices of the samples to take of ``count``, in order, or a slice that takes all."""
@@ -137,7 +155,12 @@ def read_archive(path: Path, request: Request) -> Raw:
                 if mapped is None
                 else _unread(numeric(mapped, f"{key} of {path}"), path, key)
             )
-        labels = None if label_key is None else numeric(file[label_key], f"{label_key} of {path}")
+
+        def read_labels() -> Array:
+            with _readable(path):
+                return numeric(file[label_key], f"{label_key} of {path}")
+
+        labels = None if label_key is None else request.labels(read_labels)
     return Raw(tuple(inputs), labels)
 
 

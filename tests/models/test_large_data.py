@@ -208,7 +208,7 @@ class TestTar:
     def test_a_label_that_is_no_class(self, tmp_path, images):
         write_tar(tmp_path / "d.tar", images, ["cat"] * 12)
         with pytest.raises(InputError) as refused:
-            load_data(tmp_path / "d.tar", split="train")
+            load_data(tmp_path / "d.tar", split="train", labels=True)
         assert refused.value.code == "data-unreadable"
 
     def test_no_file(self, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from refusals import refuses
 
+from dsconvert.base.errors import InputError
 from dsconvert.models.data.datasets import load_data
 
 GREY = [(None, 4, 6, 1)]
@@ -66,7 +67,54 @@ def test_members_of_a_shard_that_hold_no_sample(tmp_path, sample, label, code):
     shard(tmp_path / "d.tar", {"0.npy": sample, "0.cls": label})
 
     with refuses(code):
-        load_data(tmp_path / "d.tar", split="test")
+        load_data(tmp_path / "d.tar", split="test", labels=True)
+
+
+def _text_class(folder):
+    shard(folder / "d.tar", {"0.npy": SAMPLE, "0.cls": b"cat"})
+    return folder / "d.tar"
+
+
+def _later_text_class(folder):
+    members = {"0.npy": SAMPLE, "0.cls": b"1", "1.npy": SAMPLE, "1.cls": b"cat"}
+    shard(folder / "d.tar", members)
+    return folder / "d.tar"
+
+
+def _text_labels(folder):
+    np.savez(folder / "d.npz", x=np.ones((2, 4, 6, 1)), y=["cat", "dog"])
+    return folder / "d.npz"
+
+
+def _object_labels(folder):
+    np.savez(folder / "d.npz", x=np.ones((2, 4, 6, 1)), y=np.array(["cat", None], object))
+    return folder / "d.npz"
+
+
+def _function_with_text_labels(folder):
+    (folder / "texts.py").write_text(
+        "import numpy as np\ndef both():\n    return np.ones((2, 4, 6, 1)), ['cat', 'dog']\n"
+    )
+    return "texts:both"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_text_class, _later_text_class, _text_labels, _object_labels, _function_with_text_labels],
+)
+def test_labels_of_no_use_are_told_and_left_out_where_none_are_needed(
+    tmp_path, make, monkeypatch, caplog
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = make(tmp_path)
+
+    data = load_data(source, split="test", input_shapes=GREY)
+
+    assert data.labels is None
+    assert data.inputs[0].shape[1:] == (4, 6, 1)
+    assert "no labels are read" in caplog.text
+    with pytest.raises(InputError):
+        load_data(source, split="test", labels=True, input_shapes=GREY)
 
 
 def test_sparse_members_of_a_shard_are_not_read_as_they_lie(tmp_path):
@@ -133,7 +181,7 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["texts", "none", "one", "each"])
 def test_labels_of_a_function_that_are_no_numbers(module, name):
     with refuses("not-numbers"):
-        load_data(module + name, split="test", input_shapes=[(None, 3)])
+        load_data(module + name, split="test", labels=True, input_shapes=[(None, 3)])
 
 
 def test_labels_of_a_function_that_are_numbers_as_objects(module):
