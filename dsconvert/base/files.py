@@ -130,7 +130,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise _unwritable(path, "it may not be written to")
     refuse_folder(path)
     if path.suffix in (".onnx", ".tflite") and not _is_text(str(path)):
-        raise _unwritable(path, "its name is no UTF-8, and no runtime could open it")
+        raise InputError(
+            f"cannot write {path}: its name is no UTF-8, and no runtime could open it.",
+            "Give it a name in UTF-8 with -o.",
+            code="not-writable",
+        )
     if (path.exists() or path.is_symlink()) and not overwrite:  # a link may lead nowhere
         raise InputError(
             f"{path} exists already.",

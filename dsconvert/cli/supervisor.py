@@ -29,12 +29,28 @@ _REPORT = "if the file is sound, please report it with the output of: dsconvert 
 
 def main() -> None:
     """Run the command line; where processes can be forked, in a child."""
+    _read_names_as_utf8()
     _open_streams()
     from . import main as command
 
     if hasattr(os, "fork") and os.environ.get("DSCONVERT_SUPERVISE", "1") != "0":
         sys.exit(supervised(command, sys.argv[1:]))
     command()
+
+
+def _read_names_as_utf8() -> None:
+    """Begin again in UTF-8 mode where the locale has another encoding for names of files.
+
+    Runtimes open a file by its name in UTF-8, whatever the locale says (``LC_ALL=C PYTHONUTF8=0``).
+    What is printed keeps the locale's encoding.
+    """
+    if os.name != "posix" or sys.getfilesystemencoding() == "utf-8":
+        return
+    surroundings = os.environ | {"PYTHONUTF8": "1"}  # for processes that are started later
+    if sys.stdout is not None:
+        surroundings.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+    words = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+    os.execve(sys.executable, words, surroundings)
 
 
 def _open_streams() -> None:

@@ -32,6 +32,18 @@ def test_locale_c_and_no_home(tmp_path):
     assert (tmp_path / "ü.json").is_file()
 
 
+def test_names_in_utf8_where_the_locale_is_ascii(tmp_path):
+    """Python would read their bytes one by one, and ONNX Runtime opens no such name."""
+    conv_stack(tmp_path / "ü.onnx", [3], channels=4)
+    surroundings = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    for words in ("rewrite ü.onnx -o ö.onnx", "verify ü.onnx ö.onnx --min-sqnr 0"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words.split()],
+            capture_output=True, check=False, env=surroundings, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_user_without_an_entry(tmp_path, monkeypatch):
     """As in a container: no HOME, and no name for the user's number."""
     path = conv_stack(tmp_path / "net.onnx", [3], channels=16)
