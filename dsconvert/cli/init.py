@@ -16,6 +16,7 @@ _HEAD = """\
 A recipe for dsconvert. Every command reads it, and takes from it what is not given on the
 command line: dsconvert optimize --recipe {name}
 Lines that begin with # say what a setting does, or are settings at their defaults.
+Paths are relative to the folder in which a command is run, as on the command line.
 """
 _FIRST = "optimize"
 

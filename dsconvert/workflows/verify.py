@@ -119,9 +119,9 @@ def verify(
         else:
             preprocessing = settled(preprocessing, [model, reference], data)
             images = _load(data, [b, a], samples or _SAMPLES, seed, preprocessing)
-            for one in (a, b):
-                for text in layout_notes(images.laid_out(one.predictor.input_shapes)):
-                    note(text)
+            laid_out = [images.laid_out(one.predictor.input_shapes) for one in (a, b)]
+            for text in dict.fromkeys(text for data in laid_out for text in layout_notes(data)):
+                note(text)
         path = path_of(model)
         name, told = path.name if path else b.told, as_progress(progress)
         path = None if is_changed(model) else path  # what runs is another model than the file's

@@ -108,8 +108,9 @@ class TestEvaluate:
             assert result["top1"]["value"] == 1
             assert result["fidelity"][0]["relative_error"] < 1e-5
 
-    def test_what_was_moved_is_said_once(self, folder: Path) -> None:
-        result = call(f"evaluate model.onnx fixed.onnx {FIT}", folder)
+    @pytest.mark.parametrize("command", ["evaluate", "verify"])
+    def test_what_was_moved_is_said_once(self, folder: Path, command: str) -> None:
+        result = call(f"{command} model.onnx fixed.onnx {FIT}", folder)
         told = "data.npz: (n, H, W, C) → (n, C, H, W), as the model takes them"
         assert result.stderr.count(told) == 1
 
