@@ -18,6 +18,7 @@ from .profile import profile
 from .report import report
 from .rewrite import rewrite
 from .sweep import sweep
+from .terminal import end_unread
 from .verify import verify
 from .zoo import zoo
 
@@ -31,14 +32,18 @@ class Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep what was typed: an error in it is told as JSON where that is asked for."""
         ctx.meta[_WORDS] = tuple(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except BrokenPipeError:  # of --help and --version
+            end_unread()
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that is asked for.
 
         Raises:
             UsageError: If what was typed cannot be meant.
-            SystemExit: Instead, with the error as JSON on stderr, after --json.
+            SystemExit: Instead, with the error as JSON on stderr, after --json; and where nobody
+                reads what is printed.
         """
         try:
             return self._run(ctx)
@@ -46,6 +51,8 @@ class Commands(click.Group):
             if "--json" not in ctx.meta[_WORDS]:
                 raise
             exit_in_json(error)
+        except BrokenPipeError:
+            end_unread()
 
     def _run(self, ctx: click.Context) -> object:
         """Run the command.

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -35,6 +35,8 @@ _NARROWEST = 20
 """Columns that a table gets in any case: in fewer nothing is left of it."""
 _INTERRUPTED = 130
 """The exit code of what Ctrl-C ended: 128 and the signal's number."""
+_UNREAD = 141
+"""The exit code of what SIGPIPE ends, which Python ignores; 1 would say that a check failed."""
 _BETWEEN_LINES = 30.0
 """Seconds between two lines of progress off a terminal."""
 
@@ -147,9 +149,15 @@ def console(out: TextIO) -> Console:
     Rich would take ``[ssh]`` in a string for a style and ``:1:`` for an emoji. Styles of our own
     are `rich.text.Text` objects.
     """
-    from rich.console import Console
+    from rich import console as rich
 
-    return Console(file=out, highlight=False, markup=False, emoji=False)
+    class Ended(rich.Console):
+        """Ends as we do where nobody reads on; Rich would say 1, that a check failed."""
+
+        def on_broken_pipe(self) -> None:
+            end_unread()
+
+    return Ended(file=out, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -184,6 +192,18 @@ def _stdout_kept() -> Iterator[TextIO]:
         os.close(saved)
 
 
+def end_unread() -> NoReturn:
+    """End as programs do whose output nobody reads any more (``| head``): without a word."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # at its end Python would fail over what is left in the stream
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, stream.fileno())
+            os.close(sink)
+    sys.exit(_UNREAD)
+
+
 def _unprinted(error: OSError) -> None:
     """End with a sentence where the result cannot be printed, and silently where nobody reads it.
 
@@ -191,7 +211,7 @@ def _unprinted(error: OSError) -> None:
         OSError: If it is about something else than the output.
     """
     if isinstance(error, BrokenPipeError):
-        sys.exit(1)
+        end_unread()
     if error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG) or error.filename is not None:
         raise error
     click.secho(f"Error: the result cannot be printed: {error.strerror}.", fg="red", err=True)

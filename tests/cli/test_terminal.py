@@ -75,6 +75,13 @@ def test_names_of_layers_and_files_are_printed(tmp_path):
     assert "[/none].onnx" in refused.stderr
 
 
+def _named(node: ast.AST) -> list[str]:
+    """What a call calls, or what a class is made from."""
+    if isinstance(node, ast.ClassDef):
+        return [ast.unparse(base) for base in node.bases]
+    return [ast.unparse(node.func)] if isinstance(node, ast.Call) else []
+
+
 def test_nothing_else_makes_a_console():
     """One made elsewhere would read styles in names."""
     makers = [
@@ -82,7 +89,8 @@ def test_nothing_else_makes_a_console():
         for room in ("dsconvert", "converter", "deploy", "models")
         for path in sorted((ROOT / room).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Console"
+        for made in _named(node)
+        if made.rpartition(".")[2] == "Console"
     ]
     assert makers == ["dsconvert/cli/terminal.py"]
 
@@ -142,6 +150,22 @@ def test_a_closed_stream_does_not_end_the_command(closed):
     command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program, "zoo"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["zoo", "zoo --json", "--help", "zoo --help", "inspect none.onnx"]
+)
+def test_output_that_nobody_reads_ends_the_command_as_sigpipe_does(words):
+    """1 would say that a check failed, as ``set -o pipefail`` sees it behind ``| head``."""
+    program = "from dsconvert.cli.supervisor import main; main()"
+    unread, end = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-c", program, *words.split()]
+    errors = end if "none" in words else subprocess.PIPE
+    done = subprocess.run(command, stdout=end, stderr=errors, check=False)
+    os.close(end)
+    assert done.returncode == 141
+    assert not done.stderr
 
 
 def test_a_stderr_that_takes_nothing_does_not_end_the_command(tmp_path):
