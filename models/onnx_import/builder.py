@@ -256,6 +256,39 @@ class KerasBuilder(KerasMaker):
         self.rename(tensor, f"{x.name}_sorted")
         return Tensor(x.name, tensor, x.order, x.shapes)
 
+    def spread(
+        self, node: Node, x: Tensor, axes: Sequence[int], shapes: Sequence[Sizes]
+    ) -> Tensor | None:
+        """Repeat axes of one position to free sizes: those of a tensor that is drawn already.
+
+        Args:
+            node: The node.
+            x: A tensor.
+            axes: The ONNX axes, of one position in every probe.
+            shapes: The shape that is wanted, once per probe.
+
+        Returns:
+            The tensor with these axes as long as wanted; None if no tensor drawn so far has
+            these sizes at these axes, and the batch of ``x``.
+        """
+        same = (0, *axes)
+        wanted = [
+            tuple(new[axis] if axis in axes else size for axis, size in enumerate(old))
+            for old, new in zip(x.shapes, shapes, strict=True)
+        ]
+        for other in self._values.values():
+            if not isinstance(other, Tensor) or other.rank != x.rank or other.rows is not None:
+                continue
+            pairs = zip(other.shapes, wanted, strict=True)
+            if any(ours[axis] != size[axis] for ours, size in pairs for axis in same):
+                continue
+            like = self.reorder(other, x.order).keras
+            zeros = self.apply(node, "zeros_like", like, dtype=x.keras.dtype)
+            first = tuple(slice(None) if axis in same else slice(1) for axis in x.order)
+            longer = self.apply(node, "add", x.keras, self.view(node, zeros, first))
+            return Tensor(f"{x.name}/{node.name}", longer, x.order, tuple(wanted))
+        return None
+
     def align(self, node: Node) -> tuple[list[Any], Order]:
         """Return all inputs of an elementwise node in one axis order, ready to be broadcast.
 

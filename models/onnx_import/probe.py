@@ -227,9 +227,7 @@ def _assignments(
         for unit in _UNITS if others else (1,):
             choices = []
             for k in range(2):
-                choice = {
-                    n: unit * (2 + 3 * k + (0 if square else i)) for i, n in enumerate(others)
-                }
+                choice = {n: unit * (2 + k + (0 if square else i)) for i, n in enumerate(others)}
                 choices.append(sizes(choice | dict.fromkeys(batches, 2 + k)))
             yield tuple(choices)
     # A batch that is called free, and is not.

@@ -46,6 +46,10 @@ class Tensor:
         """The shape in ONNX axes; None where a size is free."""
         return common_shape(self.shapes)
 
+    def spreads(self, onnx_axis: int, shapes: Sequence[Sizes]) -> bool:
+        """Tell whether an axis of one position becomes one of free size in these shapes."""
+        return self.shape[onnx_axis] == 1 and len({sizes[onnx_axis] for sizes in shapes}) > 1
+
     def axis(self, onnx_axis: int) -> int:
         """Return the Keras axis that holds an ONNX axis, which may be counted from the end."""
         return self.order.index(onnx_axis % self.rank)

@@ -36,6 +36,8 @@ def tile(node: Node, build: KerasBuilder) -> Tensor:
 
 
 def _repeated(node: Node, build: KerasBuilder, x: Tensor, shapes: tuple[Sizes, ...]) -> Tensor:
+    free = [axis for axis in range(1, x.rank) if x.spreads(axis, shapes)]
+    x = (build.spread(node, x, free, shapes) if free else None) or x
     counts = []
     for axis in x.order:
         times = {

@@ -35,6 +35,10 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
         or regions[axis] != _WHOLE  # which may be read at scale 1 too
         or any(old[axis] != new[axis] for old, new in _probes(x, targets))
     ]
+    single = [axis for axis in axes if regions[axis] == _WHOLE and x.spreads(axis, targets)]
+    spread = build.spread(node, x, single, targets) if single else None
+    if spread is not None:  # one value gives the same everywhere, in every mode
+        x, axes = spread, [axis for axis in axes if axis not in single]
     if not axes:
         return build.result(node, x.keras, x.order)
     if x.rank in (3, 4, 5) and min(axes) >= 2:
@@ -46,7 +50,7 @@ def resize(node: Node, build: KerasBuilder) -> Tensor:
     outside = np.zeros(0)
     for axis in axes:
         size, target = x.shape[axis], targets[0][axis]
-        if size is None:
+        if size is None or any(new[axis] != target for new in targets):
             raise refuse(
                 node,
                 f"resizing axis {axis}, of free size, in the mode {sampling.mode!r} "
