@@ -73,6 +73,55 @@ def test_smaller_files_of_functions(quantize, path, tmp_path):
     assert error < {"float16": 0.002, "dynamic": 0.02}[quantize] * np.linalg.norm(expected)
 
 
+def function_with_a_default():
+    """A leaky slope that the function has a default for: ONNX's inliner leaves it out."""
+    function = helper.make_function(
+        "mine",
+        "Leaky",
+        ["x", "w"],
+        ["y"],
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("LeakyRelu", ["c"], ["y"]),
+        ],
+        [helper.make_opsetid("", 18)],
+        attribute_protos=[helper.make_attribute("slope", 0.3)],
+    )
+    told = onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    function.node[1].attribute.append(told)
+    return function
+
+
+def test_defaults_of_attributes_of_functions_hold_where_a_call_does_not_tell_them(tmp_path):
+    onnx.save(model_with(function_with_a_default()), tmp_path / "m.onnx")
+    expected = run(tmp_path / "m.onnx")
+
+    imported = ds.import_onnx(tmp_path / "m.onnx").model
+    full_rank = ds.RewriteOptions(pairs=9, include=("*",), method="svd")
+    ds.rewrite(tmp_path / "m.onnx", options=full_rank, output=tmp_path / "exact.onnx")
+
+    got = imported.predict(X.transpose(0, 2, 3, 1), verbose=0).transpose(0, 3, 1, 2)
+    assert np.allclose(got, expected, atol=1e-5)
+    assert np.allclose(run(tmp_path / "exact.onnx"), expected, atol=1e-5)
+
+
+def test_functions_of_an_opset_in_which_operators_took_fewer_types(tmp_path):
+    """Mul of opset 13 and of 14: onnx' checker refuses what ONNX Runtime runs."""
+    onnx.save(model_with(function_of(13)), tmp_path / "m.onnx")
+    ds.inspect(tmp_path / "m.onnx")
+
+
+def test_a_function_that_nobody_calls_may_hold_what_nobody_knows(tmp_path):
+    model = model_with(function_of())
+    unknown = [helper.make_node("Unknown", ["x"], ["y"])]
+    idle = helper.make_function(
+        "mine", "Idle", ["x"], ["y"], unknown, [helper.make_opsetid("", 17)]
+    )
+    model.functions.append(idle)
+    onnx.save(model, tmp_path / "m.onnx")
+    ds.inspect(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("opset", [14, 17])
 def test_functions_of_another_opset_are_imported(opset, tmp_path):
     onnx.save(model_with(function_of(opset)), tmp_path / "m.onnx")

@@ -13,6 +13,7 @@ from dsconvert.base.errors import require
 from .checking import light_copy
 from .contrib import define_operators, part_fused
 from .declared import declare_channels, declare_opset, free_sizes
+from .functions import state_functions
 from .messages import assign
 from .shapes import shape_of
 from .sorting import sort_nodes
@@ -40,6 +41,7 @@ def mend_form(model: ModelProto, folder: Path | None) -> tuple[str, ...]:
         told.append("its graph had no name")
     if declare_opset(model):
         told.append("its opset was declared twice, or under another name than the usual one")
+    state_functions(model)
     if define_operators(model):
         told.append(
             "norms that ONNX does not define in its opset are spelled out, as ONNX Runtime has them"

@@ -17,10 +17,12 @@ from .nodes import nodes_of
 from .tensors import DOMAINS
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import FunctionProto, ModelProto, NodeProto
+    from onnx.defs import OpSchema
 
 _LEVELS = 4
 """How deep functions of ONNX may call each other."""
+_SETTLED = 13
 _Key = tuple[str, str]
 """A function's domain and name."""
 
@@ -41,9 +43,47 @@ def inlined(
     if not names:
         return model
     inliner = require("onnx.inliner", "onnx", "to read .onnx files")
-    result: ModelProto = inliner.inline_selected_functions(_of_one_version(model), sorted(names))
+    model = copied(model)
+    state_functions(model)
+    result: ModelProto = inliner.inline_selected_functions(model, sorted(names))
     trim_inputs(result)
     return result
+
+
+def state_functions(model: ModelProto) -> None:
+    """Say of functions what ONNX's checker and inliner do not find out; what they compute stays.
+
+    Functions that nobody calls go, calls tell the attributes that the function has defaults for,
+    which ONNX's inliner forgets, and functions are of the model's own opset where that changes
+    nothing.
+
+    Args:
+        model: The model, which is changed.
+    """
+    _drop_uncalled(model)
+    _give_defaults(model)
+    _use_one_version(model)
+
+
+def _drop_uncalled(model: ModelProto) -> None:
+    called: set[_Key] = set()
+    more = {_key(node) for node in nodes_of(model.graph)}
+    while more - called:
+        called |= more
+        bodies = [one for one in model.functions if _key_of(one) in called]
+        more = {_key(node) for body in bodies for node in nodes_of(body)}
+    assign(model.functions, [one for one in model.functions if _key_of(one) in called])
+
+
+def _give_defaults(model: ModelProto) -> None:
+    defaults = {
+        (one.domain, one.name, one.overload): list(one.attribute_proto) for one in model.functions
+    }
+    for body in (model.graph, *model.functions):
+        for node in nodes_of(body):
+            given = {one.name for one in node.attribute}
+            stated = defaults.get((node.domain, node.op_type, node.overload), [])
+            node.attribute.extend(one for one in stated if one.name not in given)
 
 
 def spelled_by_onnx(model: ModelProto, known: Container[str]) -> ModelProto:
@@ -120,28 +160,51 @@ def trim_inputs(model: ModelProto) -> bool:
     return changed
 
 
-def _of_one_version(model: ModelProto) -> ModelProto:
-    """Return the model with its functions in its own opset, where their operators are the same.
+def _use_one_version(model: ModelProto) -> None:
+    """Put functions in the model's own opset, where their operators are the same in both.
 
     onnx' checker refuses files in which they are not.
     """
-    from onnx import defs
-
-    def since(kind: str, version: int) -> int:
-        try:
-            return int(defs.get_schema(kind, version, "").since_version)
-        except defs.SchemaError:  # a function of the model, or no operator
-            return 0
-
-    model = copied(model)
     own = next((one.version for one in model.opset_import if not _domain(one.domain)), 0)
     for function in model.functions:
         for one in function.opset_import:
             kinds = {node.op_type for node in nodes_of(function) if not _domain(node.domain)}
-            same = all(since(kind, one.version) == since(kind, own) for kind in kinds)
+            same = all(_alike(kind, one.version, own) for kind in kinds)
             if not _domain(one.domain) and same:
                 one.version = own
-    return model
+
+
+def _alike(kind: str, version: int, other: int) -> bool:
+    """Tell whether an operator is the same in two opsets, but for the types that it takes.
+
+    Before opset 13 Softmax and its like changed what they compute, and not what they are told.
+    """
+    first, second = _schema(kind, version), _schema(kind, other)
+    if first is None or second is None:  # a function of the model, or no operator
+        return first is second
+    if first.since_version == second.since_version:
+        return True
+    return min(first.since_version, second.since_version) >= _SETTLED and _told(first) == _told(
+        second
+    )
+
+
+def _schema(kind: str, version: int) -> OpSchema | None:
+    from onnx import defs
+
+    try:
+        return defs.get_schema(kind, version, "")
+    except defs.SchemaError:
+        return None
+
+
+def _told(schema: OpSchema) -> tuple[list[str], list[str], dict[str, tuple[bool, bytes]]]:
+    """Return what an operator is told: its inputs, outputs, and attributes with their defaults."""
+    defaults = {
+        name: (one.required, one.default_value.SerializeToString(deterministic=True))
+        for name, one in schema.attributes.items()
+    }
+    return [one.name for one in schema.inputs], [one.name for one in schema.outputs], defaults
 
 
 def _domain(name: str) -> str:
@@ -192,3 +255,7 @@ def _size(body: Counter[_Key], sizes: dict[_Key, int]) -> int:
 
 def _key(node: NodeProto) -> _Key:
     return node.domain, node.op_type
+
+
+def _key_of(function: FunctionProto) -> _Key:
+    return function.domain, function.name
