@@ -149,8 +149,11 @@ def _constants_out_of_range(graph: OnnxGraph) -> set[str]:
 
 
 def _activations_out_of_range(graph: OnnxGraph, path: Path, samples: Sequence[Array]) -> set[str]:
-    """Return the values between nodes that float16 cannot hold, or hardly."""
-    made = [name for node in graph.depending_on_data for name in node.output if name]
+    """Return the values between nodes that float16 cannot hold, or hardly.
+
+    Those that nodes make of constants alone, such as a Range, are no stored constants either.
+    """
+    made = [name for node in graph.nodes for name in node.output if name]
     largest = dict.fromkeys(made, 0.0)
     for values in watched_values(graph.model, made, path, samples, 1):
         for name, value in values.items():

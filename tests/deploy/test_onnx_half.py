@@ -100,3 +100,18 @@ def test_a_condition_beside_a_number_that_is_out_of_range(tmp_path):
     weights = {"zero": np.float32(0), "far": np.float32(-3e38), "v": floats(4, 4, 3, 3, seed=1)}
     _, sqnr = half(nodes, tmp_path, **weights)
     assert sqnr > 50
+
+
+def test_numbers_out_of_range_that_nodes_make_of_constants(tmp_path):
+    """Places counted from 100,000: no stored number is as large in float."""
+    nodes = [
+        FIRST,
+        node("Range", "begin end step", "places"),
+        node("Cast", "places", "numbers", to=TensorProto.FLOAT),
+        node("Sub", "numbers origin", "steps"),
+        node("Add", "c steps", "r"),
+        LAST,
+    ]
+    weights = {"begin": np.int64(100_000), "end": np.int64(100_006), "step": np.int64(1),
+               "origin": np.float32(100_000), "v": floats(4, 4, 3, 3, seed=1)}  # fmt: skip
+    assert half(nodes, tmp_path, **weights)[1] > 50

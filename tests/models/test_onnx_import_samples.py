@@ -126,3 +126,10 @@ def test_an_infinite_mask_is_no_broken_weight(tmp_path):
     model.get_layer("Conv_c").kernel.assign(model.get_layer("Conv_c").kernel * np.inf)
     with refuses("not-finite"):
         check_weights(open_model(model))
+
+
+def test_a_constant_that_nodes_make_nan_is_the_same_for_every_size():
+    """It differs from itself, and was called one that depends on the free sizes."""
+    nodes = [node("Div", "zero zero", "w"), node("Add", "x w", "y")]
+    model = graph(nodes, ["n", 3, "h", "w_"], "y", zero=np.zeros((3, 1, 1), np.float32))
+    assert_same(model, [X])
