@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dsconvert.base.errors import require
 
-from .messages import assign, copied
+from .messages import assign, copied, in_bytes
 from .nodes import nodes_of
 from .tensors import DOMAINS
 
@@ -201,8 +201,7 @@ def _schema(kind: str, version: int) -> OpSchema | None:
 def _told(schema: OpSchema) -> tuple[list[str], list[str], dict[str, tuple[bool, bytes]]]:
     """Return what an operator is told: its inputs, outputs, and attributes with their defaults."""
     defaults = {
-        name: (one.required, one.default_value.SerializeToString(deterministic=True))
-        for name, one in schema.attributes.items()
+        name: (one.required, in_bytes(one.default_value)) for name, one in schema.attributes.items()
     }
     return [one.name for one in schema.inputs], [one.name for one in schema.outputs], defaults
 
