@@ -67,7 +67,7 @@ def _erf(tf: Any, x: Any) -> Any:
 
 def _softplus(tf: Any, x: Any) -> Any:
     """Return log(1 + eˣ), also of a Mish, of exponentials of at most 1."""
-    return tf.nn.relu(x) + tf.math.log(1 + tf.exp(-tf.abs(x)))
+    return tf.nn.relu(x) + tf.math.log(1 + tf.exp(tf.abs(x) * -1.0))
 
 
 def _selu(tf: Any, x: Any) -> Any:
