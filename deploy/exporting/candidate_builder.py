@@ -42,6 +42,12 @@ class CandidateBuilder(Protocol):
         format cannot leave them in float.
         """
 
+    def with_float_divisions(self, samples: Sequence[Array]) -> tuple[CandidateBuilder, str] | None:
+        """A builder whose divisions by what int8 rounds to 0 stay in float, and which these are.
+
+        None where there are none, or where the format divides by 0 without an end.
+        """
+
     def otherwise(self) -> CandidateBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""
 

@@ -133,6 +133,8 @@ class _Search:
         self._choose_outputs()
         self._look_at_logits()
         best, sqnr = self._started()
+        if sqnr == -math.inf:
+            best, sqnr = self._divided(best)
         full = self._new()
         wanted = self.wish.keep_float
         if self.wish.correct_biases or wanted or self.wish.report:
@@ -141,10 +143,12 @@ class _Search:
             best, sqnr = self._rounded(best, sqnr, self.wish.rounding)
         if self.wish.correct_biases and not wanted:
             best, sqnr = self._corrected(best, sqnr, full)
-        if wanted:
+        runs = sqnr > -math.inf  # if not, the gate says why
+        if wanted and runs:
             best = self._in_float(best, sqnr, full, wanted)
         shutil.copyfile(best, path)
-        layers = layer_report(full, path, self._looked_at()) if self.wish.report else None
+        looks = self.wish.report and runs
+        layers = layer_report(full, path, self._looked_at()) if looks else None
         worst = self._worst_of(path) if self._mixed() else None
         return Improved(tuple(self.notes), layers, self.builder.method, worst)
 
@@ -262,6 +266,19 @@ class _Search:
         self.builder = chosen.builder
         self.notes += [note for note in chosen.notes if note not in self.notes]
         return chosen.path, chosen.sqnr
+
+    def _divided(self, best: Path) -> tuple[Path, float]:
+        """Return the file whose divisions by what int8 rounds to 0 are in float, if it runs."""
+        found = self.builder.with_float_divisions(self._looked_at())
+        if found is None:
+            return best, -math.inf
+        builder, told = found
+        path, sqnr = self._try(builder)
+        if sqnr == -math.inf:
+            return best, sqnr
+        self.builder = builder
+        self.notes.append(f"{told}; {self.held_out.measure} {sqnr:.1f} dB")
+        return path, sqnr
 
     def _equalized(self, builder: CandidateBuilder) -> _Made:
         """Return the file with or without equal ranges inside the pairs."""

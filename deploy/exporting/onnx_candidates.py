@@ -101,6 +101,9 @@ class OnnxBuilder:
             return None
         return replace(self, tail=tuple(nodes)), told_tail(list(nodes.values()))
 
+    def with_float_divisions(self, samples: Sequence[Array]) -> None:
+        """Return None: ONNX Runtime divides by 0, and what comes of that is judged."""
+
     def otherwise(self) -> OnnxBuilder | None:
         """Return a builder whose activations get their ranges in another way; None for no other."""
         return None if self.other is None else replace(self, method=self.other, other=None)

@@ -27,6 +27,7 @@ from .keras_source import KerasSource
 from .output_tail import told_tail
 from .tflite_activations import TfliteValues
 from .tflite_clipping import clipped_model
+from .tflite_divisions import dividing
 from .tflite_ranges import widen_zero_ranges
 from .tflite_tail import own_name
 
@@ -137,15 +138,23 @@ class TfliteBuilder:
             full = Path(name) / "float32.tflite"
             self.write_float(full)
             tail = tflite_tail.tail_of(full, samples)
-            file = TfliteValues(full)
-        if not tail.mixed:
+            if not tail.mixed:
+                return None
+            return replace(self, tail=tail.mixed), told_tail(_makers(full, tail.mixed))
+
+    def with_float_divisions(self, samples: Sequence[Array]) -> tuple[TfliteBuilder, str] | None:
+        """A builder whose divisions by what int8 rounds to 0 stay in float; None without any."""
+        if self.quantize == "int16x8" or self.allow_flex:
             return None
-        operators = [
-            kind
-            for kind, _, made in file.operators()
-            if any(own_name(file.tensor_name(index)) in tail.mixed for index in made)
-        ]
-        return replace(self, tail=tail.mixed), told_tail(operators)
+        with tempfile.TemporaryDirectory() as name:
+            full = Path(name) / "float32.tflite"
+            self.write_float(full)
+            file = TfliteValues(full)
+            found = [own_name(file.tensor_name(one)) for one in dividing(full, samples)]
+            if not found:
+                return None
+            told = f"divisors that int8 rounds to 0: {told_tail(_makers(full, found))}"
+        return replace(self, tail=(*self.tail, *found)), told
 
     def corrected(self, full: Path, quantized: Path, path: Path) -> int:
         """Write the int8 file with biases that keep each channel's mean; how many changed.
@@ -207,7 +216,7 @@ class TfliteBuilder:
         if self.quantize != "int8":
             return ()
         if not in_float:
-            return ("with a tail in float the file gives floats, not int8",)
+            return ("with operators in float the file gives floats, not int8",)
         return ("with layers in float the file takes and gives floats, not int8",)
 
     def _quantized(self, tf: Any, debugger: Any, nodes: Sequence[str], *, floats: bool) -> bytes:
@@ -249,6 +258,16 @@ class TfliteBuilder:
             layers = {key: layer.node for key, layer in file.names.items()}
             tail = [name for name in file.kinds() if own_name(name) in self.tail]
         return debugger, layers, tail
+
+
+def _makers(path: Path, tensors: Sequence[str]) -> list[str]:
+    """Return the operators of a file that make some tensors, each as often as it stands there."""
+    file = TfliteValues(path)
+    return [
+        kind
+        for kind, _, made in file.operators()
+        if any(own_name(file.tensor_name(index)) in tensors for index in made)
+    ]
 
 
 def _mean(file: TfliteValues, name: str, samples: Sequence[Array]) -> Any:

@@ -11,6 +11,7 @@ from refusals import refuses
 
 from dsconvert.deploy.exporting.equal_forms import equal_forms
 from dsconvert.deploy.exporting.export import export
+from dsconvert.deploy.exporting.improve import OFF
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(40, 6, 5, 4)) - 1.0).clip(0).astype(np.float32)
@@ -77,14 +78,16 @@ def test_other_quotients_stay(form):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_another_divisor_that_rounds_to_0_is_told(tmp_path):
+def test_another_divisor_that_rounds_to_0_is_in_float_or_told(tmp_path):
     keras.utils.set_random_seed(0)
     image = keras.Input((6, 5, 4))
     y = layers.ReLU()(image)
     y = y / (ops.sum(y, axis=-1, keepdims=True) + 1e-6)
     model = keras.Model(image, layers.Conv2D(5, 3)(y))
-    with refuses("does-not-run") as refused:
-        export(model, tmp_path / "m.tflite", quantize="int8", calibration=X)
+    done = export(model, tmp_path / "m.tflite", quantize="int8", calibration=X)
+    assert done.fidelity[0].sqnr_db > 25
+    with refuses("does-not-run") as refused:  # where nothing may be left in float
+        export(model, tmp_path / "n.tflite", quantize="int8", calibration=X, improvement=OFF)
     assert "divides by what int8 rounds to 0" in refused.value.hint
 
 
