@@ -133,6 +133,14 @@ class _Reader:
                 return self.integer()
             case "g":
                 return struct.unpack("<d", self.take(8))[0]
+            case "y":
+                return complex(*struct.unpack("<dd", self.take(16)))
+            case "l":
+                return self.long()
+            case ".":
+                return ...
+            case "<" | ">":  # sets, whose members are compared with nothing here
+                return tuple(self.values(self.integer()))
             case "s" | "t" if self.age == "2.7":
                 return self.take(self.integer())
             case "s":
@@ -150,6 +158,13 @@ class _Reader:
             case "c":
                 return self.code()
         raise NotReadable(f"a value of type {kind!r}")
+
+    def long(self) -> int:
+        """Return an integer of more than 32 bits, stored in digits of 15 bits."""
+        count = self.integer()
+        digits = struct.unpack(f"<{abs(count)}H", self.take(2 * abs(count)))
+        size: int = sum(digit << 15 * place for place, digit in enumerate(digits))
+        return size if count >= 0 else -size
 
     def values(self, count: int) -> Iterator[Any]:
         if not 0 <= count <= len(self.data):

@@ -181,6 +181,31 @@ def test_damaged_bytes_never_raise_anything_but_not_readable(seed):
             read_code(data)
 
 
+@pytest.mark.parametrize(
+    ("function", "held"),
+    [
+        (lambda x: x[..., ::-1], ...),
+        (lambda x: x * 1_180_591_620_717_411_303_424 - 10_000_000_000, 2**70),
+        (lambda x: x * 3j, 3j),
+        (lambda x: 1 if x in {1, 2} else 0, None),
+    ],
+    ids=["dots", "long", "complex", "set"],
+)
+def test_constants_of_every_kind_are_read(function, held):
+    assert held in (*read_code(dumped(function)).fields["consts"], None)
+
+
+def test_channels_that_are_turned_around_load_with_trust(tmp_path):
+    """``x[..., ::-1]``, from RGB to BGR: the dots were no value that the reader knew."""
+    turned = keras.layers.Lambda(lambda x: x[..., ::-1])
+    keras.Sequential([keras.Input((2, 2, 3)), turned]).save(tmp_path / "m.keras")
+    image = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+
+    model = load(tmp_path / "m.keras", trust=True).model
+
+    np.testing.assert_array_equal(model.predict(image, verbose=0), image[..., ::-1])
+
+
 def test_deep_nesting_is_refused_before_python_runs_out_of_stack():
     with pytest.raises(NotReadable):
         read_code(b")\x01" * 100_000 + b"N")
