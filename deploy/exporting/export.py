@@ -221,7 +221,13 @@ def export(
                     _refuse_integers(source)
                     refuse_joined_samples(source)
                 _stamp(temporary, msgspec.structs.replace(metadata, rejected=True))
-                error = refused(verdict, path.name, quantize, metadata.verified_on)
+                error = refused(
+                    verdict,
+                    path.name,
+                    quantize,
+                    metadata.verified_on,
+                    in_float=options.improvement.keep_float != 0,
+                )
                 error.add_hint(rejected.keep(temporary, path, artifact))
                 raise error
             if beside is not None:

@@ -98,7 +98,12 @@ def check_references(names: Sequence[str], references: Sequence[Array], on: Veri
 
 
 def refused(
-    verdict: Verdict, name: str, quantize: Quantization, verified_on: VerifiedOn
+    verdict: Verdict,
+    name: str,
+    quantize: Quantization,
+    verified_on: VerifiedOn,
+    *,
+    in_float: bool = False,
 ) -> GateFailed:
     """Return the error for a file that does not pass.
 
@@ -107,6 +112,7 @@ def refused(
         name: The file's name.
         quantize: What it was made with.
         verified_on: What it was compared on.
+        in_float: Whether layers were left in float.
     """
     told = "; ".join(verdict.failures[:_TOLD])
     if len(verdict.failures) > _TOLD:
@@ -114,7 +120,7 @@ def refused(
     if verdict.runs:
         return GateFailed(
             f"{name} was not kept, its outputs are not the model's: {told}.",
-            _hint(quantize, verified_on),
+            _hint(quantize, verified_on, in_float),
             code="outputs-differ",
         )
     hint = ""
@@ -135,13 +141,18 @@ def refused(
     )
 
 
-def _hint(quantize: Quantization, verified_on: VerifiedOn) -> str:
+def _hint(quantize: Quantization, verified_on: VerifiedOn, in_float: bool) -> str:
     """Return what to try when a file does not pass."""
     if verified_on == "random inputs":
         return f"It was compared on random inputs. {_RANDOM}"
     if quantize == "none":
         return "Please report the model: its conversion changed it."
     milder = "or choose a milder quantization"
+    if in_float:
+        return (
+            "Leaving layers in float did not help enough: check the calibration data's "
+            f"preprocessing, {milder}: --quantize dynamic or float16."
+        )
     if SCHEMES[quantize].static:
         kept = "leave the worst layers in float with --keep-float auto --min-sqnr 20"
         milder = f"{kept}, {milder}"

@@ -10,7 +10,9 @@ from keras import layers
 from dsconvert.base.errors import GateFailed
 from dsconvert.deploy.exporting.export import export
 from dsconvert.deploy.exporting.improve import Improvement
+from dsconvert.deploy.verification.gate import Verdict
 
+FAILED = Verdict((), ("an output differs",))
 X = np.random.default_rng(0).normal(size=(40, 10, 10, 3)).astype(np.float32)
 
 
@@ -39,3 +41,12 @@ def test_a_file_that_does_not_run_is_refused_by_its_own_name(wish, tmp_path, mon
     )
     with pytest.raises(GateFailed, match=r"m\.tflite was not kept.*\(DIV\)"):
         export(network(), tmp_path / "m.tflite", quantize="int8", calibration=X, improvement=wish)
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "--keep-float auto"), (1, "did not help enough")])
+def test_layers_in_float_are_not_advised_twice(count, told, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsconvert.deploy.exporting.export.judge", lambda *a, **k: FAILED)
+    wish = Improvement(equalize="off", correct_biases=False, keep_float=count)
+    with pytest.raises(GateFailed) as refused:
+        export(network(), tmp_path / "m.tflite", quantize="int8", calibration=X, improvement=wish)
+    assert told in refused.value.words.hint
