@@ -302,3 +302,15 @@ def test_an_empty_result_alone_proves_nothing():
     empty, full = np.zeros((1, 0)), np.ones((1, 2))
     apart = verify._apart([[(empty, empty)], [(full + 1, full)]])
     assert apart == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("position", [0, -1, -2])
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_one_position_of_an_axis_of_free_size(axis, position):
+    """The last step of a sequence, the first row of an image: Keras knew no size to squeeze."""
+    nodes = [
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1]),
+        node("Gather", "c where", "y", axis=axis),
+    ]
+    model = graph(nodes, ["n", 3, "h", "w_"], "y", w=floats(4, 3, 3, 3), where=np.int64(position))
+    assert_same(model, [floats(2, 3, 5, 7)])

@@ -153,9 +153,12 @@ def gather(node: Node, build: KerasBuilder) -> Tensor:
     if where.ndim == 0:
         key = [slice(None)] * x.rank
         position = int(where)
-        key[stored] = slice(position, position + 1 or None)
-        kept = build.apply(node, "get_item", x.keras, tuple(key))
-        tensor = build.apply(node, "squeeze", kept, axis=stored)
+        if x.shape[axis] is None:  # Keras knows no size of a slice that it could squeeze
+            tensor = build.apply(node, "take", x.keras, position, axis=stored)
+        else:
+            key[stored] = slice(position, position + 1 or None)
+            kept = build.apply(node, "get_item", x.keras, tuple(key))
+            tensor = build.apply(node, "squeeze", kept, axis=stored)
         return build.result(node, tensor, after_squeeze(x.order, [axis]))
     size = x.shape[axis]
     if size is None and (where < 0).any():
