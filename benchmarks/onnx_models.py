@@ -119,7 +119,7 @@ def finetune(models: Path, data: Path) -> None:
         small, tuned = Path(name) / "small.onnx", Path(name) / "tuned.onnx"
         budget = ("--pairs", 1, "--refine", "300steps")
         run("rewrite", model, "-o", small, *budget, "--calibration", data, *scale)
-        settings = ("--labels", "--epochs", 5, "--learning-rate", 0.03)
+        settings = ("--labels", "--epochs", 5)
         run(
             "finetune",
             small,

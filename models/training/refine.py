@@ -28,13 +28,13 @@ from dsconvert.base.predictor import Array
 from dsconvert.base.progress import Advance, Progress, silent
 
 from ..evaluation.keras_predictor import KerasPredictor
-from .batches import are_photographs, augmentation_of_few, epoch_batches
+from .batches import augmentation_of_few, epoch_batches
 from .distill import Objective, objectives
 from .network import Network, answering
 from .soap import relative_soap
 from .step import Steps
 from .step_sizes import feature_weight, share_of_rate
-from .teacher import Share, TeacherAnswers, Watched
+from .teacher import Share, TeacherAnswers, Watched, compares_features
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class _Training:
         self._optimizer = relative_soap(self._variables)
         self._begun = [np.asarray(variable) for variable in self._state()]
         self._steps = Steps(student, goals, self._optimizer, self._variables)
-        if are_photographs(inputs):
+        if compares_features(inputs, goals):
             self._teacher: Watched | TeacherAnswers = Watched(teacher, teacher.model, goals)
         else:
             self._teacher = TeacherAnswers(teacher.model, goals, self._batch_size)

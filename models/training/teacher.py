@@ -14,6 +14,7 @@ from dsconvert.base.progress import Progress
 from ..data.datasets import Data
 from ..evaluation.compare import predict_all
 from ..evaluation.keras_predictor import KerasPredictor
+from .batches import are_photographs
 from .distill import Objective
 from .network import Network
 from .replicas import One, Replicas
@@ -21,6 +22,16 @@ from .step import Lesson
 
 _KEPT_ANSWERS = 1 << 28
 """Values of float32, 1 GiB, that the teacher's answers to samples on disk may take."""
+
+
+def compares_features(inputs: Sequence[Array], objectives: Sequence[Objective]) -> bool:
+    """Tell whether a student is to learn what its teacher computes inside, too.
+
+    Args:
+        inputs: The samples, one array per model input, (n, ...).
+        objectives: One per output.
+    """
+    return are_photographs(inputs) and any(one.wants_features for one in objectives)
 
 
 @dataclass(frozen=True)

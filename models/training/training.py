@@ -14,7 +14,7 @@ from dsconvert.base.progress import Progress
 
 from ..data.datasets import Data
 from .averages import Averages
-from .batches import ahead, are_photographs, augmentation, epoch_batches
+from .batches import ahead, augmentation, epoch_batches
 from .distill import Objective
 from .network import NetworkOf, PlainNetwork
 from .replicas import One, Replicas
@@ -23,7 +23,7 @@ from .soap import relative_soap
 from .step import Lesson, Steps
 from .step_sizes import feature_weight, rate_for, share_of_rate
 from .student_copy import copy_model, kept_layers, seed_random_layers
-from .teacher import Share, TeacherAnswers, Watched
+from .teacher import Share, TeacherAnswers, Watched, compares_features
 
 
 class NotFiniteError(Exception):
@@ -100,7 +100,7 @@ class Trainer:
         self._copy.compile(known, jit_compile=False)
         self._teacher: TeacherAnswers | Watched
         anyhow = teacher.inputs[0].shape[0] in (None, self._batch_size // devices)
-        if watched is not None and anyhow and are_photographs(data.inputs):
+        if watched is not None and anyhow and compares_features(data.inputs, objectives):
             self._teacher = Watched(watched(teacher), teacher, objectives, self._replicas)
         else:
             alike = copy_model(teacher, mixed_precision=bool(settings.mixed_precision))

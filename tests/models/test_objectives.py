@@ -10,7 +10,9 @@ from dsconvert.models.training.distill import (
     SoftTargets,
     ends_in_softmax,
     objectives,
+    softmax,
 )
+from dsconvert.models.training.teacher import compares_features
 
 keras = pytest.importorskip("keras")
 
@@ -69,6 +71,23 @@ class TestObjectives:
         loss = NormalizedError(9.0).loss(y, other)
         np.testing.assert_allclose(loss, ((y - other) ** 2).mean((1, 2)) / 9, rtol=1e-5)
 
+    @pytest.mark.parametrize("sharpness", [9.0, 2.0])
+    @pytest.mark.parametrize("how", ["probabilities", "logits", "numbers"])
+    def test_the_features_of_a_teacher_that_is_sure_are_wanted(self, sharpness, how):
+        """Ten classes of which one is ahead: 0.01 nats where by 9, and 1.96 where by 2."""
+        scores = sharpness * np.eye(10, dtype=np.float32)
+        model = _plain((10,), "softmax" if how == "probabilities" else "linear")
+        values = softmax(scores) if how == "probabilities" else scores
+        (objective,) = objectives(model, [values], 4.0, 0.0, logits=how == "logits")
+        assert objective.wants_features == (sharpness == 9.0)
+        photographs, others = np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 1))
+        assert compares_features([photographs], [objective]) == (sharpness == 9.0)
+        assert not compares_features([others], [objective])
+
+    def test_numbers_on_a_map_are_no_scores(self):
+        (objective,) = objectives(_plain((4, 4, 10)), [np.zeros((2, 4, 4, 10))], 4.0, 0.0)
+        assert objective.wants_features
+
     def test_boxes_and_scores_weigh_alike(self):
         rng = np.random.default_rng(0)
         scale = np.append(np.full(4, 600.0), np.full(80, 1.0))
@@ -84,7 +103,8 @@ class TestObjectives:
 BOXES, SCORES = slice(0, 4), slice(4, 84)
 
 
-def _plain(shape):
-    """A model of one output that is no softmax."""
+def _plain(shape, activation="linear"):
+    """A model of one output, without weights; that is no softmax, unless it is said."""
     x = keras.Input(shape)
-    return keras.Model(x, keras.layers.Rescaling(2.0)(x))
+    y = keras.layers.Rescaling(2.0)(x)
+    return keras.Model(x, keras.layers.Activation(activation)(y))
