@@ -31,7 +31,7 @@ class Objective(Protocol):
 
     @property
     def wants_features(self) -> bool:
-        """Whether the teacher's answers tell so little that its features are to be compared, too.
+        """Tell whether the teacher's answers say so little that features are compared, too.
 
         A teacher that knows the images by heart is sure of each. One that is not tells by every
         answer how it weighs all classes, and a small student that is to have its features as well
