@@ -43,6 +43,15 @@ def network(form):
     return keras.Model(image, layers.Conv2D(5, 3)(form(layers.ReLU()(image))))
 
 
+def is_the_same(model, x, *, atol):
+    import tensorflow as tf
+
+    expected = model.predict(x, verbose=0)
+    with equal_forms(model, "tflite", static=True):
+        got = tf.function(lambda x: model(x, training=False), autograph=False)(x)
+    np.testing.assert_allclose(got, expected, atol=atol)
+
+
 @pytest.mark.parametrize("kind", FORMS)
 def test_in_int8(kind, tmp_path):
     assert int8_noise_db(network(FORMS[kind]), X, tmp_path / "m.tflite") < -15
@@ -50,13 +59,7 @@ def test_in_int8(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_in_float_it_is_the_same(kind):
-    import tensorflow as tf
-
-    model = network(FORMS[kind])
-    expected = model.predict(X, verbose=0)
-    with equal_forms(model, "tflite", static=True):
-        got = tf.function(lambda x: model(x, training=False), autograph=False)(X)
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+    is_the_same(network(FORMS[kind]), X, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +119,7 @@ def test_means_of_squares_that_run_over_powers_of_ten(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", MEANS)
 def test_means_in_float_are_the_same(kind):
-    import tensorflow as tf
-
-    model = of_words(MEANS[kind])
-    expected = model.predict(WORDS, verbose=0)
-    with equal_forms(model, "tflite", static=True):
-        got = tf.function(lambda x: model(x, training=False), autograph=False)(WORDS)
-    np.testing.assert_allclose(got, expected, atol=2e-3)
+    is_the_same(of_words(MEANS[kind]), WORDS, atol=2e-3)
 
 
 @pytest.mark.parametrize("layer", [layers.LayerNormalization, layers.UnitNormalization])
