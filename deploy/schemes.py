@@ -42,6 +42,7 @@ class Scheme:
         stores: The precision that a file of it is found to have.
         tolerance: How close each group of an output's channels must be to the model's.
         static: Whether ranges of activations are stored: calibration is needed.
+        norms: Whether TFLite divides vectors of such integers by their norms in one operator.
         kernels: The TFLite converter's set of kernels.
         io: What a .tflite file takes and gives.
         timed: The formats in which a file is timed against float32, as it is often slower.
@@ -53,6 +54,7 @@ class Scheme:
     stores: Precision
     tolerance: Tolerance
     static: bool = False
+    norms: bool = False
     kernels: str = _BUILTINS
     io: Literal["float32", "int8", "int16"] = "float32"
     timed: tuple[Format, ...] = ()
@@ -83,11 +85,11 @@ SCHEMES: dict[Quantization, Scheme] = {
         Scheme("dynamic", _BOTH, "int8", _INT8, timed=("onnx",), slow=_SLOW_DYNAMIC),
         Scheme(
             "int8", _BOTH, "int8", _INT8,
-            static=True, kernels=_INT8_BUILTINS, io="int8", timed=("onnx",),
+            static=True, norms=True, kernels=_INT8_BUILTINS, io="int8", timed=("onnx",),
         ),
         Scheme(
             "int8-float-io", _BOTH, "int8", _INT8,
-            static=True, kernels=_INT8_BUILTINS, timed=("onnx",),
+            static=True, norms=True, kernels=_INT8_BUILTINS, timed=("onnx",),
         ),
         Scheme(
             "int16x8",

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import require
-from dsconvert.formats.quantization import Format
+from dsconvert.formats.quantization import Format, Quantization
 
+from ..schemes import SCHEMES
 from .elementwise_calls import elementwise_calls
 from .masked_calls import masking_calls
 from .masked_scores import masked_logits
@@ -25,24 +26,25 @@ _MASKS = "_apply_masks"
 
 
 @contextmanager
-def equal_calls(format: Format, *, static: bool = False) -> Iterator[None]:
+def equal_calls(format: Format, quantize: Quantization = "none") -> Iterator[None]:
     """Let functions that a file has no operator for compute by others, inside the context.
 
     Args:
         format: Of the file.
-        static: Whether activations are quantized.
+        quantize: How it is quantized.
     """
     tf = require("tensorflow", "keras", "to export Keras models")
+    scheme = SCHEMES[quantize]
     with ExitStack() as stack:
         if format == "onnx":
             stack.enter_context(replaced(tf.image, "resize", by_places(tf)))
         stack.enter_context(replaced(tf.image, "resize", by_matrices(tf)))
         if format == "tflite":
-            for module, name, function in elementwise_calls(tf, static=static):
+            for module, name, function in elementwise_calls(tf, static=scheme.static):
                 stack.enter_context(replaced(module, name, function))
-        if static:
+        if scheme.static:
             stack.enter_context(replaced(tf, "reverse", _by_slices(tf)))
-            for calls in (masking_calls, unit_calls):
+            for calls in (masking_calls, *([unit_calls] if scheme.norms else [])):
                 for module, name, function in calls(tf):
                     stack.enter_context(replaced(module, name, function))
             functions = require(

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from dsconvert.base.errors import require
-from dsconvert.formats.quantization import Format
+from dsconvert.formats.quantization import Format, Quantization
 from dsconvert.models.parts import parts_of
 
+from ..schemes import SCHEMES
 from .equal_calls import equal_calls, replaced
 from .masked_scores import masked_softmax, scored_attention
 from .unit_calls import rms_unit
@@ -27,24 +28,26 @@ MOST_STEPS = 256
 
 
 @contextmanager
-def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator[list[str]]:
+def equal_forms(model: Any, format: Format, quantize: Quantization = "none") -> Iterator[list[str]]:
     """Let layers that a format has no operator for compute by others, inside the context.
 
     Args:
         model: A `keras.Model`; its layers are as before afterwards.
         format: What it is traced for.
-        static: Whether activations are quantized: then recurrent layers become a chain of their
-            steps, and what turns an axis around becomes a slice.
+        quantize: How it is quantized: where activations are, recurrent layers become a chain of
+            their steps, and what turns an axis around becomes a slice.
 
     Yields:
         A list that will name the recurrent layers that stay loops, with the reason.
     """
     keras = require("keras", "keras", "to export Keras models")
+    scheme = SCHEMES[quantize]
+    of_scheme = (_STATIC if scheme.static else {}) | (_NORMS if scheme.norms else {})
     changed, loops = [], list[str]()
     for layer in parts_of(model):
-        forms = _FORMS[format] | (_STATIC if static else {})
+        forms = _FORMS[format] | of_scheme
         method, form = forms.get(type(layer).__name__, ("", None))
-        if static and isinstance(layer, keras.layers.RNN):
+        if scheme.static and isinstance(layer, keras.layers.RNN):
             method, form = "call", _steps(loops)
         if form is None or not type(layer).__module__.startswith("keras."):
             continue
@@ -52,7 +55,7 @@ def equal_forms(model: Any, format: Format, *, static: bool = False) -> Iterator
         object.__setattr__(layer, method, _bound(form, layer, given))
         changed.append((layer, method))
     try:
-        with equal_calls(format, static=static):
+        with equal_calls(format, quantize):
             yield loops
     finally:
         for layer, method in changed:
@@ -328,9 +331,10 @@ _FORMS: dict[Format, dict[str, tuple[str, Form]]] = {
 """By the layer's class: the method that is replaced, and by what."""
 _STATIC: dict[str, tuple[str, Form]] = {
     "Softmax": ("call", masked_softmax),
-    "LayerNormalization": ("call", _layer_norm),
     "Normalize": ("call", _normalized),
     "MultiHeadAttention": ("_compute_attention", scored_attention),
     "GroupedQueryAttention": ("_compute_attention", scored_attention),
 }
 """The same, where activations are quantized."""
+_NORMS: dict[str, tuple[str, Form]] = {"LayerNormalization": ("call", _layer_norm)}
+"""The same, where vectors are divided by their norms in one operator."""

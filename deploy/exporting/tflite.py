@@ -191,7 +191,7 @@ def saved_model(
     archive = keras.export.ExportArchive()
     archive.track(source.model)
     try:
-        with equal_forms(source.model, "tflite", static=SCHEMES[quantize].static) as loops:
+        with equal_forms(source.model, "tflite", quantize) as loops:
             archive.add_endpoint(
                 "serve",
                 lambda *inputs: source.model(list(inputs), training=False),

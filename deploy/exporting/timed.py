@@ -56,7 +56,7 @@ def _directly(
     if static and any(_is_recurrent(layer) for layer in parts_of(source.model)):
         return None  # TensorFlow's calibrator crashes on loops
     images = np.asarray(calibration[0], source.inputs[0].dtype)
-    with suppress(Exception), equal_forms(source.model, "tflite", static=static):
+    with suppress(Exception), equal_forms(source.model, "tflite", quantize):
         return converted(source.model, quantize, images)
     return None
 

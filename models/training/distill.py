@@ -145,11 +145,11 @@ def objectives(
     scores = takes_logits(teacher)
     return tuple(
         SoftTargets(temperature, label_weight, wants_features=_is_sure(values))
-        if probabilities
+        if soft
         else NormalizedError(
             _variance(values), wants_features=not scores or _is_sure(softmax(values))
         )
-        for probabilities, values in zip(ends_in_softmax(teacher), outputs, strict=True)
+        for soft, values in zip(ends_in_softmax(teacher), outputs, strict=True)
     )
 
 

@@ -347,7 +347,7 @@ def test_masked_scores_are_a_little_below_the_rest(kind):
     x[0], x[1, 1:] = -1, -1  # no word, and one
     expected = outputs(model, x)
     before = changed(model)
-    with equal_forms(model, "tflite", static=True):
+    with equal_forms(model, "tflite", "int8"):
         np.testing.assert_allclose(outputs(model, x), expected, atol=1e-5)
     assert changed(model) == before
 

@@ -43,13 +43,13 @@ def network(form):
     return keras.Model(image, layers.Conv2D(5, 3)(form(layers.ReLU()(image))))
 
 
-def is_the_same(model, x, *, atol):
+def is_the_same(model, x, **close):
     import tensorflow as tf
 
     expected = model.predict(x, verbose=0)
-    with equal_forms(model, "tflite", static=True):
+    with equal_forms(model, "tflite", "int8"):
         got = tf.function(lambda x: model(x, training=False), autograph=False)(x)
-    np.testing.assert_allclose(got, expected, atol=atol)
+    np.testing.assert_allclose(got, expected, **close)
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -72,13 +72,7 @@ def test_in_float_it_is_the_same(kind):
     ],
 )
 def test_other_quotients_stay(form):
-    import tensorflow as tf
-
-    model = network(form)
-    expected = model.predict(X, verbose=0)
-    with equal_forms(model, "tflite", static=True):
-        got = tf.function(lambda x: model(x, training=False), autograph=False)(X)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
+    is_the_same(network(form), X, rtol=1e-5, atol=1e-4)
 
 
 def test_another_divisor_that_rounds_to_0_is_in_float_or_told(tmp_path):
@@ -120,6 +114,17 @@ def test_means_of_squares_that_run_over_powers_of_ten(kind, tmp_path):
 @pytest.mark.parametrize("kind", MEANS)
 def test_means_in_float_are_the_same(kind):
     is_the_same(of_words(MEANS[kind]), WORDS, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["guarded inside", "spelled out"])
+def test_integers_of_16_bits_are_divided_as_they_are(kind, tmp_path):
+    """TFLite's norm does not take them."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 4))
+    y = (FORMS | MEANS)[kind](layers.Conv2D(8, 3, padding="same")(image))
+    x = RNG.normal(size=(64, 6, 6, 4)).astype(np.float32)
+    model = keras.Model(image, layers.Conv2D(5, 3)(y))
+    assert int8_noise_db(model, x, tmp_path / "m.tflite", "int16x8") < -25
 
 
 @pytest.mark.parametrize("layer", [layers.LayerNormalization, layers.UnitNormalization])

@@ -2,8 +2,9 @@
 
 The error of a three-factor block falls steadily with its number of channels R, and that of a sum of
 pairs with their number T, so that where each size takes long to be tried, not every one has to be
-to choose one. Its logarithm lies nearly on a line: on layers of 128 and 256 channels within 3 % in
-R, and for T = 3 on layers of 128, 256 and 512 channels within 5 %.
+to choose one. Its logarithm lies nearly on a line: on VGG6's layers of 64 to 256 channels within
+5 % in R, and for T = 3 within 4 %, pointwise first on one of 64 within 11 %. The error of the whole
+network's outputs, of a few held-out images, varies more than that from size to size.
 """
 
 from __future__ import annotations

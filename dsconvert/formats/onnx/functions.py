@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LEVELS = 4
 """How deep functions of ONNX may call each other."""
 _SETTLED = 13
+"""The opset from which on an operator that changes what it computes is told so by an attribute."""
 _Key = tuple[str, str]
 """A function's domain and name."""
 
